@@ -1,0 +1,77 @@
+"""Checks of what a caller passes in: each says what was got, what is allowed, and how to mend it.
+
+Every public function checks its input once, at the boundary, with these; nothing behind it checks again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+__all__ = ["feature_map", "integer", "number", "one_of", "pair", "suggestion"]
+
+
+def suggestion(got: str, allowed: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` when something allowed is close to what was got, else nothing."""
+    close = difflib.get_close_matches(got, list(allowed), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> Any:
+    """Return ``value`` if it is among ``allowed``, else raise a `ValueError` that lists them."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}{suggestion(str(value), allowed)}")
+    return value
+
+
+def integer(name: str, value: Any, *, minimum: int = 1) -> int:
+    """Return ``value`` if it is an integer of at least ``minimum``, else raise a `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}; got {value}")
+    return value
+
+
+def number(
+    name: str, value: Any, *, above: float | None = None, minimum: float | None = None, maximum: float | None = None
+) -> float:
+    """Return ``value`` as a float if it is a finite number within the bounds, else raise a `ValueError`."""
+    bounds = [f"above {above:g}" if above is not None else "", f"at least {minimum:g}" if minimum is not None else ""]
+    bounds += [f"at most {maximum:g}" if maximum is not None else ""]
+    wanted = " and ".join(["a finite number", *filter(None, bounds)])
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} must be {wanted}; got {value!r}")
+    inside = value - value == 0  # neither NaN nor infinite
+    inside = inside and (above is None or value > above) and (minimum is None or value >= minimum)
+    if not (inside and (maximum is None or value <= maximum)):
+        raise ValueError(f"{name} must be {wanted}; got {value!r}")
+    return float(value)
+
+
+def pair(name: str, value: Any, *, minimum: int = 1) -> tuple[int, int]:
+    """Return ``value`` as ``(height, width)``; a single integer stands for both."""
+    if isinstance(value, int):
+        value = (value, value)
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"{name} must be one integer or (height, width); got {value!r}")
+    return integer(name, value[0], minimum=minimum), integer(name, value[1], minimum=minimum)
+
+
+def feature_map(x: torch.Tensor, channels: int, owner: str) -> None:
+    """Check that ``x`` is a non-empty floating-point ``(B, channels, H, W)`` tensor, else raise a `ValueError`."""
+    if x.ndim != 4:
+        raise ValueError(f"{owner} takes a feature map (B, {channels}, H, W); got shape {tuple(x.shape)}")
+    if x.shape[1] != channels:
+        raise ValueError(
+            f"{owner} was built for {channels} channels; got {x.shape[1]} in shape {tuple(x.shape)}. "
+            f"Build it with {x.shape[1]} input channels, or pass (B, {channels}, H, W)"
+        )
+    if not x.is_floating_point():
+        raise ValueError(f"{owner} takes a floating-point feature map; got {x.dtype}. Convert it with x.float()")
+    if x.shape[2] == 0 or x.shape[3] == 0:
+        raise ValueError(f"{owner} takes a map of at least 1×1 pixels; got shape {tuple(x.shape)}")

@@ -1,0 +1,39 @@
+"""What attention is: pure tensor functions, one file for each mechanism, each citing its equation.
+
+For each mechanism there is a *map* (what attends to what, with which weight) and a *forward* that gives the same
+result without forming the map.
+"""
+
+from foveate.functional.augmented import augmented_attention, augmented_attention_map
+from foveate.functional.explicit import KERNELS, explicit_attention, explicit_attention_map, gaussian_line_map
+from foveate.functional.global_self import (
+    axial_positional_attention,
+    axial_positional_map,
+    content_attention,
+    content_attention_map,
+    global_positional_map,
+)
+from foveate.functional.positionwise import positionwise_map
+from foveate.functional.rectangle import pixel_centres, rectangle_corners, rectangle_map
+from foveate.functional.relative import relative_vectors, relative_window, resize_relative_table
+
+__all__ = [
+    "KERNELS",
+    "augmented_attention",
+    "augmented_attention_map",
+    "axial_positional_attention",
+    "axial_positional_map",
+    "content_attention",
+    "content_attention_map",
+    "explicit_attention",
+    "explicit_attention_map",
+    "gaussian_line_map",
+    "global_positional_map",
+    "pixel_centres",
+    "positionwise_map",
+    "rectangle_corners",
+    "rectangle_map",
+    "relative_vectors",
+    "relative_window",
+    "resize_relative_table",
+]

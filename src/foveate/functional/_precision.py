@@ -1,0 +1,26 @@
+"""Where the numbers are computed: half precision is widened to float32, and autocast kept out."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+__all__ = ["autocast_off", "widen", "widened_dtype"]
+
+
+def widened_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype to compute maps, softmaxes and normalisers in: at least float32."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def widen(x: Tensor) -> Tensor:
+    """Return ``x`` in at least float32."""
+    return x.to(widened_dtype(x.dtype))
+
+
+def autocast_off(x: Tensor) -> AbstractContextManager:
+    """Return a context in which autocast leaves the operations on ``x``'s device alone."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

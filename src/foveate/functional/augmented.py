@@ -1,0 +1,60 @@
+"""Full self-attention with relative positions: the attention of attention-augmented convolution (AA).
+
+    A = softmax_j((q_i · k_j + q_i · r^W_{x_j − x_i} + q_i · r^H_{y_j − y_i}) / √d)
+
+Source: Bello et al., *Attention Augmented Convolutional Networks* (ICCV 2019, arXiv 1904.09925), section 3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foveate.functional._precision import autocast_off, widen, widened_dtype
+from foveate.functional.relative import relative_vectors, relative_window
+
+__all__ = ["augmented_attention", "augmented_attention_map"]
+
+
+def augmented_attention_map(query: Tensor, key: Tensor, table_rows: Tensor, table_columns: Tensor) -> Tensor:
+    """Form the map ``A`` above.
+
+    Args:
+        query: ``(B, heads, H, W, d)``.
+        key: ``(B, heads, H, W, d)``.
+        table_rows: ``r^H``, ``(2L − 1, d)``, the vertical offsets.
+        table_columns: ``r^W``, ``(2L − 1, d)``, the horizontal offsets. Offsets outside a table take its
+            outermost vector (the paper does not say; this is Shaw et al.'s clipping).
+
+    Returns:
+        ``(B, heads, N, N)`` of at least float32, rows summing to 1.
+    """
+    height, width, dim = query.shape[2:]
+    with autocast_off(query):
+        query, key = widen(query) * dim**-0.5, widen(key)
+        rows = relative_vectors(relative_window(table_rows.to(query.dtype), height, outside="edge"))
+        columns = relative_vectors(relative_window(table_columns.to(query.dtype), width, outside="edge"))
+        content = query.flatten(2, 3) @ key.flatten(2, 3).mT  # B, heads, N, N
+        vertical = torch.einsum("bhyxd,yvd->bhyxv", query, rows)
+        horizontal = torch.einsum("bhyxd,xud->bhyxu", query, columns)
+        relative = vertical[..., :, None] + horizontal[..., None, :]  # B, heads, H, W, H, W
+        return (content + relative.reshape(content.shape)).softmax(-1)
+
+
+def augmented_attention(query: Tensor, key: Tensor, value: Tensor, table_rows: Tensor, table_columns: Tensor) -> Tensor:
+    """Compute ``A V`` for the map of `augmented_attention_map`, whose ``N²`` weights it holds.
+
+    Args:
+        query: ``(B, heads, H, W, d)``.
+        key: ``(B, heads, H, W, d)``.
+        value: ``(B, heads, H, W, d_v)``.
+        table_rows: ``(2L − 1, d)``.
+        table_columns: ``(2L − 1, d)``.
+
+    Returns:
+        ``(B, heads, H, W, d_v)`` in the dtype of ``value``; the softmax and the sums are in at least float32.
+    """
+    with autocast_off(value):
+        weights = augmented_attention_map(query, key, table_rows, table_columns)
+        out = weights.to(widened_dtype(value.dtype)) @ widen(value).flatten(2, 3)
+        return out.to(value.dtype).unflatten(2, value.shape[2:4])

@@ -1,0 +1,155 @@
+"""Explicitly modelled attention (ExpAtt): a map that is a function of distance, with one radius.
+
+The map is the same for every image,
+
+    A_ij = κ(‖p_i − p_j‖ / r) / Σ_k κ(‖p_i − p_k‖ / r),        r > 0,
+
+with ``p_i`` the position of pixel ``i`` in feature-map pixels, and ``A V`` the result.
+
+Source: Tan et al., *Explicitly Modeled Attention Maps for Image Classification* (AAAI 2021,
+arXiv 2006.07872), section 3. The paper's map is the Gaussian; the other kernels are this library's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foveate._checks import one_of
+from foveate.functional._precision import autocast_off, widened_dtype
+
+__all__ = ["KERNELS", "explicit_attention", "explicit_attention_map", "gaussian_line_map"]
+
+KERNELS = ("gaussian", "laplace", "cauchy", "cone")
+
+DENSE_MAX_POSITIONS = 256
+"""Up to this many positions a kernel that does not factorise is multiplied out; above, it is a product of
+spectra. On two CPU cores the two cross between 14×14 and 20×20."""
+
+
+def explicit_attention_map(height: int, width: int, radius: Tensor, kernel: str = "gaussian") -> Tensor:
+    """Form the whole map: what each pixel attends to, with which weight.
+
+    Args:
+        height: Rows of the feature map, ``H``.
+        width: Columns of the feature map, ``W``.
+        radius: ``r > 0`` in feature-map pixels, a tensor with one element. Its dtype (at least float32) and
+            device are the map's.
+        kernel: ``gaussian`` exp(−d²/2), ``laplace`` exp(−d), ``cauchy`` 1/(1 + d²) or ``cone`` max(0, 1 − d)
+            of the distance ``d`` in radii.
+
+    Returns:
+        ``(N, N)`` with ``N = H·W``; rows are queries in row-major order, lie in [0, 1] and sum to 1.
+
+    Raises:
+        ValueError: The kernel is none of the four.
+    """
+    one_of("kernel", kernel, KERNELS)
+    with autocast_off(radius):
+        radius = radius.to(widened_dtype(radius.dtype)).reshape(())
+        if kernel == "gaussian":  # A = A_H ⊗ A_W
+            return torch.kron(gaussian_line_map(height, radius), gaussian_line_map(width, radius))
+        rows = _offsets(height, radius)
+        columns = _offsets(width, radius)
+        squared = rows[:, None, :, None] ** 2 + columns[None, :, None, :] ** 2  # H, W, H, W
+        weights = _kernel(squared.reshape(height * width, height * width), radius, kernel)
+        return weights / weights.sum(-1, keepdim=True)
+
+
+def gaussian_line_map(size: int, radius: Tensor) -> Tensor:
+    """Form the Gaussian map of one line of ``size`` pixels, ``(size, size)``, rows summing to 1.
+
+    The Gaussian of a distance is the product of the Gaussians of its two coordinates, and so is its
+    normaliser: the map of an image is the Kronecker product of the maps of a column and of a row.
+    """
+    # Dividing before squaring keeps r = 1e-6 and r = 1e6 far from the ends of float32.
+    logits = -0.5 * (_offsets(size, radius) / radius) ** 2
+    return logits.softmax(-1)
+
+
+def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") -> Tensor:
+    """Compute ``A V`` without forming the ``N×N`` map of `explicit_attention_map`.
+
+    - ``gaussian``: ``A_H V A_Wᵀ``, two products with one-dimensional maps, ``N(H + W)C`` multiply-adds. The
+      same numbers as with the whole map, not an approximation of them.
+    - the others: a convolution with the fixed stencil κ(‖δ‖/r), divided by the same convolution of ones; a
+      product of spectra in ``O(N log N)`` above `DENSE_MAX_POSITIONS` positions, the map itself up to there.
+
+    As ``r → 0`` the result tends to ``value``, as ``r → ∞`` to its mean over the positions; nothing overflows
+    on the way, whatever the dtype: maps and sums are in at least float32. The gradient of ``r`` is exact; it
+    underflows to zero together with the weights of the neighbours (and is zero for ``cone`` at ``r ≤ 1``,
+    where no neighbour is attended to).
+
+    Args:
+        value: ``V``, shape ``(B, C, H, W)``.
+        radius: ``r > 0`` in feature-map pixels, a tensor with one element.
+        kernel: See `explicit_attention_map`.
+
+    Returns:
+        ``(B, C, H, W)``, with the dtype and memory format of ``value``.
+
+    Raises:
+        ValueError: The kernel is none of the four.
+    """
+    one_of("kernel", kernel, KERNELS)
+    dtype = widened_dtype(value.dtype)
+    with autocast_off(value):
+        wide, radius = value.to(dtype), radius.to(dtype).reshape(())
+        if kernel == "gaussian":
+            out = _gaussian(wide, radius)
+        elif value.shape[-2] * value.shape[-1] <= DENSE_MAX_POSITIONS:
+            weights = explicit_attention_map(value.shape[-2], value.shape[-1], radius, kernel)
+            out = (wide.flatten(2) @ weights.mT).view(wide.shape)
+        else:
+            out = _spectral(wide, radius, kernel)
+    # The products leave their own layout: go back to the caller's.
+    return _in_layout_of(value, out.to(value.dtype))
+
+
+def _gaussian(value: Tensor, radius: Tensor) -> Tensor:
+    batch, channels, height, width = value.shape
+    rows, columns = gaussian_line_map(height, radius), gaussian_line_map(width, radius)
+    if value.is_contiguous(memory_format=torch.channels_last):
+        x = value.permute(0, 2, 3, 1)  # B, H, W, C without a copy: both products read whole lines
+        x = columns @ x.reshape(batch * height, width, channels)
+        x = rows @ x.view(batch, height, width * channels)
+        return x.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    x = value.reshape(-1, width) @ columns.mT
+    return (rows @ x.view(batch * channels, height, width)).view(value.shape)
+
+
+def _spectral(value: Tensor, radius: Tensor, kernel: str) -> Tensor:
+    height, width = value.shape[-2:]
+    size = (2 * height, 2 * width)  # so that the circular convolution does not wrap around
+    rows, columns = (_circular_distance(n, radius) for n in size)
+    stencil = torch.fft.rfft2(_kernel(rows[:, None] ** 2 + columns**2, radius, kernel))
+    ones = torch.fft.rfft2(torch.ones_like(value[:1, :1]), s=size)
+    normaliser = torch.fft.irfft2(ones * stencil, s=size)[..., :height, :width]
+    product = torch.fft.irfft2(torch.fft.rfft2(value, s=size) * stencil, s=size)[..., :height, :width]
+    return product / normaliser
+
+
+def _kernel(squared: Tensor, radius: Tensor, kernel: str) -> Tensor:
+    """Return κ(d) for squared distances in pixels."""
+    distance = squared.sqrt() / radius
+    if kernel == "laplace":
+        return (-distance).exp()
+    if kernel == "cauchy":
+        return 1 / (1 + distance**2)
+    return (1 - distance).clamp(min=0)
+
+
+def _offsets(size: int, like: Tensor) -> Tensor:
+    positions = torch.arange(size, device=like.device, dtype=like.dtype)
+    return positions[:, None] - positions
+
+
+def _circular_distance(size: int, like: Tensor) -> Tensor:
+    positions = torch.arange(size, device=like.device, dtype=like.dtype)
+    return torch.minimum(positions, size - positions)
+
+
+def _in_layout_of(like: Tensor, x: Tensor) -> Tensor:
+    if like.is_contiguous(memory_format=torch.channels_last):
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous()

@@ -1,0 +1,116 @@
+"""Global self-attention (GSA): content attention, linear in the positions, and axial positional attention.
+
+    content     F_c = Q (ρ(Kᵀ) V),  ρ = softmax of each key channel over all N positions; Q is not normalised
+    positional  y_ab = Σ_δ (q_ab · r_δ) v_{a+δ,b}, one pass down the columns, then one along the rows
+
+A relative position (i, j) → (p, q) is well described by (i, j) → (p, j) → (p, q), so the positional attention can
+take the two axes one after the other; content routed through (p, j) would be gated by what happens to be there.
+
+Source: Shen et al., *Global Self-Attention Networks for Image Recognition* (2020, arXiv 2010.03019), section 3.
+All tensors here are ``(B, heads, H, W, d)``; they are fastest where memory is ordered ``(B, H, W, heads, d)``,
+which is what a 1×1 convolution in channels_last leaves.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foveate.functional._axial import axial_pass
+from foveate.functional._precision import autocast_off, widen
+from foveate.functional.relative import relative_vectors, relative_window
+
+__all__ = [
+    "axial_positional_attention",
+    "axial_positional_map",
+    "content_attention",
+    "content_attention_map",
+    "global_positional_map",
+]
+
+
+def content_attention_map(query: Tensor, key: Tensor) -> Tensor:
+    """Form the content map ``Q ρ(Kᵀ)``, ``(B, heads, N, N)``, of at least float32.
+
+    Row ``i`` holds what position ``i`` takes from each position. The weights are signed and do not sum to 1:
+    the softmax runs over the positions of each key channel, and the queries mix the channels.
+    """
+    with autocast_off(query):
+        return widen(query).flatten(2, 3) @ widen(key).flatten(2, 3).softmax(2).mT
+
+
+def content_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Compute ``Q (ρ(Kᵀ) V)``: ``2·N·d·d_v`` multiply-adds a head, and no N×N map.
+
+    The softmax is normalised after its product with ``V``, where only ``d`` sums are left to divide by.
+
+    Args:
+        query: ``(B, heads, H, W, d)``.
+        key: ``(B, heads, H, W, d)``.
+        value: ``(B, heads, H, W, d_v)``.
+
+    Returns:
+        ``(B, heads, H, W, d_v)`` in the dtype of ``value``; softmax and sums are in at least float32.
+    """
+    with autocast_off(value):
+        q, k, v = (widen(t).flatten(2, 3) for t in (query, key, value))  # B, heads, N, d
+        weights = (k - k.detach().amax(2, keepdim=True)).exp()
+        context = (weights.mT @ v) / weights.sum(2).unsqueeze(-1)  # B, heads, d, d_v
+        return (q @ context).to(value.dtype).unflatten(2, value.shape[2:4])
+
+
+def axial_positional_map(query: Tensor, table: Tensor, axis: int) -> Tensor:
+    """Form the map of one axial pass: how position ``(a, b)`` weighs each position of its own line.
+
+    Args:
+        query: ``(B, heads, H, W, d)``.
+        table: Relative embeddings ``(2L − 1, d)``. Offsets outside it do not attend: their weight is 0.
+        axis: 0 for the column pass (offsets along H), 1 for the row pass (along W).
+
+    Returns:
+        ``(B, heads, H, W, n)``, ``n`` the length of the line: entry ``[…, a, b, k]`` is ``q_ab · r_{k − a}``
+        (column pass) or ``q_ab · r_{k − b}`` (row pass). Signed; there is no softmax.
+    """
+    with autocast_off(query):
+        query = widen(query)
+        vectors = relative_vectors(relative_window(table.to(query.dtype), query.shape[2 + axis]))
+        return torch.einsum("bhyxd,ykd->bhyxk" if axis == 0 else "bhyxd,xkd->bhyxk", query, vectors)
+
+
+def axial_positional_attention(query: Tensor, value: Tensor, table: Tensor, axis: int) -> Tensor:
+    """Compute one axial pass, ``y_ab = Σ_δ (q_ab · r_δ) v_{a+δ,b}`` for the column pass (``axis=0``).
+
+    Only a cache-sized part of the scores exists at any time: they are many times the size of the activations
+    (``heads·N·n`` numbers), and are computed again in the backward pass rather than held.
+
+    Args:
+        query: ``(B, heads, H, W, d)``.
+        value: ``(B, heads, H, W, d_v)``.
+        table: Relative embeddings ``(2L − 1, d)``; offsets outside it do not attend.
+        axis: 0 for the column pass, 1 for the row pass.
+
+    Returns:
+        ``(B, heads, H, W, d_v)`` in the dtype of ``value``; scores and sums are in at least float32.
+    """
+    with autocast_off(value):
+        wide = widen(value)
+        window = relative_window(table.to(wide.dtype), value.shape[2 + axis])
+        return axial_pass(query.to(wide.dtype), wide, window, axis).to(value.dtype)
+
+
+def global_positional_map(query: Tensor, table_rows: Tensor, table_columns: Tensor) -> Tensor:
+    """Form the map of both passes together, ``(B, heads, N, N)``, without the normalisation between them.
+
+        P[(a,b), (p,q)] = (q_ab · r^r_{q−b}) (q_aq · r^c_{p−a})
+
+    The way from ``(a, b)`` to ``(p, q)`` turns at ``(a, q)``: first along the row, then down the column.
+
+    Args:
+        query: ``(B, heads, H, W, d)``.
+        table_rows: ``r^r``, the offsets along a row (along W), ``(2L − 1, d)``.
+        table_columns: ``r^c``, the offsets along a column (along H), ``(2L − 1, d)``.
+    """
+    down = axial_positional_map(query, table_columns, 0)  # B, heads, a, q, p
+    along = axial_positional_map(query, table_rows, 1)  # B, heads, a, b, q
+    both = torch.einsum("bhijl,bhilk->bhijkl", along, down)  # i = a, j = b, k = p, l = q
+    return both.flatten(4, 5).flatten(2, 3)

@@ -1,0 +1,22 @@
+"""Position-wise attention: a gate with a value of its own at every position, CRAM's counterpart."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from foveate.functional._precision import autocast_off, widen
+
+__all__ = ["positionwise_map"]
+
+
+def positionwise_map(logits: Tensor) -> Tensor:
+    """Return the gate ``A = σ(logits)`` in at least float32.
+
+    Args:
+        logits: ``(B, 1, H, W)``, one number for each position.
+
+    Source: the counterpart that arXiv 2503.10875 compares with; CBAM's spatial gate (arXiv 1807.06521,
+    section 3) is of the same kind.
+    """
+    with autocast_off(logits):
+        return widen(logits).sigmoid()

@@ -1,0 +1,85 @@
+"""Convolutional rectangular attention (CRAM): a gate in the shape of one soft, oriented rectangle.
+
+Source: Nguyen et al., *Convolutional Rectangular Attention Module* (2025, arXiv 2503.10875).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foveate._checks import number
+from foveate.functional._precision import autocast_off, widen
+
+__all__ = ["pixel_centres", "rectangle_corners", "rectangle_map"]
+
+
+def pixel_centres(size: int, like: Tensor) -> Tensor:
+    """Return the coordinates of the centres of ``size`` pixels that tile [−1, 1]: ``(2j + 1)/size − 1``.
+
+    The edges of the map, not the centres of its outermost pixels, lie at ±1; so one rectangle means the same
+    part of the image at every resolution.
+    """
+    return (2 * torch.arange(size, device=like.device, dtype=like.dtype) + 1) / size - 1
+
+
+def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: float = 10.0) -> Tensor:
+    """Draw soft rectangles: ``A(p) = σ(τ(s_x − |u|)) · σ(τ(s_y − |v|))``.
+
+    ``(u, v)`` are the coordinates of the pixel centre ``p`` after translation by ``−c`` and rotation by ``−α``,
+
+        u =  cos α (x − c_x) + sin α (y − c_y),
+        v = −sin α (x − c_x) + cos α (y − c_y),
+
+    computed by arithmetic: nothing is resampled. ``x`` runs to the right and ``y`` down, so a positive angle
+    turns the rectangle clockwise on the screen. Both axes span [−1, 1] whatever the aspect ratio of the map: on
+    a map that is not square, an inclined rectangle is one in these coordinates and a parallelogram in pixels.
+
+    Args:
+        rectangle: ``(B, 5)``: centre ``c_x, c_y``, half-sizes ``s_x, s_y`` and angle ``α`` in radians.
+        height: Rows of the map.
+        width: Columns of the map.
+        sharpness: ``τ > 0``; from 88 % to 12 % the gate falls over a width of ``4/τ``.
+
+    Returns:
+        ``(B, 1, H, W)`` in [0, 1], of at least float32.
+
+    Raises:
+        ValueError: ``rectangle`` does not hold five numbers a row, or ``sharpness`` is not positive.
+    """
+    _check(rectangle)
+    number("sharpness", sharpness, above=0)
+    with autocast_off(rectangle):
+        cx, cy, sx, sy, angle = widen(rectangle)[:, :, None, None].unbind(1)  # each B, 1, 1
+        dx = pixel_centres(width, cx) - cx  # B, 1, W
+        dy = pixel_centres(height, cy)[:, None] - cy  # B, H, 1
+        cos, sin = angle.cos(), angle.sin()
+        u = cos * dx + sin * dy
+        v = cos * dy - sin * dx
+        gate = (sharpness * (sx - u.abs())).sigmoid() * (sharpness * (sy - v.abs())).sigmoid()
+        return gate.unsqueeze(1)
+
+
+def rectangle_corners(rectangle: Tensor) -> Tensor:
+    """Return the corners of rectangles, ``(B, 4, 2)`` as ``(x, y)`` in [−1, 1] coordinates.
+
+    In the rectangle's own frame they come in the order (−s_x, −s_y), (s_x, −s_y), (s_x, s_y), (−s_x, s_y):
+    clockwise on the screen. Pixels of an image ``(H, W)`` are ``(x + 1)·W/2`` and ``(y + 1)·H/2``.
+
+    Raises:
+        ValueError: ``rectangle`` does not hold five numbers a row.
+    """
+    _check(rectangle)
+    with autocast_off(rectangle):
+        cx, cy, sx, sy, angle = widen(rectangle)[..., None].unbind(1)  # each B, 1
+        signs = torch.tensor([[-1, 1, 1, -1], [-1, -1, 1, 1]], device=cx.device, dtype=cx.dtype)
+        u, v = sx * signs[0], sy * signs[1]  # B, 4
+        cos, sin = angle.cos(), angle.sin()
+        return torch.stack([cx + cos * u - sin * v, cy + sin * u + cos * v], dim=-1)
+
+
+def _check(rectangle: Tensor) -> None:
+    if rectangle.ndim != 2 or rectangle.shape[1] != 5:
+        raise ValueError(
+            f"a rectangle is five numbers a row, (B, 5): cx, cy, sx, sy, angle; got shape {tuple(rectangle.shape)}"
+        )

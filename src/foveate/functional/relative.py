@@ -1,0 +1,61 @@
+"""Tables of relative embeddings: one vector for each offset along an axis.
+
+A table ``R`` of shape ``(2L − 1, d)`` holds the offsets ``−(L − 1) … L − 1``; ``L`` is its *extent*, the length
+of the line at which every offset has a vector of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate._checks import integer, one_of
+
+__all__ = ["relative_vectors", "relative_window", "resize_relative_table"]
+
+
+def relative_window(table: Tensor, size: int, *, outside: str = "zero") -> Tensor:
+    """Return the vectors of the offsets that occur on a line of ``size`` pixels, ``(2·size − 1, d)``.
+
+    Args:
+        table: ``(2L − 1, d)``.
+        size: Length of the line.
+        outside: What an offset of ``L`` or more gets: ``zero`` (it scores nothing) or ``edge`` (the vector of
+            the last offset of the table, as in Shaw et al. 2018).
+
+    Raises:
+        ValueError: ``outside`` is neither.
+    """
+    one_of("outside", outside, ("zero", "edge"))
+    missing = size - (table.shape[0] + 1) // 2
+    if missing <= 0:
+        return table[-missing : table.shape[0] + missing]
+    if outside == "zero":
+        return F.pad(table, (0, 0, missing, missing))
+    return torch.cat([table[:1].expand(missing, -1), table, table[-1:].expand(missing, -1)])
+
+
+def relative_vectors(window: Tensor) -> Tensor:
+    """Lay a window ``(2n − 1, d)`` out as ``(n, n, d)``: entry ``(i, j)`` is the vector of the offset ``j − i``."""
+    size = (window.shape[0] + 1) // 2
+    positions = torch.arange(size, device=window.device)
+    return window[positions - positions[:, None] + size - 1]
+
+
+def resize_relative_table(table: Tensor, extent: int) -> Tensor:
+    """Stretch a table to another extent, ``(2·extent − 1, d)``, by linear interpolation of the offsets.
+
+    Offset 0 stays where it is, and the outermost offsets stay outermost: the same relative layout at another
+    resolution.
+
+    Raises:
+        ValueError: ``extent`` is not a positive integer.
+    """
+    integer("extent", extent)
+    if table.shape[0] == 1 or extent == 1:  # one end holds offset 0 alone
+        middle = table[table.shape[0] // 2]
+        return middle.expand(2 * extent - 1, -1).clone()
+    wide = table.to(torch.promote_types(table.dtype, torch.float32))
+    resized = F.interpolate(wide.T[None], size=2 * extent - 1, mode="linear", align_corners=True)
+    return resized[0].T.to(table.dtype).contiguous()

@@ -1,0 +1,8 @@
+"""Networks with attention, registered with timm, and insertion of attention into any of timm's."""
+
+from foveate.models.attention_net import AttentionResNet
+from foveate.models.insertion import insert
+from foveate.models.tables import resize_relative_tables
+from foveate.models.zoo import registered
+
+__all__ = ["AttentionResNet", "insert", "registered", "resize_relative_tables"]

@@ -1,0 +1,138 @@
+"""ResNets of bottlenecks whose 3×3 convolutions are replaced, block by block, by attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from timm.models.resnet import Bottleneck, ResNet
+from torch import Tensor, nn
+
+from foveate._checks import one_of, pair
+from foveate.functional import resize_relative_table
+from foveate.models.stem import use_small_stem
+from foveate.nn import AttentionAugmentedConv2d, ExpAttConv2d, GlobalSelfAttention2d
+
+__all__ = [
+    "AttentionResNet",
+    "augmented",
+    "convolution",
+    "explicit",
+    "global_self",
+    "resize_tables_in_checkpoint",
+]
+
+
+Replace = Callable[..., nn.Module]
+"""Makes the module that takes a convolution's place: ``replace(stage, convolution, feat_size, **options)``."""
+
+
+class AttentionResNet(ResNet):
+    """timm's ResNet of bottlenecks, with attention in place of the 3×3 convolutions.
+
+    Everything else is timm's own: stem, shortcuts, normalisation, head, feature extraction, checkpointing.
+
+    Args:
+        replace: One of `convolution`, `explicit`, `global_self`, `augmented` (or your own function of the same form).
+        stem: ``imagenet`` (7×7 with stride 2, then max-pooling) or ``small`` (3×3 with stride 1, no pooling), for
+            images of 32 to 64 pixels.
+        img_size: Height and width of the training images: relative tables are made for it. Images of any
+            size are accepted afterwards.
+        attention: Options of the attention, passed on to ``replace``.
+        device: Where the parameters are created.
+        dtype: Their type.
+        **kwargs: As `timm.models.resnet.ResNet`: ``layers``, ``channels``, ``num_classes``, ``in_chans``, …
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        replace: Replace,
+        *,
+        stem: str = "imagenet",
+        img_size: int | tuple[int, int] = 224,
+        attention: Mapping[str, Any] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> None:
+        one_of("stem", stem, ("imagenet", "small"))
+        size = pair("img_size", img_size)
+        super().__init__(Bottleneck, device=device, dtype=dtype, **kwargs)  # type: ignore[arg-type]
+        if stem == "small":
+            use_small_stem(self)
+        else:
+            size = _halved(_halved(size))
+        for stage in range(4):
+            for block in self.get_submodule(f"layer{stage + 1}").children():
+                conv: nn.Conv2d = block.conv2  # type: ignore[assignment]
+                block.conv2 = replace(stage, conv, size, device=device, dtype=dtype, **(attention or {}))
+                size = _halved(size) if conv.stride[0] == 2 else size
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Name the radii and relative tables: pulling them to zero would mean something."""
+        names = ("log_radius", "rel_height", "rel_width")
+        return {name for name, _ in self.named_parameters() if name.endswith(names)}
+
+
+def convolution(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **factory: Any) -> nn.Module:
+    """Leave the convolution: the convolutional counterpart of the others."""
+    return conv
+
+
+def explicit(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **options: Any) -> nn.Module:
+    """Put `ExpAttConv2d` in the last three stages (Tan et al. 2021, section 4.1)."""
+    if stage == 0:
+        return conv
+    return ExpAttConv2d(
+        conv.in_channels, conv.out_channels, stride=conv.stride[0], dilation=conv.dilation[0], **options
+    )
+
+
+def global_self(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **options: Any) -> nn.Module:
+    """Put `GlobalSelfAttention2d` everywhere; where the convolution strides, 2×2 pooling follows (Shen et al. 2020).
+
+    It sees the whole map already, so the dilation that timm's ``output_stride`` brings has nothing to change.
+    """
+    return GlobalSelfAttention2d(
+        conv.in_channels, conv.out_channels, feat_size=feat_size, stride=conv.stride[0], **options
+    )
+
+
+def augmented(
+    stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], *, half_resolution: bool = True, **options: Any
+) -> nn.Module:
+    """Put `AttentionAugmentedConv2d` in the last three stages, half resolution in the first (Bello et al. 2019).
+
+    With ``half_resolution=False`` it attends at full resolution there too.
+    """
+    if stage == 0:
+        return conv
+    downsample = half_resolution and stage == 1
+    attended = _halved(feat_size) if conv.stride[0] == 2 else feat_size
+    return AttentionAugmentedConv2d(
+        conv.in_channels,
+        conv.out_channels,
+        feat_size=_halved(attended) if downsample else attended,
+        stride=conv.stride[0],
+        dilation=conv.dilation[0],
+        downsample=downsample,
+        **options,
+    )
+
+
+def resize_tables_in_checkpoint(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Fit the relative tables of a checkpoint to ``model``'s, as timm does when it loads pretrained weights."""
+    state_dict = dict(state_dict.get("state_dict", state_dict))
+    for name, own in model.named_parameters():
+        if name.endswith(("rel_height", "rel_width")) and name in state_dict:
+            state_dict[name] = resize_relative_table(state_dict[name], (own.shape[0] + 1) // 2)
+    return state_dict
+
+
+def _halved(size: tuple[int, int]) -> tuple[int, int]:
+    return (size[0] + 1) // 2, (size[1] + 1) // 2

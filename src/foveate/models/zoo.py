@@ -1,0 +1,186 @@
+"""The networks of the three papers and of their baselines, registered with timm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import FeatureGetterNet
+from torch import nn
+
+from foveate._checks import one_of
+from foveate.models.attention_net import (
+    AttentionResNet,
+    Replace,
+    augmented,
+    convolution,
+    explicit,
+    global_self,
+    resize_tables_in_checkpoint,
+)
+from foveate.models.insertion import insert
+from foveate.models.stem import use_small_stem
+from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
+
+__all__: list[str] = []
+
+DEPTHS: dict[str, dict[str, Any]] = {
+    "resnet26": {"layers": (1, 2, 4, 1)},
+    "resnet38": {"layers": (2, 3, 5, 2)},
+    "resnet50": {"layers": (3, 4, 6, 3)},
+    "resnet101": {"layers": (3, 4, 23, 3)},
+    "resnet152": {"layers": (3, 8, 36, 3)},
+}
+"""Blocks of each stage."""
+
+TINY: dict[str, Any] = {
+    "layers": (1, 1, 1, 1),
+    "channels": (16, 32, 64, 128),
+    "stem_type": "deep",  # the way to a narrow stem in timm; stem="small" makes one convolution of it
+    "stem_width": 8,
+    "stem": "small",
+    "img_size": 48,
+}
+"""A network that learns cluttered digits in a minute on two CPU cores."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What takes the place of the 3×3 convolutions, and which of its options a network passes on."""
+
+    replace: Replace
+    options: tuple[str, ...] = ()
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the tiny network, which is too narrow for 8 heads."""
+
+
+FAMILIES = {
+    "conv": Family(convolution),
+    "expatt": Family(explicit, ("kernel", "radius", "value_ratio")),
+    "gsa": Family(global_self, ("num_heads",), {"num_heads": 4}),
+    "aa": Family(
+        augmented,
+        ("half_resolution", "num_heads", "key_ratio", "value_ratio", "min_dim_key"),
+        {"num_heads": 2},
+    ),
+}
+
+INSERTED: dict[str, type[nn.Module]] = {
+    "cram": RectangularAttention2d,
+    "positionwise": PositionwiseAttention2d,
+}
+"""What is inserted behind the last stage but one."""
+
+INSERTED_IN = {
+    "resnet_tiny": "conv_resnet_tiny",
+    "resnet26": "conv_resnet26",
+    "resnet50": "resnet50",
+    "efficientnet_b0": "efficientnet_b0",
+    "mobilenetv3_large_100": "mobilenetv3_large_100",
+}
+"""The networks with inserted attention, and the timm model that each is made from."""
+
+
+def registered() -> list[str]:
+    """Return the names of the networks that this library registers with timm."""
+    return list(__all__)
+
+
+def _network(family: Family, variant: str, defaults: Mapping[str, Any]) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        attention = {name: kwargs.pop(name) for name in family.options if name in kwargs}
+        return build_model_with_cfg(
+            AttentionResNet,
+            variant,
+            pretrained,
+            pretrained_filter_fn=resize_tables_in_checkpoint,
+            replace=family.replace,
+            attention={**(family.tiny if variant.endswith("_tiny") else {}), **attention},
+            **{**defaults, **kwargs},
+        )
+
+    return create
+
+
+def _with_inserted(attention: type[nn.Module], base: str) -> Callable[..., nn.Module]:
+    def create(
+        pretrained: bool = False,
+        *,
+        at: int | str = -2,
+        stem: str | None = None,
+        img_size: int | tuple[int, int] | None = None,  # accepted by all networks; nothing here depends on it
+        features_only: bool = False,
+        out_indices: int | tuple[int, ...] = (0, 1, 2, 3, 4),
+        **kwargs: Any,
+    ) -> nn.Module:
+        options = {name: kwargs.pop(name) for name in ("sharpness", "hidden") if name in kwargs}
+        small = one_of("stem", stem or "imagenet", ("imagenet", "small")) == "small"
+        if pretrained and small:
+            raise ValueError(
+                "stem='small' has no pretrained weights; pass pretrained=False, or leave the stem as it is"
+            )
+        model = timm.create_model(base, pretrained=pretrained, **kwargs)
+        if small and not base.endswith("_tiny"):
+            use_small_stem(model)
+        insert(model, attention, at, **options)
+        if not features_only:
+            return model
+        features = FeatureGetterNet(model, out_indices=out_indices)
+        features.pretrained_cfg = features.default_cfg = model.pretrained_cfg
+        return features
+
+    return create
+
+
+def _configuration(input_size: tuple[int, int, int] = (3, 224, 224)) -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": input_size,
+        "pool_size": None,
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "conv1",
+        "classifier": "fc",
+        "license": "apache-2.0",
+    }
+
+
+def _all_networks() -> Iterator[tuple[str, dict[str, Any], Callable[..., nn.Module]]]:
+    """Yield the name, the configuration and the constructor of every network."""
+    for family_name, family in FAMILIES.items():
+        for size, defaults in (("resnet_tiny", TINY), *DEPTHS.items()):
+            name = f"{family_name}_{size}"
+            side = defaults.get("img_size", 224)
+            yield name, _configuration((3, side, side)), _network(family, name, defaults)
+    for kind, attention in INSERTED.items():
+        for size, base in INSERTED_IN.items():
+            # The weights are those of the network that the attention is inserted in.
+            configuration = _configuration((3, 48, 48)) if base == "conv_resnet_tiny" else _base_configuration(base)
+            yield f"{kind}_{size}", configuration, _with_inserted(attention, base)
+
+
+def _base_configuration(base: str) -> dict[str, Any]:
+    if base.startswith("conv_"):
+        return _configuration()
+    configuration = timm.get_pretrained_cfg(base)
+    assert configuration is not None, base
+    return configuration.to_dict()
+
+
+def _register() -> None:
+    networks = list(_all_networks())
+    # timm reads the configurations from the module that a constructor says it is from.
+    globals()["default_cfgs"] = generate_default_cfgs({name: configuration for name, configuration, _ in networks})
+    for name, _, create in networks:
+        create.__name__ = create.__qualname__ = name
+        globals()[name] = register_model(create)
+
+
+_register()

@@ -1,0 +1,16 @@
+"""Attention modules: parameters around `foveate.functional`, one mechanism a file."""
+
+from foveate.nn.augmented import AttentionAugmentedConv2d
+from foveate.nn.explicit import ExpAttConv2d, ExplicitAttention2d
+from foveate.nn.global_self import GlobalSelfAttention2d
+from foveate.nn.positionwise import PositionwiseAttention2d
+from foveate.nn.rectangular import RectangularAttention2d
+
+__all__ = [
+    "AttentionAugmentedConv2d",
+    "ExpAttConv2d",
+    "ExplicitAttention2d",
+    "GlobalSelfAttention2d",
+    "PositionwiseAttention2d",
+    "RectangularAttention2d",
+]

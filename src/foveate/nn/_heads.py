@@ -1,0 +1,35 @@
+"""Channels to heads and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foveate._checks import integer
+
+__all__ = ["divisible", "merge_heads", "split_heads"]
+
+
+def divisible(name: str, channels: int, num_heads: int) -> int:
+    """Return ``channels`` if ``num_heads`` divides it, else raise a `ValueError` that says which heads would do."""
+    integer(name, channels)
+    if channels % num_heads:
+        heads = [n for n in range(1, channels + 1) if channels % n == 0]
+        nearest = min(heads, key=lambda n: abs(n - num_heads))
+        raise ValueError(
+            f"num_heads={num_heads} does not divide {name}={channels}; num_heads={nearest} would, "
+            f"or {name}={max(1, round(channels / num_heads)) * num_heads}"
+        )
+    return channels
+
+
+def split_heads(x: Tensor, sizes: tuple[int, ...], num_heads: int) -> tuple[Tensor, ...]:
+    """Split ``(B, sum(sizes), H, W)`` into one ``(B, heads, H, W, size / heads)`` view for each size."""
+    return tuple(part.unflatten(1, (num_heads, -1)).permute(0, 1, 3, 4, 2) for part in x.split(sizes, dim=1))
+
+
+def merge_heads(x: Tensor, like: Tensor) -> Tensor:
+    """Bring ``(B, heads, H, W, d)`` to ``(B, heads·d, H, W)`` in the memory format of ``like``."""
+    x = x.permute(0, 1, 4, 2, 3).flatten(1, 2)
+    channels_last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

@@ -1,0 +1,152 @@
+"""Attention-augmented convolution (AA), the baseline with full attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate._checks import feature_map, integer, number, pair
+from foveate.functional.augmented import augmented_attention, augmented_attention_map
+from foveate.functional.relative import resize_relative_table
+from foveate.nn._heads import merge_heads, split_heads
+
+__all__ = ["AttentionAugmentedConv2d"]
+
+
+class AttentionAugmentedConv2d(nn.Module):
+    """A 3×3 convolution of which some output channels are full self-attention instead.
+
+        concat[conv3×3(x) → F − d_v channels,  W_O (A V) → d_v channels]
+
+    ``A`` is the softmax over all positions of content and relative-position logits; see
+    `foveate.functional.augmented_attention_map`. It holds N² weights for each head.
+
+    Source: Bello et al. 2019 (arXiv 1904.09925), section 3 and 4.1. The table's behaviour outside its extent is not
+    in the paper: the outermost vector is used.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: ``F``, channels of the output.
+        feat_size: Size of the map that is attended to, ``L`` or ``(L_H, L_W)`` (after stride and downsampling), at
+            the training resolution: the extent of the relative tables.
+        stride: Of the convolution; the attention average-pools its input (3×3, padding 1) to match.
+        num_heads: Heads.
+        key_ratio: ``κ``: key channels are ``max(⌊κF / heads⌋, min_dim_key)`` a head.
+        value_ratio: ``υ``: value channels ``d_v`` are ``⌊υF / heads⌋`` a head.
+        min_dim_key: Fewest key channels of a head.
+        downsample: Attend at half resolution: 3×3 average pooling with stride 2 before, bilinear upsampling after.
+        dilation: Of the convolution.
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Raises:
+        ValueError: An argument is out of its range, or the ratio leaves no channel to one of the two.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        feat_size: int | tuple[int, int] = 14,
+        stride: int = 1,
+        num_heads: int = 8,
+        key_ratio: float = 0.2,
+        value_ratio: float = 0.1,
+        min_dim_key: int = 20,
+        downsample: bool = False,
+        dilation: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.in_channels = integer("in_channels", in_channels)
+        integer("out_channels", out_channels)
+        self.stride = integer("stride", stride)
+        self.num_heads = integer("num_heads", num_heads)
+        number("key_ratio", key_ratio, minimum=0, maximum=1)
+        number("value_ratio", value_ratio, minimum=0, maximum=1)
+        self.feat_size = pair("feat_size", feat_size)
+        self.downsample = bool(downsample)
+        dim_head_key = max(math.floor(key_ratio * out_channels / num_heads), integer("min_dim_key", min_dim_key))
+        self.dim_key = num_heads * dim_head_key
+        self.dim_value = num_heads * math.floor(value_ratio * out_channels / num_heads + 1e-9)
+        if not 0 < self.dim_value < out_channels:
+            raise ValueError(
+                f"value_ratio={value_ratio:g} of {out_channels} channels, rounded down to a multiple of "
+                f"num_heads={num_heads}, gives {self.dim_value} value channels; at least {num_heads} and fewer than "
+                f"{out_channels} are needed: value_ratio of {num_heads / out_channels:.3g} or more, or fewer heads"
+            )
+        self.conv = nn.Conv2d(
+            in_channels, out_channels - self.dim_value, 3, stride, dilation, dilation, bias=False, **dd
+        )
+        self.qkv = nn.Conv2d(in_channels, 2 * self.dim_key + self.dim_value, 1, bias=False, **dd)
+        self.proj = nn.Conv2d(self.dim_value, self.dim_value, 1, bias=False, **dd)
+        self.rel_height = nn.Parameter(torch.empty(2 * self.feat_size[0] - 1, dim_head_key, **dd))
+        self.rel_width = nn.Parameter(torch.empty(2 * self.feat_size[1] - 1, dim_head_key, **dd))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the convolution as ResNets do, the projections variance-preserving, the tables with ``d^−½``."""
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        for conv in (self.qkv, self.proj):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+        for table in (self.rel_height, self.rel_width):
+            nn.init.normal_(table, std=table.shape[1] ** -0.5)
+
+    def resize(self, feat_size: int | tuple[int, int]) -> None:
+        """Stretch the tables, by linear interpolation, to those of another ``feat_size``."""
+        self.feat_size = pair("feat_size", feat_size)
+        with torch.no_grad():
+            self.rel_height = nn.Parameter(resize_relative_table(self.rel_height, self.feat_size[0]))
+            self.rel_width = nn.Parameter(resize_relative_table(self.rel_width, self.feat_size[1]))
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return queries, keys and values at the attended resolution, each ``(B, heads, H', W', channels / heads)``."""
+        feature_map(x, self.in_channels, type(self).__name__)
+        if self.stride > 1:
+            x = F.avg_pool2d(x, 3, self.stride, padding=1)
+        if self.downsample:
+            x = F.avg_pool2d(x, 3, 2, padding=1)
+        return split_heads(self.qkv(x), (self.dim_key, self.dim_key, self.dim_value), self.num_heads)
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return the values ``(B, heads, N, d_v / heads)`` that the map weighs."""
+        return self.project(x)[2].flatten(2, 3)
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """Return the map ``(B, heads, N, N)`` at the attended resolution; rows sum to 1."""
+        query, key, _ = self.project(x)
+        return augmented_attention_map(query, key, self.rel_height, self.rel_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve and attend: ``(B, in_channels, H, W)`` to ``(B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``."""
+        convolved = self.conv(x)
+        query, key, value = self.project(x)
+        attended = augmented_attention(query, key, value, self.rel_height, self.rel_width)
+        attended = self.proj(merge_heads(attended, x))
+        if self.downsample:
+            attended = F.interpolate(attended, convolved.shape[2:], mode="bilinear")
+        return torch.cat([convolved, attended], dim=1)
+
+    def extra_repr(self) -> str:
+        """Describe the module."""
+        return (
+            f"{self.in_channels}, {self.conv.out_channels + self.dim_value}, feat_size={self.feat_size}, "
+            f"stride={self.stride}, num_heads={self.num_heads}, dim_key={self.dim_key}, dim_value={self.dim_value}, "
+            f"downsample={self.downsample}"
+        )
+
+
+for _name in (
+    "feature_map",
+    "split_heads",
+    "merge_heads",
+    "augmented_attention",
+):  # tracing keeps these whole
+    torch.fx.wrap(_name)

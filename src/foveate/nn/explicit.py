@@ -1,0 +1,190 @@
+"""Explicitly modelled attention (ExpAtt) and the convolution that it augments."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate._checks import feature_map, integer, number, one_of
+from foveate.functional._precision import widen
+from foveate.functional.explicit import KERNELS, explicit_attention, explicit_attention_map
+
+__all__ = ["ExpAttConv2d", "ExplicitAttention2d"]
+
+
+class ExplicitAttention2d(nn.Module):
+    """Attention whose map is a function of distance with one learnable radius: ``W_O (A W_V x)``.
+
+        A_ij = κ(‖p_i − p_j‖ / r) / Σ_k κ(‖p_i − p_k‖ / r)
+
+    ``W_V`` and ``W_O`` are 1×1 convolutions without bias. The radius is held as its logarithm, so that it stays
+    positive and a step changes it in proportion.
+
+    Source: Tan et al. 2021 (arXiv 2006.07872), section 3. The kernels other than the Gaussian are this library's.
+
+    Args:
+        dim: Channels of the input.
+        dim_out: Channels of the values and of the output; ``dim`` by default.
+        kernel: ``gaussian``, ``laplace``, ``cauchy`` or ``cone``; see
+            `foveate.functional.explicit_attention_map`.
+        radius: What ``r`` starts from, in pixels of the feature map that is attended to; above 0.
+        stride: 1, or 2 to average-pool the input first (3×3, stride 2, padding 1).
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int | None = None,
+        *,
+        kernel: str = "gaussian",
+        radius: float = 2.0,
+        stride: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.dim = integer("dim", dim)
+        self.dim_out = integer("dim_out", dim if dim_out is None else dim_out)
+        self.kernel = one_of("kernel", kernel, KERNELS)
+        self.initial_radius = number("radius", radius, above=0)
+        self.stride = integer("stride", stride)
+        self.value = nn.Conv2d(dim, self.dim_out, 1, bias=False, **dd)
+        self.proj = nn.Conv2d(self.dim_out, self.dim_out, 1, bias=False, **dd)
+        self.log_radius = nn.Parameter(torch.empty(1, **dd))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the two projections anew (variance-preserving) and set the radius back to where it starts."""
+        for conv in (self.value, self.proj):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+        nn.init.constant_(self.log_radius, math.log(self.initial_radius))
+
+    @property
+    def radius(self) -> Tensor:
+        """The radius ``r > 0`` in pixels of the attended map, a tensor of one element with its gradient."""
+        return _radius(self.log_radius)
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return ``V = W_V x`` at the resolution that is attended to, ``(B, dim_out, H', W')``."""
+        return self.value(_pool(x, self.stride))
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """Return the map, ``(1, 1, N, N)`` with ``N`` the positions after the stride; rows sum to 1.
+
+        It depends on the size of ``x`` alone.
+        """
+        feature_map(x, self.dim, type(self).__name__)
+        height, width = ((side - 1) // self.stride + 1 for side in x.shape[2:])
+        return explicit_attention_map(height, width, self.radius, self.kernel)[None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend: ``(B, dim, H, W)`` to ``(B, dim_out, ⌈H/stride⌉, ⌈W/stride⌉)``."""
+        feature_map(x, self.dim, "ExplicitAttention2d")
+        return self.proj(_attend(self.values(x), self.log_radius, self.kernel))
+
+    def extra_repr(self) -> str:
+        """Describe the module."""
+        start = f"kernel={self.kernel!r}, radius={self.initial_radius:g}"
+        return f"{self.dim}, {self.dim_out}, {start}, stride={self.stride}"
+
+
+class ExpAttConv2d(nn.Module):
+    """A 3×3 convolution of which some output channels are explicit attention instead.
+
+        concat[conv3×3(x) → F − d_v channels,  ExpAtt(x) → d_v channels],     d_v = ⌊value_ratio · F⌋
+
+    Source: Tan et al. 2021 (arXiv 2006.07872), section 3.3, after Bello et al. 2019.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: ``F``, channels of the output.
+        stride: Of the convolution; the attention average-pools its input to match.
+        value_ratio: Share of the output channels that attend, between 0 and 1.
+        kernel: As in `ExplicitAttention2d`.
+        radius: As in `ExplicitAttention2d`.
+        dilation: Of the convolution.
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Raises:
+        ValueError: An argument is out of its range, or the ratio leaves no channel to one of the two.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        value_ratio: float = 0.1,
+        kernel: str = "gaussian",
+        radius: float = 2.0,
+        dilation: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        integer("in_channels", in_channels)
+        integer("out_channels", out_channels)
+        number("value_ratio", value_ratio, minimum=0, maximum=1)
+        dim_value = math.floor(value_ratio * out_channels + 1e-9)  # 0.29 · 100 is 28.999… in binary
+        if not 0 < dim_value < out_channels:
+            kind = "attention" if dim_value == 0 else "the convolution"
+            raise ValueError(
+                f"value_ratio={value_ratio:g} of {out_channels} channels leaves none for {kind}; it must be at least "
+                f"{1 / out_channels:.3g} and below 1"
+            )
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels - dim_value,
+            3,
+            stride,
+            padding=dilation,
+            dilation=dilation,
+            bias=False,
+            **dd,
+        )
+        self.attention = ExplicitAttention2d(in_channels, dim_value, kernel=kernel, radius=radius, stride=stride, **dd)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the convolution as ResNets do, and the attention as `ExplicitAttention2d` does."""
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        self.attention.reset_parameters()
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """Return the map of the attention branch, ``(1, 1, N, N)``."""
+        return self.attention.attention_map(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve and attend: ``(B, in_channels, H, W)`` to ``(B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``."""
+        feature_map(x, self.attention.dim, "ExpAttConv2d")
+        return torch.cat([self.conv(x), self.attention(x)], dim=1)
+
+
+def _pool(x: Tensor, stride: int) -> Tensor:
+    return x if stride == 1 else F.avg_pool2d(x, 3, stride, padding=1)
+
+
+def _radius(log_radius: Tensor) -> Tensor:
+    return widen(log_radius).exp()
+
+
+def _attend(value: Tensor, log_radius: Tensor, kernel: str) -> Tensor:
+    return explicit_attention(value, _radius(log_radius), kernel)
+
+
+# Symbolic tracing keeps these whole: they look at shapes.
+torch.fx.wrap("feature_map")
+torch.fx.wrap("_attend")

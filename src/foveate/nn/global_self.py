@@ -1,0 +1,179 @@
+"""Global self-attention (GSA), a drop-in for a 3×3 convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate._checks import feature_map, integer, one_of, pair
+from foveate.functional.global_self import (
+    axial_positional_attention,
+    axial_positional_map,
+    content_attention,
+    content_attention_map,
+    global_positional_map,
+)
+from foveate.functional.relative import resize_relative_table
+from foveate.nn._heads import divisible, merge_heads, split_heads
+
+__all__ = ["GlobalSelfAttention2d"]
+
+
+class GlobalSelfAttention2d(nn.Module):
+    """Global self-attention: content attention plus axial positional attention.
+
+        Q (ρ(Kᵀ) V)  +  row_pass(norm(column_pass(V)))
+
+    with ``ρ`` the softmax of each key channel over all positions, and passes that weigh a value at offset ``δ`` by
+    ``q · r_δ``; see `foveate.functional.content_attention` and `foveate.functional.axial_positional_attention`.
+    Queries, keys and values are 1×1 convolutions without bias; there is no output projection. The relative
+    embeddings are shared by the heads. Time and memory are linear in the positions for the content, and
+    ``N(H + W)`` for the positions; no N×N map is formed.
+
+    Offsets that the tables do not hold do not attend: on a map larger than ``feat_size`` the positional attention
+    is a window of ``2L − 1`` pixels along each axis, while content attention stays global. `resize` fits the
+    tables to another size.
+
+    Source: Shen et al. 2020 (arXiv 2010.03019), section 3.
+
+    Args:
+        dim: Channels of the input.
+        dim_out: Channels of the values and of the output; ``dim`` by default.
+        num_heads: Heads; must divide ``dim_key`` and ``dim_out``.
+        dim_key: Channels of queries and keys; ``dim`` by default.
+        feat_size: Size of the feature map that the tables are made for, ``L`` or ``(L_H, L_W)``: its size at
+            the training resolution, before the stride.
+        stride: 1, or the window of an average pooling that follows the attention (2 halves each side, rounded up).
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Raises:
+        ValueError: An argument is out of its range, or the heads do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int | None = None,
+        *,
+        num_heads: int = 8,
+        dim_key: int | None = None,
+        feat_size: int | tuple[int, int],
+        stride: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.dim = integer("dim", dim)
+        self.num_heads = integer("num_heads", num_heads)
+        self.dim_out = divisible("dim_out", dim if dim_out is None else dim_out, num_heads)
+        self.dim_key = divisible("dim_key", dim if dim_key is None else dim_key, num_heads)
+        self.feat_size = pair("feat_size", feat_size)
+        self.stride = integer("stride", stride)
+        self.qkv = nn.Conv2d(dim, 2 * self.dim_key + self.dim_out, 1, bias=False, **dd)
+        self.norm = nn.BatchNorm2d(self.dim_out, **dd)
+        dim_head = self.dim_key // num_heads
+        self.rel_height = nn.Parameter(torch.empty(2 * self.feat_size[0] - 1, dim_head, **dd))
+        self.rel_width = nn.Parameter(torch.empty(2 * self.feat_size[1] - 1, dim_head, **dd))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the projections (variance-preserving) and the tables, and reset the normalisation.
+
+        The tables' deviation ``(d·L)^−½`` gives the sum over a line of ``L`` offsets the variance of one value.
+        """
+        nn.init.kaiming_normal_(self.qkv.weight, nonlinearity="linear")
+        for table, extent in zip((self.rel_height, self.rel_width), self.feat_size, strict=True):
+            nn.init.normal_(table, std=(table.shape[1] * extent) ** -0.5)
+        self.norm.reset_parameters()
+
+    def resize(self, feat_size: int | tuple[int, int]) -> None:
+        """Stretch the tables, by linear interpolation, to those of another ``feat_size``."""
+        self.feat_size = pair("feat_size", feat_size)
+        with torch.no_grad():
+            self.rel_height = nn.Parameter(resize_relative_table(self.rel_height, self.feat_size[0]))
+            self.rel_width = nn.Parameter(resize_relative_table(self.rel_width, self.feat_size[1]))
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return queries, keys and values, each ``(B, heads, H, W, channels / heads)``."""
+        feature_map(x, self.dim, type(self).__name__)
+        return split_heads(self.qkv(x), (self.dim_key, self.dim_key, self.dim_out), self.num_heads)
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return the values ``(B, heads, N, dim_out / heads)`` that the maps weigh."""
+        return self.project(x)[2].flatten(2, 3)
+
+    def attention_map(self, x: Tensor, part: str = "both") -> Tensor:
+        """Return signed weights ``(B, heads, N, N)``: what each position takes from each position.
+
+        Args:
+            x: ``(B, dim, H, W)``.
+            part: ``content``, ``positional`` or ``both``, their sum. The positional map is that of the two passes
+                together without the normalisation between them, which scales and shifts each channel
+                (`forward_by_maps` has it).
+
+        Raises:
+            ValueError: ``part`` is none of the three.
+        """
+        one_of("part", part, ("content", "positional", "both"))
+        query, key, _ = self.project(x)
+        maps = []
+        if part != "positional":
+            maps.append(content_attention_map(query, key))
+        if part != "content":
+            maps.append(global_positional_map(query, self.rel_width, self.rel_height))
+        return sum(maps[1:], maps[0])
+
+    def forward_by_maps(self, x: Tensor) -> Tensor:
+        """Compute what `forward` computes by forming its maps, normalisation included; for small maps only.
+
+        ``content_map V + row_map norm(column_map V)``; a training-mode normalisation uses the batch's statistics
+        and leaves its running ones alone.
+        """
+        query, key, value = self.project(x)
+        column = axial_positional_map(query, self.rel_height, 0).to(value.dtype)
+        row = axial_positional_map(query, self.rel_width, 1).to(value.dtype)
+        hidden = torch.einsum("bhyxk,bhkxd->bhyxd", column, value)
+        norm, batch_statistics = self.norm, self.norm.training
+        hidden = F.batch_norm(
+            merge_heads(hidden, x),
+            None if batch_statistics else norm.running_mean,
+            None if batch_statistics else norm.running_var,
+            norm.weight,
+            norm.bias,
+            batch_statistics,
+            eps=norm.eps,
+        )
+        (hidden,) = split_heads(hidden, (self.dim_out,), self.num_heads)
+        positional = torch.einsum("bhyxk,bhykd->bhyxd", row, hidden)
+        content = content_attention_map(query, key).to(value.dtype) @ value.flatten(2, 3)
+        return self._pool(merge_heads(content.view(positional.shape) + positional, x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend: ``(B, dim, H, W)`` to ``(B, dim_out, ⌈H/stride⌉, ⌈W/stride⌉)``."""
+        query, key, value = self.project(x)
+        hidden = merge_heads(axial_positional_attention(query, value, self.rel_height, 0), x)
+        (hidden,) = split_heads(self.norm(hidden), (self.dim_out,), self.num_heads)
+        positional = axial_positional_attention(query, hidden, self.rel_width, 1)
+        return self._pool(merge_heads(content_attention(query, key, value) + positional, x))
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if self.stride == 1:
+            return x
+        return F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
+
+    def extra_repr(self) -> str:
+        """Describe the module."""
+        return (
+            f"{self.dim}, {self.dim_out}, num_heads={self.num_heads}, dim_key={self.dim_key}, "
+            f"feat_size={self.feat_size}, stride={self.stride}"
+        )
+
+
+# Symbolic tracing keeps these whole: they look at shapes.
+for _name in ("feature_map", "split_heads", "merge_heads", "content_attention", "axial_positional_attention"):
+    torch.fx.wrap(_name)

@@ -1,0 +1,122 @@
+"""Convolutional rectangular attention (CRAM): look at one soft, oriented rectangle."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate._checks import feature_map, integer, number
+from foveate.functional._precision import autocast_off, widen
+from foveate.functional.rectangle import pixel_centres, rectangle_map
+
+__all__ = ["RectangularAttention2d"]
+
+
+class RectangularAttention2d(nn.Module):
+    """Multiply a feature map by one soft rectangle, ``x ⊙ A``, given by five numbers that it predicts from the map.
+
+        A(p) = σ(τ(s_x − |u|)) · σ(τ(s_y − |v|))
+
+    with ``(u, v)`` the coordinates in the rectangle's frame; see `foveate.functional.rectangle_map`.
+
+    The head reads *where* things are before it averages, so that the rectangle can follow them: a 1×1 convolution
+    to ``hidden`` score maps, the spatial softmax of each, its first and second moments (mean position and spread),
+    and a linear readout. The readout starts at zero with a rectangle that covers the map, so that a module
+    inserted in a trained network lets nearly everything pass.
+
+    Source: Nguyen et al. 2025 (arXiv 2503.10875). The map is the paper's; the moments in the head are this
+    library's choice (spatial softmax: Levine et al. 2016, arXiv 1504.00702).
+
+    Args:
+        dim: Channels of the feature map.
+        sharpness: ``τ > 0``: how steep the edges are, in units of 1 / half the side of the map.
+        hidden: Score maps in the head; ``max(16, dim // 32)`` by default.
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    INITIAL_HALF_SIZE = 1.3
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        sharpness: float = 10.0,
+        hidden: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.dim = integer("dim", dim)
+        self.sharpness = number("sharpness", sharpness, above=0)
+        self.hidden = integer("hidden", max(16, dim // 32) if hidden is None else hidden)
+        self.score = nn.Conv2d(dim, self.hidden, 1, bias=False, **dd)
+        self.readout = nn.Linear(5 * self.hidden, 5, **dd)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the score maps anew, and let the rectangle cover the whole map."""
+        nn.init.kaiming_normal_(self.score.weight, nonlinearity="linear")
+        nn.init.zeros_(self.readout.weight)
+        nn.init.zeros_(self.readout.bias)
+
+    def rectangle(self, x: Tensor) -> Tensor:
+        """Predict the rectangles of ``x``: ``(B, 5)``, of at least float32.
+
+        Centre ``(c_x, c_y)`` in [−1, 1]², half-sizes ``(s_x, s_y) > 0`` in the same units (a half-size of 1 spans
+        the map), angle ``α`` in radians, any real number: it has period π, and ``(s_x, s_y, α)`` is the same
+        rectangle as ``(s_y, s_x, α + π/2)``.
+        """
+        feature_map(x, self.dim, "RectangularAttention2d")
+        return _rectangle(self.score(x), self.readout.weight, self.readout.bias)
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """Return the gate ``A``, ``(B, 1, H, W)`` in [0, 1], of at least float32."""
+        return _draw(self.rectangle(x), x, self.sharpness)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x ⊙ A``, with the shape, dtype and memory format of ``x``."""
+        return _gate(x, self.attention_map(x))
+
+    def extra_repr(self) -> str:
+        """Describe the module."""
+        return f"{self.dim}, sharpness={self.sharpness:g}, hidden={self.hidden}"
+
+
+def _rectangle(scores: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    with autocast_off(scores):
+        moments = _spatial_moments(widen(scores))
+        raw = F.linear(moments, weight.to(moments.dtype), bias.to(moments.dtype))
+        centre, size, angle = raw.split((2, 2, 1), dim=1)
+        covering = math.log(math.expm1(RectangularAttention2d.INITIAL_HALF_SIZE))  # softplus⁻¹
+        return torch.cat([centre.tanh(), F.softplus(size + covering), angle], dim=1)
+
+
+def _spatial_moments(scores: Tensor) -> Tensor:
+    """Return the means of x, y, x², xy, y² under the spatial softmax of each score map, ``(B, 5·hidden)``."""
+    height, width = scores.shape[2:]
+    weights = scores.flatten(2).softmax(-1)  # B, hidden, N
+    y, x = torch.meshgrid(pixel_centres(height, scores), pixel_centres(width, scores), indexing="ij")
+    monomials = torch.stack([x, y, x * x, x * y, y * y], dim=-1)  # H, W, 5
+    return (weights @ monomials.flatten(0, 1)).flatten(1)
+
+
+def _draw(rectangle: Tensor, x: Tensor, sharpness: float) -> Tensor:
+    return rectangle_map(rectangle, x.shape[2], x.shape[3], sharpness=sharpness)
+
+
+def _gate(x: Tensor, gate: Tensor) -> Tensor:
+    return x * gate.to(x.dtype)
+
+
+# Symbolic tracing keeps these whole: they look at shapes.
+for _name in ("feature_map", "_rectangle", "_draw", "_gate"):
+    torch.fx.wrap(_name)
