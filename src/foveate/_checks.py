@@ -43,7 +43,7 @@ def number(
     """Return ``value`` as a float if it is a finite number within the bounds, else raise a `ValueError`."""
     bounds = [f"above {above:g}" if above is not None else "", f"at least {minimum:g}" if minimum is not None else ""]
     bounds += [f"at most {maximum:g}" if maximum is not None else ""]
-    wanted = " and ".join(["a finite number", *filter(None, bounds)])
+    wanted = " ".join(["a finite number", " and ".join(filter(None, bounds))]).strip()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} must be {wanted}; got {value!r}")
     inside = value - value == 0  # neither NaN nor infinite

@@ -23,7 +23,7 @@ def pixel_centres(size: int, like: Tensor) -> Tensor:
     return (2 * torch.arange(size, device=like.device, dtype=like.dtype) + 1) / size - 1
 
 
-def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: float = 10.0) -> Tensor:
+def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: float = 5.0) -> Tensor:
     """Draw soft rectangles: ``A(p) = σ(τ(s_x − |u|)) · σ(τ(s_y − |v|))``.
 
     ``(u, v)`` are the coordinates of the pixel centre ``p`` after translation by ``−c`` and rotation by ``−α``,

@@ -39,6 +39,8 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
         ValueError: ``at`` names nothing, or something that does not return NCHW maps, or that has attention already;
             the model is as it was.
     """
+    if isinstance(model, nn.Sequential):
+        raise ValueError("an nn.Sequential calls all of its children in turn: put the attention module among them")
     name = _resolve(model, at)
     holder = getattr(model, "attention", None)
     if holder is not None and not isinstance(holder, InsertedAttention):

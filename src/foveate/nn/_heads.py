@@ -30,6 +30,8 @@ def split_heads(x: Tensor, sizes: tuple[int, ...], num_heads: int) -> tuple[Tens
 
 def merge_heads(x: Tensor, like: Tensor) -> Tensor:
     """Bring ``(B, heads, H, W, d)`` to ``(B, heads·d, H, W)`` in the memory format of ``like``."""
-    x = x.permute(0, 1, 4, 2, 3).flatten(1, 2)
+    # Flattened where the batch comes before H: for a single image, flattening (heads, d) next to the batch leaves
+    # it a stride that passes for channels_last but is not, and batch normalisation then sums the wrong gradient.
+    x = x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
     channels_last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

@@ -126,8 +126,8 @@ class AttentionAugmentedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and attend: ``(B, in_channels, H, W)`` to ``(B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``."""
-        convolved = self.conv(x)
         query, key, value = self.project(x)
+        convolved = self.conv(x)
         attended = augmented_attention(query, key, value, self.rel_height, self.rel_width)
         attended = self.proj(merge_heads(attended, x))
         if self.downsample:

@@ -42,13 +42,13 @@ class RectangularAttention2d(nn.Module):
         ValueError: An argument is out of its range.
     """
 
-    INITIAL_HALF_SIZE = 1.3
+    INITIAL_HALF_SIZE = 1.6
 
     def __init__(
         self,
         dim: int,
         *,
-        sharpness: float = 10.0,
+        sharpness: float = 5.0,
         hidden: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -101,9 +101,13 @@ def _rectangle(scores: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _spatial_moments(scores: Tensor) -> Tensor:
-    """Return the means of x, y, x², xy, y² under the spatial softmax of each score map, ``(B, 5·hidden)``."""
+    """Return the means of x, y, x², xy, y² under the spatial softmax of each score map, ``(B, 5·hidden)``.
+
+    Less what a flat map has: a map that says nothing leaves the rectangle where the biases put it, and training cannot
+    push all rectangles one way through features that never change.
+    """
     height, width = scores.shape[2:]
-    weights = scores.flatten(2).softmax(-1)  # B, hidden, N
+    weights = scores.flatten(2).softmax(-1) - 1 / (height * width)  # B, hidden, N
     y, x = torch.meshgrid(pixel_centres(height, scores), pixel_centres(width, scores), indexing="ij")
     monomials = torch.stack([x, y, x * x, x * y, y * y], dim=-1)  # H, W, 5
     return (weights @ monomials.flatten(0, 1)).flatten(1)

@@ -1,0 +1,186 @@
+"""Parameters and FLOPs of a network, as a whole and module by module.
+
+Convention: **1 multiply-add = 2 FLOPs**, as `torch.utils.flop_counter` counts. It counts convolutions, matrix
+products and attention; element-wise operations, normalisation, pooling, softmax and FFT count as nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from foveate import _checks
+from foveate._networks import attention_modules
+
+__all__ = ["ModuleCost", "NetworkCost", "StageCost", "network_cost"]
+
+
+@dataclass(frozen=True)
+class ModuleCost:
+    """What one module costs for one image, all that it contains included."""
+
+    name: str
+    """Its name in the network, ``""`` for the network itself."""
+    kind: str
+    """Its class."""
+    parameters: int
+    """Parameters of the module and of what it contains, a shared one counted once."""
+    flops: int
+    """FLOPs for one image, 1 multiply-add = 2 FLOPs, of all its calls together.
+
+    Attention that `foveate.insert` put behind a module counts in that module, from which it is called, and again in
+    the row that it has itself.
+    """
+    output_shape: tuple[int, ...] | None
+    """Shape of what it returned last, without the batch; None if it was not called or returned no tensor."""
+
+    @property
+    def depth(self) -> int:
+        """How deep it lies in the network: 0 for the network itself, 1 for ``layer1``, 2 for ``layer1.0``."""
+        return self.name.count(".") + 1 if self.name else 0
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What the attention modules in one stage of a network cost together.
+
+    Of an augmented convolution only the attention counts, not the 3×3 convolution ``conv`` that stands beside it.
+    """
+
+    stage: str
+    """Name of the stage: the module that the network's ``feature_info`` names, else the top-level module."""
+    kinds: tuple[str, ...]
+    """Classes of the attention modules, each once."""
+    modules: int
+    """How many there are."""
+    parameters: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """What a network costs for one image of ``input_size``, 1 multiply-add = 2 FLOPs."""
+
+    input_size: tuple[int, int, int]
+    parameters: int
+    """All parameters, those of normalisation layers included; a shared one counted once."""
+    flops: int
+    modules: tuple[ModuleCost, ...]
+    """Every module in the order of ``named_modules()``; the first is the network itself."""
+    attention: tuple[StageCost, ...]
+    """The attention modules, stage by stage; empty for a network without."""
+
+
+def network_cost(model: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224)) -> NetworkCost:
+    """Count the parameters and FLOPs of ``model`` in inference on one image of ``input_size``.
+
+    The count runs on a copy on the ``meta`` device: it allocates no activations and computes nothing, so a
+    large network on a large image takes well under a second, and ``model`` itself is not touched.
+
+    Args:
+        model: Any network that takes one ``(B, C, H, W)`` batch.
+        input_size: ``(channels, height, width)`` of one image.
+
+    Raises:
+        ValueError: ``input_size`` is not three positive integers, or the network does not take such an image.
+    """
+    if not isinstance(input_size, tuple | list) or len(input_size) != 3:
+        raise ValueError(f"input_size must be (channels, height, width); got {input_size!r}")
+    channels, height, width = (_checks.integer("input_size", size) for size in input_size)
+    twin = _meta_copy(model).eval()
+    dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
+    image = torch.empty(1, channels, height, width, device="meta", dtype=dtype)
+    try:
+        rows = _measure(twin, image)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"{type(model).__name__} does not take an image of {channels}×{height}×{width}: {error}; "
+            "give the channels and the size that it was built for"
+        ) from error
+    whole = rows[0]
+    return NetworkCost((channels, height, width), whole.parameters, whole.flops, tuple(rows), _by_stage(twin, rows))
+
+
+def _meta_copy(model: nn.Module) -> nn.Module:
+    """Copy ``model`` onto the meta device without copying its weights: deepcopy finds them in the memo."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = buffer.to("meta")
+    return copy.deepcopy(model, memo)
+
+
+def _measure(model: nn.Module, image: Tensor) -> list[ModuleCost]:
+    """Run ``model`` once on ``image`` and return the cost of each module; leaves its hooks on ``model``."""
+    counter = FlopCounterMode(display=False)
+    flops: dict[nn.Module, int] = {}
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+    entered: list[int] = []
+
+    def enter(module: nn.Module, _: Any) -> None:
+        entered.append(counter.get_total_flops())
+
+    def leave(module: nn.Module, _: Any, output: Any) -> None:
+        flops[module] = flops.get(module, 0) + counter.get_total_flops() - entered.pop()
+        if isinstance(output, Tensor):
+            shapes[module] = tuple(output.shape[1:])
+
+    for module in model.modules():
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+    with counter, torch.no_grad():
+        model(image)
+
+    def flops_of(module: nn.Module) -> int:
+        if module in flops:
+            return flops[module]
+        return sum(map(flops_of, module.children()))  # a list of modules is not called itself
+
+    return [
+        ModuleCost(
+            name=name,
+            kind=type(module).__name__,
+            parameters=sum(parameter.numel() for parameter in module.parameters()),
+            flops=flops_of(module),
+            output_shape=shapes.get(module),
+        )
+        for name, module in model.named_modules()
+    ]
+
+
+def _by_stage(model: nn.Module, rows: list[ModuleCost]) -> tuple[StageCost, ...]:
+    """Add up the rows of the attention modules in each stage of ``model``."""
+    by_name = {row.name: row for row in rows}
+    stages: dict[str, list[str]] = {}
+    for name in attention_modules(model):
+        stages.setdefault(_stage(model, name), []).append(name)
+    costs = []
+    for stage, names in stages.items():
+        members = [by_name[name] for name in names]
+        beside = [by_name[f"{name}.conv"] for name in names if f"{name}.conv" in by_name]
+        costs.append(
+            StageCost(
+                stage=stage,
+                kinds=tuple(dict.fromkeys(row.kind for row in members)),
+                modules=len(members),
+                parameters=sum(row.parameters for row in members) - sum(row.parameters for row in beside),
+                flops=sum(row.flops for row in members) - sum(row.flops for row in beside),
+            )
+        )
+    return tuple(costs)
+
+
+def _stage(model: nn.Module, name: str) -> str:
+    """Return the stage that module ``name`` lies in; an inserted ``attention.layer3`` looks at ``layer3``."""
+    stages = [str(feature["module"]) for feature in getattr(model, "feature_info", [])]
+    inserted = {f"attention.{stage.replace('.', '_')}": stage for stage in stages}
+    for prefix, stage in (*zip(stages, stages, strict=True), *inserted.items()):
+        if name == prefix or name.startswith(f"{prefix}."):
+            return stage
+    return name.partition(".")[0]

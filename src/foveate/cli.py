@@ -1,0 +1,138 @@
+"""The command ``foveate``: turns arguments into the configuration of a command and runs it.
+
+Nothing is computed here. The options of a command are the fields of its configuration, with the help of its
+docstring. To add a command, write ``foveate/commands/NAME.py`` with a dataclass ``NameConfig`` and a function
+``run(config)``, and add a line to `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import itertools
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from foveate._extras import MissingExtraError, require
+from foveate._version import __version__
+
+__all__ = ["COMMANDS", "INTERRUPTED", "main"]
+
+FAILED, INTERRUPTED = 2, 130
+
+
+class Command(NamedTuple):
+    """A line of `COMMANDS`."""
+
+    summary: str
+    positional: str | None = None
+    """The field that arguments without a name go to, all of them if it is a list."""
+
+
+COMMANDS = {
+    "train": Command("train a network and test it", "model"),
+    "test": Command("test a trained network", "checkpoint"),
+    "compare": Command("train several networks with paired seeds and compare them", "models"),
+    "report": Command("write a page about a comparison", "runs"),
+    "cost": Command("count parameters and FLOPs of networks", "models"),
+    "models": Command("list the networks that foveate adds to timm", "filter"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that ``argv`` (by default that of the process) names; return the exit code.
+
+    The codes: 0, done; 2, the input was wrong, with one message on stderr that begins ``foveate: error:``; 130,
+    interrupted by Ctrl-C. ``FOVEATE_DEBUG=1`` shows the traceback of an error besides.
+    """
+    arguments = _top_level().parse_args(argv)
+    try:
+        module = importlib.import_module(f"foveate.commands.{arguments.command}")
+        config = _parse(arguments.command, module, arguments.arguments)
+        module.run(config)
+    except KeyboardInterrupt as interrupt:
+        print(f"\nfoveate: interrupted{f'; {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, MissingExtraError) as error:
+        if os.environ.get("FOVEATE_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        print(f"foveate: error: {error}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+def _top_level() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    parser = argparse.ArgumentParser(
+        prog="foveate",
+        description="Spatial attention for image recognition: train, test and compare networks.",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+        + "\n\n`foveate COMMAND --help` explains a command and its options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"foveate {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
+    return parser
+
+
+def _parse(name: str, module: Any, argv: list[str]) -> Any:
+    """Return the configuration that ``argv`` describes: the defaults, ``--config`` over them, other options over it.
+
+    Raises:
+        ValueError: An option or a value is not known, in words that name it.
+    """
+    jsonargparse = require("jsonargparse", extra="train")
+    config_class = getattr(module, f"{name.capitalize()}Config")
+    parser = jsonargparse.ArgumentParser(prog=f"foveate {name}", exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file with options; those given beside it override it")
+    parser.add_class_arguments(config_class, fail_untyped=True)
+    if positional := COMMANDS[name].positional:
+        default = next(field for field in dataclasses.fields(config_class) if field.name == positional)
+        many = default.default_factory is not dataclasses.MISSING
+        # Left out, it must not stand in the way of the option of the same name, nor of the configuration file.
+        parser.add_argument(
+            positional,
+            nargs="*" if many else "?",
+            default=argparse.SUPPRESS,
+            metavar=positional.upper(),
+            help=f"the same as --{positional}",
+        )
+    try:
+        namespace = parser.parse_args(_config_first(_spell_out_flags(config_class, argv)))
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{_readable(str(error))} (`foveate {name} --help` explains the options)") from error
+    return config_class(**{field.name: namespace[field.name] for field in dataclasses.fields(config_class)})
+
+
+def _readable(message: str) -> str:
+    """Say ``--lr: Expected a float`` where jsonargparse says ``Parser key "lr": Expected a <class 'float'>``."""
+    message = re.sub(r'Parser key "([\w.]+)":\s*', r"--\1: ", message)
+    return re.sub(r"<class '(\w+)'>|typing\.", r"\1", message)
+
+
+def _spell_out_flags(config_class: type, argv: list[str]) -> list[str]:
+    """Let ``--resume`` stand for ``--resume=true`` where no value follows."""
+    flags = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type == "bool"}
+    values = ("true", "false", "yes", "no")
+    return [
+        f"{word}=true" if word in flags and after.lower() not in values else word
+        for word, after in itertools.pairwise([*argv, ""])
+    ]
+
+
+def _config_first(argv: list[str]) -> list[str]:
+    """Move ``--config`` to the front: what comes later overrides, and a file is never to override an option."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", action="append", default=[])
+    known, rest = parser.parse_known_args(argv)
+    return [*(f"--config={path}" for path in known.config), *rest]

@@ -1,0 +1,185 @@
+"""``foveate compare``: several networks under one protocol, with paired seeds, and how sure the differences are."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import torch
+import yaml
+from torch import nn
+
+from foveate import _checks
+from foveate.benchmark import images_per_second, network_cost, peak_step_memory
+from foveate.commands.comparison_table import to_csv, to_markdown
+from foveate.commands.protocol import Protocol, check_unchanged, environment, to_yaml
+from foveate.commands.train import CONFIG, RESULT, TrainConfig, build
+from foveate.commands.train import run as train
+from foveate.data import ImageData
+from foveate.training import accuracy, check_device, paired_difference
+from foveate.training.files import read_json, writable_folder, write_json, write_text
+from foveate.training.trainer import LAST
+
+__all__ = ["CompareConfig", "run"]
+
+
+@dataclass(kw_only=True)
+class CompareConfig(Protocol):
+    """Train several networks under one protocol with paired seeds, and compare them to the first.
+
+    Attributes:
+        models: Names of the networks, each with keywords of its own if need be, as in gsa_resnet26:stem=small,
+            num_heads=4 (without the space). The first is what the others are compared to.
+        seeds: How many times each is trained, with seeds 0, 1, 2...; equal seeds see the same images in the same order.
+        out: Folder of the comparison, with a folder per run. A comparison that was interrupted is continued.
+    """
+
+    models: list[str] = field(default_factory=list)
+    seeds: int = 3
+    out: str = "runs/compare"
+
+    def check(self) -> None:
+        """Raise a `ValueError` that names the first setting that is out of its range."""
+        if not self.models:
+            raise ValueError("no networks given; name them, as in `foveate compare resnet26d gsa_resnet26`")
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"each network can be compared once; got {', '.join(self.models)}")
+        super().check()
+        _checks.integer("seeds", self.seeds)
+
+    def run_of(self, spec: str, seed: int) -> TrainConfig:
+        """Return the configuration of one run."""
+        model, model_args = parse_spec(spec)
+        shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(Protocol)}
+        shared["model_args"] = {**self.model_args, **model_args}
+        folder = Path(self.out, quote(spec.replace(":", "+", 1), safe="+=, []"), f"seed-{seed}")
+        return TrainConfig(model=model, seed=seed, out=str(folder), resume=(folder / LAST).exists(), **shared)
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
+    """Split ``name:key=value,key=value`` into the name and the keywords, their values read as YAML.
+
+    Raises:
+        ValueError: It is not of this form.
+    """
+    name, _, keywords = spec.partition(":")
+    pairs = re.split(r",(?=\w+=)", keywords) if keywords else []
+    try:
+        return name, {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"{spec!r} is not a network; give name or name:key=value,key=value, as in gsa_resnet26:stem=small"
+        ) from error
+
+
+def run(config: CompareConfig) -> dict[str, Any]:
+    """Train what is not yet trained, compare, print the table, and save it in ``config.out``.
+
+    The folder holds ``compare.json``, ``compare.csv``, ``compare.md``, and each run in ``NETWORK/seed-K``. Runs go
+    seed by seed, so that an interrupted comparison has pairs to compare; run again, it leaves out the finished runs
+    and resumes the unfinished one. Networks and seeds may be added to a comparison; its protocol may not change.
+
+    Returns:
+        What ``compare.json`` holds. ``networks`` is a list in the order of ``models``; each has ``label``, ``model``,
+        ``model_args``, ``runs`` (folders relative to ``out``), ``top1`` and ``difference`` (to the first, None for
+        the first itself; see `foveate.training.statistics`), ``parameters``, ``flops`` (per image, 2 per
+        multiply-add), ``images_per_second`` (``median``, ``q1``, ``q3``), ``peak_memory`` (bytes that a training
+        step adds) and ``seconds`` (of training, all runs).
+
+    Raises:
+        ValueError: A setting is wrong or not the one that the folder was started with.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    config.check()
+    device = check_device(config.device, config.precision)
+    out, data = Path(config.out), config.open()
+    runs = [config.run_of(spec, seed) for seed in range(config.seeds) for spec in config.models]
+    for folder, wanted in [(out, config), *((one.folder, one) for one in runs)]:
+        check_unchanged(folder / CONFIG, wanted, but=("models", "seeds"))
+    networks = {spec: build(config.run_of(spec, 0), data)[0] for spec in config.models}
+    writable_folder(out)
+    write_text(out / CONFIG, to_yaml(config))
+
+    try:
+        results = [_train(one, data, f"[{number}/{len(runs)}]") for number, one in enumerate(runs, 1)]
+        costs = _costs(networks, data, config.batch_size, device)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("run the same command again to go on from here") from error
+    by_network = [results[index :: len(config.models)] for index in range(len(config.models))]
+    table = {
+        "data": config.data,
+        "split": results[0]["split"],
+        "images": results[0]["images"],
+        "image_size": list(data.image_size),
+        "batch_size": config.batch_size,
+        "seeds": list(range(config.seeds)),
+        "networks": [
+            {
+                "label": spec,
+                "model": trained[0]["model"],
+                "model_args": trained[0]["config"]["model_args"],
+                "runs": [str(config.run_of(spec, seed).folder.relative_to(out)) for seed in range(config.seeds)],
+                "top1": dataclasses.asdict(accuracy(_correct(trained))),
+                "difference": None if trained is by_network[0] else _difference(trained, by_network[0]),
+                "seconds": sum(result["seconds"] for result in trained),
+                **costs[spec],
+            }
+            for spec, trained in zip(config.models, by_network, strict=True)
+        ],
+        "protocol": {field.name: getattr(config, field.name) for field in dataclasses.fields(Protocol)},
+        "environment": environment(device),
+    }
+    write_json(out / "compare.json", table)
+    write_text(out / "compare.csv", to_csv(table))
+    write_text(out / "compare.md", to_markdown(table))
+    print(f"\n{to_markdown(table)}\nsaved in {out}: compare.json, compare.csv, compare.md")
+    return read_json(out / "compare.json")
+
+
+def _train(config: TrainConfig, data: ImageData, progress: str) -> dict[str, Any]:
+    """Return the result of a run, read if it is finished, else trained from where it stopped."""
+    name, start = f"{progress} {config.folder.parent.name} seed {config.seed}", time.perf_counter()
+    if (config.folder / RESULT).exists():
+        result = read_json(config.folder / RESULT)
+        print(f"{name}: top-1 {result['metrics']['top1']:.2%}, finished before and reused", flush=True)
+        return result
+    try:
+        result = train(config, data=data, verbose=False)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    resumed = ", resumed" if config.resume else ""
+    print(f"{name}: top-1 {result['metrics']['top1']:.2%}, {time.perf_counter() - start:.0f} s{resumed}", flush=True)
+    return result
+
+
+def _correct(results: list[dict[str, Any]]) -> list[list[int]]:
+    return [result["correct"] for result in results]
+
+
+def _difference(results: list[dict[str, Any]], first: list[dict[str, Any]]) -> dict[str, Any]:
+    return dataclasses.asdict(paired_difference(_correct(results), _correct(first)))
+
+
+def _costs(
+    networks: dict[str, nn.Module], data: ImageData, batch_size: int, device: torch.device
+) -> dict[str, dict[str, Any]]:
+    """Measure all networks side by side on random images, in float32."""
+    height, width = data.image_size
+    batch = torch.randn(batch_size, 3, height, width, device=device)
+    networks = {spec: network.to(device) for spec, network in networks.items()}
+    rates = images_per_second(networks, batch)
+    costs = {}
+    for spec, network in networks.items():
+        cost = network_cost(network, (3, height, width))
+        costs[spec] = {
+            "parameters": cost.parameters,
+            "flops": cost.flops,
+            "images_per_second": rates[spec]._asdict(),
+            "peak_memory": peak_step_memory(network, batch),
+        }
+    return costs

@@ -1,0 +1,131 @@
+"""``foveate cost``: parameters and FLOPs of networks, of their attention, and of their modules."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+
+from foveate import _checks
+from foveate._networks import build_network
+from foveate.benchmark import ModuleCost, NetworkCost, network_cost
+from foveate.commands._text import columns
+
+__all__ = ["CostConfig", "run"]
+
+
+@dataclass(kw_only=True)
+class CostConfig:
+    """Count the parameters and FLOPs of networks for one image; 1 multiply-add = 2 FLOPs.
+
+    Attributes:
+        models: Names of the networks, ours or any other of timm's.
+        img_size: Height and width of the image; one number, or [height, width].
+        num_classes: Classes of the network's head.
+        in_chans: Channels of the image.
+        model_args: Keywords for the networks, as in {stem: small}.
+        depth: Also list the modules down to this depth: 1 for stages, 2 for blocks, 3 for layers.
+        json: Print JSON, every module included, in place of tables.
+    """
+
+    models: list[str] = field(default_factory=list)
+    img_size: int | tuple[int, int] = 224
+    num_classes: int = 1000
+    in_chans: int = 3
+    model_args: dict[str, bool | int | float | str | None] = field(default_factory=dict)
+    depth: int = 0
+    json: bool = False
+
+    def check(self) -> None:
+        """Raise a `ValueError` that names the first setting that is out of its range."""
+        if not self.models:
+            raise ValueError("no networks given; name them, as in `foveate cost resnet50 gsa_resnet50`")
+        _checks.pair("img_size", self.img_size)
+        _checks.integer("num_classes", self.num_classes, minimum=0)
+        _checks.integer("in_chans", self.in_chans)
+        _checks.integer("depth", self.depth, minimum=0)
+
+
+def run(config: CostConfig) -> dict[str, NetworkCost]:
+    """Print what the networks cost; return it by the network's name.
+
+    A network whose parameters depend on the size of the image (relative tables, position embeddings) is built for
+    ``img_size``.
+
+    Raises:
+        ValueError: A setting is wrong, there is no such network, or it does not take such an image.
+    """
+    config.check()
+    costs = {name: _cost(config, name) for name in config.models}
+    if config.json:
+        print(json.dumps({name: dataclasses.asdict(cost) for name, cost in costs.items()}, indent=1))
+        return costs
+    height, width = _checks.pair("img_size", config.img_size)
+    print(f"One image of {config.in_chans}×{height}×{width}, inference; 1 multiply-add = 2 FLOPs.\n")
+    print(_totals(costs))
+    if any(cost.attention for cost in costs.values()):
+        print(f"\nAttention by stage, without the 3×3 convolution that it augments:\n\n{_attention(costs)}")
+    if config.depth:
+        for name, cost in costs.items():
+            print(f"\n{_modules(name, cost, config.depth)}")
+    return costs
+
+
+def _cost(config: CostConfig, name: str) -> NetworkCost:
+    height, width = _checks.pair("img_size", config.img_size)
+    network, _ = build_network(
+        name,
+        num_classes=config.num_classes,
+        in_chans=config.in_chans,
+        img_size=(height, width),
+        model_args=config.model_args,
+    )
+    return network_cost(network, (config.in_chans, height, width))
+
+
+def _totals(costs: dict[str, NetworkCost]) -> str:
+    """Return the table of the networks, compared to the first where there are several."""
+    header = ["network", "parameters (M)", "GFLOPs"]
+    rows = [[name, f"{cost.parameters / 1e6:.3f}", f"{cost.flops / 1e9:.3f}"] for name, cost in costs.items()]
+    if len(costs) > 1:
+        first = next(iter(costs.values()))
+        header = ["network", "parameters (M)", "to first", "GFLOPs", "to first"]
+        rows = [
+            [*row[:2], _relative(cost.parameters, first.parameters), row[2], _relative(cost.flops, first.flops)]
+            for row, cost in zip(rows, costs.values(), strict=True)
+        ]
+    return columns(header, rows)
+
+
+def _relative(cost: int, first: int) -> str:
+    return f"{cost / first - 1:+.1%}"
+
+
+def _attention(costs: dict[str, NetworkCost]) -> str:
+    """Return the table of attention stage by stage, and its sum where there are several stages."""
+    rows = []
+    for name, cost in costs.items():
+        stages = [
+            (stage.stage, f"{stage.modules} × {', '.join(stage.kinds)}", stage.parameters, stage.flops)
+            for stage in cost.attention
+        ]
+        if len(stages) > 1:
+            stages.append(("all", "", sum(stage[2] for stage in stages), sum(stage[3] for stage in stages)))
+        for stage, modules, parameters, flops in stages:
+            share = f"{flops / cost.flops:.1%}"
+            rows.append([name, stage, modules, f"{parameters / 1e3:,.1f}", f"{flops / 1e6:,.1f}", share])
+            name = ""
+    header = ["network", "stage", "modules", "parameters (k)", "MFLOPs", "of the network's"]
+    return columns(header, rows, left=3)
+
+
+def _modules(name: str, cost: NetworkCost, depth: int) -> str:
+    """Return the tree of a network's modules down to ``depth``."""
+    rows = [_module(name, row) for row in cost.modules if row.depth <= depth]
+    return columns(["module", "class", "output", "parameters (k)", "MFLOPs"], rows, left=3)
+
+
+def _module(network: str, row: ModuleCost) -> list[str]:
+    label = "  " * row.depth + row.name.rpartition(".")[2] if row.name else network
+    shape = "" if row.output_shape is None else "×".join(map(str, row.output_shape))
+    return [label, row.kind, shape, f"{row.parameters / 1e3:,.1f}", f"{row.flops / 1e6:,.1f}"]

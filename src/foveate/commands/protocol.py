@@ -1,0 +1,153 @@
+"""What the commands that train and test share: which images, and how a network is trained on them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import yaml
+
+from foveate import _checks
+from foveate.data import ImageData, make_mixup, open_data
+from foveate.training import Recipe
+
+__all__ = ["DataConfig", "Option", "Protocol", "check_unchanged", "environment", "to_yaml"]
+
+Option = bool | int | float | str | list[int] | list[float] | list[str] | None
+"""A plain value: nothing in a configuration can name code."""
+
+WHERE = frozenset({"out", "resume", "root", "download", "workers", "device"})
+"""Settings that say where and with which means something is computed, not what."""
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Which images, and how they are read.
+
+    Attributes:
+        data: digits (they come with the library), a folder of images, or a set that timm (torch/cifar100) or
+            torchvision (torchvision/OxfordIIITPet) knows.
+        data_options: For digits, any of size, clutter, length, val_length, test_length; {size: 48, clutter: 8}.
+        data_seed: Decides how a set without validation images is divided, and which digits are drawn.
+        root: Where the files of a named set are or are put; the folder that a relative image folder starts from.
+        download: Fetch the files of a named set if they are missing.
+        img_size: Height and width of what the network sees; one number, or [height, width]. Not given: as suits data.
+        max_bad_images: Images that cannot be read are left out, up to so many; one more is an error.
+        workers: Processes that load images; 0 loads them in this one. The result does not depend on it.
+        device: auto (a GPU if there is one), cpu or cuda.
+    """
+
+    data: str = "digits"
+    data_options: dict[str, Option] = field(default_factory=dict)
+    data_seed: int = 0
+    root: str | None = None
+    download: bool = False
+    img_size: int | tuple[int, int] | None = None
+    max_bad_images: int = 0
+    workers: int = 0
+    device: str = "auto"
+
+    def open(self, img_size: int | tuple[int, int] | None = None) -> ImageData:
+        """Open the images, at ``img_size`` if the configuration does not give one.
+
+        Raises:
+            ValueError: There are none such, or an option is out of its range.
+        """
+        return open_data(
+            self.data,
+            root=self.root,
+            img_size=self.img_size or img_size,
+            download=self.download,
+            seed=self.data_seed,
+            max_bad_images=self.max_bad_images,
+            options=self.data_options,
+        )
+
+
+@dataclass(kw_only=True)
+class Protocol(Recipe, DataConfig):
+    """All that decides how a network is trained, apart from which network it is and from the seed.
+
+    Attributes:
+        mixup: Alpha of mixup, the weighted mean of two images; 0 leaves it out.
+        cutmix: Alpha of CutMix, a patch of one image in another; 0 leaves it out.
+        crop: How training places and sizes images: resized (random resized crop), padded (random shift) or none.
+            This and the following options: not given, as suits the data.
+        scale: Range of the part of the area that crop=resized keeps, [low, high].
+        hflip: Probability of mirroring left and right.
+        vflip: Probability of mirroring top and bottom.
+        color_jitter: Largest relative change of brightness, contrast and saturation.
+        auto_augment: A policy of timm's, such as rand-m9-mstd0.5-inc1.
+        random_erasing: Probability of erasing a random rectangle.
+        crop_pct: In evaluation, the part of the shorter side that is kept, in (0, 1].
+        interpolation: bilinear, bicubic or nearest.
+        model_args: Keywords for the network, as in {stem: small}.
+        pretrained: Start from the weights that timm has for the network, fetched if need be.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    crop: str | None = None
+    scale: tuple[float, float] | None = None
+    hflip: float | None = None
+    vflip: float | None = None
+    color_jitter: float | None = None
+    auto_augment: str | None = None
+    random_erasing: float | None = None
+    crop_pct: float | None = None
+    interpolation: str | None = None
+    model_args: dict[str, Option] = field(default_factory=dict)
+    pretrained: bool = False
+
+    def check(self) -> None:
+        """Raise a `ValueError` that names the first setting that is out of its range, data apart."""
+        super().check()
+        _checks.integer("workers", self.workers, minimum=0)
+        make_mixup(2, mixup=self.mixup, cutmix=self.cutmix)
+
+    def open(self, img_size: int | tuple[int, int] | None = None) -> ImageData:
+        """Open the images, with the augmentation that was asked for."""
+        data = super().open(img_size)
+        names = ("crop", "scale", "hflip", "vflip", "color_jitter", "auto_augment", "random_erasing", "crop_pct")
+        changes = {name: getattr(self, name) for name in (*names, "interpolation")}
+        return dataclasses.replace(data, transform=data.transform.replace(**changes))
+
+
+def check_unchanged(saved: Path, config: Protocol, *, but: Iterable[str] = ()) -> None:
+    """Raise a `ValueError` if a file that `to_yaml` wrote has other settings than ``config``; none is no hindrance.
+
+    Args:
+        saved: The file.
+        config: What is asked for now.
+        but: Settings that may differ, besides those that say where and with which means something is computed.
+    """
+    if not saved.exists():
+        return
+    then, now = yaml.safe_load(saved.read_text(encoding="utf-8")), yaml.safe_load(to_yaml(config))
+    names = [name for name in {**now, **then} if name not in WHERE.union(but)]
+    changed = [
+        f"{name}: {then.get(name)!r} there, {now.get(name)!r} now" for name in names if then.get(name) != now.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"{saved.parent} was started with other settings; use those (--config {saved}), give another `out`, or "
+            f"delete it:\n  " + "\n  ".join(changed)
+        )
+
+
+def to_yaml(config: Protocol) -> str:
+    """Return ``config`` as the YAML that ``--config`` takes."""
+    return yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config))), sort_keys=False, allow_unicode=True)
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Return what computed a result: versions, and the device."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    versions = {package: version(package) for package in ("foveate", "torch", "timm", "lightning")}
+    return {"python": platform.python_version(), **versions, "device": name}

@@ -1,0 +1,175 @@
+"""``foveate report``: one page that shows a comparison, in one file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foveate import _checks
+from foveate._extras import require
+from foveate.commands.protocol import Protocol
+from foveate.commands.report_figures import accuracy_chart, learning_curves, network_colour
+from foveate.commands.report_grid import Column, choose_samples, fill_column, shown_width
+from foveate.commands.train import CONFIG, RESULT
+from foveate.explain import Scale, palette_stops
+from foveate.training.files import read_json, writable_folder, write_text
+
+__all__ = ["ReportConfig", "run"]
+
+COMPARISON = "compare.json"
+TEMPLATE = "report.html"
+
+
+@dataclass(kw_only=True)
+class ReportConfig:
+    """Write a page about a comparison: table, learning curves, and where each network looks.
+
+    Attributes:
+        runs: Folder that `foveate compare` has written.
+        out: File to write; report.html in that folder if not given.
+        images: How many test images are shown.
+    """
+
+    runs: Path | None = None
+    out: Path | None = None
+    images: int = 12
+
+
+def run(config: ReportConfig) -> Path:
+    """Write the report, print its path, and return it.
+
+    Raises:
+        ValueError: The folder holds no finished comparison, or the report cannot be written where it should be.
+    """
+    if config.runs is None:
+        raise ValueError("no folder given; name that of a comparison, as in `foveate report runs/compare`")
+    _checks.integer("images", config.images)
+    table = _read(config.runs)
+    out = config.out or config.runs / "report.html"
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; name a file, as in {out / 'report.html'}")
+    writable_folder(out.parent)
+    write_text(out, _page(config.runs, table, config.images))
+    print(out)
+    return out
+
+
+def _read(runs: Path) -> dict[str, Any]:
+    """Return the comparison in ``runs``, with the learning history of each run as ``histories`` of its network."""
+    if not (runs / COMPARISON).is_file():
+        raise ValueError(
+            f"there is no {COMPARISON} in {runs}; `foveate compare --out {runs} …` writes one when it ends"
+        )
+    table = read_json(runs / COMPARISON)
+    try:
+        for network in table["networks"]:
+            network["histories"] = [read_json(runs / folder / RESULT)["history"] for folder in network["runs"]]
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.filename} is missing; run `foveate compare` again, which makes it anew") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{runs / COMPARISON} is not what `foveate compare` writes: {error!r}") from error
+    return table
+
+
+def _page(runs: Path, table: Mapping[str, Any], images: int) -> str:
+    jinja2 = require("jinja2", extra="train")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("foveate.commands", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    networks = table["networks"]
+    config = (runs / CONFIG).read_text(encoding="utf-8")
+    data = Protocol(**table["protocol"]).open()
+    samples = choose_samples(data, table["split"], images)
+    columns = [fill_column(runs / network["runs"][0], samples) for network in networks]
+    return environment.get_template(TEMPLATE).render(
+        table=table,
+        title=_title(table),
+        findings=_findings(table),
+        confidence=f"{networks[0]['top1']['confidence']:.0%}".replace("%", " %"),
+        rows=[_row(index, network) for index, network in enumerate(networks)],
+        accuracy_chart=accuracy_chart(networks),
+        learning_curves=learning_curves({network["label"]: network["histories"] for network in networks}),
+        samples=samples,
+        columns=list(zip(networks, columns, strict=True)),
+        classes=data.classes,
+        legends=_legends(networks, columns),
+        palettes=[palette_stops(ground=0), palette_stops(ground=255)],
+        shown_side=shown_width(data.image_size),
+        config=config,
+        settings=yaml.safe_load(config),
+    )
+
+
+def _title(table: Mapping[str, Any]) -> str:
+    number = len(table["networks"])
+    what = "cluttered digits" if table["data"] == "digits" else table["data"]
+    return f"{number} networks on {what}" if number > 1 else f"{table['networks'][0]['label']} on {what}"
+
+
+def _findings(table: Mapping[str, Any]) -> list[str]:
+    """Say in words what the figures say, and no more."""
+    networks = table["networks"]
+    best = max(network["top1"]["mean"] for network in networks)
+    leaders = [network for network in networks if network["top1"]["mean"] == best]
+    top1 = leaders[0]["top1"]
+    interval = f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}" if len(leaders) == 1 else "intervals in the table"
+    names = ", ".join(network["label"] for network in leaders)
+    findings = [f"Highest mean top-1 accuracy: {names} with {100 * best:.2f} % ({interval})."]
+    if len(networks) == 1:
+        return findings
+    first = f"{networks[0]['label']} ({100 * networks[0]['top1']['mean']:.2f} %)"
+    groups: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
+    for network in networks[1:]:
+        difference = network["difference"]
+        entry = (
+            f"{network['label']} ({100 * difference['mean']:+.2f} points, p\u00a0=\u00a0{difference['p_value']:.4f})"
+        )
+        groups[_verdict(difference)].append(entry)
+    return findings + [f"{word.capitalize()} {first}: {', '.join(group)}." for word, group in groups.items() if group]
+
+
+def _verdict(difference: Mapping[str, float]) -> str:
+    """Return ``above`` or ``below`` if both the interval and the p-value exclude equality."""
+    if difference["low"] <= 0 <= difference["high"] or difference["p_value"] >= 1 - difference["confidence"]:
+        return "not told apart from"
+    return "above" if difference["mean"] > 0 else "below"
+
+
+def _row(index: int, network: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of a network's row in the table."""
+    top1, difference, rate = network["top1"], network["difference"], network["images_per_second"]
+    return {
+        "label": network["label"],
+        "colour": network_colour(index),
+        "top1": f"{100 * top1['mean']:.2f}",
+        "interval": f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}",
+        "seeds": "" if top1["seed_std"] is None else f"± {100 * top1['seed_std']:.2f}",
+        "difference": "" if difference is None else f"{100 * difference['mean']:+.2f}",
+        "difference_interval": ""
+        if difference is None
+        else f"{100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}",
+        "p": "" if difference is None else f"{difference['p_value']:.4f}",
+        "parameters": f"{network['parameters'] / 1e6:.3f}",
+        "flops": f"{network['flops'] / 1e9:.3f}",
+        "rate": f"{rate['median']:.0f}",
+        "quartiles": f"{rate['q1']:.0f} to {rate['q3']:.0f}",
+        "memory": f"{network['peak_memory'] / 1e6:.1f}",
+        "minutes": f"{network['seconds'] / 60:.1f}",
+    }
+
+
+def _legends(networks: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> dict[Scale, list[str]]:
+    """Return each meaning of the colours that occurs, with the labels of the networks that it is for."""
+    legends: dict[Scale, list[str]] = {}
+    for network, column in zip(networks, columns, strict=True):
+        if column.scale is not None:
+            legends.setdefault(column.scale, []).append(network["label"])
+    return legends

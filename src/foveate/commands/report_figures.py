@@ -1,0 +1,100 @@
+"""The two charts of the report, as images that a page can hold in itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+__all__ = ["accuracy_chart", "data_uri", "learning_curves", "network_colour"]
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+"""Okabe and Ito's colours, told apart with every kind of colour blindness (yellow, too light for lines, replaced)."""
+STYLES = ("-", "--", ":", "-.")
+GREY = "#5b6470"
+
+
+def network_colour(index: int) -> str:
+    """Return the colour of the network at ``index``, the same in every chart and in the table."""
+    return OKABE_ITO[index % len(OKABE_ITO)]
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Return ``content`` as an address that holds it, such as ``data:image/png;base64,…``."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def accuracy_chart(networks: Sequence[Mapping[str, Any]]) -> str:
+    """Draw top-1 with its interval, and each seed's own, for the ``networks`` of a ``compare.json``; as a data URI."""
+    figure = Figure(figsize=(10, 0.9 + 0.42 * len(networks)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, network in enumerate(networks):
+        top1, colour = network["top1"], network_colour(row)
+        axes.plot([100 * top1["low"], 100 * top1["high"]], [row, row], color=colour, linewidth=3, alpha=0.45)
+        axes.plot([100 * value for value in top1["per_seed"]], [row] * len(top1["per_seed"]), "|", color=colour, ms=9)
+        axes.plot(100 * top1["mean"], row, "o", color=colour, ms=8)
+    axes.set_yticks(range(len(networks)), [_plain(network["label"]) for network in networks])
+    axes.set_ylim(len(networks) - 0.5, -0.5)
+    axes.set_xlabel("top-1 accuracy, %")
+    _finish(axes, "x")
+    return _svg(figure)
+
+
+def learning_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> str:
+    """Draw training loss and validation top-1 against the epoch; as a data URI.
+
+    Args:
+        histories: For each network, by its label, the ``history`` of each of its runs.
+    """
+    figure = Figure(figsize=(10, 3.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    panels: tuple[tuple[Axes, str, float, str], ...] = (
+        (left, "train_loss", 1, "training loss"),
+        (right, "val_top1", 100, "validation top-1, %"),
+    )
+    for axes, key, factor, label in panels:
+        for index, runs in enumerate(histories.values()):
+            style: dict[str, Any] = {"color": network_colour(index), "linestyle": STYLES[index // len(OKABE_ITO) % 4]}
+            for history in runs:
+                values = [factor * epoch[key] for epoch in history]
+                axes.plot([epoch["epoch"] for epoch in history], values, linewidth=0.8, alpha=0.5, **style)
+            epochs = list(zip(*runs, strict=True))
+            means = [factor * sum(run[key] for run in epoch) / len(epoch) for epoch in epochs]
+            axes.plot([epoch[0]["epoch"] for epoch in epochs], means, linewidth=2, **style)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _finish(axes, "both")
+    handles = [line for line in left.lines if line.get_linewidth() == 2]
+    columns = min(len(handles), 4)
+    figure.legend(handles, map(_plain, histories), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    return _svg(figure)
+
+
+def _plain(label: str) -> str:
+    """Keep matplotlib from reading a label as mathematics."""
+    return label.replace("$", r"\$")
+
+
+def _finish(axes: Axes, grid: str) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GREY)
+    axes.tick_params(colors="#1d2329")
+    axes.grid(axis=grid, color="#e3e7ec")  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    # The same figures give the same bytes: no date, and identifiers that are not drawn at random.
+    with matplotlib.rc_context({"svg.hashsalt": "foveate"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return data_uri(buffer.getvalue(), "image/svg+xml")

@@ -1,0 +1,44 @@
+"""Images to train, test and explain on.
+
+`open_data` opens a set by name or folder, `make_loader` gives its batches, `make_mixup` mixes them:
+
+    data = open_data("digits", seed=0)
+    loader = make_loader(data.train, transform=data.transform, batch_size=128, training=True, seed=0)
+    for epoch in range(10):
+        loader.set_epoch(epoch)
+        for images, labels in loader: ...
+
+Every image, order and augmentation is a function of a seed, an epoch and an index.
+"""
+
+from foveate.data.decoding import BadImage, UnreadableImageError, read_image
+from foveate.data.digits import ClutteredDigits, DigitSample
+from foveate.data.folder import FolderImages, open_folder
+from foveate.data.image_data import ImageData, open_data
+from foveate.data.loading import EpochSampler, ImageLoader, make_loader
+from foveate.data.mixing import BatchMixup, make_mixup
+from foveate.data.named import open_named
+from foveate.data.protocols import BoxedImages, LabelledImages
+from foveate.data.transforms import TransformConfig, make_transform
+
+__all__ = [
+    "BadImage",
+    "BatchMixup",
+    "BoxedImages",
+    "ClutteredDigits",
+    "DigitSample",
+    "EpochSampler",
+    "FolderImages",
+    "ImageData",
+    "ImageLoader",
+    "LabelledImages",
+    "TransformConfig",
+    "UnreadableImageError",
+    "make_loader",
+    "make_mixup",
+    "make_transform",
+    "open_data",
+    "open_folder",
+    "open_named",
+    "read_image",
+]

@@ -1,0 +1,161 @@
+"""Folders of images, one sub-folder per class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+from foveate.data.decoding import read_image
+from foveate.data.splitting import Splits, stratified_split
+from foveate.data.transforms import SMALL
+
+__all__ = ["EXTENSIONS", "FolderImages", "open_folder"]
+
+EXTENSIONS = (*IMG_EXTENSIONS, ".gif")
+"""Names of files that are taken for images, upper or lower case."""
+
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+VAL_FRACTION = 0.2
+DEFAULT_SIZE = 224
+SIZES_SAMPLED = 16
+
+
+class Labelled(NamedTuple):
+    """A file and the index of its class."""
+
+    path: str
+    label: int
+
+
+class FolderImages(Dataset[tuple[Image.Image, int]]):
+    """RGB images read from files.
+
+    timm's ``ImageDataset`` puts the next readable image in the place of one that it cannot read; here the reading
+    raises an `UnreadableImageError`, of which `make_loader` makes a count.
+    """
+
+    def __init__(self, samples: Sequence[Labelled]) -> None:
+        self.samples = list(samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        path, label = self.samples[index]
+        return read_image(path), label
+
+
+def open_folder(path: str | Path, *, seed: int = 0) -> Splits:
+    """Open a folder of images.
+
+    ``path`` holds ``train/`` and, if there are any, ``val/`` (also ``valid/`` or ``validation/``) and ``test/``, each
+    with one sub-folder per class; or it holds the class folders themselves. Images may lie deeper in a class folder.
+    Without a validation folder, a fifth of each class is kept from training for it. Hidden files and folders, and files
+    that do not end in one of `EXTENSIONS`, are passed over.
+
+    `Splits.img_size` is 224, or the shorter side of the images if those looked at all have at most 64 pixels.
+
+    Args:
+        path: The folder.
+        seed: Decides which images a missing validation folder is made of.
+
+    Raises:
+        ValueError: There is no such folder, no class folder, a class folder without an image, a class in ``val/`` or
+            ``test/`` that is not in ``train/``, or too few images to divide.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"there is no folder of images at {path}")
+    folders = {split: _split_folder(path, names) for split, names in SPLIT_NAMES.items()}
+    root = folders["train"]
+    if root is None:
+        if found := [folder.name for folder in folders.values() if folder]:
+            raise ValueError(
+                f"{path} has {' and '.join(found)}/ but no train/; put the images to train on in {path / 'train'}"
+            )
+        root = path
+    classes = _class_names(root)
+    train = _scan(root, classes)
+    val, test = (_scan_other(folders[split], classes, root) for split in ("val", "test"))
+    if val is None:
+        train, val = _divide(train, root, seed)
+    return Splits(
+        classes=classes,
+        train=FolderImages(train),
+        val=FolderImages(val),
+        test=FolderImages(test) if test else None,
+        img_size=_native_size(train),
+    )
+
+
+def _split_folder(path: Path, names: tuple[str, ...]) -> Path | None:
+    found = [path / name for name in names if (path / name).is_dir()]
+    if len(found) > 1:
+        raise ValueError(f"{path} has {' and '.join(folder.name for folder in found)}; keep the one to validate on")
+    return found[0] if found else None
+
+
+def _class_names(root: Path) -> tuple[str, ...]:
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    if not classes:
+        raise ValueError(
+            f"{root} has no class folder; put the images of each class in a folder of its own, {root}/CLASS/"
+        )
+    return tuple(classes)
+
+
+def _scan(root: Path, classes: tuple[str, ...]) -> list[Labelled]:
+    index = {name: label for label, name in enumerate(classes)}
+    found = [Labelled(*item) for item in make_dataset(root, index, is_valid_file=_is_image, allow_empty=True)]
+    if empty := sorted(set(classes) - {classes[label] for _, label in found}):
+        raise ValueError(
+            f"no image in {', '.join(str(root / name) for name in empty)}; remove the folder or put images there, "
+            f"with names that end in {', '.join(EXTENSIONS)}"
+        )
+    return found
+
+
+def _scan_other(root: Path | None, classes: tuple[str, ...], train: Path) -> list[Labelled] | None:
+    """Scan ``val`` or ``test``, labelled by the classes of ``train``."""
+    if root is None:
+        return None
+    present = _class_names(root)
+    if unknown := sorted(set(present) - set(classes)):
+        raise ValueError(
+            f"{root} has the class {', '.join(unknown)}, which {train} has not; "
+            f"the classes are {', '.join(classes[:10])}{', …' * (len(classes) > 10)}"
+        )
+    return [Labelled(path, classes.index(present[label])) for path, label in _scan(root, present)]
+
+
+def _divide(samples: list[Labelled], root: Path, seed: int) -> tuple[list[Labelled], list[Labelled]]:
+    kept, held = stratified_split([label for _, label in samples], (1 - VAL_FRACTION, VAL_FRACTION), seed=seed)
+    if not len(held):
+        raise ValueError(
+            f"{root} has too few images per class to keep {VAL_FRACTION:.0%} of them for validation; "
+            "add images, or a folder val/"
+        )
+    return [samples[i] for i in kept], [samples[i] for i in held]
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(EXTENSIONS) and not os.path.basename(path).startswith(".")
+
+
+def _native_size(samples: list[Labelled]) -> int:
+    sides = []
+    for path, _ in samples[:: max(1, len(samples) // SIZES_SAMPLED)]:
+        try:
+            with Image.open(path) as image:
+                sides.append(image.size)
+        except OSError:
+            continue  # it will be named when it is read as an image
+    if sides and max(map(max, sides)) <= SMALL:
+        return min(map(min, sides))
+    return DEFAULT_SIZE

@@ -1,0 +1,157 @@
+"""`open_data`: one way to every set of images that the library can train and test on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foveate import _checks
+from foveate.data.digits import DEFAULT_SIZE, DIGITS_MEAN, DIGITS_STD, ClutteredDigits
+from foveate.data.folder import open_folder
+from foveate.data.named import NAMED_SETS, open_named
+from foveate.data.protocols import BoxedImages, LabelledImages
+from foveate.data.splitting import Splits
+from foveate.data.transforms import TransformConfig
+
+__all__ = ["ImageData", "open_data"]
+
+DIGIT_OPTIONS = ("size", "clutter", "length", "val_length", "test_length")
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A set of labelled images in three parts, with what is suitable for it.
+
+    Attributes:
+        name: What it was opened as.
+        classes: Names of the classes; a label is an index into them.
+        train: Images to train on.
+        val: Images to choose by: epochs, settings.
+        test: Images to report on, or ``None`` where there are none; report on ``val`` then, and say so.
+        transform: The augmentation, size and normalisation suitable for the set; adapt it with
+            `TransformConfig.replace`.
+        max_bad_images: How many images that cannot be read are tolerated, for `make_loader`.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: LabelledImages
+    val: LabelledImages
+    test: LabelledImages | None
+    transform: TransformConfig
+    max_bad_images: int = 0
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the tensors that `transform` makes."""
+        return _checks.pair("img_size", self.transform.img_size)
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Mean per channel for normalisation, images being in [0, 1]."""
+        return self.transform.mean
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Standard deviation per channel for normalisation."""
+        return self.transform.std
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether each split is a `BoxedImages`: ``data.val.boxes(i)`` is where the thing stands in image ``i``."""
+        return isinstance(self.val, BoxedImages)
+
+    def split(self, name: str) -> LabelledImages:
+        """Return the split called ``train``, ``val`` or ``test``, or raise a `ValueError` if it has none."""
+        _checks.one_of("split", name, ("train", "val", "test"))
+        images: LabelledImages | None = getattr(self, name)
+        if images is None:
+            raise ValueError(f"{self.name} has no labelled test images; use its 'val' split")
+        return images
+
+
+def open_data(
+    name: str | Path,
+    *,
+    root: str | Path | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    download: bool = False,
+    seed: int = 0,
+    max_bad_images: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> ImageData:
+    """Open a set of images by name or by folder.
+
+    Args:
+        name: ``digits`` for the cluttered digits that come with the library; ``torch/cifar100`` and the like for what
+            timm knows; ``torchvision/OxfordIIITPet`` and the like for what torchvision knows; else the path of a
+            folder of images, see `open_folder`.
+        root: Where the files of a named set are, or are put (``./data`` if not given); the folder that a relative
+            path of an image folder starts from (the current one if not given).
+        img_size: Height and width of the tensors. If not given, what suits the set.
+        download: Fetch the files of a named set if they are missing.
+        seed: Decides how a set without a validation split is divided, and what digits are drawn.
+        max_bad_images: How many images that cannot be read are left out before it is an error.
+        options: For ``digits`` only: ``size``, ``clutter``, ``length`` (of the training split), ``val_length``,
+            ``test_length``.
+
+    Raises:
+        ValueError: There is no such set, its files are missing or not laid out as they should be, or an option is
+            unknown or out of its range. The message says how to mend it.
+    """
+    _checks.integer("seed", seed, minimum=0)
+    _checks.integer("max_bad_images", max_bad_images, minimum=0)
+    if name == "digits":
+        return _open_digits(img_size, seed, dict(options or {}))
+    if options:
+        raise ValueError(f"options are for 'digits' only; {str(name)!r} takes none, got {', '.join(options)}")
+    splits = _open_files(name, root, download, seed)
+    transform = TransformConfig.suited_to(splits.img_size if img_size is None else img_size, flip=splits.flip)
+    return ImageData(str(name), splits.classes, splits.train, splits.val, splits.test, transform, max_bad_images)
+
+
+def _open_files(name: str | Path, root: str | Path | None, download: bool, seed: int) -> Splits:
+    if str(name).startswith(("torch/", "torchvision/")):
+        return open_named(str(name), root=root or "data", download=download, seed=seed)
+    path = Path(root or "", name).expanduser()
+    if not path.is_dir():
+        known = ("digits", *NAMED_SETS)
+        raise ValueError(
+            f"no data set is called {str(name)!r} and there is no folder {path}{_checks.suggestion(str(name), known)}; "
+            f"give 'digits', a folder of images, or one of {', '.join(NAMED_SETS)}"
+        )
+    return open_folder(path, seed=seed)
+
+
+def _open_digits(img_size: int | tuple[int, int] | None, seed: int, options: dict[str, Any]) -> ImageData:
+    for option in options:
+        _checks.one_of("option of 'digits'", option, DIGIT_OPTIONS)
+    if img_size is not None:
+        height, width = _checks.pair("img_size", img_size)
+        if height != width or options.get("size", height) != height:
+            raise ValueError(
+                f"the canvas of 'digits' is square and drawn at its final size; got img_size={img_size} and "
+                f"size={options.get('size')}. Give one integer as either of them"
+            )
+        options["size"] = height
+    canvas = {name: options[name] for name in ("size", "clutter") if name in options}
+    lengths = {"train": options.get("length"), "val": options.get("val_length"), "test": options.get("test_length")}
+    train, val, test = (ClutteredDigits(split, length=length, seed=seed, **canvas) for split, length in lengths.items())
+    transform = TransformConfig(
+        img_size=options.get("size", DEFAULT_SIZE),
+        mean=DIGITS_MEAN,
+        std=DIGITS_STD,
+        crop="none",  # the generator has chosen place, size and angle; a mirrored digit is none
+        hflip=0.0,
+        color_jitter=0.0,
+        crop_pct=1.0,
+        interpolation="bilinear",
+    )
+    return ImageData("digits", train.classes, train, val, test, transform)

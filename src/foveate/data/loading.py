@@ -1,0 +1,256 @@
+"""Batches that are the same whichever process makes them, and that can be resumed inside an epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from foveate import _checks
+from foveate.data.decoding import BadImage, UnreadableImageError
+from foveate.data.protocols import LabelledImages
+from foveate.data.seeding import generators_kept, seed_generators
+from foveate.data.transforms import TransformConfig, make_transform
+
+__all__ = ["EpochSampler", "ImageLoader", "SampleKey", "make_loader"]
+
+logger = logging.getLogger(__name__)
+
+
+class SampleKey(NamedTuple):
+    """Which image, and in which epoch: together with the seed, all that its augmentation depends on."""
+
+    epoch: int
+    item: int
+
+
+class EpochSampler(Sampler[SampleKey]):
+    """The order of one rank's images in one epoch: a function of ``(seed, epoch, rank)`` alone.
+
+    In training the order is random and the ranks get equally many images, the few left over being others in each
+    epoch. In evaluation the order is that of the data set and each image is seen by exactly one rank, so a rank may
+    have one image less than another.
+
+    Args:
+        size: Number of images in the data set.
+        training: Random order in equal shares, or each image once in the given order.
+        seed: Seed of the order.
+        rank: Number of this process among ``world_size``.
+        world_size: Number of processes that share the data set.
+    """
+
+    def __init__(self, size: int, *, training: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        self.size = size
+        self.training = training
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self._resumed = (0, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0, whose order the next iteration gives."""
+        self.epoch = epoch
+
+    def resume(self, epoch: int, start: int) -> None:
+        """Choose ``epoch`` and leave out the first ``start`` images of this rank in it; later epochs are whole."""
+        self.epoch = epoch
+        self._resumed = (epoch, start)
+
+    @property
+    def start(self) -> int:
+        """How many images of the chosen epoch are left out because they were seen before it was resumed."""
+        epoch, start = self._resumed
+        return start if epoch == self.epoch else 0
+
+    def __len__(self) -> int:
+        """Return this rank's number of images in a whole epoch."""
+        return len(range(self.rank, self._shared, self.world_size))
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        epoch = self.epoch
+        order = np.arange(self.size)
+        if self.training:
+            order = np.random.default_rng([self.seed, epoch]).permutation(order)
+        for index in order[self.rank : self._shared : self.world_size][self.start :].tolist():
+            yield SampleKey(epoch, index)
+
+    @property
+    def _shared(self) -> int:
+        return self.size - self.size % self.world_size if self.training else self.size
+
+
+class ImageLoader(DataLoader[Any]):
+    """Batches ``(images, labels)`` of one split, made by `make_loader`.
+
+    ``images`` is ``(B, 3, H, W)`` and ``labels`` ``(B,)``. An image that cannot be read is left out of its batch, which
+    is then shorter, and is kept in `bad_images`; one more of them than ``max_bad_images`` ends the iteration with a
+    `ValueError` that names them. At the end of an epoch, those that were new in it are logged as a warning.
+
+    The epoch is read when the first batch is asked for, not in ``iter()``: Lightning calls `EpochSampler.set_epoch` in
+    between. `state_dict` and `load_state_dict` are the interface by which Lightning resumes inside an epoch.
+    """
+
+    sampler: EpochSampler
+
+    def __init__(self, *args: Any, max_bad_images: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.max_bad_images = max_bad_images
+        self._bad: dict[str, BadImage] = {}
+        self._position = (0, 0)
+
+    @property
+    def bad_images(self) -> tuple[BadImage, ...]:
+        """The distinct images that could not be read so far, by this process."""
+        return tuple(self._bad.values())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0, that the next iteration gives."""
+        self.sampler.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and how many images of it this rank has been through."""
+        epoch, start = self._position
+        return {"epoch": epoch, "start": start}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue where `state_dict` was taken, given the same data, seed and batch size."""
+        self._position = (state["epoch"], state["start"])
+        self.sampler.resume(*self._position)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # type: ignore[override]
+        epoch, start, known = self.sampler.epoch, self.sampler.start, len(self._bad)
+        assert self.batch_size is not None
+        for number, (images, labels, bad) in enumerate(super().__iter__(), start=start // self.batch_size + 1):
+            self._note(bad)
+            start += len(labels) + len(bad)
+            self._position = (epoch, start)
+            new = self.bad_images[known:]
+            if number == len(self) and new:  # not after the loop: who counts batches, as Lightning does, stops before
+                logger.warning("%d images could not be read and were left out:\n%s", len(new), _listing(new))
+            if len(labels):
+                yield images, labels
+
+    def _note(self, bad: Sequence[BadImage]) -> None:
+        self._bad.update({item.path: item for item in bad})
+        if len(self._bad) > self.max_bad_images:
+            # Ends the workers now; with the loop that the traceback makes they would take seconds to die.
+            self._iterator = None
+            raise ValueError(
+                f"could not read {len(self._bad)} image(s), and max_bad_images allows {self.max_bad_images}:\n"
+                f"{_listing(self.bad_images)}\n"
+                f"mend or remove them, or leave them out with max_bad_images={len(self._bad)} or more"
+            )
+
+
+def make_loader(
+    dataset: LabelledImages,
+    *,
+    transform: TransformConfig | Callable[[Image.Image], torch.Tensor],
+    batch_size: int,
+    training: bool,
+    workers: int = 0,
+    seed: int = 0,
+    epoch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    max_bad_images: int = 0,
+) -> ImageLoader:
+    """Build the loader of one split.
+
+    In training the order is random, the augmentation is on and the last, incomplete batch of an epoch is left out; in
+    evaluation the order is that of the data set and every image is given. Order and augmentation are functions of
+    ``(seed, epoch, index)``: any number of workers gives the same bits, and nothing else draws from or changes the
+    caller's random generators.
+
+    Args:
+        dataset: Images and labels.
+        transform: What makes tensors of images.
+        batch_size: Images per batch and process.
+        training: See above.
+        workers: Processes that load images; 0 loads them in this one. They stay alive between epochs.
+        seed: Seed of order and augmentation.
+        epoch: The epoch, from 0, to begin with; `ImageLoader.set_epoch` chooses later ones.
+        rank: Number of this process among ``world_size``.
+        world_size: Number of processes that share the data set.
+        max_bad_images: How many distinct images that cannot be read are left out before it is an error.
+
+    Raises:
+        ValueError: A number is out of its range, or there are too few images for one batch of training.
+    """
+    _checks.integer("batch_size", batch_size)
+    _checks.integer("world_size", world_size)
+    for name, value in {"workers": workers, "seed": seed, "epoch": epoch, "max_bad_images": max_bad_images}.items():
+        _checks.integer(name, value, minimum=0)
+    if _checks.integer("rank", rank, minimum=0) >= world_size:
+        raise ValueError(f"rank must be below world_size={world_size}; got {rank}")
+    sampler = EpochSampler(len(dataset), training=training, seed=seed, rank=rank, world_size=world_size)
+    sampler.set_epoch(epoch)
+    if training and len(sampler) < batch_size:
+        raise ValueError(
+            f"batch_size={batch_size} leaves no whole batch of the {len(sampler)} training images"
+            f"{f' of each of {world_size} processes' if world_size > 1 else ''}; give at most {len(sampler)}"
+        )
+    if isinstance(transform, TransformConfig):
+        transform = make_transform(transform, training=training)
+    return ImageLoader(
+        _Transformed(dataset, transform, seed=seed if training else None),
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=training,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else each epoch would draw a worker seed from the caller's generator
+        max_bad_images=max_bad_images,
+    )
+
+
+class _Transformed(Dataset[Any]):
+    """Tensors of a data set's images; with a seed, by random transforms seeded per image and epoch."""
+
+    def __init__(self, images: LabelledImages, transform: Callable[[Image.Image], Any], *, seed: int | None) -> None:
+        self.images = images
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, keys: list[SampleKey]) -> list[tuple[torch.Tensor, int] | BadImage]:
+        """Return one batch, as torch's loader asks for it: saving the generators for every image would take longer."""
+        with generators_kept():
+            return [self._item(key) for key in keys]
+
+    def _item(self, key: SampleKey) -> tuple[torch.Tensor, int] | BadImage:
+        try:
+            image, label = self.images[key.item]
+        except UnreadableImageError as error:
+            return error.bad
+        if self.seed is not None:
+            seed_generators(self.seed, *key)
+        return self.transform(image), label
+
+
+class _Batch(NamedTuple):
+    images: torch.Tensor
+    labels: torch.Tensor
+    bad: tuple[BadImage, ...]
+
+
+def _collate(items: list[tuple[torch.Tensor, int] | BadImage]) -> _Batch:
+    bad = tuple(item for item in items if isinstance(item, BadImage))
+    good = [item for item in items if not isinstance(item, BadImage)]
+    images, labels = default_collate(good) if good else (torch.empty(0), torch.empty(0, dtype=torch.long))
+    return _Batch(images, labels, bad)
+
+
+def _listing(bad: Sequence[BadImage], shown: int = 10) -> str:
+    lines = [f"  {item}" for item in bad[:shown]]
+    return "\n".join(lines + [f"  and {len(bad) - shown} more"] * (len(bad) > shown))

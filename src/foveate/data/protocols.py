@@ -1,0 +1,30 @@
+"""What every data set of the library looks like to the code that reads it."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from PIL import Image
+
+__all__ = ["BoxedImages", "LabelledImages"]
+
+
+class LabelledImages(Protocol):
+    """A map-style data set: item ``i`` is an RGB image and the index of its class."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
+
+
+@runtime_checkable
+class BoxedImages(Protocol):
+    """A data set that also knows where in each image the thing stands that gives it its class."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
+
+    def boxes(self, index: int, /) -> tuple[int, int, int, int]:
+        """Return ``(x_min, y_min, x_max, y_max)`` in pixels of image ``index``, the last two exclusive."""
+        ...

@@ -1,0 +1,181 @@
+"""From an RGB image to a normalised tensor: augmentation for training, resize and crop for evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from timm.data.auto_augment import AugmentOp, posterize
+from timm.data.transforms import ResizeKeepRatio
+from torchvision import transforms
+
+from foveate import _checks
+
+__all__ = ["CROPS", "SMALL", "TransformConfig", "make_transform"]
+
+CROPS = ("resized", "padded", "none")
+SMALL = 64
+"""Images of at most this side, in pixels, are padded and cropped rather than cropped and resized."""
+
+
+@dataclass(frozen=True)
+class TransformConfig:
+    """How images become tensors. Everything random in it is for training only.
+
+    Attributes:
+        img_size: Height and width of the tensor; one integer stands for both.
+        mean: Mean per channel that is subtracted, images being in [0, 1].
+        std: Standard deviation per channel that the result is divided by.
+        crop: What training does to place and size: ``resized`` is timm's random resized crop (``scale``, ``ratio``);
+            ``padded`` pads by an eighth of the size and crops at random, as is usual for images of at most 64 pixels;
+            ``none`` resizes and crops in the centre.
+        scale: Range of the part of the area that ``resized`` keeps.
+        ratio: Range of width to height of the part that ``resized`` keeps.
+        hflip: Probability of mirroring left and right.
+        vflip: Probability of mirroring top and bottom.
+        color_jitter: Largest relative change of brightness, contrast and saturation; 0 is none. timm leaves it out
+            where ``auto_augment`` is given.
+        auto_augment: timm's policy string, such as ``rand-m9-mstd0.5-inc1``, ``augmix-m3-w3`` or ``original``.
+        random_erasing: Probability of erasing a random rectangle of the tensor.
+        crop_pct: In evaluation, and with ``crop="none"``, the image's shorter side becomes ``img_size / crop_pct``
+            before the centre is cropped.
+        interpolation: ``bilinear``, ``bicubic`` or ``nearest``.
+    """
+
+    img_size: int | tuple[int, int] = (224, 224)
+    mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
+    crop: str = "resized"
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: float = 0.5
+    vflip: float = 0.0
+    color_jitter: float = 0.4
+    auto_augment: str | None = None
+    random_erasing: float = 0.0
+    crop_pct: float = 0.875
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "img_size", _checks.pair("img_size", self.img_size))
+        _checks.one_of("crop", self.crop, CROPS)
+        _checks.one_of("interpolation", self.interpolation, ("bilinear", "bicubic", "nearest"))
+        for name in ("hflip", "vflip", "random_erasing"):
+            _checks.number(name, getattr(self, name), minimum=0, maximum=1)
+        _checks.number("color_jitter", self.color_jitter, minimum=0)
+        _checks.number("crop_pct", self.crop_pct, above=0, maximum=1)
+        for name, maximum in {"scale": 1, "ratio": math.inf}.items():
+            object.__setattr__(self, name, _range(name, getattr(self, name), maximum))
+        for name, minimum in {"mean": -math.inf, "std": 0}.items():
+            object.__setattr__(self, name, _per_channel(name, getattr(self, name), minimum))
+        if self.auto_augment:
+            _check_policy(self.auto_augment)
+
+    @classmethod
+    def suited_to(cls, img_size: int | tuple[int, int], *, flip: bool = True) -> TransformConfig:
+        """Return the usual choice for photographs of this size.
+
+        Above 64 pixels: random resized crop, flip, colour jitter, and evaluation on the central 87.5 %. Up to 64
+        pixels: padded crop and flip, and evaluation on the whole image.
+
+        Args:
+            img_size: Height and width of the tensor.
+            flip: Whether a mirror image keeps its class; it does not for writing.
+        """
+        size = _checks.pair("img_size", img_size)
+        hflip = 0.5 if flip else 0.0
+        if max(size) > SMALL:
+            return cls(img_size=size, hflip=hflip)
+        return cls(img_size=size, crop="padded", hflip=hflip, color_jitter=0.0, crop_pct=1.0)
+
+    def replace(self, **changes: Any) -> TransformConfig:
+        """Return a copy with ``changes``; a change to ``None`` keeps what is there, as does an option not given."""
+        return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+def make_transform(config: TransformConfig, *, training: bool) -> Callable[[Image.Image], torch.Tensor]:
+    """Build what turns an RGB image into a normalised float tensor ``(3, H, W)``.
+
+    Args:
+        config: What to do.
+        training: With the random parts, else resize and centre crop.
+    """
+    shared: dict[str, Any] = {
+        "input_size": config.img_size,
+        "interpolation": config.interpolation,
+        "mean": config.mean,
+        "std": config.std,
+    }
+    if not training:
+        return create_transform(**shared, crop_pct=config.crop_pct)
+    augmentation: dict[str, Any] = {
+        "scale": config.scale,
+        "ratio": config.ratio,
+        "hflip": config.hflip,
+        "vflip": config.vflip,
+        "color_jitter": config.color_jitter or None,
+        "auto_augment": config.auto_augment,
+        "re_prob": config.random_erasing,
+        "re_mode": "pixel",
+    }
+    place, colour, tensor = create_transform(**shared, **augmentation, is_training=True, separate=True)
+    if config.crop != "resized":
+        place.transforms[0] = _placing(config)  # the random resized crop stands first, the flips after it
+    for operation in _operations(colour):
+        if operation.aug_fn is posterize:
+            operation.aug_fn = _posterize
+    return transforms.Compose([place, colour, tensor])
+
+
+def _operations(colour: transforms.Compose) -> Iterator[AugmentOp]:
+    """Give the single operations of timm's policies: RandAugment and AugMix have ``ops``, AutoAugment ``policy``."""
+    for transform in colour.transforms:
+        yield from getattr(transform, "ops", ())
+        yield from chain.from_iterable(getattr(transform, "policy", ()))
+
+
+def _posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    # At the highest magnitude timm asks for 0 bits, a black image, which current Pillow refuses.
+    return posterize(image, max(bits, 1), **options)
+
+
+def _placing(config: TransformConfig) -> Callable[[Image.Image], Image.Image]:
+    height, width = _checks.pair("img_size", config.img_size)
+    if config.crop == "none":
+        scaled = (math.floor(height / config.crop_pct), math.floor(width / config.crop_pct))
+        crop: Callable[[Image.Image], Image.Image] = transforms.CenterCrop((height, width))
+    else:
+        scaled = (height, width)
+        crop = transforms.RandomCrop((height, width), padding=(width // 8, height // 8))
+    return transforms.Compose([ResizeKeepRatio(scaled, interpolation=config.interpolation), crop])
+
+
+def _range(name: str, value: Any, maximum: float) -> tuple[float, ...]:
+    if not isinstance(value, tuple | list) or len(value) != 2 or not 0 < value[0] <= value[1] <= maximum:
+        bound = f" and at most {maximum:g}" if math.isfinite(maximum) else ""
+        raise ValueError(f"{name} must be (low, high) with 0 < low <= high{bound}; got {value!r}")
+    return tuple(value)
+
+
+def _per_channel(name: str, value: Any, minimum: float) -> tuple[float, ...]:
+    if not isinstance(value, tuple | list) or len(value) != 3 or not all(minimum < v < math.inf for v in value):
+        bound = f" above {minimum:g}" if math.isfinite(minimum) else ""
+        raise ValueError(f"{name} must be three finite numbers{bound}; got {value!r}")
+    return tuple(value)
+
+
+def _check_policy(policy: str) -> None:
+    try:
+        create_transform(is_training=True, auto_augment=policy)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"auto_augment {policy!r} is not one of timm's policies; give for example 'rand-m9-mstd0.5-inc1', "
+            f"'augmix-m3-w3', '3a' or 'original' ({error})"
+        ) from error

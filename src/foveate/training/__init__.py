@@ -1,0 +1,31 @@
+"""Training and testing classifiers, thin on Lightning and timm; and how sure a comparison of them is."""
+
+from foveate._extras import require
+
+for _needed in ("lightning", "torchmetrics", "scipy", "tensorboard"):
+    require(_needed, extra="train")
+
+from foveate.training.checkpoint import NetworkMeta, load_network, load_weights, save_network  # noqa: E402
+from foveate.training.evaluation import Evaluation, evaluate  # noqa: E402
+from foveate.training.module import Classifier  # noqa: E402
+from foveate.training.recipe import Recipe  # noqa: E402
+from foveate.training.statistics import Accuracy, Difference, accuracy, paired_difference  # noqa: E402
+from foveate.training.trainer import check_device, fit, predict  # noqa: E402
+
+__all__ = [
+    "Accuracy",
+    "Classifier",
+    "Difference",
+    "Evaluation",
+    "NetworkMeta",
+    "Recipe",
+    "accuracy",
+    "check_device",
+    "evaluate",
+    "fit",
+    "load_network",
+    "load_weights",
+    "paired_difference",
+    "predict",
+    "save_network",
+]

@@ -1,0 +1,84 @@
+"""How a network is optimised, apart from which network and on what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import timm.optim
+
+from foveate import _checks
+
+__all__ = ["PRECISIONS", "SCHEDULES", "Recipe"]
+
+SCHEDULES = ("cosine", "step", "poly", "tanh", "none")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """How a network is optimised: the part of a run's settings that `Classifier` and the trainer read.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images per step, before accumulation.
+        opt: Optimiser, any name that `timm.optim.list_optimizers()` gives.
+        lr: Learning rate after the warm-up.
+        momentum: Momentum, where the optimiser has one.
+        weight_decay: Weight decay; norms, biases and what the network excludes itself (`no_weight_decay`) have none.
+        sched: Course of the learning rate after the warm-up, set anew after every update.
+        warmup_epochs: Epochs over which the learning rate rises linearly from a hundredth; may be a fraction.
+        min_lr: Learning rate at the end of cosine, poly and tanh.
+        decay_epochs: With sched=step, epochs between two decays.
+        decay_rate: With sched=step, factor of a decay; with sched=poly, the power.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+        ema_decay: Decay of the moving average of the weights, which is then validated and saved; 0 averages nothing.
+        clip_grad: Norm to which gradients are clipped; 0 clips nothing.
+        accumulate: Batches whose gradients are added up for one update.
+        precision: Arithmetic; the mixed ones keep the weights in 32 bits. 16-mixed needs a GPU.
+        compile: Compile the network with torch.compile.
+        channels_last: Store images and weights with the channels last, often faster on GPUs with mixed precision.
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    opt: str = "adamw"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.05
+    sched: Literal["cosine", "step", "poly", "tanh", "none"] = "cosine"
+    warmup_epochs: float = 1.0
+    min_lr: float = 1e-6
+    decay_epochs: float = 10.0
+    decay_rate: float = 0.1
+    label_smoothing: float = 0.1
+    ema_decay: float = 0.0
+    clip_grad: float = 0.0
+    accumulate: int = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+    channels_last: bool = False
+
+    def check(self) -> None:
+        """Raise a `ValueError` that names the first setting that is out of its range."""
+        for name in ("epochs", "batch_size", "accumulate"):
+            _checks.integer(name, getattr(self, name))
+        _checks.number("lr", self.lr, above=0)
+        for name in ("momentum", "weight_decay", "warmup_epochs", "min_lr", "ema_decay", "clip_grad"):
+            _checks.number(name, getattr(self, name), minimum=0)
+        for name in ("decay_epochs", "decay_rate"):
+            _checks.number(name, getattr(self, name), above=0)
+        for name in ("label_smoothing", "ema_decay", "momentum"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be below 1; got {getattr(self, name):g}")
+        _checks.number("label_smoothing", self.label_smoothing, minimum=0)
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs={self.warmup_epochs:g} is more than epochs={self.epochs}; lower it")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr={self.min_lr:g} is more than lr={self.lr:g}; lower it")
+        optimizers = [str(name) for name in timm.optim.list_optimizers()]
+        if self.opt not in optimizers:
+            close = _checks.suggestion(self.opt, optimizers)
+            raise ValueError(f"opt must be an optimiser of timm's, such as adamw, sgd or lamb; got {self.opt!r}{close}")
+        _checks.one_of("sched", self.sched, SCHEDULES)
+        _checks.one_of("precision", self.precision, PRECISIONS)

@@ -1,0 +1,171 @@
+"""How sure a comparison is: intervals and p-values from which test images each network got right.
+
+**The unit that is resampled is the test image.** A network trained with several seeds gives one 0/1 per seed and
+image; these are averaged over the seeds first, so that an image counts once however many seeds there are. The
+interval then answers: how much would the figure move with another test set of this size? How much it moves with
+another *seed* is a different question, answered beside it by `Accuracy.per_seed` and `Accuracy.seed_std`.
+
+Sources: Efron & Tibshirani, *An Introduction to the Bootstrap* (1993), ch. 13 (percentile interval); Good,
+*Permutation Tests* (2000), ch. 3 (sign flips of paired differences). Computed by `scipy.stats`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from foveate import _checks
+
+__all__ = ["Accuracy", "Difference", "accuracy", "paired_difference"]
+
+RESAMPLES = 9999
+"""Resamples per interval and per p-value; the smallest p-value that can be reported is 1 / (RESAMPLES + 1)."""
+
+_CHUNK = 4_000_000  # numbers held at once while resampling: 32 MB in float64
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 accuracy on the test images, as fractions in [0, 1]."""
+
+    mean: float
+    """Over images and seeds."""
+    low: float
+    high: float
+    """Ends of the bootstrap interval over test images."""
+    confidence: float
+    per_seed: tuple[float, ...]
+    """Accuracy of each seed, in the order of the rows."""
+    seed_std: float | None
+    """Sample standard deviation over the seeds; None for a single seed."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean accuracy of one network minus that of another on the same images with paired seeds, in [-1, 1]."""
+
+    mean: float
+    low: float
+    high: float
+    """Ends of the bootstrap interval over test images."""
+    confidence: float
+    p_value: float
+    """Two-sided; null hypothesis: for every image either network was equally likely to be the better one."""
+    per_seed: tuple[float, ...]
+    """Difference for each pair of runs, in the order of the rows."""
+    seed_std: float | None
+    """Sample standard deviation over the pairs; None for a single pair."""
+
+
+def accuracy(correct: ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> Accuracy:
+    """Return the mean of ``correct`` with a percentile bootstrap interval over the images.
+
+    With ``x_i`` the share of seeds that got image ``i`` right, the mean is ``Σ x_i / n``; the interval holds the
+    central ``confidence`` of the means of `RESAMPLES` samples of ``n`` images drawn with replacement. The
+    percentile interval is used since it stays defined (a point) where every image was right or every one wrong.
+
+    Args:
+        correct: ``(seeds, images)`` of 0 and 1.
+        confidence: Coverage of the interval, between 0 and 1.
+        seed: Of the resampling: the same input gives the same output.
+
+    Raises:
+        ValueError: ``correct`` is not such a matrix, or ``confidence`` not between 0 and 1.
+    """
+    matrix = _matrix("correct", correct)
+    low, high = _interval(matrix.mean(axis=0), confidence, seed)
+    per_seed = matrix.mean(axis=1)
+    return Accuracy(float(matrix.mean()), low, high, confidence, tuple(per_seed.tolist()), _spread(per_seed))
+
+
+def paired_difference(
+    correct: ArrayLike, reference: ArrayLike, *, confidence: float = 0.95, seed: int = 0
+) -> Difference:
+    """Compare two networks image by image: mean difference, its interval, and a sign-flip permutation p-value.
+
+    With ``d_i`` the share of seeds that got image ``i`` right under the first network minus that under the
+    reference, the difference is ``Σ d_i / n``. Its interval resamples the ``d_i``. The p-value is twice the share
+    of sign patterns ``s ∈ {−1, 1}ⁿ`` for which ``Σ s_i d_i`` lies at least as far out as ``Σ d_i`` on its side,
+    at most 1: over all ``2ⁿ`` patterns if they are no more than `RESAMPLES`, else over that many at random with
+    the observed one added to both counts.
+
+    Args:
+        correct: ``(seeds, images)`` of 0 and 1.
+        reference: The same for the other network; row ``k`` of both was trained with the same seed.
+        confidence: Coverage of the interval, between 0 and 1.
+        seed: Of the resampling: the same input gives the same output.
+
+    Raises:
+        ValueError: The matrices differ in shape, are not as described or hold a single image, or ``confidence`` is
+            not between 0 and 1.
+    """
+    a, b = _matrix("correct", correct), _matrix("reference", reference)
+    if a.shape != b.shape:
+        raise ValueError(
+            f"correct and reference must hold the same seeds and images; got shapes {a.shape} and {b.shape}. "
+            "Compare runs with paired seeds on one test set"
+        )
+    if a.shape[1] < 2:
+        raise ValueError("a paired comparison needs at least 2 test images; got 1")
+    difference = (a - b).mean(axis=0)
+    low, high = _interval(difference, confidence, seed)
+    test = stats.permutation_test(
+        (difference,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=RESAMPLES,
+        batch=_batch(difference),
+        rng=np.random.default_rng(seed),
+    )
+    per_seed = (a - b).mean(axis=1)
+    return Difference(
+        float(difference.mean()),
+        low,
+        high,
+        confidence,
+        float(test.pvalue),
+        tuple(per_seed.tolist()),
+        _spread(per_seed),
+    )
+
+
+def _matrix(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    try:
+        matrix: NDArray[Any] = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)  # ragged: rows of unequal length
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise ValueError(f"{name} must be a non-empty (seeds, images) matrix of 0 and 1; got shape {matrix.shape}")
+    if not np.isin(matrix, (0, 1)).all():
+        raise ValueError(f"{name} must hold nothing but 0 (wrong) and 1 (right)")
+    return matrix
+
+
+def _interval(values: NDArray[np.float64], confidence: float, seed: int) -> tuple[float, float]:
+    _checks.number("confidence", confidence, above=0)
+    if confidence >= 1:
+        raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")
+    if np.ptp(values) == 0:  # scipy refuses a single image, and would warn of the rest
+        return float(values[0]), float(values[0])
+    result = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=_batch(values),
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def _batch(values: NDArray[np.float64]) -> int:
+    return max(1, _CHUNK // len(values))
+
+
+def _spread(per_seed: NDArray[np.float64]) -> float | None:
+    return float(per_seed.std(ddof=1)) if len(per_seed) > 1 else None

@@ -1,0 +1,244 @@
+"""``foveate compare``: paired runs, interrupted and continued, and a table whose figures are those of the runs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.models import register_model
+from torch import Tensor, nn
+
+from foveate.commands.compare import CompareConfig, parse_spec, run
+
+DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 40, "val_length": 20, "test_length": 31}
+MODELS = ["test_resnet", "resnet10t:drop_rate=0.4", "test_vit"]
+
+SEEN: list[tuple[str, Tensor]] = []
+"""What `watched_resnet` and `watched_vit` were trained on."""
+BEFORE_TRAINING_STEP: list[Callable[[], None]] = []
+
+
+def watched(name: str, **kwargs: Any) -> nn.Module:
+    kwargs = {key: value for key, value in kwargs.items() if not key.startswith("pretrained") and key != "cache_dir"}
+    model = timm.create_model(name, **kwargs)
+
+    def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if module.training:
+            for hook in BEFORE_TRAINING_STEP:
+                hook()
+            SEEN.append((name, inputs[0].clone()))
+
+    model.register_forward_pre_hook(look)
+    return model
+
+
+@register_model
+def watched_resnet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """A network that draws no random numbers."""
+    return watched("test_resnet", **kwargs)
+
+
+@register_model
+def watched_vit(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """A network that draws many: for its weights and for dropout."""
+    return watched("test_vit", **{"drop_rate": 0.5, **kwargs})
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen() -> None:
+    SEEN.clear()
+    BEFORE_TRAINING_STEP.clear()
+
+
+def config(out: Path, **changes: Any) -> CompareConfig:
+    settings: dict[str, Any] = {"models": MODELS, "data_options": DIGITS, "epochs": 2, "batch_size": 8, "seeds": 2}
+    settings |= {"device": "cpu", "lr": 3e-3, "out": str(out), **changes}
+    return CompareConfig(**settings)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("compared")
+    return out, run(config(out))
+
+
+def runs_of(out: Path, network: dict[str, Any]) -> list[dict[str, Any]]:
+    return [json.loads((out / folder / "result.json").read_text()) for folder in network["runs"]]
+
+
+def test_the_table_is_made_of_the_runs(compared: tuple[Path, dict[str, Any]]) -> None:
+    out, table = compared
+    assert json.loads((out / "compare.json").read_text()) == table
+    assert [network["label"] for network in table["networks"]] == MODELS
+    assert table["networks"][1]["model_args"] == {"drop_rate": 0.4}
+    assert (table["images"], table["split"], table["seeds"]) == (31, "test", [0, 1])
+    first = np.array([r["correct"] for r in runs_of(out, table["networks"][0])], dtype=float)
+    for network in table["networks"]:
+        results = runs_of(out, network)
+        assert [(r["seed"], r["model"]) for r in results] == [(0, network["model"]), (1, network["model"])]
+        correct = np.array([r["correct"] for r in results], dtype=float)
+        assert network["top1"]["mean"] == pytest.approx(correct.mean())
+        assert network["top1"]["per_seed"] == pytest.approx([r["metrics"]["top1"] for r in results])
+        assert network["top1"]["seed_std"] == pytest.approx(correct.mean(axis=1).std(ddof=1))
+        if network["label"] == MODELS[0]:
+            assert network["difference"] is None
+        else:
+            assert network["difference"]["mean"] == pytest.approx((correct - first).mean())
+            assert 0 < network["difference"]["p_value"] <= 1
+        model = timm.create_model(
+            network["model"], num_classes=10, **({"img_size": 16} if "vit" in network["label"] else {})
+        )
+        assert network["parameters"] == sum(p.numel() for p in model.parameters())
+        rate = network["images_per_second"]
+        assert 0 < rate["q1"] <= rate["median"] <= rate["q3"]
+        assert network["peak_memory"] > 4 * network["parameters"]  # the gradients alone
+
+
+def test_the_saved_tables_hold_the_same_figures(compared: tuple[Path, dict[str, Any]]) -> None:
+    out, table = compared
+    with (out / "compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    markdown = (out / "compare.md").read_text()
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines}) == 1  # aligned
+    for network, row, line in zip(table["networks"], rows, lines[2:], strict=True):
+        assert row["network"] == network["label"]
+        assert float(row["top1_low"]) == network["top1"]["low"]
+        assert int(row["flops"]) == network["flops"]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[0] == network["label"]
+        assert float(cells[1]) == pytest.approx(100 * network["top1"]["mean"], abs=0.005)
+        if network["difference"]:
+            assert float(row["difference_p_value"]) == network["difference"]["p_value"]
+            assert float(cells[4]) == pytest.approx(100 * network["difference"]["mean"], abs=0.005)
+        else:
+            assert row["difference_mean"] == cells[4] == ""
+    assert "1 multiply-add = 2 FLOPs" in markdown
+
+
+def test_finished_runs_are_reused_and_networks_can_be_added(
+    compared: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, table = compared
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
+    again = run(config(out, models=["test_vit", "test_resnet", "resnet10t"], seeds=2, workers=1))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("]")[0] for line in lines[:6]] == [f"[{k}/6" for k in range(1, 7)]
+    assert [line.endswith("finished before and reused") for line in lines[:6]] == [True, True, False] * 2
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items())
+    by_name = {network["label"]: network for network in table["networks"]}
+    assert again["networks"][0]["top1"] == by_name["test_vit"]["top1"]
+    assert again["networks"][1]["difference"]["mean"] == -by_name["test_vit"]["difference"]["mean"]
+
+
+def test_equal_seeds_see_the_same_images_in_the_same_order(tmp_path: Path) -> None:
+    augmented = {"random_erasing": 0.5, "mixup": 0.5, "cutmix": 0.5}
+    run(config(tmp_path, models=["watched_resnet", "watched_vit"], **augmented))
+    batches = {name: [images for seen, images in SEEN if seen == name] for name in ("test_resnet", "test_vit")}
+    # 2 seeds of 2 epochs of 5 batches; the last one of each network measures its memory
+    assert [len(seen) for seen in batches.values()] == [21, 21]
+    for one, other in list(zip(*batches.values(), strict=True))[:20]:
+        assert torch.equal(one, other)
+    first, second = batches["test_vit"][:10], batches["test_vit"][10:20]
+    assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))  # seeds differ
+
+
+def test_interrupted_it_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = ["watched_resnet", "watched_vit"]
+    whole = run(config(tmp_path / "whole", models=models))
+    SEEN.clear()
+
+    def interrupt() -> None:
+        if len(SEEN) == 2 * 10 + 7:  # in the second epoch of the third run, that is of seed 1 of the first network
+            raise KeyboardInterrupt
+
+    BEFORE_TRAINING_STEP.append(interrupt)
+    with pytest.raises(KeyboardInterrupt, match="run the same command again"):
+        run(config(tmp_path / "cut", models=models))
+    assert sorted(path.parent.parent.name for path in (tmp_path / "cut").rglob("result.json")) == models
+    assert not (tmp_path / "cut" / "compare.json").exists()
+
+    SEEN.clear()
+    BEFORE_TRAINING_STEP.clear()
+    capsys.readouterr()
+    continued = run(config(tmp_path / "cut", models=models))
+    lines = capsys.readouterr().out.splitlines()
+    assert ["reused" in line for line in lines[:4]] == [True, True, False, False]
+    assert ["resumed" in line for line in lines[:4]] == [False, False, True, False]
+    assert len(SEEN) == 5 + 10 + 2  # an epoch, a run, and a step of each network for its memory
+    for one, other in zip(whole["networks"], continued["networks"], strict=True):
+        assert one["top1"] == other["top1"]
+        assert one["difference"] == other["difference"]
+
+
+def test_another_protocol_is_refused_and_the_difference_named(compared: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = compared
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with pytest.raises(
+        ValueError, match=r"started with other settings; use those .*, give another `out`, or delete"
+    ) as error:
+        run(config(out, lr=0.01, data_options={**DIGITS, "clutter": 2}))
+    message = str(error.value)
+    assert "lr: 0.003 there, 0.01 now" in message
+    assert "data_options: " in message
+    assert "epochs" not in message
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": []}, "no networks given"),
+        ({"models": ["test_vit", "test_vit"]}, "each network can be compared once"),
+        ({"models": ["test_resnet", "test_vitt"]}, "unknown model 'test_vitt'; did you mean 'test_vit"),
+        ({"models": ["test_resnet", "resnet10t:heads=4"]}, "does not take these arguments: .*'heads'"),
+        (
+            {"models": ["test_resnet:drop_rate"]},
+            "'test_resnet:drop_rate' is not a network; give name or name:key=value",
+        ),
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"data": "nowhere", "data_options": {}}, "no data set is called 'nowhere'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_not_begun(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(config(tmp_path / "out", **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
+    def explode() -> None:
+        if len(SEEN) == 13:
+            raise ValueError("the loss became nan")
+
+    BEFORE_TRAINING_STEP.append(explode)
+    with pytest.raises(ValueError, match=r"\[2/4\] watched_vit seed 0: the loss became nan"):
+        run(config(tmp_path, models=["watched_resnet", "watched_vit"]))
+
+
+def test_specifications_of_networks() -> None:
+    assert parse_spec("resnet26") == ("resnet26", {})
+    text = "gsa_resnet26:stem=small,num_heads=4,layers=[1, 2, 1],drop_rate=1.5e-1,flag=true"
+    expected = {"stem": "small", "num_heads": 4, "layers": [1, 2, 1], "drop_rate": 0.15, "flag": True}
+    assert parse_spec(text) == ("gsa_resnet26", expected)
+    with pytest.raises(ValueError, match="is not a network"):
+        parse_spec("resnet26:layers=[1, 2")
+
+
+def test_every_option_of_training_is_one_of_comparing() -> None:
+    from foveate.commands.train import TrainConfig
+
+    training = {field.name for field in dataclasses.fields(TrainConfig)}
+    comparing = {field.name for field in dataclasses.fields(CompareConfig)}
+    assert training - comparing == {"model", "seed", "resume", "checkpoint"}
+    assert comparing - training == {"models", "seeds"}

@@ -1,0 +1,77 @@
+"""``foveate test``: the figures of a run again, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from foveate.commands.test import TestConfig, run
+from foveate.commands.train import TrainConfig
+from foveate.commands.train import run as train
+
+DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 31}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    wanted = TrainConfig(
+        model="test_resnet", data_options=DIGITS, epochs=2, batch_size=8, device="cpu", out=str(out), crop_pct=0.8
+    )
+    return out, train(wanted, verbose=False)
+
+
+def test_it_gives_the_figures_of_the_run(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, expected = trained
+    file = tmp_path / "figures" / "test.json"
+    result = run(TestConfig(checkpoint=str(out), data_options=DIGITS, batch_size=7, device="cpu", json=str(file)))
+    assert json.loads(file.read_text()) == json.loads(json.dumps(result))
+    assert result["correct"] == expected["correct"]  # crop_pct too is read from the checkpoint
+    assert result["top1"]["mean"] == pytest.approx(expected["metrics"]["top1"])
+    assert result["top1"]["low"] <= result["top1"]["mean"] <= result["top1"]["high"]
+    assert result["top5"] == pytest.approx(expected["metrics"]["top5"])
+    assert result["loss"] == pytest.approx(expected["metrics"]["loss"], rel=1e-5)
+    assert list(result["per_class"].values()) == expected["metrics"]["per_class"]
+    output = capsys.readouterr()
+    assert output.out.startswith("test_resnet on 31 test images of digits\n")
+    assert f"{result['top1']['mean']:.2%}  (95% interval {result['top1']['low']:.2%}" in output.out
+    assert output.err == ""
+
+
+def test_it_tests_other_splits(trained: tuple[Path, dict[str, Any]]) -> None:
+    out, expected = trained
+    options: dict[str, Any] = {"data_options": DIGITS, "device": "cpu"}
+    result = run(TestConfig(checkpoint=str(out / "last.ckpt"), split="val", **options))
+    assert result["images"] == 20
+    assert result["top1"]["mean"] == pytest.approx(expected["history"][-1]["val_top1"])
+    assert run(TestConfig(checkpoint=str(out / "last.ckpt"), split="train", **options))["images"] == 48
+
+
+def test_what_does_not_fit_is_refused(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    out, _ = trained
+    for label in ("cat", "dog"):
+        for split in ("train", "val"):
+            (tmp_path / "photos" / split / label).mkdir(parents=True)
+            Image.new("RGB", (20, 20)).save(tmp_path / "photos" / split / label / "0.png")
+    photos = str(tmp_path / "photos")
+    cases = [
+        (TestConfig(), "no checkpoint given"),
+        (TestConfig(checkpoint=str(tmp_path / "none")), "there is no checkpoint"),
+        (TestConfig(checkpoint=str(out / "config.yaml")), "config.yaml is not a checkpoint of weights"),
+        (
+            TestConfig(checkpoint=str(out), data=photos),
+            r"was trained for 10 classes \(0, 1, 2, …\); .* 2 classes \(cat",
+        ),
+        (TestConfig(checkpoint=str(out), split="tests"), "split must be one of"),  # type: ignore[arg-type]
+        (TestConfig(checkpoint=str(out), batch_size=0), "batch_size must be at least 1"),
+        (TestConfig(checkpoint=str(out), json="/proc/figures/test.json"), "cannot write to the output folder /proc"),
+    ]
+    for wanted, message in cases:
+        with pytest.raises(ValueError, match=message):
+            run(wanted)

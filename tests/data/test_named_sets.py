@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import struct
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+
+from foveate.data import UnreadableImageError, make_loader, open_data, open_named
+from foveate.data.named import NAMED_SETS
+
+
+@pytest.fixture
+def pets(tmp_path: Path, photo: Callable[..., Path]) -> Path:
+    """Return a root that holds a small Oxford-IIIT Pet in its published layout."""
+    base = tmp_path / "oxford-iiit-pet"
+    (base / "annotations").mkdir(parents=True)
+    for split, count in {"trainval": 20, "test": 7}.items():
+        lines = []
+        for label, (breed, species) in enumerate([("Abyssinian", 1), ("great_pyrenees", 2)], start=1):
+            for i in range(count):
+                photo(base / "images" / f"{breed}_{split}{i}.jpg", number=100 * label + i)
+                lines.append(f"{breed}_{split}{i} {label} {species} 1")
+        (base / "annotations" / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    """Return a root that holds a small MNIST in its published format; image i is a bright row i of label i % 10."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for prefix, count in {"train": 100, "t10k": 20}.items():
+        images = np.zeros((count, 28, 28), np.uint8)
+        for i in range(count):
+            images[i, i % 28] = 100 + i
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + images.tobytes())
+        labels = np.arange(count, dtype=np.uint8) % 10
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
+    return tmp_path
+
+
+def labels(images: object) -> list[int]:
+    return [images[i][1] for i in range(len(images))]
+
+
+def test_torchvision_set_without_validation_images(pets: Path):
+    data = open_data("torchvision/OxfordIIITPet", root=pets, seed=1)
+    assert data.classes == ("Abyssinian", "Great Pyrenees")
+    assert [Counter(labels(split)) for split in (data.train, data.val, data.test)] == [
+        {0: 18, 1: 18},
+        {0: 2, 1: 2},
+        {0: 7, 1: 7},
+    ]
+    published = torchvision.datasets.OxfordIIITPet(pets, "test")
+    for i in (0, 13):
+        np.testing.assert_array_equal(np.asarray(data.test[i][0]), np.asarray(published[i][0]))
+    pixels = [split[i][0].tobytes() for split in (data.train, data.val) for i in range(len(split))]
+    assert len(set(pixels)) == 40  # disjoint, and nothing is lost
+    assert data.image_size == (224, 224)
+    same, other = (open_data("torchvision/OxfordIIITPet", root=pets, seed=seed) for seed in (1, 2))
+    assert same.val.indices == data.val.indices != other.val.indices
+
+
+def test_set_in_one_piece(tmp_path: Path, photo: Callable[..., Path]):
+    for name in ("Forest", "River"):
+        for i in range(30):
+            photo(tmp_path / "eurosat" / "2750" / name / f"{name}_{i}.jpg", size=(64, 64))
+    data = open_data("torchvision/EuroSAT", root=tmp_path)
+    assert data.classes == ("Forest", "River")
+    assert [len(data.train), len(data.val), data.test] == [54, 6, None]
+    assert data.image_size == (64, 64)
+    with pytest.raises(ValueError, match="torchvision/EuroSAT has no labelled test images; use its 'val' split"):
+        data.split("test")
+
+
+def test_set_with_its_own_validation_images(tmp_path: Path, photo: Callable[..., Path]):
+    texture = tmp_path / "dtd" / "dtd"
+    (texture / "labels").mkdir(parents=True)
+    for split, count in {"train": 4, "val": 3, "test": 2}.items():
+        files = [f"{name}/{name}_{split}{i}.jpg" for name in ("banded", "dotted") for i in range(count)]
+        (texture / "labels" / f"{split}1.txt").write_text("\n".join(files) + "\n")
+        for number, file in enumerate(files):
+            photo(texture / "images" / file, number=number)
+    data = open_data("torchvision/DTD", root=tmp_path)
+    assert [labels(split) for split in (data.train, data.val, data.test)] == [[0] * n + [1] * n for n in (4, 3, 2)]
+
+
+@pytest.mark.parametrize("name", ["torch/mnist", "torchvision/MNIST"])
+def test_the_same_files_through_timm_and_torchvision(mnist: Path, name: str):
+    data = open_data(name, root=mnist)
+    assert data.num_classes == 10
+    assert data.classes[3].startswith("3")
+    assert [len(data.train), len(data.val), len(data.test)] == [90, 10, 20]
+    assert sorted(labels(data.val)) == list(range(10))
+    for split, i in ((data.test, 13), (data.train, 0)):
+        image, label = split[i]
+        rows = np.asarray(image)  # greyscale in the files, RGB here
+        assert rows.shape == (28, 28, 3)
+        number = int(rows.max()) - 100
+        assert label == number % 10
+        assert (rows[number % 28] == 100 + number).all()
+    assert data.image_size == (28, 28)
+    assert data.transform.hflip == 0  # a mirrored digit is none
+
+
+def test_food_from_its_json_files(tmp_path: Path, photo: Callable[..., Path]):
+    meta = tmp_path / "food-101" / "meta"
+    meta.mkdir(parents=True)
+    for split, count in {"train": 10, "test": 3}.items():
+        (meta / f"{split}.json").write_text(
+            json.dumps({n: [f"{n}/{split}{i}" for i in range(count)] for n in ("pie", "soup")})
+        )
+        for name in ("pie", "soup"):
+            for i in range(count):
+                photo(tmp_path / "food-101" / "images" / name / f"{split}{i}.jpg")
+    splits = open_named("torchvision/Food101", root=tmp_path)
+    assert splits.classes == ("pie", "soup")
+    assert Counter(labels(splits.train)) == {0: 9, 1: 9}
+    assert Counter(labels(splits.val)) == {0: 1, 1: 1}
+    assert labels(splits.test) == [0] * 3 + [1] * 3
+
+
+def test_an_unreadable_image_is_named(pets: Path):
+    broken = pets / "oxford-iiit-pet" / "images" / "Abyssinian_test3.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    data = open_data("torchvision/OxfordIIITPet", root=pets, max_bad_images=1)
+    with pytest.raises(UnreadableImageError, match=r"Abyssinian_test3\.jpg"):
+        data.test[3]
+    loader = make_loader(data.test, transform=data.transform, batch_size=5, training=False, max_bad_images=1)
+    assert sum(len(batch) for _, batch in loader) == 13
+    assert [bad.path for bad in loader.bad_images] == [str(broken)]
+
+
+@pytest.mark.parametrize("name", NAMED_SETS)
+def test_missing_files_are_said_to_be_missing_where_they_were_looked_for(tmp_path: Path, name: str):
+    with pytest.raises(ValueError, match=f"cannot open {name} in {tmp_path}: ") as caught:
+        open_data(name, root=tmp_path)
+    message = str(caught.value)
+    assert "Unknown value" not in message  # the table spells the splits as torchvision does
+    assert ("--download" in message) == NAMED_SETS[name].fetched
+    assert ("cannot be downloaded; lay its files out as" in message) != NAMED_SETS[name].fetched
+
+
+def test_a_missing_folder_is_not_created(tmp_path: Path):
+    for name in ("torch/cifar100", "torchvision/Caltech101"):
+        with pytest.raises(
+            ValueError, match=f"cannot open {name} in {tmp_path}/sets: there is no such folder; .* --download"
+        ):
+            open_data(name, root=tmp_path / "sets")
+    assert not (tmp_path / "sets").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torch/cifar1000", "got 'torch/cifar1000'; did you mean 'torch/cifar100'"),
+        ("torchvision/OxfordPet", "did you mean 'torchvision/OxfordIIITPet'"),
+        ("torchvision/CocoDetection", "the name of a data set must be one of torch/cifar10, "),
+        ("torch/image_folder", "the name of a data set must be one of torch/cifar10, "),
+        ("digit", "no data set is called 'digit' and there is no folder digit; did you mean 'digits'"),
+        ("hfds/food101", "no data set is called 'hfds/food101' and there is no folder"),
+    ],
+)
+def test_unknown_names(name: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        open_data(name)

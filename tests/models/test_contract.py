@@ -1,0 +1,174 @@
+"""timm's contract, for every registered network: a new one is tested by being registered."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from timm.models import group_parameters
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+import foveate
+from tests.comparison import relative_error
+
+NAMES = foveate.models.registered()
+SIZE = (39, 53)
+"""Odd, not square, and small enough for resnet152 on a CPU."""
+
+
+def build(name: str, **kwargs) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(name, num_classes=7, img_size=64, **kwargs)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def network(name):
+    """One network a name, in evaluation mode, shared by the tests that change nothing in it."""
+    network = build(name).eval()
+    with torch.no_grad():  # zero-initialised ends would make every image give the same logits
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.fill_(1.0)
+    return network
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def logits(network, images):
+    with torch.no_grad():
+        return network(images)
+
+
+def test_forward_in_parts(network, images, logits):
+    assert logits.shape == (2, 7)
+    assert not torch.allclose(logits[0], logits[1])
+    assert logits.isfinite().all()
+    with torch.no_grad():
+        features = network.forward_features(images)
+        assert features.shape[1] == network.num_features
+        hidden = network.forward_head(features, pre_logits=True)
+        assert hidden.shape == (2, network.head_hidden_size)
+        assert torch.equal(network.forward_head(features), logits)
+        assert torch.equal(network.get_classifier()(hidden), logits)
+    assert network.num_classes == 7
+
+
+def test_a_larger_square_image_is_taken_too(network):
+    with torch.no_grad():
+        assert network(torch.randn(1, 3, 97, 97)).isfinite().all()
+
+
+def test_backward_reaches_every_parameter(name, images):
+    network = build(name).train()
+    network(torch.cat([images, images.flip(3)])).square().mean().backward()
+    missing = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not missing
+
+
+def test_checkpointing_changes_no_output_and_no_gradient(name, images):
+    results = []
+    for checkpointing in (False, True):
+        network = build(name).train()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.0  # a checkpointed block runs twice
+        network.set_grad_checkpointing(checkpointing)
+        out = network(images)
+        out.square().mean().backward()
+        results.append((out.detach(), {key: p.grad for key, p in network.named_parameters()}))
+    (plain, gradients), (checkpointed, again) = results
+    assert relative_error(checkpointed, plain) < 1e-5
+    for key, gradient in gradients.items():
+        assert (again[key] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-6, key
+
+
+def test_features_only_is_honest(name, network, images):
+    extractor = build(name, features_only=True).eval()
+    info = extractor.feature_info
+    with torch.no_grad():
+        maps = extractor(images)
+    assert len(maps) == len(info.channels()) == 5
+    for x, channels, reduction in zip(maps, info.channels(), info.reduction(), strict=True):
+        assert x.shape[1] == channels
+        assert [-(-side // reduction) for side in SIZE] == list(x.shape[2:])
+
+
+def test_intermediates_end_in_the_features(network, images):
+    with torch.no_grad():
+        final, maps = network.forward_intermediates(images)
+        assert torch.equal(final, network.forward_features(images))
+        only = network.forward_intermediates(images, indices=[1, 3], intermediates_only=True)
+    assert torch.equal(only[1], maps[3])
+    assert [x.shape[1] for x in maps] == [stage["num_chs"] for stage in network.feature_info]
+
+
+def test_traced_graph_is_bit_equal(network, images, logits):
+    classifier = network.pretrained_cfg["classifier"]
+    extractor = create_feature_extractor(network, return_nodes={classifier: "logits"})
+    with torch.no_grad():
+        assert torch.equal(extractor(images)["logits"], logits)
+
+
+def test_state_dict_round_trip(name, network, images, logits):
+    other = build(name).eval()
+    other.load_state_dict(network.state_dict(), strict=True)
+    with torch.no_grad():
+        assert torch.equal(other(images), logits)
+        assert torch.equal(copy.deepcopy(network)(images), logits)
+
+
+def test_reset_classifier(name, images):
+    network = build(name).eval()
+    with torch.no_grad():
+        for classes in (11, 0):
+            network.reset_classifier(classes)
+            assert network(images).shape == (2, classes or network.head_hidden_size)
+            assert network.num_classes == classes
+        network.reset_classifier(0, "")
+        assert network(images).ndim == 4
+
+
+def test_one_channel_images(name):
+    network = build(name, in_chans=1).eval()
+    with torch.no_grad():
+        assert network(torch.randn(1, 1, *SIZE)).isfinite().all()
+
+
+def test_construction_on_meta(name):
+    with torch.device("meta"):
+        network = build(name)
+    assert {p.device.type for p in network.parameters()} == {"meta"}
+    assert network(torch.empty(1, 3, *SIZE, device="meta")).shape == (1, 7)
+
+
+def test_small_stem_keeps_the_resolution(name):
+    network = build(name, stem="small").eval()
+    assert network.feature_info[0]["reduction"] == 1
+    with torch.no_grad():
+        maps = network.forward_intermediates(torch.randn(1, 3, 33, 47), intermediates_only=True)
+    for x, stage in zip(maps, network.feature_info, strict=True):
+        assert list(x.shape[2:]) == [-(-side // stage["reduction"]) for side in (33, 47)]
+
+
+def test_layer_groups_cover_every_parameter(network):
+    groups = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
+    assert set(groups) == {key for key, _ in network.named_parameters()}
+    assert len(set(groups.values())) > 4
+
+
+def test_radii_and_tables_are_not_decayed(network):
+    exempt = network.no_weight_decay() if hasattr(network, "no_weight_decay") else set()
+    wanted = {key for key, _ in network.named_parameters() if key.endswith(("log_radius", "rel_height", "rel_width"))}
+    assert wanted <= exempt

@@ -1,0 +1,202 @@
+"""Insertion of attention into timm's convolutional networks."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import foveate
+from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
+from tests.comparison import relative_error
+
+FAMILIES = [
+    "resnet18",
+    "resnext50_32x4d",
+    "regnety_002",
+    "efficientnet_b0",
+    "mobilenetv3_small_050",
+    "convnext_atto",
+    "densenet121",
+    "vgg11_bn",
+    "dla34",
+    "hrnet_w18_small",
+]
+
+
+def network(name: str, **kwargs) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(name, num_classes=7, **kwargs).eval()
+
+
+@pytest.fixture
+def image():
+    return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("at", [-1, -2, -3])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_stage_is_attended_to_once_and_keeps_its_names(name, at, image):
+    model = network(name)
+    names = list(model.state_dict())
+    with torch.no_grad():
+        before = model(image)
+    inserted = foveate.insert(model, PositionwiseAttention2d, at=at)
+    assert inserted is model
+    assert [key for key in model.state_dict() if not key.startswith("attention.")] == names
+    modules = [m for m in model.modules() if isinstance(m, PositionwiseAttention2d)]
+    calls = []
+    for module in modules:
+        module.register_forward_hook(lambda m, inputs, output: calls.append((m, inputs[0], output)))
+    with torch.no_grad():
+        after = model(image)
+    assert [m for m, _, _ in calls] == modules
+    for module, x, gated in calls:
+        with torch.no_grad():
+            assert relative_error(gated, module.attention_map(x) * x) < 1e-6
+    assert 0 < relative_error(after, before) < 0.2  # σ(3) on one stage: near the identity, but not nothing
+
+
+@pytest.mark.parametrize("name", ["resnet18", "regnety_002", "densenet121", "vgg11_bn"])
+def test_checkpointed_stages_are_attended_to_as_well(name, image):
+    model = foveate.insert(network(name), RectangularAttention2d)
+    with torch.no_grad():
+        plain = model(image)
+    if not hasattr(model, "set_grad_checkpointing"):
+        raise AssertionError(f"{name} cannot be checkpointed; choose another network for this test")
+    try:
+        model.set_grad_checkpointing(True)
+    except AssertionError:  # timm's own word for "not supported" (VGG)
+        return
+    assert relative_error(model(image).detach(), plain) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("resnet18", "layer2.0"), ("convnext_atto", "stages.1.blocks.0"), ("vgg11_bn", "features.8")]
+)
+def test_any_module_by_name(name, module, image):
+    model = foveate.insert(network(name), RectangularAttention2d, at=module, sharpness=3.0)
+    key = module.replace(".", "_")
+    assert model.attention[key].sharpness == 3.0
+    seen = []
+    model.get_submodule(module).register_forward_hook(lambda m, inputs, output: seen.append(output))
+    with torch.no_grad():
+        model(image)
+    assert len(seen) == 1
+
+
+def test_several_stages_of_one_network(image):
+    model = network("resnet18")
+    for at in (1, 2, 3, 4):
+        foveate.insert(model, RectangularAttention2d, at=at)
+    assert list(model.attention) == ["layer1", "layer2", "layer3", "layer4"]
+    model.train()(image).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_copies_and_pickles_are_independent(image):
+    model = foveate.insert(network("resnet18"), RectangularAttention2d)
+    with torch.no_grad():
+        before = model(image)
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(twin(image), before)
+            twin.attention["layer3"].readout.bias.fill_(-3.0)  # a small rectangle in the copy only
+            assert not torch.equal(twin(image), before)
+        assert torch.equal(model(image), before)
+
+
+def test_compiled_exported_and_traced(image):
+    model = foveate.insert(network("resnet18"), RectangularAttention2d)
+    with torch.no_grad():
+        eager = model(image)
+        assert relative_error(torch.compile(model, fullgraph=True)(image), eager) < 1e-5
+        assert relative_error(torch.export.export(model, (image,)).module()(image), eager) < 1e-5
+        assert torch.equal(torch.fx.symbolic_trace(model)(image), eager)
+
+
+def test_pretrained_weights_come_from_a_local_file_before_the_insertion(tmp_path):
+    donor = network("resnet50")
+    path = tmp_path / "resnet50.safetensors"
+    save_file(donor.state_dict(), path)
+    model = timm.create_model(
+        "cram_resnet50", pretrained=True, pretrained_cfg_overlay={"file": str(path), "num_classes": 7}, num_classes=7
+    )
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in donor.state_dict().items())
+    assert {key.split(".")[0] for key in loaded.keys() - donor.state_dict().keys()} == {"attention"}
+
+
+def test_tables_of_a_checkpoint_are_fitted_when_it_is_loaded(tmp_path):
+    donor = timm.create_model("gsa_resnet_tiny", num_classes=7, img_size=32)
+    path = tmp_path / "gsa.safetensors"
+    save_file(donor.state_dict(), path)
+    overlay = {"file": str(path), "num_classes": 7}
+    larger = timm.create_model(
+        "gsa_resnet_tiny", num_classes=7, img_size=64, pretrained=True, pretrained_cfg_overlay=overlay
+    )
+    resized = foveate.resize_relative_tables(copy.deepcopy(donor), 64)
+    for (key, a), (_, b) in zip(larger.named_parameters(), resized.named_parameters(), strict=True):
+        assert torch.equal(a, b), key
+    assert larger.layer1[0].conv2.feat_size == resized.layer1[0].conv2.feat_size == (64, 64)
+
+
+def test_timm_takes_the_modules_as_its_attention_layer(image):
+    for attention in (RectangularAttention2d, PositionwiseAttention2d):
+        model = network("resnet50", block_args={"attn_layer": attention}, layers=(1, 1, 1, 1))
+        assert isinstance(model.layer1[0].se, attention)
+        with torch.no_grad():
+            assert model(image).isfinite().all()
+
+
+def test_a_failed_insertion_changes_nothing():
+    model = network("resnet18")
+    shape = str(model)
+    for at, message in [
+        (9, r"at=9 is no stage of ResNet: allowed are -5 to 4 \(act1, layer1"),
+        (-6, r"at=-6 is no stage"),
+        ("layer9", r"at='layer9' names no module of ResNet; did you mean 'layer\d'"),
+        ("fc", r"'fc' returns \(1, 7\), not feature maps"),
+        (1.5, r"at must be an index"),
+        (True, r"at must be an index"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            foveate.insert(model, RectangularAttention2d, at=at)
+    with pytest.raises(ValueError, match="sharpness must be"):
+        foveate.insert(model, RectangularAttention2d, sharpness=-1.0)
+    assert str(model) == shape
+    assert not hasattr(model, "attention")
+
+
+def test_a_second_insertion_at_the_same_place_is_refused():
+    model = foveate.insert(network("resnet18"), RectangularAttention2d)
+    with pytest.raises(ValueError, match="'layer3' has attention already"):
+        foveate.insert(model, PositionwiseAttention2d)
+
+
+def test_a_network_without_stages_wants_a_name():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
+
+        def forward(self, x):
+            return self.body(x).mean((2, 3))
+
+    model = Network()
+    with pytest.raises(ValueError, match="has no feature_info"):
+        foveate.insert(model, RectangularAttention2d)
+    image = torch.randn(2, 3, 5, 7)
+    before = model(image)
+    assert 0 < relative_error(foveate.insert(model, RectangularAttention2d, at="body")(image), before) < 0.2
+    with pytest.raises(ValueError, match=r"an nn\.Sequential calls all of its children"):
+        foveate.insert(model.body, RectangularAttention2d, at="0")
+
+
+def test_a_transformer_is_refused():
+    with pytest.raises(ValueError, match="not feature maps"):
+        foveate.insert(network("vit_tiny_patch16_224"), RectangularAttention2d, at="blocks.3")

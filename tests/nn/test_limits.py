@@ -1,0 +1,122 @@
+"""The limits that the mathematics has: nothing non-finite comes out at either end, in any dtype."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from foveate import functional as FA
+from foveate.nn import ExplicitAttention2d, RectangularAttention2d
+from tests.comparison import relative_error
+
+AUTOCAST = (None, torch.bfloat16, torch.float16)
+
+
+def assert_finite(out: Tensor, *leaves: Tensor) -> None:
+    assert out.isfinite().all()
+    for gradient in torch.autograd.grad(out.float().square().sum(), leaves):
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("autocast", AUTOCAST, ids=str)
+@pytest.mark.parametrize("kernel", FA.KERNELS)
+@pytest.mark.parametrize("radius", [1e-6, 1e-3, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("size", [(5, 7), (17, 19)], ids=["dense", "spectral"])
+def test_radius_from_one_end_to_the_other(size, radius, kernel, autocast):
+    torch.manual_seed(0)
+    module = ExplicitAttention2d(3, 5, kernel=kernel, radius=radius)
+    x = torch.randn(2, 3, *size, requires_grad=True)
+    with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+        out = module(x)
+        attention = module.attention_map(x)
+    assert_finite(out, x, *module.parameters())
+    assert attention.dtype == torch.float32
+    assert torch.allclose(attention.sum(-1), torch.ones(()), atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", FA.KERNELS)
+@pytest.mark.parametrize("size", [(5, 7), (17, 19)], ids=["dense", "spectral"])
+def test_a_vanishing_radius_is_the_identity_and_an_infinite_one_the_mean(kernel, size):
+    value = torch.randn(2, 3, *size, dtype=torch.float64)
+    none, all_of_it = (FA.explicit_attention(value, torch.tensor(r).double(), kernel) for r in (1e-6, 1e8))
+    assert relative_error(none, value) < 1e-10
+    assert relative_error(all_of_it, value.mean((2, 3), keepdim=True).expand_as(value)) < 1e-6
+
+
+@pytest.mark.parametrize("kernel", FA.KERNELS)
+def test_gradient_of_the_radius(kernel):
+    value = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
+    radius = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda v, r: FA.explicit_attention(v, r, kernel), (value, radius))
+
+
+def test_gradient_of_the_radius_through_spectra(monkeypatch):
+    monkeypatch.setattr("foveate.functional.explicit.DENSE_MAX_POSITIONS", 0)
+    value = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
+    radius = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
+    for kernel in ("laplace", "cauchy", "cone"):
+        assert torch.autograd.gradcheck(lambda v, r, k=kernel: FA.explicit_attention(v, r, k), (value, radius))
+
+
+@pytest.mark.parametrize("extent", [2, 5, 9])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_gradient_of_the_tables(axis, extent):
+    query = torch.randn(2, 3, 5, 7, 2, dtype=torch.float64, requires_grad=True)
+    value = torch.randn(2, 3, 5, 7, 4, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(2 * extent - 1, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *a: FA.axial_positional_attention(*a, axis), (query, value, table))
+
+
+def test_gradient_of_the_rectangle():
+    rectangle = torch.tensor([[0.13, -0.2, 0.6, 0.4, 0.3], [-0.5, 0.4, 1.1, 0.2, 2.0]], dtype=torch.float64)
+    rectangle.requires_grad_()
+    assert torch.autograd.gradcheck(lambda r: FA.rectangle_map(r, 5, 7, sharpness=7.0), (rectangle,))
+
+
+@pytest.mark.parametrize("autocast", AUTOCAST, ids=str)
+@pytest.mark.parametrize(
+    "rectangle",
+    [
+        pytest.param([0, 0, 0, 0, 0], id="of zero size"),
+        pytest.param([50, -50, 0.1, 0.1, 1], id="outside the map"),
+        pytest.param([0, 0, 1e4, 1e4, 0.5], id="far larger than the map"),
+        pytest.param([1, 1, 1e-6, 1e6, -1e4], id="a line, turned often"),
+    ],
+)
+def test_rectangles_at_the_extremes(rectangle, autocast):
+    numbers = torch.tensor([rectangle], dtype=torch.float32, requires_grad=True)
+    x = torch.randn(1, 3, 5, 7)
+    with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+        gate = FA.rectangle_map(numbers, 5, 7, sharpness=10.0)
+    assert gate.dtype == torch.float32
+    assert 0 <= gate.min() <= gate.max() <= 1
+    assert_finite(gate * x, numbers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_logits_of_ten_thousand(dtype):
+    torch.manual_seed(0)
+    sign = torch.randn(2, 2, 5, 7, 3).sign()
+    query = torch.randn(2, 2, 5, 7, 3).to(dtype).requires_grad_()
+    key = (1e4 * sign).to(dtype).requires_grad_()
+    value = torch.randn(2, 2, 5, 7, 4).to(dtype).requires_grad_()
+    assert_finite(FA.content_attention(query, key, value), query, key, value)
+    rows, columns = (torch.randn(9, 3).to(dtype).requires_grad_() for _ in range(2))
+    assert_finite(FA.augmented_attention(query, key, value, rows, columns), query, key, value, rows, columns)
+    logits = (1e4 * torch.randn(2, 1, 5, 7).sign()).to(dtype).requires_grad_()
+    assert_finite(FA.positionwise_map(logits), logits)
+
+
+def test_a_head_that_predicts_huge_numbers_stays_finite():
+    module = RectangularAttention2d(3)
+    nn.init.constant_(module.readout.weight, 1e4)
+    x = torch.randn(2, 3, 5, 7, requires_grad=True)
+    assert_finite(module(x), x, *module.parameters())
+
+
+def test_a_flat_map_predicts_the_rectangle_of_no_information():
+    """Zeros carry no place: all score maps are uniform, so the rectangle is that of the biases alone."""
+    module = RectangularAttention2d(3)
+    rectangle = module.rectangle(torch.zeros(1, 3, 5, 7))
+    assert torch.allclose(rectangle, torch.tensor([[0, 0, 1.6, 1.6, 0]]), atol=1e-6)

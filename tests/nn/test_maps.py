@@ -1,0 +1,116 @@
+"""The principle of the library: what forward computes is the public map applied to the values."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from foveate import functional as FA
+from foveate.nn import (
+    AttentionAugmentedConv2d,
+    ExpAttConv2d,
+    ExplicitAttention2d,
+    GlobalSelfAttention2d,
+    PositionwiseAttention2d,
+    RectangularAttention2d,
+)
+from tests.comparison import relative_error, shaken
+
+SIZES = [(5, 7), (17, 19), (1, 1)]
+
+
+def prepared(module, seed=0):
+    return shaken(module, random.Random(seed), torch.float64).eval()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", FA.KERNELS)
+def test_explicit(kernel, stride, size):
+    module = prepared(ExplicitAttention2d(5, 3, kernel=kernel, stride=stride))
+    x = torch.randn(2, 5, *size, dtype=torch.float64)
+    value = module.values(x)
+    by_map = module.proj((value.flatten(2) @ module.attention_map(x)[0, 0].mT).view_as(value))
+    assert relative_error(module(x), by_map) < 1e-12
+
+
+def test_augmented_convolution_shows_the_map_of_its_attention():
+    module = prepared(ExpAttConv2d(5, 11, value_ratio=0.3, stride=2))
+    x = torch.randn(2, 5, 5, 7, dtype=torch.float64)
+    value = module.attention.values(x)
+    attended = module.attention.proj((value.flatten(2) @ module.attention_map(x)[0, 0].mT).view_as(value))
+    assert relative_error(module(x)[:, -3:], attended) < 1e-12
+    assert relative_error(module(x)[:, :-3], module.conv(x)) < 1e-12
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_global_self(stride, size):
+    module = prepared(GlobalSelfAttention2d(5, 6, num_heads=3, dim_key=6, feat_size=6, stride=stride))
+    x = torch.randn(2, 5, *size, dtype=torch.float64)
+    assert relative_error(module(x), module.forward_by_maps(x)) < 1e-12
+
+
+def test_global_self_maps_add_up_to_the_output_when_nothing_is_normalised():
+    """With an identity between the passes, the one N×N map per head is the whole module."""
+    module = GlobalSelfAttention2d(5, 6, num_heads=3, dim_key=6, feat_size=6).double().eval()
+    module.norm.eps = 0.0
+    x = torch.randn(2, 5, 5, 7, dtype=torch.float64)
+    both = module.attention_map(x)
+    parts = module.attention_map(x, "content") + module.attention_map(x, "positional")
+    assert relative_error(both, parts) < 1e-14
+    applied = (both @ module.values(x)).permute(0, 1, 3, 2).reshape(2, 6, 5, 7)
+    assert relative_error(module(x), applied) < 1e-12
+
+
+def test_a_mode_of_training_is_left_alone_by_the_maps():
+    module = GlobalSelfAttention2d(5, 6, num_heads=3, dim_key=6, feat_size=6).double()
+    x = torch.randn(2, 5, 5, 7, dtype=torch.float64)
+    before = module.norm.running_mean.clone()
+    by_maps = module.forward_by_maps(x)
+    assert torch.equal(module.norm.running_mean, before)
+    assert relative_error(module(x), by_maps) < 1e-12
+
+
+@pytest.mark.parametrize("downsample", [False, True])
+def test_augmented(downsample):
+    module = prepared(AttentionAugmentedConv2d(5, 22, num_heads=2, value_ratio=0.3, feat_size=4, downsample=downsample))
+    x = torch.randn(2, 5, 5, 7, dtype=torch.float64)
+    height, width = (3, 4) if downsample else (5, 7)
+    applied = (module.attention_map(x) @ module.values(x)).permute(0, 1, 3, 2).reshape(2, 6, height, width)
+    attended = module.proj(applied)
+    if downsample:
+        attended = torch.nn.functional.interpolate(attended, (5, 7), mode="bilinear")
+    assert relative_error(module(x)[:, -6:], attended) < 1e-12
+
+
+@pytest.mark.parametrize("attention", [RectangularAttention2d, PositionwiseAttention2d])
+def test_gates(attention):
+    module = prepared(attention(5))
+    x = torch.randn(2, 5, 5, 7, dtype=torch.float64)
+    gate = module.attention_map(x)
+    assert 0 < gate.min() < gate.max() < 1
+    assert relative_error(module(x), gate * x) < 1e-14
+
+
+@pytest.mark.parametrize("attention", [RectangularAttention2d, PositionwiseAttention2d])
+def test_a_new_gate_lets_nearly_everything_pass(attention):
+    gate = attention(64).attention_map(torch.randn(2, 64, 14, 11))
+    assert gate.min() > 0.9
+
+
+def test_corners_lie_where_both_edges_of_the_gate_are_half_open():
+    rectangle = torch.tensor([[0.2, -0.1, 0.5, 0.3, 0.7]], dtype=torch.float64)
+    for x, y in FA.rectangle_corners(rectangle)[0].tolist():
+        # At a corner both factors are σ(0): look at one pixel centred there by shifting the rectangle instead.
+        shifted = rectangle - torch.tensor([[x, y, 0, 0, 0]], dtype=torch.float64)
+        assert FA.rectangle_map(shifted, 1, 1).item() == pytest.approx(0.25, abs=1e-12)
+
+
+def test_the_two_ways_to_write_a_rectangle_draw_the_same():
+    one = torch.tensor([[0.2, -0.1, 0.5, 0.3, 0.7]], dtype=torch.float64)
+    for other in ([0.2, -0.1, 0.5, 0.3, 0.7 + torch.pi], [0.2, -0.1, 0.3, 0.5, 0.7 + torch.pi / 2]):
+        same = FA.rectangle_map(torch.tensor([other], dtype=torch.float64), 11, 13)
+        assert relative_error(same, FA.rectangle_map(one, 11, 13)) < 1e-12

@@ -1,0 +1,250 @@
+"""The shape of the library: who imports whom, how light it is to import, and what no file may hold."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "foveate"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+BELOW_MODELS = {"functional", "nn"}
+BELOW_COMMANDS = {*BELOW_MODELS, "models"}
+MAY_IMPORT = {
+    "kernels": set(),
+    "functional": {"kernels"},
+    "nn": {"functional"},
+    "models": BELOW_MODELS,
+    "data": BELOW_COMMANDS,
+    "training": BELOW_COMMANDS,
+    "explain": BELOW_COMMANDS,
+    "benchmark": BELOW_COMMANDS,
+    "commands": {*BELOW_COMMANDS, "data", "training", "explain", "benchmark"},
+    "cli": {"commands"},
+    "demo": {"commands", "explain"},
+    "__init__": BELOW_COMMANDS,
+    "__main__": {"cli"},
+}
+"""Parts of the package, and the parts that each may import beside itself and the private modules at the top."""
+
+CORE = {"torch", "torchvision", "timm", "numpy", "triton"}
+"""What may be imported where the extras are not installed: numpy comes with timm, triton with torch on GPUs."""
+CORE_PARTS = {"kernels", "functional", "nn", "models", "benchmark", "__init__", "__main__"}
+CORE_FILES = {"commands/__init__.py", "commands/_text.py", "commands/cost.py", "commands/models.py"}
+
+MAX_LINES = 300
+LONGER_FOR_A_REASON: dict[str, str] = {}
+"""Path in the package: why it is longer."""
+
+
+def parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def part_of(file: Path) -> str:
+    relative = file.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imports(tree: ast.Module, package: str) -> Iterator[str]:
+    """Yield every module that is imported anywhere in ``tree``, inside functions too, by its full name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *filter(None, [base])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and name_of(node.func) in {"import_module", "require", "__import__"}:
+            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant))
+
+
+def name_of(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def wrong_imports(part: str, tree: ast.Module, package: str = "foveate") -> list[str]:
+    """Return the imports in ``tree`` that a file of ``part`` may not have."""
+    wrong = []
+    for name in imports(tree, package):
+        top, _, rest = name.partition(".")
+        target = rest.partition(".")[0]
+        if top != "foveate" or (target.startswith("_") and not target.startswith("__")):
+            continue
+        if part.startswith("_") and not part.startswith("__"):
+            wrong.append(f"{part} is imported by all and imports {name}")
+        elif target != part and target not in MAY_IMPORT[part]:
+            wrong.append(f"{part} imports {name}")
+    return wrong
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_run_one_way(file: Path) -> None:
+    package = ".".join(["foveate", *file.relative_to(PACKAGE).parts[:-1]])
+    assert wrong_imports(part_of(file), parse(file), package) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("functional", "from foveate.nn import ExpAttConv2d"),
+        ("nn", "import foveate.models.zoo"),
+        ("nn", "from foveate import kernels"),
+        ("models", "def f():\n    from foveate.training import fit"),
+        ("training", "from foveate.data import open_data"),
+        ("data", "from ..explain import maps"),
+        ("explain", "from foveate import benchmark"),
+        ("benchmark", "import importlib\nimportlib.import_module('foveate.explain')"),
+        ("commands", "from foveate.cli import main"),
+        ("demo", "from foveate import functional"),
+        ("_checks", "from foveate.nn import ExpAttConv2d"),
+        ("commands", "import foveate"),
+    ],
+)
+def test_the_rule_catches(part: str, source: str) -> None:
+    assert wrong_imports(part, ast.parse(source), f"foveate.{part}") != []
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("functional", "from foveate import kernels"),
+        ("nn", "from foveate import _checks, functional as FA"),
+        ("training", "from . import files\nfrom ..models import insert\nimport foveate.nn"),
+        ("commands", "from foveate.data import open_data\nfrom foveate.explain import attention_records"),
+        ("_networks", "from foveate import _checks\nimport torch"),
+    ],
+)
+def test_the_rule_allows(part: str, source: str) -> None:
+    assert wrong_imports(part, ast.parse(source), f"foveate.{part}") == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_core_files_need_no_extra(file: Path) -> None:
+    part, relative = part_of(file), file.relative_to(PACKAGE).as_posix()
+    if part in CORE_PARTS or part.startswith("_") or relative in CORE_FILES:
+        tops = {name.partition(".")[0] for name in imports(parse(file), "foveate")}
+        assert tops - CORE - sys.stdlib_module_names - {"foveate"} == set()
+
+
+def test_files_are_short() -> None:
+    lengths = {path.relative_to(PACKAGE).as_posix(): len(path.read_text("utf-8").splitlines()) for path in FILES}
+    assert {path for path, lines in lengths.items() if lines > MAX_LINES} == set(LONGER_FOR_A_REASON)
+
+
+def unsafe_loads(tree: ast.Module) -> list[str]:
+    """Return the calls in ``tree`` that would run code from a file."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        call = f"{name_of(node.func.value)}.{node.func.attr}"
+        keywords = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
+        if call == "torch.load" and keywords.get("weights_only") is not True:
+            found.append(f"line {node.lineno}: {call} without weights_only=True")
+        if call in {"pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "dill.load", "yaml.load"}:
+            found.append(f"line {node.lineno}: {call}")
+        if keywords.get("allow_pickle"):
+            found.append(f"line {node.lineno}: {call} with allow_pickle")
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_nothing_that_is_loaded_can_run_code(file: Path) -> None:
+    assert unsafe_loads(parse(file)) == []
+    from_pickle = {name for name in imports(parse(file), "foveate") if name.startswith(("pickle.", "dill", "joblib"))}
+    assert from_pickle <= {"pickle.UnpicklingError"}
+
+
+def test_unsafe_loads_are_seen() -> None:
+    source = "torch.load(f)\ntorch.load(f, weights_only=False)\npickle.load(f)\nnp.load(f, allow_pickle=True)"
+    assert len(unsafe_loads(ast.parse(source))) == 4
+    assert unsafe_loads(ast.parse("torch.load(f, weights_only=True)\nnp.load(f)")) == []
+
+
+def test_no_file_names_a_folder_of_one_machine() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    absolute = re.compile(rb"(?<![\w.~/:-])/(?:work|home|root|Users|mnt|workspace)/")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert PACKAGE / "__init__.py" in files
+    mention = [str(path) for path in files if path.is_file() and absolute.search(path.read_bytes())]
+    assert mention == []
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False)
+
+
+def test_importing_prints_nothing_warns_of_nothing_and_is_light() -> None:
+    done = run(
+        "import sys, warnings, torch, torchvision, timm\n"
+        "before = set(sys.modules)\n"
+        "with warnings.catch_warnings():\n"
+        "    warnings.simplefilter('error')\n"
+        "    import foveate\n"
+        "assert timm.is_model('gsa_resnet50')\n"
+        "heavy = {'lightning', 'jsonargparse', 'sklearn', 'scipy', 'matplotlib', 'torchmetrics', 'jinja2', 'pandas'}\n"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "assert not new & heavy, new & heavy\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+WITHOUT_EXTRAS = """
+import importlib.machinery, sys
+missing = {'lightning', 'jsonargparse', 'sklearn', 'scipy', 'matplotlib', 'torchmetrics', 'tensorboard', 'jinja2'}
+found = importlib.machinery.PathFinder.find_spec
+def find_spec(name, path=None, target=None):
+    return None if name.partition('.')[0] in missing else found(name, path, target)
+importlib.machinery.PathFinder.find_spec = find_spec
+"""
+
+
+def test_core_commands_run_without_any_extra() -> None:
+    done = run(
+        f"{WITHOUT_EXTRAS}"
+        "from foveate.commands import cost, models\n"
+        "cost.run(cost.CostConfig(models=['gsa_resnet_tiny'], img_size=48))\n"
+        "models.run(models.ModelsConfig(filter='gsa_*'))\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gsa_resnet_tiny" in done.stdout
+
+
+@pytest.mark.parametrize("package", ["training", "explain"])
+def test_a_missing_extra_is_named(package: str) -> None:
+    done = run(
+        f"{WITHOUT_EXTRAS}"
+        "from foveate._extras import MissingExtraError\n"
+        f"try:\n    import foveate.{package}\n"
+        "except MissingExtraError as error:\n    print(error)\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "is not installed; install it with: pip install 'foveate[train]'" in done.stdout
+
+
+def test_an_import_that_fails_for_another_reason_is_not_blamed_on_an_extra(tmp_path: Path) -> None:
+    (tmp_path / "needs_scipy.py").write_text("import scipy")
+    done = run(
+        f"{WITHOUT_EXTRAS}"
+        "from foveate._extras import require\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "try:\n    require('needs_scipy', extra='train')\n"
+        "except ModuleNotFoundError as error:\n    print(type(error).__name__, error.name)\n"
+    )
+    assert done.stdout.split() == ["ModuleNotFoundError", "scipy"], done.stderr

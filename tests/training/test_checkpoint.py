@@ -1,0 +1,160 @@
+"""Weights on disk: what is written comes back, and what cannot be right is refused by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from foveate.training import NetworkMeta, load_network, load_weights, save_network
+
+
+def network(name: str = "test_resnet", num_classes: int = 7) -> tuple[nn.Module, NetworkMeta]:
+    kwargs = {"num_classes": num_classes, "in_chans": 3}
+    meta = NetworkMeta(
+        model=name,
+        kwargs=kwargs,
+        classes=[f"class {k}" for k in range(num_classes)],
+        img_size=[33, 41],
+        mean=[0.1, 0.2, 0.3],
+        std=[0.4, 0.5, 0.6],
+        crop_pct=0.9,
+        interpolation="bicubic",
+    )
+    return timm.create_model(name, **kwargs), meta
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, nn.Module, NetworkMeta]:
+    model, meta = network()
+    model.train()(torch.rand(3, 3, 33, 41))  # running statistics that are not those of a new network
+    path = tmp_path / "model.safetensors"
+    save_network(path, model, meta)
+    return path, model, meta
+
+
+def test_a_network_comes_back_as_it_was_saved(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, model, meta = saved
+    for place in (path, str(path), path.parent):  # the folder of a run stands for its weights
+        loaded, read = load_network(place)
+        assert read == meta
+        assert not loaded.training
+        image = torch.rand(2, 3, 33, 41)
+        assert torch.equal(loaded(image), model.eval()(image))
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]  # no temporary file is left
+
+
+def test_the_network_is_described_in_plain_json(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, _, meta = saved
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["foveate"])["classes"] == meta.classes
+
+
+def test_no_file(tmp_path: Path) -> None:
+    for place in (tmp_path / "nothing.safetensors", tmp_path):
+        with pytest.raises(ValueError, match=f"there is no checkpoint {tmp_path}"):
+            load_network(place)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt", "model.pth"])
+@pytest.mark.parametrize("content", [b"", b"these are words, not weights", bytes(range(256)) * 40], ids=len)
+def test_a_file_that_is_no_checkpoint(name: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is not a .*, or is cut short"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "ckpt"])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
+def test_a_file_that_is_cut_short(kind: str, share: float, saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, model, _ = saved
+    whole = path.with_suffix(f".{kind}")
+    if kind == "ckpt":
+        torch.save({"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}, whole)
+    content = whole.read_bytes()
+    cut = path.with_name(f"cut.{kind}")
+    cut.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=f"cut.{kind} is not a .*, or is cut short"):
+        load_network(cut)
+
+
+def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "touched",))
+
+    torch.save({"state_dict": Harmful()}, tmp_path / "harmful.ckpt")
+    with pytest.raises(ValueError, match=r"harmful.ckpt is not a checkpoint of weights"):
+        load_network(tmp_path / "harmful.ckpt")
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"weight": 3}}, {}], ids=str)
+def test_something_else_that_torch_can_load(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"other.ckpt (holds a list|does not hold weights by name)"):
+        load_network(tmp_path / "other.ckpt")
+
+
+def test_weights_without_a_description(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, _, _ = saved
+    save_file(load_file(path), path)
+    with pytest.raises(ValueError, match="does not say which network it holds"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("description", ["{", '{"model": "test_resnet"}', "[]"])
+def test_a_description_that_is_not_understood(description: str, saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, _, _ = saved
+    save_file(load_file(path), path, metadata={"foveate": description})
+    with pytest.raises(ValueError, match="describes its network in a way that is not understood"):
+        load_network(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "resnet10t"}, r"model.safetensors is not a checkpoint of resnet10t: .*'conv1.0.weight'"),
+        ({"kwargs": {"num_classes": 8, "in_chans": 3}}, r"'fc.weight' has shape \(7, \d+\), the network \(8, \d+\)"),
+        ({"model": "test_resnex"}, "unknown model 'test_resnex'; did you mean 'test_resnet'"),
+        ({"kwargs": {"depth": 9}}, "does not take these arguments: .*'depth'"),
+    ],
+)
+def test_weights_of_another_network(
+    change: dict[str, object], message: str, saved: tuple[Path, nn.Module, NetworkMeta]
+) -> None:
+    path, model, meta = saved
+    save_network(path, model, replace(meta, **change))
+    with pytest.raises(ValueError, match=message):
+        load_network(path)
+
+
+def test_starting_weights_fit_or_are_refused(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, model, _ = saved
+    same, _ = network()
+    load_weights(same, path)
+    assert all(map(torch.equal, same.state_dict().values(), model.state_dict().values()))
+    other, _ = network("resnet10t")
+    with pytest.raises(ValueError, match=r"is a checkpoint of another network than ResNet as asked for: .*'conv1.0"):
+        load_weights(other, path)
+    torch.save({**model.state_dict(), "extra": torch.zeros(1)}, path.with_suffix(".pth"))
+    with pytest.raises(ValueError, match="the network has no 'extra'"):
+        load_weights(same, path.with_suffix(".pth"))
+
+
+def test_a_classifier_of_another_size_keeps_its_own_weights(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, model, _ = saved
+    wider, _ = network(num_classes=11)
+    before = {name: value.clone() for name, value in wider.state_dict().items()}
+    load_weights(wider, path)
+    for name, value in wider.state_dict().items():
+        expected = before if name.startswith("fc.") else model.state_dict()
+        assert torch.equal(value, expected[name]), name

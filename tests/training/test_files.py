@@ -1,0 +1,60 @@
+"""Files are whole or absent, on a full disk too."""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from foveate.training.files import read_json, writable_folder, write_bytes, write_json
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Let no file grow beyond 10,000 bytes: the kernel refuses the write as it does on a full disk, to root as well."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    write_bytes(path, b"old")
+    with pytest.raises(OSError, match=r"File too large: .*weights"):
+        write_bytes(path, bytes(20_000))
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["weights"]
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_found_out_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"cannot write to the output folder {tmp_path}/a/b: File too large"):
+        writable_folder(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_where_no_folder_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")):
+        with pytest.raises(ValueError, match=f"cannot write to the output folder {place}: .*; choose another one"):
+            writable_folder(place)
+    assert writable_folder(tmp_path / "new" / "run").is_dir()
+    assert list((tmp_path / "new" / "run").iterdir()) == []
+
+
+def test_json_holds_no_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"a": [math.nan, (1.5, -math.inf)], "b": "Δ"})
+    assert read_json(tmp_path / "x.json") == {"a": [None, [1.5, None]], "b": "Δ"}
+    assert "Δ" in (tmp_path / "x.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_a_damaged_json_file_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x.json is not JSON"):
+        read_json(tmp_path / "x.json")

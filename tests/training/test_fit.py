@@ -1,0 +1,286 @@
+"""Training against a plain loop, and interrupted training against uninterrupted."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from timm import create_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.data import ImageLoader, make_loader, make_mixup, open_data
+from foveate.training import Classifier, NetworkMeta, Recipe, evaluate, fit, load_network, predict
+
+CPU = torch.device("cpu")
+DATA = open_data("digits", img_size=16, options={"clutter": 1, "length": 44, "val_length": 20, "test_length": 23})
+
+
+def loaders(batch_size: int = 8) -> tuple[ImageLoader, ImageLoader]:
+    shared: dict[str, Any] = {"transform": DATA.transform, "batch_size": batch_size, "seed": 3}
+    return make_loader(DATA.train, training=True, **shared), make_loader(DATA.val, training=False, **shared)
+
+
+def small_net(dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(5)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2),
+        nn.GroupNorm(2, 6),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(6 * 7 * 7, 10),
+    )
+
+
+class Interrupting(nn.Module):
+    """A network that is interrupted, as by Ctrl-C, when it is called in training for the n-th time."""
+
+    def __init__(self, net: nn.Module, at: int, interruption: BaseException | None = None) -> None:
+        super().__init__()
+        self.net, self.at, self.interruption = net, at, interruption or KeyboardInterrupt()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.at -= self.training
+        if self.at == 0:
+            raise self.interruption
+        return self.net(x)
+
+
+def train(
+    model: nn.Module, recipe: Recipe, out: Path, *, resume: bool = False, mixing: Any = None
+) -> tuple[Classifier, Any]:
+    out.mkdir(exist_ok=True)
+    module = Classifier(model, recipe, num_classes=10, mixing=mixing, seed=3)
+    return module, fit(module, *loaders(recipe.batch_size), out=out, device=CPU, resume=resume, verbose=False)
+
+
+def by_hand(model: nn.Module, recipe: Recipe) -> tuple[nn.Module, list[float]]:
+    """SGD with momentum, warm-up and cosine, smoothing, clipping, accumulation and averaging, as in the textbooks."""
+    loader, _ = loaders(recipe.batch_size)
+    updates = math.ceil(len(loader) / recipe.accumulate)
+    velocity = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    average, step, losses = copy.deepcopy(model), 0, []
+    for epoch in range(recipe.epochs):
+        loader.set_epoch(epoch)
+        epoch_losses = []
+        for index, (images, labels) in enumerate(loader):
+            log_p = F.log_softmax(model(images), 1)
+            target = F.one_hot(labels, 10) * (1 - recipe.label_smoothing) + recipe.label_smoothing / 10
+            loss = -(target * log_p).sum(1).mean()
+            epoch_losses.append(loss.item())
+            (loss / recipe.accumulate).backward()
+            if (index + 1) % recipe.accumulate and index + 1 < len(loader):
+                continue
+            gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+            norm = math.sqrt(sum(float((g**2).sum()) for g in gradients.values()))
+            warm = recipe.warmup_epochs * updates
+            if step < warm:
+                lr = recipe.lr / 100 + step * (recipe.lr - recipe.lr / 100) / warm
+            else:
+                cosine = 0.5 * (1 + math.cos(math.pi * step / (updates * recipe.epochs)))
+                lr = recipe.min_lr + (recipe.lr - recipe.min_lr) * cosine
+            with torch.no_grad():
+                for name, p in model.named_parameters():
+                    g = gradients[name] * min(1, recipe.clip_grad / norm)
+                    g = g + recipe.weight_decay * p if p.ndim > 1 else g
+                    velocity[name] = recipe.momentum * velocity[name] + g if step else g
+                    # timm's "sgd" is Nesterov's
+                    p -= lr * (g + recipe.momentum * velocity[name])
+                    p.grad = None
+                decay = min(recipe.ema_decay, 1 - (1 + step) ** (-2 / 3))
+                for a, p in zip(average.parameters(), model.parameters(), strict=True):
+                    a.copy_(decay * a + (1 - decay) * p)
+            step += 1
+        losses.append(sum(epoch_losses) / len(epoch_losses))
+    return average, losses
+
+
+def test_training_is_the_plain_loop(tmp_path: Path) -> None:
+    recipe = Recipe(
+        epochs=3, batch_size=8, opt="sgd", lr=0.2, momentum=0.8, weight_decay=0.1, warmup_epochs=0.7, min_lr=0.01
+    )
+    recipe.label_smoothing, recipe.clip_grad, recipe.accumulate, recipe.ema_decay = 0.2, 0.5, 2, 0.6
+    module, history = train(small_net(), recipe, tmp_path)
+    expected, losses = by_hand(small_net(), recipe)
+    assert [row["train_loss"] for row in history] == pytest.approx(losses, rel=1e-5)
+    for ours, theirs in zip(module.network.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    logits, labels = predict(module, loaders()[1], device=CPU)
+    assert history[-1]["val_top1"] == pytest.approx(evaluate(logits, labels).top1)
+    assert history[-1]["val_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+def test_the_logs_hold_the_history(tmp_path: Path) -> None:
+    _, history = train(small_net(), Recipe(epochs=2, batch_size=8), tmp_path)
+    with (tmp_path / "logs" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    logged = [float(row["val/loss"]) for row in rows if row["val/loss"]]
+    assert logged == pytest.approx([row["val_loss"] for row in history])
+    assert [float(row["lr"]) for row in rows if row["lr"]] == pytest.approx([row["lr"] for row in history])
+    events = list((tmp_path / "tensorboard" / "version_0").glob("events.*"))
+    assert len(events) == 1
+    assert b"val/top1" in events[0].read_bytes()
+
+
+@pytest.mark.parametrize("call", [3, 5 + 2, 10 + 5], ids=["first epoch", "second epoch", "last batch"])
+def test_an_interrupted_run_goes_on_to_the_same_weights(call: int, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=3, batch_size=8, ema_decay=0.9, warmup_epochs=0.5)
+    mixing = make_mixup(10, mixup=0.3, cutmix=1.0, label_smoothing=0.1, seed=3)
+    whole, history = train(Interrupting(small_net(dropout=0.5), at=-1), recipe, tmp_path / "whole", mixing=mixing)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupting(small_net(dropout=0.5), at=call), recipe, tmp_path / "cut", mixing=mixing)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+    start = Interrupting(small_net(dropout=0.5), at=-1)
+    nn.init.zeros_(start.net[0].weight)  # what it starts from must not matter
+    resumed, continued = train(start, recipe, tmp_path / "cut", resume=True, mixing=mixing)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert [row["epoch"] for row in continued] == [1, 2, 3]
+    assert [{**row, "seconds": 0} for row in continued] == [{**row, "seconds": 0} for row in history]
+    best = [torch.load(tmp_path / name / "best.ckpt", weights_only=True)["epoch"] for name in ("whole", "cut")]
+    assert best[0] == best[1]
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=2, batch_size=8)
+    module, history = train(small_net(), recipe, tmp_path)
+    again, continued = train(small_net(), recipe, tmp_path, resume=True)
+    assert continued == history
+    assert all(map(torch.equal, module.state_dict().values(), again.state_dict().values()))
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> None:
+    class Exploding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.calls, self.seen = small_net(), 0, {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += self.training
+            if self.calls == 8:
+                self.seen = {name: value.clone() for name, value in self.net.state_dict().items()}
+                return self.net(x) * math.inf
+            return self.net(x)
+
+    model = Exploding()
+    with pytest.raises(ValueError, match=r"became (nan|inf) in epoch 2, batch 3, at learning rate .* Lower lr"):
+        train(model, Recipe(epochs=3, batch_size=8), tmp_path)
+    assert all(torch.equal(value, model.seen[name]) for name, value in model.net.state_dict().items())
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 0
+    assert all(value.isfinite().all() for value in last["state_dict"].values())
+
+
+def test_checkpoints_load_as_the_averaged_network(tmp_path: Path) -> None:
+    kwargs = {"num_classes": 10, "in_chans": 3}
+    network = create_model("test_resnet", **kwargs)
+    meta = NetworkMeta(
+        model="test_resnet", kwargs=kwargs, classes=DATA.classes, img_size=(16, 16), mean=DATA.mean, std=DATA.std,
+        crop_pct=1.0, interpolation="bilinear",
+    )  # fmt: skip
+    module = Classifier(network, Recipe(epochs=2, batch_size=8, ema_decay=0.9), num_classes=10, meta=meta)
+    fit(module, *loaders(), out=tmp_path, device=CPU, verbose=False)
+    loaded, read = load_network(tmp_path / "last.ckpt")
+    assert read == NetworkMeta(**{**vars(meta), "classes": list(DATA.classes), "img_size": [16, 16],
+                                  "mean": list(DATA.mean), "std": list(DATA.std)})  # fmt: skip
+    for name, value in module.network.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+    assert not torch.equal(loaded.state_dict()["fc.weight"], module.model.state_dict()["fc.weight"])
+
+
+def test_best_is_the_epoch_with_the_highest_accuracy(tmp_path: Path) -> None:
+    _, history = train(small_net(), Recipe(epochs=5, batch_size=8, lr=0.02, warmup_epochs=0), tmp_path)
+    accuracies = [row["val_top1"] for row in history]
+    epochs = {name: torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    assert epochs == {"best": accuracies.index(max(accuracies)), "last": 4}
+    assert epochs["best"] < 4  # else the test shows nothing
+
+
+def test_mixed_precision_and_channels_last_keep_weights_in_32_bits(tmp_path: Path) -> None:
+    seen: list[tuple[torch.dtype, bool]] = []
+    model = small_net()
+    model[0].register_forward_hook(
+        lambda _, inputs, output: seen.append(
+            (output.dtype, inputs[0].is_contiguous(memory_format=torch.channels_last))
+        )
+    )
+    recipe = Recipe(epochs=1, batch_size=8, precision="bf16-mixed", channels_last=True)
+    module, history = train(model, recipe, tmp_path)
+    assert set(seen) == {(torch.bfloat16, True)}
+    assert {p.dtype for p in module.model.parameters()} == {torch.float32}
+    assert math.isfinite(history[0]["val_loss"])
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("test_vit", {"pos_embed", "cls_token"}),
+        ("gsa_resnet_tiny", {"rel_height", "rel_width"}),
+        ("expatt_resnet_tiny", {"log_radius"}),
+    ],
+)
+def test_decay_spares_norms_biases_and_what_the_network_excludes(name: str, parts: set[str]) -> None:
+    model = create_model(name, img_size=32, num_classes=10)
+    module = Classifier(model, Recipe(weight_decay=0.3, sched="none"), num_classes=10)
+    optimizer = module.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    spared = {name for name, p in model.named_parameters() if decay[id(p)] == 0}
+    by_shape = {name for name, p in model.named_parameters() if p.ndim <= 1}
+    excluded = {name for name, _ in model.named_parameters() if name.rpartition(".")[2] in parts}
+    assert excluded
+    assert spared == by_shape | excluded
+    assert set(decay.values()) == {0.0, 0.3}
+
+
+@pytest.mark.parametrize("sched", ["step", "poly", "tanh", "none"])
+def test_the_learning_rate_follows_the_schedule(sched: Any, tmp_path: Path) -> None:
+    recipe = Recipe(
+        epochs=3, batch_size=8, sched=sched, lr=0.1, warmup_epochs=0, min_lr=0.001, decay_epochs=1, decay_rate=0.5
+    )
+    _, history = train(small_net(), recipe, tmp_path)
+    expected = {
+        "step": [0.05, 0.025, 0.0125],
+        "poly": [0.001 + 0.099 * (1 - epoch / 3) ** 0.5 for epoch in (1, 2, 3)],
+        "none": [0.1, 0.1, 0.1],
+    }
+    rates = [row["lr"] for row in history]
+    if sched in expected:
+        assert rates == pytest.approx(expected[sched])
+    else:
+        assert 0.1 > rates[0] > rates[1] > rates[2] == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch_size": 2.5}, "batch_size must be an integer"),
+        ({"lr": 0}, "lr must be a finite number.* above 0"),
+        ({"lr": math.nan}, "lr must be a finite number"),
+        ({"opt": "adamv"}, "opt must be an optimiser .*; did you mean 'adam'"),
+        ({"sched": "cosin"}, "sched must be one of .*did you mean 'cosine'"),
+        ({"precision": "fp16"}, "precision must be one of 32-true"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be below 1"),
+        ({"ema_decay": -0.1}, "ema_decay must be a finite number.* at least 0"),
+        ({"warmup_epochs": 4}, "warmup_epochs=4 is more than epochs=3"),
+        ({"min_lr": 1.0}, "min_lr=1 is more than lr=0.001"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"clip_grad": -1}, "clip_grad must be"),
+        ({"weight_decay": "much"}, "weight_decay must be"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_named(change: dict[str, Any], message: str) -> None:
+    Recipe(epochs=3).check()
+    with pytest.raises(ValueError, match=message):
+        Recipe(**{"epochs": 3, **change}).check()
