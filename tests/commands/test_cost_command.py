@@ -90,7 +90,7 @@ def test_models_lists_what_is_registered(capsys: pytest.CaptureFixture[str]) -> 
     rows = {row[0]: row[1:] for row in table(capsys.readouterr().out, "network")}
     assert list(rows) == foveate.models.registered()
     assert rows["gsa_resnet50"] == ["gsa", "224×224", "18.053"]
-    assert rows["cram_resnet_tiny"][:2] == ["cram", "48×48"]
+    assert rows["cram_efficientnet_b0"][:2] == ["cram", "224×224"]
 
 
 def test_models_filters_and_refuses_a_pattern_that_matches_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ class CostConfig:
     img_size: int | tuple[int, int] = 224
     num_classes: int = 1000
     in_chans: int = 3
-    model_args: dict[str, bool | int | float | str | None] = field(default_factory=dict)
+    model_args: dict[str, bool | int | float | str | list[int] | None] = field(default_factory=dict)
     depth: int = 0
     json: bool = False
 

@@ -110,7 +110,7 @@ def _page(runs: Path, table: Mapping[str, Any], images: int) -> str:
 
 def _title(table: Mapping[str, Any]) -> str:
     number = len(table["networks"])
-    what = "cluttered digits" if table["data"] == "digits" else table["data"]
+    what = "cluttered digits" if table["data"] == "digits" else Path(table["data"]).name
     return f"{number} networks on {what}" if number > 1 else f"{table['networks'][0]['label']} on {what}"
 
 

@@ -61,9 +61,12 @@ def learning_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, float
     for axes, key, factor, label in panels:
         for index, runs in enumerate(histories.values()):
             style: dict[str, Any] = {"color": network_colour(index), "linestyle": STYLES[index // len(OKABE_ITO) % 4]}
+            style["marker"] = "o" if len(runs[0]) == 1 else ""  # of a single epoch a line shows nothing
             for history in runs:
                 values = [factor * epoch[key] for epoch in history]
-                axes.plot([epoch["epoch"] for epoch in history], values, linewidth=0.8, alpha=0.5, **style)
+                axes.plot(
+                    [epoch["epoch"] for epoch in history], values, linewidth=0.8, markersize=3, alpha=0.5, **style
+                )
             epochs = list(zip(*runs, strict=True))
             means = [factor * sum(run[key] for run in epoch) / len(epoch) for epoch in epochs]
             axes.plot([epoch[0]["epoch"] for epoch in epochs], means, linewidth=2, **style)

@@ -85,7 +85,7 @@ def convolution(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **facto
 
 
 def explicit(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **options: Any) -> nn.Module:
-    """Put `ExpAttConv2d` in the last three stages (Tan et al. 2021, section 4.1)."""
+    """Put `ExpAttConv2d` in the last three stages (Tan et al. 2021)."""
     if stage == 0:
         return conv
     return ExpAttConv2d(

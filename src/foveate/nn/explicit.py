@@ -103,7 +103,7 @@ class ExpAttConv2d(nn.Module):
 
         concat[conv3×3(x) → F − d_v channels,  ExpAtt(x) → d_v channels],     d_v = ⌊value_ratio · F⌋
 
-    Source: Tan et al. 2021 (arXiv 2006.07872), section 3.3, after Bello et al. 2019.
+    Source: Tan et al. 2021 (arXiv 2006.07872), after Bello et al. 2019.
 
     Args:
         in_channels: Channels of the input.
