@@ -5,7 +5,7 @@ JOBS ?= 2
 
 .PHONY: demo test lint types docs check clean
 
-demo: .venv/installed-train
+demo: .venv/installed-demo
 	$(BIN)/foveate compare --config recipes/digits.yaml --out runs/digits
 	@$(BIN)/foveate report runs/digits
 

@@ -37,7 +37,7 @@ def network(name):
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0  # running statistics that fit the random weights, for deep networks to say anything
             if key.endswith("bn3"):
-                nn.init.constant_(module.weight, 0.2)  # zero-initialised, every image gives the same logits
+                nn.init.constant_(module.weight, 0.02)  # timm starts them at zero, which would hide the blocks
     with torch.no_grad():
         network(torch.randn(4, 3, *SIZE))
     return network.eval()
@@ -173,5 +173,11 @@ def test_layer_groups_cover_every_parameter(network):
 
 def test_radii_and_tables_are_not_decayed(network):
     exempt = network.no_weight_decay() if hasattr(network, "no_weight_decay") else set()
+    attention = ("expatt", "gsa", "aa")
     wanted = {key for key, _ in network.named_parameters() if key.endswith(("log_radius", "rel_height", "rel_width"))}
+    assert bool(wanted) == network.pretrained_cfg["architecture"].startswith(attention)
     assert wanted <= exempt
+
+
+def test_the_configuration_leads_back_to_the_name(name, network):
+    assert network.pretrained_cfg["architecture"] == name

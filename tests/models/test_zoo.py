@@ -67,6 +67,21 @@ def test_options_reach_the_attention():
     assert timm.create_model("cram_resnet_tiny", at=1, sharpness=4.0).attention["layer1"].sharpness == 4.0
 
 
+def test_weights_made_on_meta_are_drawn_as_the_modules_draw_them():
+    with torch.device("meta"):
+        model = timm.create_model("gsa_resnet_tiny", num_classes=7)
+    model.to_empty(device="cpu")
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.Linear):
+            module.reset_parameters()
+    torch.manual_seed(0)
+    model.init_weights()
+    attention = model.layer2[0].conv2
+    assert attention.qkv.weight.std().item() == pytest.approx(attention.dim**-0.5, rel=0.1)
+    assert attention.rel_height.std().item() == pytest.approx((12 * 32) ** -0.5, rel=0.1)
+    assert model(torch.randn(2, 3, 29, 37)).isfinite().all()
+
+
 def test_table_extents_follow_the_image_size():
     sizes = [
         block.conv2.feat_size
@@ -92,6 +107,7 @@ def test_resized_tables_see_the_whole_of_a_larger_image():
         ("cram_resnet50", {"stem": "tiny"}, "stem must be one of imagenet, small; got 'tiny'"),
         ("cram_resnet50", {"stem": "small", "pretrained": True}, "has no pretrained weights"),
         ("gsa_resnet_tiny", {"img_size": 0}, "img_size must be at least 1"),
+        ("expatt_resnet26", {"cardinality": 32}, "cardinality=32 has no meaning for attention"),
         ("gsa_resnet_tiny", {"num_heads": 3}, "num_heads=3 does not divide dim_out=8"),
         ("expatt_resnet_tiny", {"kernel": "box"}, "kernel must be one of gaussian"),
         ("expatt_resnet_tiny", {"value_ratio": 0.01}, "leaves none for attention"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from foveate import functional as FA
 from foveate.nn import (
     AttentionAugmentedConv2d,
     ExpAttConv2d,
@@ -120,7 +121,7 @@ def test_state_travels(make, x):
     assert torch.equal(other(x), module(x))
     assert torch.equal(pickle.loads(pickle.dumps(module))(x), module(x))
     assert str(module) == str(other)
-    assert "6" in module.extra_repr() or "6" in repr(module)
+    assert module.extra_repr().startswith("6, ")
 
 
 def test_repeated_passes_are_bit_equal(make, x):
@@ -167,7 +168,11 @@ BAD_ARGUMENTS = [
     (lambda: RectangularAttention2d(6, sharpness=-1), "sharpness must be a finite number above 0; got -1"),
     (lambda: RectangularAttention2d(6, hidden=0), "hidden must be at least 1; got 0"),
     (lambda: PositionwiseAttention2d(True), "dim must be an integer"),
-    (lambda: AttentionAugmentedConv2d(6, 30), "gives 0 value channels; .* value_ratio of 0.267 or more"),
+    (lambda: AttentionAugmentedConv2d(6, 30), "gives 0 value channels, and leaves 30 .* value_ratio from 0.267"),
+    (lambda: AttentionAugmentedConv2d(6, 16, value_ratio=1.0), "gives 16 value channels, and leaves 0 to the convol"),
+    (lambda: AttentionAugmentedConv2d(6, 8), "num_heads below out_channels=8"),
+    (lambda: AttentionAugmentedConv2d(6, 80, dilation=0), "dilation must be at least 1"),
+    (lambda: ExpAttConv2d(6, 30, dilation=0), "dilation must be at least 1"),
 ]
 
 
@@ -175,6 +180,33 @@ BAD_ARGUMENTS = [
 def test_a_bad_argument_is_answered_with_what_would_do(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+BAD_CALLS = [
+    (lambda q, t, r: FA.axial_positional_attention(q, q, t, -1), "axis must be one of 0, 1; got -1"),
+    (lambda q, t, r: FA.axial_positional_map(q, t, 2), "axis must be one of 0, 1; got 2"),
+    (lambda q, t, r: FA.axial_positional_map(q, t[:4], 0), r"odd number of offsets around 0; got shape \(4, 3\)"),
+    (lambda q, t, r: FA.axial_positional_map(q, t[:, :2], 0), "with the same d"),
+    (lambda q, t, r: FA.axial_positional_map(q[0], t, 0), "query must be"),
+    (lambda q, t, r: FA.resize_relative_table(t[:4], 3), "odd number of offsets"),
+    (lambda q, t, r: FA.resize_relative_table(t, 0), "extent must be at least 1"),
+    (lambda q, t, r: FA.explicit_attention(q, r), r"value must be \(B, C, H, W\)"),
+    (lambda q, t, r: FA.explicit_attention(q[0], t), "radius must be a tensor of one element"),
+    (lambda q, t, r: FA.explicit_attention_map(0, 5, r), "height must be at least 1"),
+    (lambda q, t, r: FA.rectangle_map(t, 5, 7), r"five numbers a row, \(B, 5\)"),
+    (lambda q, t, r: FA.rectangle_corners(t), r"five numbers a row, \(B, 5\)"),
+    (lambda q, t, r: FA.rectangle_map(torch.zeros(1, 5), 5, 7, sharpness=0), "sharpness must be"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD_CALLS, ids=[m for _, m in BAD_CALLS])
+def test_a_bad_call_of_a_function_is_answered(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.randn(2, 2, 5, 7, 3), torch.randn(5, 3), torch.tensor(1.0))
+
+
+def test_no_image_at_all_is_no_hindrance(make):
+    assert make().eval()(torch.empty(0, 6, 5, 7)).shape[0] == 0
 
 
 def test_offsets_outside_the_table_do_not_attend():

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from foveate import functional as FA
-from foveate.nn import ExplicitAttention2d, RectangularAttention2d
+from foveate.nn import (
+    AttentionAugmentedConv2d,
+    ExplicitAttention2d,
+    GlobalSelfAttention2d,
+    RectangularAttention2d,
+)
 from tests.comparison import relative_error
 
 AUTOCAST = (None, torch.bfloat16, torch.float16)
@@ -106,6 +111,25 @@ def test_logits_of_ten_thousand(dtype):
     assert_finite(FA.augmented_attention(query, key, value, rows, columns), query, key, value, rows, columns)
     logits = (1e4 * torch.randn(2, 1, 5, 7).sign()).to(dtype).requires_grad_()
     assert_finite(FA.positionwise_map(logits), logits)
+
+
+@pytest.mark.parametrize("autocast", AUTOCAST, ids=str)
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GlobalSelfAttention2d(16, feat_size=5),
+        lambda: AttentionAugmentedConv2d(16, 88, feat_size=5),
+    ],
+    ids=["global-self", "augmented"],
+)
+def test_activations_of_ten_thousand(make, scale, autocast):
+    torch.manual_seed(0)
+    module = make()
+    x = (scale * torch.randn(2, 16, 5, 7)).requires_grad_()
+    with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+        out = nn.BatchNorm2d(module(x).shape[1])(module(x).float())  # the block that it sits in normalises next
+    assert_finite(out, x, *module.parameters())
 
 
 def test_a_head_that_predicts_huge_numbers_stays_finite():

@@ -139,7 +139,7 @@ def _parts(query: Tensor, axis: int) -> Iterator[_Part]:
     batch, heads, *sides, _ = query.shape
     n, m = sides[axis], sides[1 - axis]
     lines = max(1, SCORES_AT_ONCE.get(query.device.type, SCORES_ELSEWHERE) // n**2)
-    steps = min(batch, max(1, lines // (m * heads))), min(heads, max(1, lines // m)), min(m, lines)
+    steps = max(1, lines // (m * heads)), min(heads, max(1, lines // m)), min(m, lines)
     starts = (range(0, size, step) for size, step in zip((batch, heads, m), steps, strict=True))
     for first in product(*starts):
         images, some_heads, some_lines = (slice(i, i + step) for i, step in zip(first, steps, strict=True))

@@ -15,7 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foveate._checks import one_of
+from foveate._checks import integer, one_of
+from foveate.functional._layout import in_layout_of, is_channels_last
 from foveate.functional._precision import autocast_off, widened_dtype
 
 __all__ = ["KERNELS", "explicit_attention", "explicit_attention_map", "gaussian_line_map"]
@@ -42,9 +43,12 @@ def explicit_attention_map(height: int, width: int, radius: Tensor, kernel: str 
         ``(N, N)`` with ``N = H·W``; rows are queries in row-major order, lie in [0, 1] and sum to 1.
 
     Raises:
-        ValueError: The kernel is none of the four.
+        ValueError: The kernel is none of the four, a side is not a positive integer, or there is not one radius. That
+            the radius is positive is not looked at: on a GPU the look would cost more than the map.
     """
-    one_of("kernel", kernel, KERNELS)
+    integer("height", height)
+    integer("width", width)
+    _check(kernel, radius)
     with autocast_off(radius):
         radius = radius.to(widened_dtype(radius.dtype)).reshape(())
         if kernel == "gaussian":  # A = A_H ⊗ A_W
@@ -89,9 +93,11 @@ def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") 
         ``(B, C, H, W)``, with the dtype and memory format of ``value``.
 
     Raises:
-        ValueError: The kernel is none of the four.
+        ValueError: The kernel is none of the four, ``value`` has not four dimensions, or there is not one radius.
     """
-    one_of("kernel", kernel, KERNELS)
+    if value.ndim != 4:
+        raise ValueError(f"value must be (B, C, H, W); got shape {tuple(value.shape)}")
+    _check(kernel, radius)
     dtype = widened_dtype(value.dtype)
     with autocast_off(value):
         wide, radius = value.to(dtype), radius.to(dtype).reshape(())
@@ -103,13 +109,19 @@ def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") 
         else:
             out = _spectral(wide, radius, kernel)
     # The products leave their own layout: go back to the caller's.
-    return _in_layout_of(value, out.to(value.dtype))
+    return in_layout_of(value, out.to(value.dtype))
+
+
+def _check(kernel: str, radius: Tensor) -> None:
+    one_of("kernel", kernel, KERNELS)
+    if radius.numel() != 1:
+        raise ValueError(f"radius must be a tensor of one element; got shape {tuple(radius.shape)}")
 
 
 def _gaussian(value: Tensor, radius: Tensor) -> Tensor:
     batch, channels, height, width = value.shape
     rows, columns = gaussian_line_map(height, radius), gaussian_line_map(width, radius)
-    if value.is_contiguous(memory_format=torch.channels_last):
+    if is_channels_last(value):
         x = value.permute(0, 2, 3, 1)  # B, H, W, C without a copy: both products read whole lines
         x = columns @ x.reshape(batch * height, width, channels)
         x = rows @ x.view(batch, height, width * channels)
@@ -147,9 +159,3 @@ def _offsets(size: int, like: Tensor) -> Tensor:
 def _circular_distance(size: int, like: Tensor) -> Tensor:
     positions = torch.arange(size, device=like.device, dtype=like.dtype)
     return torch.minimum(positions, size - positions)
-
-
-def _in_layout_of(like: Tensor, x: Tensor) -> Tensor:
-    if like.is_contiguous(memory_format=torch.channels_last):
-        return x.contiguous(memory_format=torch.channels_last)
-    return x.contiguous()

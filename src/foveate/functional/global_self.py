@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foveate._checks import one_of
 from foveate.functional._axial import axial_pass
 from foveate.functional._precision import autocast_off, widen
 from foveate.functional.relative import relative_vectors, relative_window
@@ -70,7 +71,11 @@ def axial_positional_map(query: Tensor, table: Tensor, axis: int) -> Tensor:
     Returns:
         ``(B, heads, H, W, n)``, ``n`` the length of the line: entry ``[…, a, b, k]`` is ``q_ab · r_{k − a}``
         (column pass) or ``q_ab · r_{k − b}`` (row pass). Signed; there is no softmax.
+
+    Raises:
+        ValueError: A shape does not fit, or ``axis`` is neither 0 nor 1.
     """
+    _check(query, table, axis)
     with autocast_off(query):
         query = widen(query)
         vectors = relative_vectors(relative_window(table.to(query.dtype), query.shape[2 + axis]))
@@ -91,7 +96,11 @@ def axial_positional_attention(query: Tensor, value: Tensor, table: Tensor, axis
 
     Returns:
         ``(B, heads, H, W, d_v)`` in the dtype of ``value``; scores and sums are in at least float32.
+
+    Raises:
+        ValueError: A shape does not fit, or ``axis`` is neither 0 nor 1.
     """
+    _check(query, table, axis)
     with autocast_off(value):
         wide = widen(value)
         window = relative_window(table.to(wide.dtype), value.shape[2 + axis])
@@ -114,3 +123,12 @@ def global_positional_map(query: Tensor, table_rows: Tensor, table_columns: Tens
     along = axial_positional_map(query, table_rows, 1)  # B, heads, a, b, q
     both = torch.einsum("bhijl,bhilk->bhijkl", along, down)  # i = a, j = b, k = p, l = q
     return both.flatten(4, 5).flatten(2, 3)
+
+
+def _check(query: Tensor, table: Tensor, axis: int) -> None:
+    one_of("axis", axis, (0, 1))
+    if query.ndim != 5 or query.shape[-1] != table.shape[-1]:
+        raise ValueError(
+            f"query must be (B, heads, H, W, d) and the table (2L − 1, d) with the same d; got shapes "
+            f"{tuple(query.shape)} and {tuple(table.shape)}"
+        )

@@ -25,9 +25,10 @@ def relative_window(table: Tensor, size: int, *, outside: str = "zero") -> Tenso
             the last offset of the table, as in Shaw et al. 2018).
 
     Raises:
-        ValueError: ``outside`` is neither.
+        ValueError: ``outside`` is neither, or ``table`` is no table.
     """
     one_of("outside", outside, ("zero", "edge"))
+    _check(table)
     missing = size - (table.shape[0] + 1) // 2
     if missing <= 0:
         return table[-missing : table.shape[0] + missing]
@@ -50,12 +51,20 @@ def resize_relative_table(table: Tensor, extent: int) -> Tensor:
     resolution.
 
     Raises:
-        ValueError: ``extent`` is not a positive integer.
+        ValueError: ``extent`` is not a positive integer, or ``table`` is no table.
     """
     integer("extent", extent)
+    _check(table)
     if table.shape[0] == 1 or extent == 1:  # one end holds offset 0 alone
         middle = table[table.shape[0] // 2]
         return middle.expand(2 * extent - 1, -1).clone()
     wide = table.to(torch.promote_types(table.dtype, torch.float32))
     resized = F.interpolate(wide.T[None], size=2 * extent - 1, mode="linear", align_corners=True)
     return resized[0].T.to(table.dtype).contiguous()
+
+
+def _check(table: Tensor) -> None:
+    if table.ndim != 2 or table.shape[0] % 2 == 0:
+        raise ValueError(
+            f"a relative table is (2L − 1, d): an odd number of offsets around 0; got shape {tuple(table.shape)}"
+        )

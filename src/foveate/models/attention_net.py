@@ -69,8 +69,18 @@ class AttentionResNet(ResNet):
         for stage in range(4):
             for block in self.get_submodule(f"layer{stage + 1}").children():
                 conv: nn.Conv2d = block.conv2  # type: ignore[assignment]
+                if conv.groups != 1 and replace is not convolution:
+                    raise ValueError(f"cardinality={conv.groups} has no meaning for attention; leave it at 1")
                 block.conv2 = replace(stage, conv, size, device=device, dtype=dtype, **(attention or {}))
                 size = _halved(size) if conv.stride[0] == 2 else size
+
+    @torch.jit.ignore
+    def init_weights(self, zero_init_last: bool = True) -> None:
+        """Draw all weights anew: the convolutions as timm does, the attention as its modules do."""
+        super().init_weights(zero_init_last=zero_init_last)
+        for module in self.modules():  # none yet when timm's constructor comes here
+            if isinstance(module, ExpAttConv2d | GlobalSelfAttention2d | AttentionAugmentedConv2d):
+                module.reset_parameters()
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:

@@ -53,8 +53,14 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
         raise ValueError(f"{name!r} has attention already; choose another module")
     maps = _output_of(model, target, name)
     parameter = next(model.parameters())
-    factory = {"device": parameter.device, "dtype": parameter.dtype}
-    modules = [attention(x.shape[1], **options, **factory).train(model.training) for x in maps]
+    options |= {"device": parameter.device, "dtype": parameter.dtype}
+    try:
+        modules = [attention(x.shape[1], **options).train(model.training) for x in maps]
+    except TypeError as error:
+        raise ValueError(
+            f"attention must be a class called as attention(channels, **options, device=…, dtype=…); {attention!r} "
+            f"does not take {', '.join(options)}: {error}"
+        ) from error
     module = modules[0] if len(modules) == 1 else ForEach(modules)
     if holder is None:
         model.attention = holder = InsertedAttention()

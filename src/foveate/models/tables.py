@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from foveate._checks import pair
 from foveate._networks import evaluating
-from foveate.nn import AttentionAugmentedConv2d, GlobalSelfAttention2d
+from foveate.nn._tables import RelativeTables2d
 
 __all__ = ["resize_relative_tables"]
 
@@ -29,7 +29,7 @@ def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) ->
         ValueError: ``img_size`` is not a size, or ``model`` has no relative tables.
     """
     size = pair("img_size", img_size)
-    modules = [m for m in model.modules() if isinstance(m, GlobalSelfAttention2d | AttentionAugmentedConv2d)]
+    modules = [m for m in model.modules() if isinstance(m, RelativeTables2d)]
     if not modules:
         raise ValueError(f"{type(model).__name__} has no relative tables: no GSA or attention-augmented module in it")
     seen: dict[nn.Module, tuple[int, int]] = {}

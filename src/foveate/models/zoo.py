@@ -106,7 +106,7 @@ def _network(family: Family, variant: str, defaults: Mapping[str, Any]) -> Calla
     return create
 
 
-def _with_inserted(attention: type[nn.Module], base: str) -> Callable[..., nn.Module]:
+def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable[..., nn.Module]:
     def create(
         pretrained: bool = False,
         *,
@@ -127,6 +127,9 @@ def _with_inserted(attention: type[nn.Module], base: str) -> Callable[..., nn.Mo
         if small and not base.endswith("_tiny"):
             use_small_stem(model)
         insert(model, attention, at, **options)
+        # What is saved under this name must be built under it again.
+        configuration: Any = model.pretrained_cfg
+        model.pretrained_cfg = model.default_cfg = {**configuration, "architecture": name}  # type: ignore[assignment]
         if not features_only:
             return model
         features = FeatureGetterNet(model, out_indices=out_indices)
@@ -163,7 +166,7 @@ def _all_networks() -> Iterator[tuple[str, dict[str, Any], Callable[..., nn.Modu
         for size, base in INSERTED_IN.items():
             # The weights are those of the network that the attention is inserted in.
             configuration = _configuration((3, 32, 32)) if base == "conv_resnet_tiny" else _base_configuration(base)
-            yield f"{kind}_{size}", configuration, _with_inserted(attention, base)
+            yield f"{kind}_{size}", configuration, _with_inserted(attention, base, f"{kind}_{size}")
 
 
 def _base_configuration(base: str) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from foveate._checks import integer
+from foveate.functional._layout import in_layout_of
 
 __all__ = ["divisible", "merge_heads", "split_heads"]
 
@@ -33,5 +33,4 @@ def merge_heads(x: Tensor, like: Tensor) -> Tensor:
     # Flattened where the batch comes before H: for a single image, flattening (heads, d) next to the batch leaves
     # it a stride that passes for channels_last but is not, and batch normalisation then sums the wrong gradient.
     x = x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
-    channels_last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
-    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return in_layout_of(like, x)

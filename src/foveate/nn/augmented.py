@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate._checks import feature_map, integer, number, pair
+from foveate._checks import feature_map, integer, number
 from foveate.functional.augmented import augmented_attention, augmented_attention_map
-from foveate.functional.relative import resize_relative_table
 from foveate.nn._heads import merge_heads, split_heads
+from foveate.nn._tables import RelativeTables2d
 
 __all__ = ["AttentionAugmentedConv2d"]
 
 
-class AttentionAugmentedConv2d(nn.Module):
+class AttentionAugmentedConv2d(RelativeTables2d):
     """A 3×3 convolution of which some output channels are full self-attention instead.
 
         concat[conv3×3(x) → F − d_v channels,  W_O (A V) → d_v channels]
@@ -71,24 +71,26 @@ class AttentionAugmentedConv2d(nn.Module):
         self.num_heads = integer("num_heads", num_heads)
         number("key_ratio", key_ratio, minimum=0, maximum=1)
         number("value_ratio", value_ratio, minimum=0, maximum=1)
-        self.feat_size = pair("feat_size", feat_size)
         self.downsample = bool(downsample)
-        dim_head_key = max(math.floor(key_ratio * out_channels / num_heads), integer("min_dim_key", min_dim_key))
+        integer("dilation", dilation)
+        dim_head_key = max(math.floor(key_ratio * out_channels / num_heads + 1e-9), integer("min_dim_key", min_dim_key))
         self.dim_key = num_heads * dim_head_key
         self.dim_value = num_heads * math.floor(value_ratio * out_channels / num_heads + 1e-9)
         if not 0 < self.dim_value < out_channels:
+            channels = f"value_ratio={value_ratio:g} of {out_channels} channels for num_heads={num_heads}"
+            remedy = f"value_ratio from {num_heads / out_channels:.3g} to below 1, or fewer heads"
+            if num_heads >= out_channels:
+                remedy = f"num_heads below out_channels={out_channels}"
             raise ValueError(
-                f"value_ratio={value_ratio:g} of {out_channels} channels, rounded down to a multiple of "
-                f"num_heads={num_heads}, gives {self.dim_value} value channels; at least {num_heads} and fewer than "
-                f"{out_channels} are needed: value_ratio of {num_heads / out_channels:.3g} or more, or fewer heads"
+                f"{channels} gives {self.dim_value} value channels, and leaves {out_channels - self.dim_value} to the "
+                f"convolution; both must have some: {remedy}"
             )
         self.conv = nn.Conv2d(
             in_channels, out_channels - self.dim_value, 3, stride, dilation, dilation, bias=False, **dd
         )
         self.qkv = nn.Conv2d(in_channels, 2 * self.dim_key + self.dim_value, 1, bias=False, **dd)
         self.proj = nn.Conv2d(self.dim_value, self.dim_value, 1, bias=False, **dd)
-        self.rel_height = nn.Parameter(torch.empty(2 * self.feat_size[0] - 1, dim_head_key, **dd))
-        self.rel_width = nn.Parameter(torch.empty(2 * self.feat_size[1] - 1, dim_head_key, **dd))
+        self.make_tables(feat_size, dim_head_key, **dd)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -99,16 +101,9 @@ class AttentionAugmentedConv2d(nn.Module):
         for table in (self.rel_height, self.rel_width):
             nn.init.normal_(table, std=table.shape[1] ** -0.5)
 
-    def resize(self, feat_size: int | tuple[int, int]) -> None:
-        """Stretch the tables, by linear interpolation, to those of another ``feat_size``."""
-        self.feat_size = pair("feat_size", feat_size)
-        with torch.no_grad():
-            self.rel_height = nn.Parameter(resize_relative_table(self.rel_height, self.feat_size[0]))
-            self.rel_width = nn.Parameter(resize_relative_table(self.rel_width, self.feat_size[1]))
-
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return queries, keys and values at the attended resolution, each ``(B, heads, H', W', channels / heads)``."""
-        feature_map(x, self.in_channels, type(self).__name__)
+        feature_map(x, self.in_channels, "AttentionAugmentedConv2d")
         if self.stride > 1:
             x = F.avg_pool2d(x, 3, self.stride, padding=1)
         if self.downsample:

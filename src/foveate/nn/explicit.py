@@ -137,6 +137,8 @@ class ExpAttConv2d(nn.Module):
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         integer("in_channels", in_channels)
         integer("out_channels", out_channels)
+        integer("stride", stride)
+        integer("dilation", dilation)
         number("value_ratio", value_ratio, minimum=0, maximum=1)
         dim_value = math.floor(value_ratio * out_channels + 1e-9)  # 0.29 · 100 is 28.999… in binary
         if not 0 < dim_value < out_channels:
@@ -163,6 +165,11 @@ class ExpAttConv2d(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         self.attention.reset_parameters()
 
+    def extra_repr(self) -> str:
+        """Describe the module."""
+        dim_value = self.attention.dim_out
+        return f"{self.conv.in_channels}, {self.conv.out_channels + dim_value}, dim_value={dim_value}"
+
     def attention_map(self, x: Tensor) -> Tensor:
         """Return the map of the attention branch, ``(1, 1, N, N)``."""
         return self.attention.attention_map(x)
@@ -178,7 +185,7 @@ def _pool(x: Tensor, stride: int) -> Tensor:
 
 
 def _radius(log_radius: Tensor) -> Tensor:
-    return widen(log_radius).exp()
+    return widen(log_radius).clamp(-30, 30).exp()  # far beyond any map, well inside float32
 
 
 def _attend(value: Tensor, log_radius: Tensor, kernel: str) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate._checks import feature_map, integer, one_of, pair
+from foveate._checks import feature_map, integer, one_of
 from foveate.functional.global_self import (
     axial_positional_attention,
     axial_positional_map,
@@ -16,13 +16,13 @@ from foveate.functional.global_self import (
     content_attention_map,
     global_positional_map,
 )
-from foveate.functional.relative import resize_relative_table
 from foveate.nn._heads import divisible, merge_heads, split_heads
+from foveate.nn._tables import RelativeTables2d
 
 __all__ = ["GlobalSelfAttention2d"]
 
 
-class GlobalSelfAttention2d(nn.Module):
+class GlobalSelfAttention2d(RelativeTables2d):
     """Global self-attention: content attention plus axial positional attention.
 
         Q (ρ(Kᵀ) V)  +  row_pass(norm(column_pass(V)))
@@ -72,13 +72,10 @@ class GlobalSelfAttention2d(nn.Module):
         self.num_heads = integer("num_heads", num_heads)
         self.dim_out = divisible("dim_out", dim if dim_out is None else dim_out, num_heads)
         self.dim_key = divisible("dim_key", dim if dim_key is None else dim_key, num_heads)
-        self.feat_size = pair("feat_size", feat_size)
         self.stride = integer("stride", stride)
         self.qkv = nn.Conv2d(dim, 2 * self.dim_key + self.dim_out, 1, bias=False, **dd)
         self.norm = nn.BatchNorm2d(self.dim_out, **dd)
-        dim_head = self.dim_key // num_heads
-        self.rel_height = nn.Parameter(torch.empty(2 * self.feat_size[0] - 1, dim_head, **dd))
-        self.rel_width = nn.Parameter(torch.empty(2 * self.feat_size[1] - 1, dim_head, **dd))
+        self.make_tables(feat_size, self.dim_key // num_heads, **dd)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -91,17 +88,16 @@ class GlobalSelfAttention2d(nn.Module):
             nn.init.normal_(table, std=(table.shape[1] * extent) ** -0.5)
         self.norm.reset_parameters()
 
-    def resize(self, feat_size: int | tuple[int, int]) -> None:
-        """Stretch the tables, by linear interpolation, to those of another ``feat_size``."""
-        self.feat_size = pair("feat_size", feat_size)
-        with torch.no_grad():
-            self.rel_height = nn.Parameter(resize_relative_table(self.rel_height, self.feat_size[0]))
-            self.rel_width = nn.Parameter(resize_relative_table(self.rel_width, self.feat_size[1]))
-
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return queries, keys and values, each ``(B, heads, H, W, channels / heads)``."""
-        feature_map(x, self.dim, type(self).__name__)
-        return split_heads(self.qkv(x), (self.dim_key, self.dim_key, self.dim_out), self.num_heads)
+        """Return queries, keys and values, each ``(B, heads, H, W, channels / heads)``.
+
+        In the dtype of the parameters, whatever autocast makes of the projection: products of three projections would
+        leave float16's range.
+        """
+        feature_map(x, self.dim, "GlobalSelfAttention2d")
+        return split_heads(
+            self.qkv(x).to(self.norm.weight.dtype), (self.dim_key, self.dim_key, self.dim_out), self.num_heads
+        )
 
     def values(self, x: Tensor) -> Tensor:
         """Return the values ``(B, heads, N, dim_out / heads)`` that the maps weigh."""

@@ -66,16 +66,12 @@ class PositionwiseAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x ⊙ A``, with the shape, dtype and memory format of ``x``."""
-        return _gate(x, self.attention_map(x))
+        return x * self.attention_map(x).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Describe the module."""
         return f"{self.dim}, hidden={self.hidden}"
 
 
-def _gate(x: Tensor, gate: Tensor) -> Tensor:
-    return x * gate.to(x.dtype)
-
-
-for _name in ("feature_map", "positionwise_map", "_gate"):  # symbolic tracing keeps these whole
+for _name in ("feature_map", "positionwise_map"):  # symbolic tracing keeps these whole
     torch.fx.wrap(_name)

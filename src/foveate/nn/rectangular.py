@@ -84,7 +84,7 @@ class RectangularAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x ⊙ A``, with the shape, dtype and memory format of ``x``."""
-        return _gate(x, self.attention_map(x))
+        return x * self.attention_map(x).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Describe the module."""
@@ -117,10 +117,6 @@ def _draw(rectangle: Tensor, x: Tensor, sharpness: float) -> Tensor:
     return rectangle_map(rectangle, x.shape[2], x.shape[3], sharpness=sharpness)
 
 
-def _gate(x: Tensor, gate: Tensor) -> Tensor:
-    return x * gate.to(x.dtype)
-
-
 # Symbolic tracing keeps these whole: they look at shapes.
-for _name in ("feature_map", "_rectangle", "_draw", "_gate"):
+for _name in ("feature_map", "_rectangle", "_draw"):
     torch.fx.wrap(_name)

@@ -1,0 +1,22 @@
+"""Memory layouts: a result comes back in the layout of what it was computed from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["in_layout_of", "is_channels_last"]
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Tell whether ``x`` is stored with the channels last; of one channel, which is both, the strides tell."""
+    return x.is_contiguous(memory_format=torch.channels_last) and x.stride(1) == 1
+
+
+def in_layout_of(like: Tensor, x: Tensor) -> Tensor:
+    """Return ``x`` in channels_last if ``like`` is, else contiguous."""
+    if not is_channels_last(like):
+        return x.contiguous()
+    if x.shape[1] == 1:  # contiguous either way, but a concatenation goes by the strides
+        return x.clone(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last)
