@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from foveate._checks import suggestion
-from foveate._networks import evaluating
+from foveate._networks import dry_run
 
 __all__ = ["insert"]
 
@@ -51,7 +49,7 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
     target = _last(model.get_submodule(name))
     if isinstance(target, Attended):
         raise ValueError(f"{name!r} has attention already; choose another module")
-    maps = _output_of(model, target, name)
+    maps = _output_of(model, name)
     parameter = next(model.parameters())
     options |= {"device": parameter.device, "dtype": parameter.dtype}
     try:
@@ -157,16 +155,20 @@ def _last(module: nn.Module) -> nn.Module:
     return module
 
 
-def _output_of(model: nn.Module, target: nn.Module, name: str) -> list[Tensor]:
-    """Return what ``target`` puts out for an image of the size that the model is made for."""
-    outputs: list[Any] = []
+def _output_of(model: nn.Module, name: str) -> list[Tensor]:
+    """Return what the module puts out for an image of the size that the model is made for: shapes without numbers."""
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
         raise ValueError(f"{type(model).__name__} has no convolution; insert is for convolutional networks")
     size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[1:]
-    image = first.weight.new_zeros(1, first.in_channels, *size)
-    with _hooked(target, outputs), evaluating(model), torch.no_grad():
-        model(image)
+
+    def watch(twin: nn.Module, image: Tensor) -> list[Any]:
+        outputs: list[Any] = []
+        twin.get_submodule(name).register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        twin(image)
+        return outputs
+
+    outputs = dry_run(model, (first.in_channels, *size), watch)
     if len(outputs) != 1:
         raise ValueError(
             f"{name!r} is called {len(outputs)} times in a pass of {type(model).__name__}; choose a module called once"
@@ -176,12 +178,3 @@ def _output_of(model: nn.Module, target: nn.Module, name: str) -> list[Tensor]:
         shapes = ", ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in maps)
         raise ValueError(f"{name!r} returns {shapes}, not feature maps (B, C, H, W); choose another module")
     return list(maps)
-
-
-@contextmanager
-def _hooked(target: nn.Module, outputs: list[Any]) -> Iterator[None]:
-    handle = target.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from foveate._checks import pair
-from foveate._networks import evaluating
+from foveate._networks import dry_run
 from foveate.nn._tables import RelativeTables2d
 
 __all__ = ["resize_relative_tables"]
@@ -29,22 +28,24 @@ def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) ->
         ValueError: ``img_size`` is not a size, or ``model`` has no relative tables.
     """
     size = pair("img_size", img_size)
-    modules = [m for m in model.modules() if isinstance(m, RelativeTables2d)]
+    modules = {name: m for name, m in model.named_modules() if isinstance(m, RelativeTables2d)}
     if not modules:
         raise ValueError(f"{type(model).__name__} has no relative tables: no GSA or attention-augmented module in it")
-    seen: dict[nn.Module, tuple[int, int]] = {}
-
-    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        seen[module] = (output.shape[2], output.shape[3])
-
-    handles = [module.qkv.register_forward_hook(note) for module in modules]
     first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    try:
-        with evaluating(model), torch.no_grad():
-            model(first.weight.new_zeros(1, first.in_channels, *size))
-    finally:
-        for handle in handles:
-            handle.remove()
-    for module in modules:
-        module.resize(seen[module.qkv])
+    for name, feat_size in dry_run(model, (first.in_channels, *size), _attended_sizes).items():
+        modules[name].resize(feat_size)
     return model
+
+
+def _attended_sizes(twin: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:
+    """Return the size of the map that each module with relative tables attends to."""
+    sizes: dict[str, tuple[int, int]] = {}
+
+    def watch(name: str, module: RelativeTables2d) -> None:
+        module.qkv.register_forward_hook(lambda _, inputs, output: sizes.update({name: tuple(output.shape[2:])}))
+
+    for name, module in twin.named_modules():
+        if isinstance(module, RelativeTables2d):
+            watch(name, module)
+    twin(image)
+    return sizes
