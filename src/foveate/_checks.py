@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -20,21 +21,22 @@ def suggestion(got: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def one_of(name: str, value: Any, allowed: Iterable[str]) -> Any:
+def one_of(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     """Return ``value`` if it is among ``allowed``, else raise a `ValueError` that lists them."""
     allowed = list(allowed)
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}{suggestion(str(value), allowed)}")
+        words = [str(choice) for choice in allowed]
+        raise ValueError(f"{name} must be one of {', '.join(words)}; got {value!r}{suggestion(str(value), words)}")
     return value
 
 
 def integer(name: str, value: Any, *, minimum: int = 1) -> int:
     """Return ``value`` if it is an integer of at least ``minimum``, else raise a `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}; got {value}")
-    return value
+    return int(value)
 
 
 def number(
@@ -44,18 +46,19 @@ def number(
     bounds = [f"above {above:g}" if above is not None else "", f"at least {minimum:g}" if minimum is not None else ""]
     bounds += [f"at most {maximum:g}" if maximum is not None else ""]
     wanted = " ".join(["a finite number", " and ".join(filter(None, bounds))]).strip()
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} must be {wanted}; got {value!r}")
+    value = float(value)
     inside = value - value == 0  # neither NaN nor infinite
     inside = inside and (above is None or value > above) and (minimum is None or value >= minimum)
     if not (inside and (maximum is None or value <= maximum)):
         raise ValueError(f"{name} must be {wanted}; got {value!r}")
-    return float(value)
+    return value
 
 
 def pair(name: str, value: Any, *, minimum: int = 1) -> tuple[int, int]:
     """Return ``value`` as ``(height, width)``; a single integer stands for both."""
-    if isinstance(value, int):
+    if isinstance(value, Integral):
         value = (value, value)
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ValueError(f"{name} must be one integer or (height, width); got {value!r}")

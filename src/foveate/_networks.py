@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from foveate import _checks
 
-__all__ = ["attention_modules", "build_network", "create_network", "evaluating"]
+__all__ = [
+    "attention_modules",
+    "build_network",
+    "check_classifier",
+    "create_network",
+    "dry_run",
+    "evaluating",
+    "meta_copy",
+]
+
+Result = TypeVar("Result")
+
+GIVEN = ("num_classes", "in_chans", "features_only")
+"""Keywords of a network that follow from the task, and are nobody's to choose."""
+FAILURES = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
+"""What networks raise for keywords and images that they do not take, besides a `ValueError`."""
 
 
 def attention_modules(network: nn.Module) -> dict[str, nn.Module]:
@@ -40,6 +57,60 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def meta_copy(network: nn.Module) -> nn.Module:
+    """Copy ``network`` onto the meta device without copying its weights: deepcopy finds them in the memo."""
+    memo: dict[int, Any] = {}
+    for parameter in network.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    for buffer in network.buffers():
+        memo[id(buffer)] = buffer.to("meta")
+    return copy.deepcopy(network, memo)
+
+
+def dry_run(
+    network: nn.Module,
+    input_size: tuple[int, int, int],
+    run: Callable[[nn.Module, Tensor], Result],
+    *,
+    name: str | None = None,
+) -> Result:
+    """Return ``run(twin, image)`` for a copy of ``network`` in evaluation mode and one image, both on the meta device.
+
+    Nothing is computed there and no activation allocated; ``network`` is not touched.
+
+    Args:
+        network: Any network that takes one ``(B, C, H, W)`` batch.
+        input_size: ``(channels, height, width)`` of the image.
+        run: What to do with the two.
+        name: What messages call the network; by default its class.
+
+    Raises:
+        ValueError: The network does not take such an image.
+    """
+    twin = meta_copy(network).eval()
+    dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
+    image = torch.empty(1, *input_size, device="meta", dtype=dtype)
+    try:
+        with torch.no_grad():
+            return run(twin, image)
+    except (ValueError, *FAILURES) as error:
+        raise ValueError(
+            f"{name or type(network).__name__} does not take an image of {'×'.join(map(str, input_size))}: {error}; "
+            "give the channels and the size (img_size) that it was built for, or other keywords"
+        ) from error
+
+
+def check_classifier(name: str, network: nn.Module, *, num_classes: int, img_size: tuple[int, int]) -> None:
+    """Raise a `ValueError` unless ``network`` turns a colour image of ``img_size`` into ``num_classes`` logits."""
+    output = dry_run(network, (3, *img_size), lambda twin, image: twin(image), name=name)
+    if not isinstance(output, Tensor) or output.shape != (1, num_classes):
+        got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise ValueError(
+            f"{name} gives {got} for one image, where a classifier of {num_classes} classes gives {(1, num_classes)}; "
+            "give other model_args, or another network"
+        )
+
+
 def build_network(
     name: str,
     *,
@@ -57,6 +128,9 @@ def build_network(
     Raises:
         ValueError: No such network (with the nearest name), or it does not take ``model_args``.
     """
+    for keyword in GIVEN:
+        if keyword in (model_args or {}):
+            raise ValueError(f"model_args cannot set {keyword}: it follows from the task; leave it out")
     kwargs = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
     sized = {"img_size": img_size, **kwargs}
     try:
@@ -84,5 +158,6 @@ def create_network(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = F
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     except TypeError as error:
         raise _UnknownKeywordError(f"model {name} does not take these arguments: {error}") from error
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"model {name} cannot be built with {dict(kwargs)}: {error}") from error
+    except FAILURES as error:
+        reason = f"{type(error).__name__}: {error}"  # of a KeyError, the message alone is a bare word
+        raise ValueError(f"model {name} cannot be built with {dict(kwargs)}: {reason}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from foveate.commands.compare import CompareConfig, parse_spec, run
+from foveate.commands.comparison_table import to_csv, to_markdown
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 40, "val_length": 20, "test_length": 31}
 MODELS = ["test_resnet", "resnet10t:drop_rate=0.4", "test_vit"]
@@ -122,6 +124,8 @@ def test_the_saved_tables_hold_the_same_figures(compared: tuple[Path, dict[str, 
         else:
             assert row["difference_mean"] == cells[4] == ""
     assert "1 multiply-add = 2 FLOPs" in markdown
+    assert table["layout"] == "NCHW"
+    assert "laid out NCHW" in markdown
 
 
 def test_finished_runs_are_reused_and_networks_can_be_added(
@@ -207,6 +211,9 @@ def test_another_protocol_is_refused_and_the_difference_named(compared: tuple[Pa
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"data": "nowhere", "data_options": {}}, "no data set is called 'nowhere'"),
+        ({"batch_size": 4000}, "batch_size=4000 leaves no whole batch of the 40 training images"),
+        ({"models": ["test_resnet", "inception_v3"]}, "inception_v3 does not take an image of 3×16×16"),
+        ({"models": ["test_resnet", "resnet10t:num_classes=3"]}, "model_args cannot set num_classes"),
     ],
     ids=str,
 )
@@ -214,6 +221,42 @@ def test_what_cannot_be_done_is_not_begun(changes: dict[str, Any], message: str,
     with pytest.raises(ValueError, match=message):
         run(config(tmp_path / "out", **changes))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_network_makes_a_valid_table_and_costs_that_cannot_be_measured_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_out_of_memory() -> None:
+        if len(SEEN) == 5:  # after an epoch of 5 batches, in the step whose memory is measured
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    BEFORE_TRAINING_STEP.append(run_out_of_memory)
+    table = run(config(tmp_path, models=["watched_resnet"], seeds=1, epochs=1, channels_last=True))
+    (network,) = table["networks"]
+    assert network["peak_memory"] is None
+    assert network["images_per_second"]["median"] > 0
+    assert len(SEEN) == 5
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for _, images in SEEN)
+    assert table["layout"] == "NHWC"
+    assert "left out: CUDA out of memory" in capsys.readouterr().err
+    markdown = (tmp_path / "compare.md").read_text()
+    assert "laid out NHWC" in markdown
+    header, rule, row = (line.strip("|").split("|") for line in markdown.splitlines()[:3])
+    assert len(header) == len(rule) == len(row)
+    assert all(re.fullmatch(r" :?-+:? ", cell) for cell in rule)  # the delimiter row of GitHub's Markdown
+    assert row[-1].strip() == ""
+    with (tmp_path / "compare.csv").open() as file:
+        assert next(csv.DictReader(file))["peak_memory"] == ""
+
+    table["networks"][0]["images_per_second"] = None
+    assert "".join(to_markdown(table).splitlines()[2].split("|")[-4:]).strip() == ""
+    assert next(csv.DictReader(to_csv(table).splitlines()))["images_per_second_median"] == ""
+
+
+def test_speed_and_memory_are_measured_in_the_layout_of_training(tmp_path: Path) -> None:
+    run(config(tmp_path, models=["watched_resnet"], seeds=1, epochs=1, channels_last=True))
+    _, measured = SEEN[-1]
+    assert measured.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
@@ -228,8 +271,9 @@ def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
 
 def test_specifications_of_networks() -> None:
     assert parse_spec("resnet26") == ("resnet26", {})
-    text = "gsa_resnet26:stem=small,num_heads=4,layers=[1, 2, 1],drop_rate=1.5e-1,flag=true"
+    text = "gsa_resnet26:stem=small,num_heads=4,layers=[1, 2, 1],drop_rate=1.5e-1,drop_path_rate=1e-1,flag=true"
     expected = {"stem": "small", "num_heads": 4, "layers": [1, 2, 1], "drop_rate": 0.15, "flag": True}
+    expected["drop_path_rate"] = 0.1
     assert parse_spec(text) == ("gsa_resnet26", expected)
     with pytest.raises(ValueError, match="is not a network"):
         parse_spec("resnet26:layers=[1, 2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from foveate.commands.compare import CompareConfig
@@ -228,6 +230,34 @@ def test_one_network_with_one_seed(copied: Path) -> None:
     assert "conv_resnet_tiny on cluttered digits" in page.text
     assert "Trained under one protocol with 1 seed each" in " ".join(page.text.split())
     assert not re.search("told apart|Above|Below|permutation", page.text)
+
+
+def test_figures_that_could_not_be_measured_are_left_out(copied: Path) -> None:
+    page = doctored(copied, images_per_second=None, peak_memory=None)
+    assert [cell.strip() for cell in page.tables[0][2][7:9]] == ["", ""]
+
+
+def test_the_settings_are_those_of_the_table(copied: Path) -> None:
+    file = copied / "config.yaml"
+    file.write_text(file.read_text().replace("epochs: 2", "epochs: 77").replace("- cram_resnet_tiny\n", ""))
+    text = html.unescape(run(ReportConfig(runs=copied, images=1)).read_text("utf-8"))
+    settings = yaml.safe_load(re.search(r"<pre>(\w+:.*?)</pre>", text, re.DOTALL)[1])
+    assert (settings["epochs"], settings["models"], settings["seeds"]) == (2, MODELS, 2)
+    assert f"foveate report {copied}" in text
+
+
+@pytest.mark.parametrize("place", ["protocol", "environment", "images", "networks"])
+def test_a_table_from_elsewhere_is_refused(place: str, copied: Path, table: dict[str, Any]) -> None:
+    path = copied / "compare.json"
+    without = {key: value for key, value in table.items() if key != place}
+    foreign = {**table, "protocol": {**table["protocol"], "colour": 1}}
+    for content in (without, foreign, [table], {**table, "networks": []}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="is not what `foveate compare` writes"):
+            run(ReportConfig(runs=copied, images=1))
+    path.write_text(json.dumps({**table, "seeds": []}))
+    with pytest.raises(ValueError, match="seeds must be at least 1; got 0"):
+        run(ReportConfig(runs=copied, images=1))
 
 
 def test_labels_are_text_not_markup(copied: Path) -> None:

@@ -53,8 +53,15 @@ def test_it_tests_other_splits(trained: tuple[Path, dict[str, Any]]) -> None:
     assert run(TestConfig(checkpoint=str(out / "last.ckpt"), split="train", **options))["images"] == 48
 
 
-def test_what_does_not_fit_is_refused(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, _ = trained
+    vit = tmp_path / "vit"
+    train(
+        TrainConfig(model="test_vit", data_options=DIGITS, epochs=1, device="cpu", out=str(vit), batch_size=8),
+        verbose=False,
+    )
     for label in ("cat", "dog"):
         for split in ("train", "val"):
             (tmp_path / "photos" / split / label).mkdir(parents=True)
@@ -70,8 +77,20 @@ def test_what_does_not_fit_is_refused(trained: tuple[Path, dict[str, Any]], tmp_
         ),
         (TestConfig(checkpoint=str(out), split="tests"), "split must be one of"),  # type: ignore[arg-type]
         (TestConfig(checkpoint=str(out), batch_size=0), "batch_size must be at least 1"),
+        (TestConfig(checkpoint=str(out), img_size=0), "img_size must be at least 1; got 0"),
+        (
+            TestConfig(checkpoint=str(vit), data_options={**DIGITS, "size": 24}, img_size=24),
+            "test_vit does not take an image of 3×24×24",
+        ),
         (TestConfig(checkpoint=str(out), json="/proc/figures/test.json"), "cannot write to the output folder /proc"),
+        (
+            TestConfig(checkpoint=str(tmp_path / "none"), json=str(tmp_path / "deep" / "x.json")),
+            "there is no checkpoint",
+        ),
+        (TestConfig(checkpoint=str(out), data_options=DIGITS, json=str(tmp_path)), "is a folder; name a file in it"),
     ]
+    monkeypatch.setattr("foveate.commands.test.predict", lambda *_, **__: pytest.fail("it has begun"))
     for wanted, message in cases:
         with pytest.raises(ValueError, match=message):
             run(wanted)
+    assert not (tmp_path / "deep").exists()

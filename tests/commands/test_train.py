@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,20 @@ def test_a_run_is_not_written_over(tmp_path: Path) -> None:
         ({"model": "test_resnett"}, "unknown model 'test_resnett'; did you mean 'test_resnet'"),
         ({"model_args": {"stemm": "small"}}, "does not take these arguments: .*'stemm'"),
         ({"model_args": {"layers": "many"}}, "does not take these arguments|cannot be built"),
+        ({"model_args": {"act_layer": "nope"}}, "model test_resnet cannot be built with .*'act_layer': 'nope'"),
+        ({"model_args": {"num_classes": 3}}, "model_args cannot set num_classes: it follows from the task"),
+        ({"model_args": {"in_chans": 1}}, "model_args cannot set in_chans"),
+        ({"model_args": {"features_only": True}}, "model_args cannot set features_only"),
+        (
+            {"model": "test_vit", "model_args": {"global_pool": ""}},
+            r"test_vit gives \(1, \d, 10\) for one image, where a classifier of 10 classes gives \(1, 10\)",
+        ),
+        ({"model": "inception_v3"}, "inception_v3 does not take an image of 3×16×16: .*img_size"),
+        (
+            {"model": "vit_tiny_patch16_224", "model_args": {"img_size": 32, "depth": 1}},
+            "vit_tiny_patch16_224 does not take an image of 3×16×16",
+        ),
+        ({"img_size": 0}, "img_size must be at least 1; got 0"),
         ({"data": "digit", "data_options": {}}, "no data set is called 'digit'"),
         ({"data_options": {"noise": 3}}, "noise"),
         ({"device": "gpu"}, "device must be one of auto, cpu, cuda"),
@@ -168,6 +184,45 @@ def test_what_cannot_be_done_is_not_begun(changes: dict[str, Any], message: str,
     with pytest.raises(ValueError, match=message):
         run(config(out, **changes))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "lr: [", "- lr", "lr: 0.1\nepochs: 3\n"], ids=repr)
+def test_a_configuration_of_somebody_else_stays(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"config.yaml is damaged, or not of such a run; move it away, or give"):
+        run(config(tmp_path))
+    assert path.read_text() == content
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(ValueError, match=r"config.yaml is damaged, or not of such a run; move it away, or give"):
+        run(config(tmp_path, resume=True))
+    assert [entry.name for entry in tmp_path.iterdir() if entry != path] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:1000], lambda _: b"", lambda _: other_weights()])
+def test_a_damaged_checkpoint_is_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    run(config(tmp_path), verbose=False)
+    (tmp_path / "result.json").unlink()
+    last = tmp_path / "last.ckpt"
+    last.write_bytes(damage(last.read_bytes()))
+    with pytest.raises(ValueError, match=r"last.ckpt is damaged, or not of a run; delete it, or give another `out`"):
+        run(config(tmp_path, resume=True))
+
+
+def other_weights() -> bytes:
+    file = io.BytesIO()
+    torch.save({"weight": torch.ones(3)}, file)
+    return file.getvalue()
+
+
+def test_more_bad_images_may_be_allowed_when_a_run_is_resumed(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "photos")
+    (data / "train" / "red" / "0.png").write_text("no image")
+    options: dict[str, Any] = {"data": str(data), "data_options": {}, "img_size": 16}
+    with pytest.raises(ValueError, match="leave them out with max_bad_images=1"):
+        run(config(tmp_path / "run", **options), verbose=False)
+    result = run(config(tmp_path / "run", **options, max_bad_images=1, resume=True), verbose=False)
+    assert len(result["bad_images"]) == 1
 
 
 def test_an_empty_folder_and_one_with_a_bad_image(tmp_path: Path) -> None:

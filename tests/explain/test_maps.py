@@ -70,6 +70,14 @@ def test_uniform_attention_is_one_everywhere() -> None:
     torch.testing.assert_close(record.map, torch.ones(1, HEIGHT, WIDTH))
 
 
+def test_attention_to_an_empty_input_prefers_no_position() -> None:
+    torch.manual_seed(0)
+    module = GlobalSelfAttention2d(6, num_heads=2, dim_key=6, feat_size=(HEIGHT, WIDTH))
+    (record,) = attention_records(module, torch.zeros(2, 6, HEIGHT, WIDTH))
+    assert torch.equal(module.attention_map(torch.zeros(1, 6, HEIGHT, WIDTH)).abs().sum(), torch.tensor(0.0))
+    assert torch.equal(record.map, torch.ones(2, HEIGHT, WIDTH))
+
+
 def test_the_radius_is_in_pixels_of_map_and_image() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=(3, 2), padding=1), ExplicitAttention2d(4, radius=1.5, stride=2))
     (record,) = attention_records(network, torch.randn(2, 3, 36, 20))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from foveate.training.files import read_json, writable_folder, write_bytes, write_json
+from foveate.training.files import read_json, writable_file, writable_folder, write_bytes, write_json
 
 
 @pytest.fixture
@@ -45,6 +45,13 @@ def test_a_place_where_no_folder_can_be(tmp_path: Path) -> None:
             writable_folder(place)
     assert writable_folder(tmp_path / "new" / "run").is_dir()
     assert list((tmp_path / "new" / "run").iterdir()) == []
+
+
+def test_a_place_for_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder; name a file in it"):
+        writable_file(tmp_path)
+    assert writable_file(tmp_path / "new" / "x.json") == tmp_path / "new" / "x.json"
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new"]
 
 
 def test_json_holds_no_nan(tmp_path: Path) -> None:

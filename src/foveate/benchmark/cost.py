@@ -6,16 +6,15 @@ products and attention; element-wise operations, normalisation, pooling, softmax
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveate import _checks
-from foveate._networks import attention_modules
+from foveate._networks import attention_modules, dry_run
+from foveate.models.insertion import InsertedAttention
 
 __all__ = ["ModuleCost", "NetworkCost", "StageCost", "network_cost"]
 
@@ -92,28 +91,9 @@ def network_cost(model: nn.Module, input_size: tuple[int, int, int] = (3, 224, 2
     if not isinstance(input_size, tuple | list) or len(input_size) != 3:
         raise ValueError(f"input_size must be (channels, height, width); got {input_size!r}")
     channels, height, width = (_checks.integer("input_size", size) for size in input_size)
-    twin = _meta_copy(model).eval()
-    dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
-    image = torch.empty(1, channels, height, width, device="meta", dtype=dtype)
-    try:
-        rows = _measure(twin, image)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(
-            f"{type(model).__name__} does not take an image of {channels}×{height}×{width}: {error}; "
-            "give the channels and the size that it was built for"
-        ) from error
+    rows = dry_run(model, (channels, height, width), _measure)
     whole = rows[0]
-    return NetworkCost((channels, height, width), whole.parameters, whole.flops, tuple(rows), _by_stage(twin, rows))
-
-
-def _meta_copy(model: nn.Module) -> nn.Module:
-    """Copy ``model`` onto the meta device without copying its weights: deepcopy finds them in the memo."""
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
-    for buffer in model.buffers():
-        memo[id(buffer)] = buffer.to("meta")
-    return copy.deepcopy(model, memo)
+    return NetworkCost((channels, height, width), whole.parameters, whole.flops, tuple(rows), _by_stage(model, rows))
 
 
 def _measure(model: nn.Module, image: Tensor) -> list[ModuleCost]:
@@ -134,7 +114,7 @@ def _measure(model: nn.Module, image: Tensor) -> list[ModuleCost]:
     for module in model.modules():
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(leave)
-    with counter, torch.no_grad():
+    with counter:
         model(image)
 
     def flops_of(module: nn.Module) -> int:
@@ -177,10 +157,12 @@ def _by_stage(model: nn.Module, rows: list[ModuleCost]) -> tuple[StageCost, ...]
 
 
 def _stage(model: nn.Module, name: str) -> str:
-    """Return the stage that module ``name`` lies in; an inserted ``attention.layer3`` looks at ``layer3``."""
-    stages = [str(feature["module"]) for feature in getattr(model, "feature_info", [])]
-    inserted = {f"attention.{stage.replace('.', '_')}": stage for stage in stages}
-    for prefix, stage in (*zip(stages, stages, strict=True), *inserted.items()):
-        if name == prefix or name.startswith(f"{prefix}."):
-            return stage
-    return name.partition(".")[0]
+    """Return the innermost stage around module ``name``; an inserted ``attention.layer3_2`` looks at ``layer3``."""
+    separator, (top, _, path) = ".", name.partition(".")
+    if isinstance(getattr(model, top, None), InsertedAttention):
+        separator = "_"  # `foveate.insert` writes it for the dots of the module that the attention looks at
+    else:
+        path = name
+    stages = [str(feature["module"]) for feature in getattr(model, "feature_info", None) or []]
+    around = [stage for stage in stages if f"{path}{separator}".startswith(stage.replace(".", separator) + separator)]
+    return max(around, key=len, default=path.partition(".")[0])

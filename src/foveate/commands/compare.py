@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import torch
 import yaml
-from torch import nn
 
 from foveate import _checks
+from foveate._extras import require
 from foveate.benchmark import images_per_second, network_cost, peak_step_memory
 from foveate.commands.comparison_table import to_csv, to_markdown
 from foveate.commands.protocol import Protocol, check_unchanged, environment, to_yaml
-from foveate.commands.train import CONFIG, RESULT, TrainConfig, build
+from foveate.commands.train import CONFIG, RESULT, TrainConfig, build, loaders
 from foveate.commands.train import run as train
 from foveate.data import ImageData
 from foveate.training import accuracy, check_device, paired_difference
@@ -26,6 +29,8 @@ from foveate.training.files import read_json, writable_folder, write_json, write
 from foveate.training.trainer import LAST
 
 __all__ = ["CompareConfig", "run"]
+
+Figure = TypeVar("Figure")
 
 
 @dataclass(kw_only=True)
@@ -69,8 +74,9 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     """
     name, _, keywords = spec.partition(":")
     pairs = re.split(r",(?=\w+=)", keywords) if keywords else []
+    load = require("jsonargparse", extra="train").get_loader("yaml")  # the rules of --config: 1e-3 is a number
     try:
-        return name, {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+        return name, {key: load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(
             f"{spec!r} is not a network; give name or name:key=value,key=value, as in gsa_resnet26:stem=small"
@@ -89,7 +95,7 @@ def run(config: CompareConfig) -> dict[str, Any]:
         ``model_args``, ``runs`` (folders relative to ``out``), ``top1`` and ``difference`` (to the first, None for
         the first itself; see `foveate.training.statistics`), ``parameters``, ``flops`` (per image, 2 per
         multiply-add), ``images_per_second`` (``median``, ``q1``, ``q3``), ``peak_memory`` (bytes that a training
-        step adds) and ``seconds`` (of training, all runs).
+        step adds), both None if they could not be measured, and ``seconds`` (of training, all runs).
 
     Raises:
         ValueError: A setting is wrong or not the one that the folder was started with.
@@ -101,13 +107,15 @@ def run(config: CompareConfig) -> dict[str, Any]:
     runs = [config.run_of(spec, seed) for seed in range(config.seeds) for spec in config.models]
     for folder, wanted in [(out, config), *((one.folder, one) for one in runs)]:
         check_unchanged(folder / CONFIG, wanted, but=("models", "seeds"))
-    networks = {spec: build(config.run_of(spec, 0), data)[0] for spec in config.models}
+    loaders(runs[0], data)
+    for spec in config.models:
+        build(config.run_of(spec, 0), data)
     writable_folder(out)
     write_text(out / CONFIG, to_yaml(config))
 
     try:
         results = [_train(one, data, f"[{number}/{len(runs)}]") for number, one in enumerate(runs, 1)]
-        costs = _costs(networks, data, config.batch_size, device)
+        costs = _costs(config, data, device)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("run the same command again to go on from here") from error
     by_network = [results[index :: len(config.models)] for index in range(len(config.models))]
@@ -117,6 +125,7 @@ def run(config: CompareConfig) -> dict[str, Any]:
         "images": results[0]["images"],
         "image_size": list(data.image_size),
         "batch_size": config.batch_size,
+        "layout": "NHWC" if config.channels_last else "NCHW",
         "seeds": list(range(config.seeds)),
         "networks": [
             {
@@ -165,21 +174,30 @@ def _difference(results: list[dict[str, Any]], first: list[dict[str, Any]]) -> d
     return dataclasses.asdict(paired_difference(_correct(results), _correct(first)))
 
 
-def _costs(
-    networks: dict[str, nn.Module], data: ImageData, batch_size: int, device: torch.device
-) -> dict[str, dict[str, Any]]:
-    """Measure all networks side by side on random images, in float32."""
-    height, width = data.image_size
-    batch = torch.randn(batch_size, 3, height, width, device=device)
-    networks = {spec: network.to(device) for spec, network in networks.items()}
-    rates = images_per_second(networks, batch)
+def _costs(config: CompareConfig, data: ImageData, device: torch.device) -> dict[str, dict[str, Any]]:
+    """Measure all networks side by side on random images, in float32 and the memory format of training."""
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    batch = torch.randn(config.batch_size, 3, *data.image_size, device=device).contiguous(memory_format=layout)
+    networks = {
+        spec: build(config.run_of(spec, 0), data)[0].to(device).to(memory_format=layout) for spec in config.models
+    }
+    rates = _measured(lambda: images_per_second(networks, batch))
     costs = {}
     for spec, network in networks.items():
-        cost = network_cost(network, (3, height, width))
+        cost = network_cost(network, (3, *data.image_size))
         costs[spec] = {
             "parameters": cost.parameters,
             "flops": cost.flops,
-            "images_per_second": rates[spec]._asdict(),
-            "peak_memory": peak_step_memory(network, batch),
+            "images_per_second": None if rates is None else rates[spec]._asdict(),
+            "peak_memory": _measured(partial(peak_step_memory, network, batch)),
         }
     return costs
+
+
+def _measured(measure: Callable[[], Figure]) -> Figure | None:
+    """Return what ``measure`` gives; None if it fails, for want of memory say: what was trained is to be kept."""
+    try:
+        return measure()
+    except RuntimeError as error:
+        print(f"foveate: could not be measured and is left out: {error}", file=sys.stderr)
+        return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["to_csv", "to_markdown"]
+__all__ = ["cells", "to_csv", "to_markdown"]
 
 
 def to_csv(table: dict[str, Any]) -> str:
@@ -23,12 +24,12 @@ def to_markdown(table: dict[str, Any]) -> str:
     """Return a Markdown table, padded so that it reads well in a terminal, and what its columns mean."""
     header = ["network", "top-1 %", "interval", "seeds ±", "Δ", "interval", "p"]
     header += ["params M", "GFLOPs", "images/s", "quartiles", "step MB"]
-    rows = [header, *(_formatted(network) for network in table["networks"])]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    rows = [header, *(list(cells(network).values()) for network in table["networks"])]
+    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(header))]  # room for a rule of "-:"
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [
-        "| " + " | ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(cells)) + " |"
-        for cells in (list(zip(row, widths, strict=True)) for row in (rows[0], rule, *rows[1:]))
+        "| " + " | ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(line)) + " |"
+        for line in (list(zip(row, widths, strict=True)) for row in (rows[0], rule, *rows[1:]))
     ]
     height, width = table["image_size"]
     confidence = f"{table['networks'][0]['top1']['confidence']:.0%}"
@@ -41,46 +42,43 @@ def to_markdown(table: dict[str, Any]) -> str:
             f"Intervals ({confidence}) are bootstrapped over the images, each averaged over the seeds; ± is the",
             "standard deviation over the seeds. Δ is the difference to the first network in points, on the same images",
             "with the same seeds; p is that of a two-sided permutation test. 1 multiply-add = 2 FLOPs. Images/s:",
-            f"inference in batches of {table['batch_size']}, float32, all networks interleaved, median. Step: memory",
-            f"that a training step adds, 1 MB = 10⁶ bytes. Measured on: {table['environment']['device']}.",
+            f"inference in batches of {table['batch_size']}, all networks interleaved, median. Step: memory that a",
+            "training step adds, 1 MB = 10⁶ bytes. Both in float32, whatever the precision of training, with images",
+            f"laid out {table['layout']}. Measured on: {table['environment']['device']}.",
             "",
         ]
     )
 
 
 def _flat(network: dict[str, Any]) -> dict[str, Any]:
-    top1, rate = network["top1"], network["images_per_second"]
-    difference = network["difference"] or {}
+    top1, difference, rate = network["top1"], network["difference"] or {}, network["images_per_second"] or {}
     return {
         "network": network["label"],
         **{f"top1_{key}": top1[key] for key in ("mean", "low", "high", "seed_std")},
         **{f"difference_{key}": difference.get(key) for key in ("mean", "low", "high", "seed_std", "p_value")},
         "parameters": network["parameters"],
         "flops": network["flops"],
-        **{f"images_per_second_{key}": rate[key] for key in ("median", "q1", "q3")},
+        **{f"images_per_second_{key}": rate.get(key) for key in ("median", "q1", "q3")},
         "peak_memory": network["peak_memory"],
         "seconds": network["seconds"],
     }
 
 
-def _formatted(network: dict[str, Any]) -> list[str]:
+def cells(network: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the columns say of a network, in their order; nothing where there is no figure."""
     top1, difference, rate = network["top1"], network["difference"], network["images_per_second"]
-    compared = ["", "", ""]
-    if difference is not None:
-        compared = [
-            f"{100 * difference['mean']:+.2f}",
-            f"{100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}",
-            f"{difference['p_value']:.4f}",
-        ]
-    return [
-        network["label"],
-        f"{100 * top1['mean']:.2f}",
-        f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}",
-        "" if top1["seed_std"] is None else f"{100 * top1['seed_std']:.2f}",
-        *compared,
-        f"{network['parameters'] / 1e6:.2f}",
-        f"{network['flops'] / 1e9:.3f}",
-        f"{rate['median']:.0f}",
-        f"{rate['q1']:.0f} to {rate['q3']:.0f}",
-        f"{network['peak_memory'] / 1e6:.1f}",
-    ]
+    compared = difference is not None
+    return {
+        "label": network["label"],
+        "top1": f"{100 * top1['mean']:.2f}",
+        "interval": f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}",
+        "seeds": "" if top1["seed_std"] is None else f"{100 * top1['seed_std']:.2f}",
+        "difference": f"{100 * difference['mean']:+.2f}" if compared else "",
+        "difference_interval": f"{100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}" if compared else "",
+        "p": f"{difference['p_value']:.4f}" if compared else "",
+        "parameters": f"{network['parameters'] / 1e6:.3f}",
+        "flops": f"{network['flops'] / 1e9:.3f}",
+        "rate": "" if rate is None else f"{rate['median']:.0f}",
+        "quartiles": "" if rate is None else f"{rate['q1']:.0f} to {rate['q3']:.0f}",
+        "memory": "" if network["peak_memory"] is None else f"{network['peak_memory'] / 1e6:.1f}",
+    }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from foveate import _checks
 from foveate._networks import build_network
 from foveate.benchmark import ModuleCost, NetworkCost, network_cost
+from foveate.commands._option import Option
 from foveate.commands._text import columns
 
 __all__ = ["CostConfig", "run"]
@@ -32,7 +33,7 @@ class CostConfig:
     img_size: int | tuple[int, int] = 224
     num_classes: int = 1000
     in_chans: int = 3
-    model_args: dict[str, bool | int | float | str | list[int] | None] = field(default_factory=dict)
+    model_args: dict[str, Option] = field(default_factory=dict)
     depth: int = 0
     json: bool = False
 

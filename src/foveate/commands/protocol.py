@@ -9,21 +9,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
 from foveate import _checks
+from foveate.commands._option import Option
 from foveate.data import ImageData, make_mixup, open_data
 from foveate.training import Recipe
 
-__all__ = ["DataConfig", "Option", "Protocol", "check_unchanged", "environment", "to_yaml"]
+__all__ = ["DataConfig", "Protocol", "check_unchanged", "environment", "read_settings", "to_yaml"]
 
-Option = bool | int | float | str | list[int] | list[float] | list[str] | None
-"""A plain value: nothing in a configuration can name code."""
-
-WHERE = frozenset({"out", "resume", "root", "download", "workers", "device"})
-"""Settings that say where and with which means something is computed, not what."""
+WHERE = frozenset({"out", "resume", "root", "download", "workers", "device", "max_bad_images"})
+"""Settings that say where and with which means something is computed, or how much is put up with, not what."""
 
 
 @dataclass(kw_only=True)
@@ -62,7 +61,7 @@ class DataConfig:
         return open_data(
             self.data,
             root=self.root,
-            img_size=self.img_size or img_size,
+            img_size=img_size if self.img_size is None else self.img_size,
             download=self.download,
             seed=self.data_seed,
             max_bad_images=self.max_bad_images,
@@ -119,6 +118,23 @@ class Protocol(Recipe, DataConfig):
         return dataclasses.replace(data, transform=data.transform.replace(**changes))
 
 
+def read_settings(saved: Path, config: Protocol) -> dict[str, Any] | None:
+    """Return the settings in a file that `to_yaml` wrote for a configuration of the kind of ``config``, if it is there.
+
+    Raises:
+        ValueError: It is another file, or damaged.
+    """
+    if not saved.exists():
+        return None
+    try:
+        settings = yaml.safe_load(saved.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        settings = None
+    if not isinstance(settings, dict) or settings.keys() != dataclasses.asdict(config).keys():
+        raise ValueError(f"{saved} is damaged, or not of such a run; move it away, or give another `out`")
+    return settings
+
+
 def check_unchanged(saved: Path, config: Protocol, *, but: Iterable[str] = ()) -> None:
     """Raise a `ValueError` if a file that `to_yaml` wrote has other settings than ``config``; none is no hindrance.
 
@@ -127,13 +143,11 @@ def check_unchanged(saved: Path, config: Protocol, *, but: Iterable[str] = ()) -
         config: What is asked for now.
         but: Settings that may differ, besides those that say where and with which means something is computed.
     """
-    if not saved.exists():
+    then, now = read_settings(saved, config), yaml.safe_load(to_yaml(config))
+    if then is None:
         return
-    then, now = yaml.safe_load(saved.read_text(encoding="utf-8")), yaml.safe_load(to_yaml(config))
-    names = [name for name in {**now, **then} if name not in WHERE.union(but)]
-    changed = [
-        f"{name}: {then.get(name)!r} there, {now.get(name)!r} now" for name in names if then.get(name) != now.get(name)
-    ]
+    names = [name for name in now if name not in WHERE.union(but)]
+    changed = [f"{name}: {then[name]!r} there, {now[name]!r} now" for name in names if then[name] != now[name]]
     if changed:
         raise ValueError(
             f"{saved.parent} was started with other settings; use those (--config {saved}), give another `out`, or "

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from foveate import _checks
 from foveate._extras import require
-from foveate.commands.protocol import Protocol
+from foveate.commands.compare import CompareConfig
+from foveate.commands.comparison_table import cells, to_markdown
+from foveate.commands.protocol import to_yaml
 from foveate.commands.report_figures import accuracy_chart, learning_curves, network_colour
 from foveate.commands.report_grid import Column, choose_samples, fill_column, shown_width
-from foveate.commands.train import CONFIG, RESULT
+from foveate.commands.train import RESULT
 from foveate.explain import Scale, palette_stops
-from foveate.training.files import read_json, writable_folder, write_text
+from foveate.training.files import read_json, writable_file, write_text
 
 __all__ = ["ReportConfig", "run"]
 
@@ -48,18 +48,18 @@ def run(config: ReportConfig) -> Path:
     if config.runs is None:
         raise ValueError("no folder given; name that of a comparison, as in `foveate report runs/compare`")
     _checks.integer("images", config.images)
-    table = _read(config.runs)
-    out = config.out or config.runs / "report.html"
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; name a file, as in {out / 'report.html'}")
-    writable_folder(out.parent)
-    write_text(out, _page(config.runs, table, config.images))
+    table, comparison = _read(config.runs)
+    out = writable_file(config.out or config.runs / "report.html")
+    write_text(out, _page(table, comparison, config.images))
     print(out)
     return out
 
 
-def _read(runs: Path) -> dict[str, Any]:
-    """Return the comparison in ``runs``, with the learning history of each run as ``histories`` of its network."""
+def _read(runs: Path) -> tuple[dict[str, Any], CompareConfig]:
+    """Return the comparison in ``runs``, with the learning history of each run as ``histories`` of its network.
+
+    The second value is what was asked for then; ``config.yaml`` may say what another one, not yet finished, is to be.
+    """
     if not (runs / COMPARISON).is_file():
         raise ValueError(
             f"there is no {COMPARISON} in {runs}; `foveate compare --out {runs} …` writes one when it ends"
@@ -68,15 +68,19 @@ def _read(runs: Path) -> dict[str, Any]:
     try:
         for network in table["networks"]:
             network["histories"] = [read_json(runs / folder / RESULT)["history"] for folder in network["runs"]]
+        models = [network["label"] for network in table["networks"]]
+        comparison = CompareConfig(models=models, seeds=len(table["seeds"]), out=str(runs), **table["protocol"])
+        to_markdown(table)  # what makes a table has all that makes a page
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} is missing; run `foveate compare` again, which makes it anew") from error
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{runs / COMPARISON} is not what `foveate compare` writes: {error!r}") from error
-    return table
+    comparison.check()
+    return table, comparison
 
 
-def _page(runs: Path, table: Mapping[str, Any], images: int) -> str:
-    jinja2 = require("jinja2", extra="train")
+def _page(table: Mapping[str, Any], comparison: CompareConfig, images: int) -> str:
+    jinja2 = require("jinja2", extra="demo")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("foveate.commands", "."),
         autoescape=True,
@@ -85,10 +89,9 @@ def _page(runs: Path, table: Mapping[str, Any], images: int) -> str:
         lstrip_blocks=True,
     )
     networks = table["networks"]
-    config = (runs / CONFIG).read_text(encoding="utf-8")
-    data = Protocol(**table["protocol"]).open()
+    data = comparison.open()
     samples = choose_samples(data, table["split"], images)
-    columns = [fill_column(runs / network["runs"][0], samples) for network in networks]
+    columns = [fill_column(Path(comparison.out, network["runs"][0]), samples) for network in networks]
     return environment.get_template(TEMPLATE).render(
         table=table,
         title=_title(table),
@@ -103,8 +106,8 @@ def _page(runs: Path, table: Mapping[str, Any], images: int) -> str:
         legends=_legends(networks, columns),
         palettes=[palette_stops(ground=0), palette_stops(ground=255)],
         shown_side=shown_width(data.image_size),
-        config=config,
-        settings=yaml.safe_load(config),
+        config=to_yaml(comparison),
+        out=comparison.out,
     )
 
 
@@ -144,26 +147,8 @@ def _verdict(difference: Mapping[str, float]) -> str:
 
 
 def _row(index: int, network: Mapping[str, Any]) -> dict[str, str]:
-    """Return the cells of a network's row in the table."""
-    top1, difference, rate = network["top1"], network["difference"], network["images_per_second"]
-    return {
-        "label": network["label"],
-        "colour": network_colour(index),
-        "top1": f"{100 * top1['mean']:.2f}",
-        "interval": f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}",
-        "seeds": "" if top1["seed_std"] is None else f"± {100 * top1['seed_std']:.2f}",
-        "difference": "" if difference is None else f"{100 * difference['mean']:+.2f}",
-        "difference_interval": ""
-        if difference is None
-        else f"{100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}",
-        "p": "" if difference is None else f"{difference['p_value']:.4f}",
-        "parameters": f"{network['parameters'] / 1e6:.3f}",
-        "flops": f"{network['flops'] / 1e9:.3f}",
-        "rate": f"{rate['median']:.0f}",
-        "quartiles": f"{rate['q1']:.0f} to {rate['q3']:.0f}",
-        "memory": f"{network['peak_memory'] / 1e6:.1f}",
-        "minutes": f"{network['seconds'] / 60:.1f}",
-    }
+    """Return the cells of a network's row in the table, its colour, and the minutes that its training took."""
+    return {**cells(network), "colour": network_colour(index), "minutes": f"{network['seconds'] / 60:.1f}"}
 
 
 def _legends(networks: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> dict[Scale, list[str]]:

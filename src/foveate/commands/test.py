@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from foveate import _checks
+from foveate._networks import check_classifier
 from foveate.commands.protocol import DataConfig
 from foveate.data import make_loader
 from foveate.training import Classifier, Recipe, accuracy, check_device, evaluate, load_network, predict
-from foveate.training.files import writable_folder, write_json
-from foveate.training.recipe import PRECISIONS
+from foveate.training.files import writable_file, write_json
+from foveate.training.recipe import Precision
 
 __all__ = ["TestConfig", "run"]
 
@@ -34,7 +35,7 @@ class TestConfig(DataConfig):
     checkpoint: str = ""
     split: Literal["test", "val", "train"] = "test"
     batch_size: int = 64
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Precision = "32-true"
     json: str | None = None
 
 
@@ -46,14 +47,13 @@ def run(config: TestConfig) -> dict[str, Any]:
         ``per_class`` (by the name of the class), ``correct`` (0 or 1 per image), ``split``, ``images``, ``bad_images``.
 
     Raises:
-        ValueError: The checkpoint is none, it was trained for other classes, or the data has no such split.
+        ValueError: The checkpoint is none, it was trained for other classes, it does not take images of such a size,
+            or the data has no such split.
     """
     if not config.checkpoint:
         raise ValueError("no checkpoint given; name one, as in `foveate test runs/gsa_resnet26-seed-0`")
-    _checks.one_of("precision", config.precision, PRECISIONS)
+    _checks.one_of("precision", config.precision, get_args(Precision))
     device = check_device(config.device, config.precision)
-    if config.json is not None:
-        writable_folder(Path(config.json).parent)
     model, meta = load_network(config.checkpoint)
     height, width = meta.img_size
     data = config.open((height, width) if height != width else height)
@@ -61,6 +61,7 @@ def run(config: TestConfig) -> dict[str, Any]:
         raise ValueError(
             f"{config.checkpoint} was trained for {_listing(meta.classes)}; {config.data} has {_listing(data.classes)}"
         )
+    check_classifier(meta.model, model, num_classes=data.num_classes, img_size=data.image_size)
     preparation = {name: getattr(meta, name) for name in ("mean", "std", "crop_pct", "interpolation")}
     loader = make_loader(
         data.split(config.split),
@@ -70,6 +71,8 @@ def run(config: TestConfig) -> dict[str, Any]:
         workers=config.workers,
         max_bad_images=data.max_bad_images,
     )
+    if config.json is not None:
+        writable_file(Path(config.json))
     module = Classifier(model, Recipe(precision=config.precision), num_classes=data.num_classes)
     evaluation = evaluate(*predict(module, loader, device=device))
     result = {

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from foveate import _checks
-from foveate._networks import build_network
-from foveate.commands.protocol import Protocol, check_unchanged, environment, to_yaml
+from foveate._networks import build_network, check_classifier
+from foveate.commands.protocol import Protocol, check_unchanged, environment, read_settings, to_yaml
 from foveate.data import ImageData, ImageLoader, make_loader, make_mixup
 from foveate.training import (
     Classifier,
@@ -30,7 +30,7 @@ from foveate.training.checkpoint import WEIGHTS
 from foveate.training.files import read_json, writable_folder, write_json, write_text
 from foveate.training.trainer import LAST
 
-__all__ = ["CONFIG", "RESULT", "TrainConfig", "build", "run"]
+__all__ = ["CONFIG", "RESULT", "TrainConfig", "build", "loaders", "run"]
 
 CONFIG, RESULT = "config.yaml", "result.json"
 
@@ -95,7 +95,7 @@ def run(config: TrainConfig, *, data: ImageData | None = None, verbose: bool = T
     _check_folder(config)
     data = data or config.open()
     model, meta = build(config, data)
-    train, val, test = _loaders(config, data)
+    train, val, test = loaders(config, data)
     mixing = {"mixup": config.mixup, "cutmix": config.cutmix, "label_smoothing": config.label_smoothing}
     module = Classifier(
         model,
@@ -141,8 +141,12 @@ def run(config: TrainConfig, *, data: ImageData | None = None, verbose: bool = T
     return read_json(out / RESULT)
 
 
-def _loaders(config: TrainConfig, data: ImageData) -> tuple[ImageLoader, ImageLoader, ImageLoader | None]:
-    """Return the batches to train on, to validate on, and, if there are such images, to test on."""
+def loaders(config: TrainConfig, data: ImageData) -> tuple[ImageLoader, ImageLoader, ImageLoader | None]:
+    """Return the batches to train on, to validate on, and, if there are such images, to test on.
+
+    Raises:
+        ValueError: There are too few images for a batch.
+    """
     loader = partial(
         make_loader,
         transform=data.transform,
@@ -159,8 +163,8 @@ def build(config: TrainConfig, data: ImageData) -> tuple[nn.Module, NetworkMeta]
     """Build the network for ``data`` with the weights that training starts from, as the seed has it.
 
     Raises:
-        ValueError: There is no such network, it does not take the images or the keywords, or the weights to start
-            from are those of another one.
+        ValueError: There is no such network, it does not take the images or the keywords, its outputs are not the
+            classes, or the weights to start from are those of another one.
     """
     torch.manual_seed(config.seed)
     model, kwargs = build_network(
@@ -170,6 +174,7 @@ def build(config: TrainConfig, data: ImageData) -> tuple[nn.Module, NetworkMeta]
         pretrained=config.pretrained,
         model_args=config.model_args,
     )
+    check_classifier(config.model, model, num_classes=data.num_classes, img_size=data.image_size)
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint)
     transform = data.transform
@@ -187,13 +192,14 @@ def build(config: TrainConfig, data: ImageData) -> tuple[nn.Module, NetworkMeta]
 
 
 def _check_folder(config: TrainConfig) -> None:
-    """Refuse to write over a run, and to resume one that is not there, is finished, or was another one."""
+    """Refuse to write over a run or a file of somebody's, and to resume a run that is not there, finished, or other."""
     out, another = config.folder, "give another `out`"
     if (out / RESULT).exists():
         raise ValueError(f"{out} holds a finished run; {another}, or delete it")
     if not config.resume:
         if (out / LAST).exists():
             raise ValueError(f"{out} holds an unfinished run; continue it with `--resume`, or {another}")
+        read_settings(out / CONFIG, config)
         return
     if not (out / LAST).exists():
         raise ValueError(f"there is nothing to resume in {out}: it has no {LAST}; leave out `resume`, or {another}")

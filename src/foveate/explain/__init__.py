@@ -2,7 +2,7 @@
 
 from foveate._extras import require
 
-require("matplotlib", extra="train")  # for the colours of the pictures
+require("matplotlib", extra="explain")  # for the colours of the pictures
 
 from foveate.explain.maps import AttentionRecord, Scale, attention_records  # noqa: E402
 from foveate.explain.overlay import draw_box, overlay, palette_stops  # noqa: E402

@@ -167,7 +167,9 @@ def _received(name: str, module: Any, x: Tensor, image_size: tuple[int, int], qu
         row, column = query[0] * height // image_size[0], query[1] * width // image_size[1]
         attention = attention[:, :, row * width + column : row * width + column + 1]
     received = attention.sum((1, 2))
-    share = received / received.sum(1, keepdim=True)
+    total = received.sum(1, keepdim=True)
+    # Attention that comes to nothing, as that of GSA to an empty input, prefers no position.
+    share = torch.where(total > 0, received / total, 1 / received.shape[1])
     return (share * height * width).view(1, height, width)
 
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "writable_folder", "write_bytes", "write_json", "write_text"]
+__all__ = ["read_json", "writable_file", "writable_folder", "write_bytes", "write_json", "write_text"]
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -76,4 +76,16 @@ def writable_folder(path: Path) -> Path:
             if folder.exists():
                 folder.rmdir()
         raise ValueError(f"cannot write to the output folder {path}: {error.strerror}; choose another one") from error
+    return path
+
+
+def writable_file(path: Path) -> Path:
+    """Make sure that a file can be written at ``path``, its folder created if need be; return ``path``.
+
+    Raises:
+        ValueError: There is a folder, or the folder around it cannot be written to.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it")
+    writable_folder(path.parent)
     return path

@@ -110,12 +110,14 @@ class Classifier(pl.LightningModule):
         if self.mixing is not None:
             images, targets = self.mixing(images, targets, epoch=self.current_epoch, step=batch_idx)
         loss = self.loss(self.model(images).float(), targets)
+        # This waits for the GPU once per batch: the price of stopping before the weights are lost.
         if not math.isfinite(loss.item()):
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise ValueError(
                 f"the training loss became {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, "
                 f"at learning rate {lr:.3g}; training stopped before this step. "
-                "Lower lr, lengthen warmup_epochs, set clip_grad=1, or use precision=32-true"
+                "Lower lr, lengthen warmup_epochs, set clip_grad=1, or use precision=32-true, and start anew with "
+                "another `out`: a run resumes with its own settings only"
             )
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images), prog_bar=True)
         return loss

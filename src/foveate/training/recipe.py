@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import timm.optim
 
 from foveate import _checks
 
-__all__ = ["PRECISIONS", "SCHEDULES", "Recipe"]
+__all__ = ["Precision", "Recipe", "Schedule"]
 
-SCHEDULES = ("cosine", "step", "poly", "tanh", "none")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+Schedule = Literal["cosine", "step", "poly", "tanh", "none"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(kw_only=True)
@@ -30,9 +30,11 @@ class Recipe:
         warmup_epochs: Epochs over which the learning rate rises linearly from a hundredth; may be a fraction.
         min_lr: Learning rate at the end of cosine, poly and tanh.
         decay_epochs: With sched=step, epochs between two decays.
-        decay_rate: With sched=step, factor of a decay; with sched=poly, the power.
+        decay_rate: With sched=step, factor of a decay; with sched=poly, the power: give 1 for a straight line, as the
+            default of 0.1, meant for step, holds the rate up until shortly before the end.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
         ema_decay: Decay of the moving average of the weights, which is then validated and saved; 0 averages nothing.
+            It is warmed up: at update t the decay is 1 - (1 + t)^(-2/3), and at most this.
         clip_grad: Norm to which gradients are clipped; 0 clips nothing.
         accumulate: Batches whose gradients are added up for one update.
         precision: Arithmetic; the mixed ones keep the weights in 32 bits. 16-mixed needs a GPU.
@@ -46,7 +48,7 @@ class Recipe:
     lr: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 0.05
-    sched: Literal["cosine", "step", "poly", "tanh", "none"] = "cosine"
+    sched: Schedule = "cosine"
     warmup_epochs: float = 1.0
     min_lr: float = 1e-6
     decay_epochs: float = 10.0
@@ -55,7 +57,7 @@ class Recipe:
     ema_decay: float = 0.0
     clip_grad: float = 0.0
     accumulate: int = 1
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Precision = "32-true"
     compile: bool = False
     channels_last: bool = False
 
@@ -80,5 +82,5 @@ class Recipe:
         if self.opt not in optimizers:
             close = _checks.suggestion(self.opt, optimizers)
             raise ValueError(f"opt must be an optimiser of timm's, such as adamw, sgd or lamb; got {self.opt!r}{close}")
-        _checks.one_of("sched", self.sched, SCHEDULES)
-        _checks.one_of("precision", self.precision, PRECISIONS)
+        _checks.one_of("sched", self.sched, get_args(Schedule))
+        _checks.one_of("precision", self.precision, get_args(Precision))

@@ -80,7 +80,7 @@ def fit(
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
-        ValueError: The loss is not finite.
+        ValueError: The loss is not finite, or ``last.ckpt`` is damaged.
     """
     history = _History(out / LAST, verbose=verbose)
     # At the end of the training epoch rather than of its validation: only then is the epoch complete in the file.
@@ -131,12 +131,24 @@ def _trainer(recipe: Recipe, device: torch.device, *, callbacks: Sequence[Callba
 
 
 class _WholeFiles(TorchCheckpointIO):
-    """Writes checkpoints beside their place first; Lightning's way goes through /tmp, which may be another disk."""
+    """Writes checkpoints beside their place first; Lightning's way goes through /tmp, which may be another disk.
+
+    What it reads must be whole as well.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_bytes(Path(path), buffer.getbuffer())
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            checkpoint = super().load_checkpoint(path, *args, **kwargs)
+            if "loops" not in checkpoint:
+                raise KeyError("loops")
+        except Exception as error:  # on damaged bytes the unpickler raises nearly anything
+            raise ValueError(f"{path} is damaged, or not of a run; delete it, or give another `out`") from error
+        return checkpoint
 
 
 class _History(Callback):
