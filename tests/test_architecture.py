@@ -226,8 +226,8 @@ def test_core_commands_run_without_any_extra() -> None:
     assert "gsa_resnet_tiny" in done.stdout
 
 
-@pytest.mark.parametrize("package", ["training", "explain"])
-def test_a_missing_extra_is_named(package: str) -> None:
+@pytest.mark.parametrize(("package", "extra"), [("training", "train"), ("explain", "explain")])
+def test_a_missing_extra_is_named(package: str, extra: str) -> None:
     done = run(
         f"{WITHOUT_EXTRAS}"
         "from foveate._extras import MissingExtraError\n"
@@ -235,7 +235,7 @@ def test_a_missing_extra_is_named(package: str) -> None:
         "except MissingExtraError as error:\n    print(error)\n"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "is not installed; install it with: pip install 'foveate[train]'" in done.stdout
+    assert f"is not installed; install it with: pip install 'foveate[{extra}]'" in done.stdout
 
 
 def test_an_import_that_fails_for_another_reason_is_not_blamed_on_an_extra(tmp_path: Path) -> None:
