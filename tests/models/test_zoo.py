@@ -78,7 +78,7 @@ def test_weights_made_on_meta_are_drawn_as_the_modules_draw_them():
     model.init_weights()
     attention = model.layer2[0].conv2
     assert attention.qkv.weight.std().item() == pytest.approx(attention.dim**-0.5, rel=0.1)
-    assert attention.rel_height.std().item() == pytest.approx((12 * 32) ** -0.5, rel=0.1)
+    assert attention.rel_height.std().item() == pytest.approx((24 * 32) ** -0.5, rel=0.1)  # one head of 24 channels
     assert model(torch.randn(2, 3, 29, 37)).isfinite().all()
 
 
