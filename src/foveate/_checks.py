@@ -66,7 +66,7 @@ def pair(name: str, value: Any, *, minimum: int = 1) -> tuple[int, int]:
 
 
 def feature_map(x: torch.Tensor, channels: int, owner: str) -> None:
-    """Check that ``x`` is a non-empty floating-point ``(B, channels, H, W)`` tensor, else raise a `ValueError`."""
+    """Check that ``x`` is a floating-point ``(B, channels, H, W)`` of at least one pixel, else raise a `ValueError`."""
     if x.ndim != 4:
         raise ValueError(f"{owner} takes a feature map (B, {channels}, H, W); got shape {tuple(x.shape)}")
     if x.shape[1] != channels:

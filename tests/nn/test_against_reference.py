@@ -101,7 +101,7 @@ def test_values_and_gradients(make, dtype, part, monkeypatch):
         rng = random.Random(f"{make.__name__}-{index}")
         torch.manual_seed(index)
         # Both ways to apply a kernel that does not factorise, at sizes that loops can follow.
-        monkeypatch.setattr(explicit_file, "DENSE_MAX_POSITIONS", 256 * (index % 2))
+        monkeypatch.setattr(explicit_file, "DENSE_MAX_POSITIONS", 576 * (index % 2))
         case = make(rng, dtype)
         found = errors(case)
         worst = max(found, key=found.__getitem__)

@@ -39,7 +39,7 @@ def make(request):
 
 @pytest.fixture
 def x():
-    return torch.randn(2, 6, 11, 23, generator=torch.Generator().manual_seed(1))
+    return torch.randn(2, 6, 23, 29, generator=torch.Generator().manual_seed(1))
 
 
 def trained_a_little(module: nn.Module, x: torch.Tensor) -> nn.Module:

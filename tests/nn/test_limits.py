@@ -27,7 +27,7 @@ def assert_finite(out: Tensor, *leaves: Tensor) -> None:
 @pytest.mark.parametrize("autocast", AUTOCAST, ids=str)
 @pytest.mark.parametrize("kernel", FA.KERNELS)
 @pytest.mark.parametrize("radius", [1e-6, 1e-3, 1.0, 1e3, 1e6])
-@pytest.mark.parametrize("size", [(5, 7), (17, 19)], ids=["dense", "spectral"])
+@pytest.mark.parametrize("size", [(5, 7), (23, 29)], ids=["dense", "spectral"])
 def test_radius_from_one_end_to_the_other(size, radius, kernel, autocast):
     torch.manual_seed(0)
     module = ExplicitAttention2d(3, 5, kernel=kernel, radius=radius)
@@ -41,12 +41,23 @@ def test_radius_from_one_end_to_the_other(size, radius, kernel, autocast):
 
 
 @pytest.mark.parametrize("kernel", FA.KERNELS)
-@pytest.mark.parametrize("size", [(5, 7), (17, 19)], ids=["dense", "spectral"])
+@pytest.mark.parametrize("size", [(5, 7), (23, 29)], ids=["dense", "spectral"])
 def test_a_vanishing_radius_is_the_identity_and_an_infinite_one_the_mean(kernel, size):
     value = torch.randn(2, 3, *size, dtype=torch.float64)
     none, all_of_it = (FA.explicit_attention(value, torch.tensor(r).double(), kernel) for r in (1e-6, 1e8))
     assert relative_error(none, value) < 1e-10
     assert relative_error(all_of_it, value.mean((2, 3), keepdim=True).expand_as(value)) < 1e-6
+
+
+@pytest.mark.parametrize("logarithm", [-110.0, 100.0])
+def test_a_logarithm_that_ran_away_gives_a_limit(logarithm):
+    module = ExplicitAttention2d(3)
+    nn.init.constant_(module.log_radius, logarithm)
+    x = torch.randn(2, 3, 5, 7, requires_grad=True)
+    assert_finite(module(x), x, *module.parameters())
+    value = module.values(x)
+    limit = value if logarithm < 0 else value.mean((2, 3), keepdim=True).expand_as(value)
+    assert relative_error(module(x), module.proj(limit)) < 1e-5
 
 
 @pytest.mark.parametrize("kernel", FA.KERNELS)

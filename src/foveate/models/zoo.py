@@ -45,7 +45,7 @@ TINY: dict[str, Any] = {
     "stem": "small",
     "img_size": 32,
 }
-"""A network that learns cluttered digits in a minute on two CPU cores."""
+"""A network that learns cluttered digits in one to two minutes on two CPU cores."""
 
 
 @dataclass(frozen=True)
