@@ -1,7 +1,7 @@
-"""The axial pass of GSA as a custom operator: scores in cache-sized parts, computed again going backward.
+"""The axial pass of GSA as a custom operator: scores in parts that are computed again going backward.
 
 An operator rather than an `autograd.Function`, so that `torch.compile`, `torch.export` and the FLOP counter see
-through it. Everything is a batched matrix product over views; ``n`` is the length of the attended lines, ``m``
+through it. Where there are no kernels for the device (`foveate.kernels`), everything is a batched matrix product over views; ``n`` is the length of the attended lines, ``m``
 their number, ``rows`` the lines of one part (some images × heads × lines):
 
     scores (n, rows, n)  =  q (n, rows, d)       · vectorsᵀ (n, d, n)      one product per query position
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from foveate import kernels
+from foveate.functional._layout import by_position
 from foveate.functional.relative import relative_vectors
 
 __all__ = ["axial_pass"]
@@ -28,7 +30,7 @@ SCORES_ELSEWHERE = 2**27
 """How many scores exist at a time. On a CPU, what its caches hold; elsewhere, what keeps the device busy."""
 
 
-def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
+def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None = None) -> Tensor:
     """Compute ``y_ab = Σ_k (q_ab · r_{k−a}) v_kb`` along ``axis`` (0: H, 1: W) of ``(B, heads, H, W, d)`` tensors.
 
     Args:
@@ -36,13 +38,16 @@ def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tenso
         value: ``(B, heads, H, W, c)``.
         window: ``(2n − 1, d)``, the embeddings of the offsets ``−(n − 1) … n − 1`` of a line of ``n`` pixels.
         axis: 0 or 1.
+        fused: As in `foveate.kernels.axial`.
     """
-    return torch.ops.foveate.axial_pass(query, value, window, axis)
+    return torch.ops.foveate.axial_pass(query, value, window, axis, fused)
 
 
 @torch.library.custom_op("foveate::axial_pass", mutates_args=())
-def _forward(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
-    out = _like(value)
+def _forward(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None) -> Tensor:
+    if kernel := kernels.axial(value, fused):
+        return kernel.axial_forward(query, value, window, axis)
+    out = by_position(value)
     vectors = relative_vectors(window)
     for part in _parts(query, axis):
         q, v = part.read(query), part.read(value)
@@ -52,13 +57,17 @@ def _forward(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
 
 
 @_forward.register_fake
-def _(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
-    return _like(value)
+def _(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None) -> Tensor:
+    return by_position(value)
 
 
 @torch.library.custom_op("foveate::axial_pass_backward", mutates_args=())
-def _backward(grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-    grad_query, grad_value = _like(query), _like(value)
+def _backward(
+    grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    if kernel := kernels.axial(value, fused):
+        return kernel.axial_backward(grad, query, value, window, axis)
+    grad_query, grad_value = by_position(query), by_position(value)
     vectors = relative_vectors(window)
     grad_vectors = torch.zeros_like(vectors)
     for part in _parts(query, axis):
@@ -72,17 +81,19 @@ def _backward(grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: 
 
 
 @_backward.register_fake
-def _(grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-    return _like(query), _like(value), torch.empty_like(window)
+def _(
+    grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    return by_position(query), by_position(value), torch.empty_like(window)
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    *tensors, ctx.axis = inputs
+    *tensors, ctx.axis, ctx.fused = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return (*torch.ops.foveate.axial_pass_backward(grad, *ctx.saved_tensors, ctx.axis), None)
+    return (*torch.ops.foveate.axial_pass_backward(grad, *ctx.saved_tensors, ctx.axis, ctx.fused), None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
@@ -102,12 +113,6 @@ def _flops_backward(
     """Count the scores, computed again, and the four products of the gradients."""
     batch, heads, height, width, dim = query
     return 2 * batch * heads * height * width * query[2 + axis] * (3 * dim + 2 * value[-1])
-
-
-def _like(x: Tensor) -> Tensor:
-    """Return an empty tensor of ``x``'s shape whose memory is ordered ``(B, H, W, heads, d)``."""
-    batch, heads, height, width, dim = x.shape
-    return x.new_empty(batch, height, width, heads, dim).permute(0, 3, 1, 2, 4)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["in_layout_of", "is_channels_last"]
+__all__ = ["by_position", "in_layout_of", "is_channels_last"]
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -20,3 +20,9 @@ def in_layout_of(like: Tensor, x: Tensor) -> Tensor:
     if x.shape[1] == 1:  # contiguous either way, but a concatenation goes by the strides
         return x.clone(memory_format=torch.channels_last)
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def by_position(x: Tensor) -> Tensor:
+    """Return an empty tensor like ``x``, ``(B, heads, H, W, d)``, whose memory is ordered ``(B, H, W, heads, d)``."""
+    batch, heads, height, width, dim = x.shape
+    return x.new_empty(batch, height, width, heads, dim).permute(0, 3, 1, 2, 4)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from foveate._checks import one_of
 from foveate.functional._axial import axial_pass
+from foveate.functional._content import content
 from foveate.functional._precision import autocast_off, widen
 from foveate.functional.relative import relative_vectors, relative_window
 
@@ -40,24 +41,27 @@ def content_attention_map(query: Tensor, key: Tensor) -> Tensor:
         return widen(query).flatten(2, 3) @ widen(key).flatten(2, 3).softmax(2).mT
 
 
-def content_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def content_attention(query: Tensor, key: Tensor, value: Tensor, *, fused: bool | None = None) -> Tensor:
     """Compute ``Q (ρ(Kᵀ) V)``: ``2·N·d·d_v`` multiply-adds a head, and no N×N map.
 
-    The softmax is normalised after its product with ``V``, where only ``d`` sums are left to divide by.
+    The softmax is normalised after its product with ``V``, where only ``d`` sums are left to divide by, and its
+    weights are not kept: the backward pass computes them again from the keys, their largest and the sums.
 
     Args:
         query: ``(B, heads, H, W, d)``.
         key: ``(B, heads, H, W, d)``.
         value: ``(B, heads, H, W, d_v)``.
+        fused: None computes it in C++ on a CPU where that was compiled; False in PyTorch's operators, which are the
+            reference; True insists on the former. ``FOVEATE_FUSED=0`` in the environment makes None False.
 
     Returns:
         ``(B, heads, H, W, d_v)`` in the dtype of ``value``; softmax and sums are in at least float32.
+
+    Raises:
+        ValueError: ``fused`` is true and there are no kernels for the device and dtype.
     """
     with autocast_off(value):
-        q, k, v = (widen(t).flatten(2, 3) for t in (query, key, value))  # B, heads, N, d
-        weights = (k - k.detach().amax(2, keepdim=True)).exp()
-        context = (weights.mT @ v) / weights.sum(2).unsqueeze(-1)  # B, heads, d, d_v
-        return (q @ context).to(value.dtype).unflatten(2, value.shape[2:4])
+        return content(*(widen(x) for x in (query, key, value)), fused).to(value.dtype)
 
 
 def axial_positional_map(query: Tensor, table: Tensor, axis: int) -> Tensor:
@@ -82,7 +86,9 @@ def axial_positional_map(query: Tensor, table: Tensor, axis: int) -> Tensor:
         return torch.einsum("bhyxd,ykd->bhyxk" if axis == 0 else "bhyxd,xkd->bhyxk", query, vectors)
 
 
-def axial_positional_attention(query: Tensor, value: Tensor, table: Tensor, axis: int) -> Tensor:
+def axial_positional_attention(
+    query: Tensor, value: Tensor, table: Tensor, axis: int, *, fused: bool | None = None
+) -> Tensor:
     """Compute one axial pass, ``y_ab = Σ_δ (q_ab · r_δ) v_{a+δ,b}`` for the column pass (``axis=0``).
 
     Only a cache-sized part of the scores exists at any time: they are many times the size of the activations
@@ -93,18 +99,20 @@ def axial_positional_attention(query: Tensor, value: Tensor, table: Tensor, axis
         value: ``(B, heads, H, W, d_v)``.
         table: Relative embeddings ``(2L − 1, d)``; offsets outside it do not attend.
         axis: 0 for the column pass, 1 for the row pass.
+        fused: As in `content_attention`; on CUDA the kernels are Triton's.
 
     Returns:
         ``(B, heads, H, W, d_v)`` in the dtype of ``value``; scores and sums are in at least float32.
 
     Raises:
-        ValueError: A shape does not fit, or ``axis`` is neither 0 nor 1.
+        ValueError: A shape does not fit, ``axis`` is neither 0 nor 1, or ``fused`` is true and there are no kernels for
+            the device and dtype.
     """
     _check(query, table, axis)
     with autocast_off(value):
         wide = widen(value)
         window = relative_window(table.to(wide.dtype), value.shape[2 + axis])
-        return axial_pass(query.to(wide.dtype), wide, window, axis).to(value.dtype)
+        return axial_pass(query.to(wide.dtype), wide, window, axis, fused).to(value.dtype)
 
 
 def global_positional_map(query: Tensor, table_rows: Tensor, table_columns: Tensor) -> Tensor:

@@ -1,0 +1,109 @@
+"""The content attention of GSA as a custom operator, which keeps no weights for its backward pass.
+
+An operator rather than an `autograd.Function`, so that `torch.compile`, `torch.export` and the FLOP counter see
+through it. With ``w = exp(k − peak) / total``, the softmax of each key channel over the positions:
+
+    context = Σ wᵀ v      y = q context
+    ∂q = ∂y contextᵀ      ∂context = Σ qᵀ ∂y      ∂v = w ∂context      ∂k = w ∘ (v ∂contextᵀ − Σ_c context ∘ ∂context)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from foveate import kernels
+from foveate.functional._layout import by_position
+
+__all__ = ["content"]
+
+Four = tuple[Tensor, Tensor, Tensor, Tensor]
+Three = tuple[Tensor, Tensor, Tensor]
+
+
+def content(query: Tensor, key: Tensor, value: Tensor, fused: bool | None = None) -> Tensor:
+    """Compute ``Q (ρ(Kᵀ) V)`` for ``(B, heads, H, W, d)`` tensors of one dtype; see `content_attention`."""
+    return torch.ops.foveate.content(query, key, value, fused)[0]
+
+
+@torch.library.custom_op("foveate::content", mutates_args=())
+def _forward(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> Four:
+    if kernel := kernels.content(value, fused):
+        return kernel.content_forward(query, key, value)
+    q, k, v = (x.flatten(2, 3) for x in (query, key, value))  # B, heads, N, d
+    peak = k.amax(2)
+    weights = (k - peak.unsqueeze(2)).exp()
+    total = weights.sum(2)
+    context = (weights.mT @ v) / total.unsqueeze(-1)  # normalised where only d × c numbers are left
+    return by_position(value).copy_((q @ context).view(value.shape)), context, peak, total
+
+
+@_forward.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> Four:
+    batch, heads, *_, dim = query.shape
+    total = query.new_empty(batch, heads, dim)
+    return by_position(value), query.new_empty(batch, heads, dim, value.shape[-1]), total, torch.empty_like(total)
+
+
+@torch.library.custom_op("foveate::content_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    context: Tensor,
+    peak: Tensor,
+    total: Tensor,
+    fused: bool | None,
+) -> Three:
+    if kernel := kernels.content(value, fused):
+        return kernel.content_backward(grad, query, key, value, context, peak, total)
+    g, q, k, v = (x.flatten(2, 3) for x in (grad, query, key, value))
+    weights = (k - peak.unsqueeze(2)).exp() / total.unsqueeze(2)
+    grad_context = q.mT @ g
+    grad_key = weights * (v @ grad_context.mT - (context * grad_context).sum(-1).unsqueeze(2))
+    grads = g @ context.mT, grad_key, weights @ grad_context
+    return tuple(by_position(x).copy_(y.view(x.shape)) for x, y in zip((query, key, value), grads, strict=True))  # type: ignore[return-value]
+
+
+@_backward.register_fake
+def _(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    context: Tensor,
+    peak: Tensor,
+    total: Tensor,
+    fused: bool | None,
+) -> Three:
+    return by_position(query), by_position(key), by_position(value)
+
+
+def _save(ctx: Any, inputs: tuple, output: Four) -> None:
+    *tensors, ctx.fused = inputs
+    ctx.save_for_backward(*tensors, *output[1:])
+
+
+def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return (*torch.ops.foveate.content_backward(grad, *ctx.saved_tensors, ctx.fused), None)
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.foveate.content)
+def _flops(query: tuple, key: tuple, value: tuple, *args: Any, **kwargs: Any) -> int:
+    """Count the two products, 2 FLOPs per multiply-add; arguments are shapes."""
+    batch, heads, height, width, dim = query
+    return 4 * batch * heads * height * width * dim * value[-1]
+
+
+@register_flop_formula(torch.ops.foveate.content_backward)
+def _flops_backward(grad: tuple, query: tuple, key: tuple, value: tuple, *args: Any, **kwargs: Any) -> int:
+    """Count the four products of the gradients."""
+    batch, heads, height, width, dim = query
+    return 8 * batch * heads * height * width * dim * value[-1]

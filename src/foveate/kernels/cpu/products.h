@@ -1,0 +1,99 @@
+// Products of small matrices that stay in the innermost caches, in the vectors of the compiler's target.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace foveate {
+
+#if defined(__AVX512F__)
+constexpr int64_t WIDE = 64;  // bytes of a vector
+#else
+constexpr int64_t WIDE = 32;
+#endif
+constexpr int64_t NARROW = 32;  // rows of local matrices are padded to a multiple of it
+
+template <typename T, int64_t bytes> struct Vector {
+    typedef T type __attribute__((vector_size(bytes), aligned(alignof(T)), may_alias));
+    static constexpr int64_t lanes = bytes / sizeof(T);
+};
+
+template <typename T> constexpr int64_t padded(int64_t size) {
+    constexpr int64_t unit = NARROW / sizeof(T);
+    return (size + unit - 1) / unit * unit;
+}
+
+// Memory that starts on a cache line and holds zeros.
+template <typename T> struct Buffer {
+    T *data;
+    size_t bytes;
+    explicit Buffer(int64_t size) : bytes((size * sizeof(T) + 127) / 64 * 64) {
+        data = static_cast<T *>(std::aligned_alloc(64, bytes));
+        if (!data) throw std::bad_alloc();
+        clear();
+    }
+    ~Buffer() { std::free(data); }
+    Buffer(const Buffer &) = delete;
+    Buffer &operator=(const Buffer &) = delete;
+    void clear() { std::memset(data, 0, bytes); }
+};
+
+// Entry (i, j) stands at data[i * row + j * column].
+template <typename T> struct Matrix {
+    T *data;
+    int64_t row, column = 1;
+    Matrix turned() const { return {data, column, row}; }
+};
+
+// c = a b, or c += a b, for ROWS rows and COUNT vectors of columns: all sums in registers.
+template <typename T, int64_t bytes, int ROWS, int COUNT>
+inline void block(int64_t depth, Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add) {
+    using V = typename Vector<T, bytes>::type;
+    constexpr int64_t lanes = Vector<T, bytes>::lanes;
+    V sums[ROWS][COUNT];
+    for (int i = 0; i < ROWS; ++i)
+        for (int j = 0; j < COUNT; ++j)
+            sums[i][j] = add ? *reinterpret_cast<V *>(c.data + i * c.row + j * lanes) : V{};
+    for (int64_t p = 0; p < depth; ++p) {
+        V columns[COUNT];
+        for (int j = 0; j < COUNT; ++j) columns[j] = *reinterpret_cast<const V *>(b.data + p * b.row + j * lanes);
+        for (int i = 0; i < ROWS; ++i) {
+            const T factor = a.data[i * a.row + p * a.column];
+            for (int j = 0; j < COUNT; ++j) sums[i][j] += factor * columns[j];
+        }
+    }
+    for (int i = 0; i < ROWS; ++i)
+        for (int j = 0; j < COUNT; ++j) *reinterpret_cast<V *>(c.data + i * c.row + j * lanes) = sums[i][j];
+}
+
+template <typename T, int ROWS>
+inline void rows(int64_t columns, int64_t depth, Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add) {
+    constexpr int64_t wide = WIDE / sizeof(T), narrow = NARROW / sizeof(T);
+    int64_t j = 0;
+    auto from = [&](auto m) { m.data += j; return m; };
+    for (; j + 2 * wide <= columns; j += 2 * wide) block<T, WIDE, ROWS, 2>(depth, a, from(b), from(c), add);
+    for (; j + wide <= columns; j += wide) block<T, WIDE, ROWS, 1>(depth, a, from(b), from(c), add);
+    for (; j < columns; j += narrow) block<T, NARROW, ROWS, 1>(depth, a, from(b), from(c), add);
+}
+
+// c = a b, or c += a b: `count` rows, `columns` columns (a multiple of the padding, next to one another in b and c).
+template <typename T>
+inline void product(int64_t count, int64_t columns, int64_t depth, Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
+                    bool add) {
+    int64_t i = 0;
+    auto from = [&](auto m) { m.data += i * m.row; return m; };
+    for (; i + 8 <= count; i += 8) rows<T, 8>(columns, depth, from(a), b, from(c), add);
+    for (; i + 4 <= count; i += 4) rows<T, 4>(columns, depth, from(a), b, from(c), add);
+    for (; i < count; ++i) rows<T, 1>(columns, depth, from(a), b, from(c), add);
+}
+
+// `to` (columns × rows, padded to `to_width`) = `from` (rows × columns, of width `from_width`), transposed.
+template <typename T>
+inline void transpose(const T *from, int64_t rows, int64_t columns, int64_t from_width, T *to, int64_t to_width) {
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < columns; ++j) to[j * to_width + i] = from[i * from_width + j];
+}
+
+}  // namespace foveate
