@@ -29,7 +29,7 @@ template <typename T> struct Embeddings {
         : width(padded<T>(s.d)), span(padded<T>(2 * s.n - 1) + padded<T>(TILE)), rows((2 * s.n - 1) * width),
           columns(s.d * span) {
         for (int64_t i = 0; i < 2 * s.n - 1; ++i) std::copy_n(window + i * s.d, s.d, rows.data + i * width);
-        transpose(window, 2 * s.n - 1, s.d, s.d, columns.data, span);
+        transpose<T>(2 * s.n - 1, s.d, {window, s.d}, {columns.data, span});
     }
 };
 
@@ -46,33 +46,36 @@ template <typename T> struct Tile {
 };
 
 template <typename T>
-void score(const Tile<T> &tile, const Sizes &s, const T *q, const Embeddings<T> &r, T *scores) {
-    product<T>(tile.count, padded<T>(tile.columns), s.d, {q + tile.first * r.width, r.width},
-               {r.columns.data + tile.offset, r.span}, tile.skewed(scores), false);
+void score(const Tile<T> &tile, const Sizes &s, Matrix<const T> q, const Embeddings<T> &r, T *scores) {
+    product<T>(tile.count, padded<T>(tile.columns), s.d, q.from(tile.first), {r.columns.data + tile.offset, r.span},
+               tile.skewed(scores), false);
 }
 
 template <typename T>
 void axial_forward(Lines<const T> q, Lines<const T> v, const T *window, Lines<T> y, const Sizes s, int threads) {
     const Embeddings<T> r(window, s);
-    const int64_t values = padded<T>(s.c);
+    const int64_t c = padded<T>(s.c);
+    const Local q_local{s.n * r.width, r.width}, v_local{s.n * c, c};
 #pragma omp parallel num_threads(threads)
     {
-        Buffer<T> q_line(s.heads * s.n * r.width), v_line(s.heads * s.n * values), y_line(s.heads * s.n * values);
+        Buffer<T> q_line(s.heads * q_local.head), v_line(s.heads * v_local.head), y_line(s.heads * v_local.head);
         Buffer<T> scores(TILE * Tile<T>::row(s));
-        const T *straight = scores.data;
 #pragma omp for schedule(static)
         for (int64_t line = 0; line < s.images * s.lines; ++line) {
-            gather(q, s, line, s.d, r.width, q_line.data);
-            gather(v, s, line, s.c, values, v_line.data);
-            for (int64_t head = 0; head < s.heads; ++head)
+            gather(q, s, line, 1, s.d, q_local, q_line.data);
+            gather(v, s, line, 1, s.c, v_local, v_line.data);
+            for (int64_t head = 0; head < s.heads; ++head) {
+                const Matrix<const T> qh{q_line.data + head * q_local.head, r.width};
+                const Matrix<const T> vh{v_line.data + head * v_local.head, c};
+                const Matrix<T> yh{y_line.data + head * v_local.head, c};
                 for (int64_t first = 0; first < s.n; first += TILE) {
                     const Tile<T> tile(first, s);
-                    score(tile, s, q_line.data + head * s.n * r.width, r, scores.data);
-                    product<T>(tile.count, values, s.n, tile.straight(straight),
-                               {v_line.data + head * s.n * values, values},
-                               {y_line.data + (head * s.n + first) * values, values}, false);
+                    score(tile, s, qh, r, scores.data);
+                    product<T>(tile.count, c, s.n, tile.template straight<const T>(scores.data), vh, yh.from(first),
+                               false);
                 }
-            scatter(y_line.data, values, y, s, line, s.c);
+            }
+            scatter(y_line.data, v_local, y, s, line, 1, s.c);
         }
     }
 }
@@ -81,45 +84,48 @@ template <typename T>
 void axial_backward(Lines<const T> g, Lines<const T> q, Lines<const T> v, const T *window, Lines<T> gq, Lines<T> gv,
                     T *g_window, const Sizes s, int threads) {
     const Embeddings<T> r(window, s);
-    const int64_t values = padded<T>(s.c), keys = padded<T>(s.n), lines = s.images * s.lines;
-    const int64_t table = (2 * s.n - 1) * r.width, groups = std::min<int64_t>(lines, 64);
+    const Matrix<const T> embeddings{r.rows.data, r.width};
+    const int64_t c = padded<T>(s.c), n = padded<T>(s.n);
+    const Local q_local{s.n * r.width, r.width}, v_local{s.n * c, c};
+    const int64_t lines = s.images * s.lines, groups = std::min<int64_t>(lines, 64), table = (2 * s.n - 1) * r.width;
     Buffer<T> partial(groups * table);
 #pragma omp parallel num_threads(threads)
     {
-        const int64_t line_q = s.heads * s.n * r.width, line_v = s.heads * s.n * values;
-        Buffer<T> q_line(line_q), gq_line(line_q), v_line(line_v), g_line(line_v), gv_line(line_v);
-        Buffer<T> scores(TILE * Tile<T>::row(s)), g_scores(TILE * Tile<T>::row(s)), v_turned(s.c * keys);
+        Buffer<T> q_line(s.heads * q_local.head), gq_line(s.heads * q_local.head), v_line(s.heads * v_local.head);
+        Buffer<T> g_line(s.heads * v_local.head), gv_line(s.heads * v_local.head), v_turned(s.c * n);
+        Buffer<T> scores(TILE * Tile<T>::row(s)), g_scores(TILE * Tile<T>::row(s));
 #pragma omp for schedule(static)
         for (int64_t group = 0; group < groups; ++group)
             for (int64_t line = lines * group / groups; line < lines * (group + 1) / groups; ++line) {
-                gather(q, s, line, s.d, r.width, q_line.data);
-                gather(v, s, line, s.c, values, v_line.data);
-                gather(g, s, line, s.c, values, g_line.data);
+                gather(q, s, line, 1, s.d, q_local, q_line.data);
+                gather(v, s, line, 1, s.c, v_local, v_line.data);
+                gather(g, s, line, 1, s.c, v_local, g_line.data);
+                const Matrix<T> gr{partial.data + group * table, r.width};
                 for (int64_t head = 0; head < s.heads; ++head) {
-                    const T *qh = q_line.data + head * s.n * r.width, *gh = g_line.data + head * s.n * values;
-                    T *gqh = gq_line.data + head * s.n * r.width, *gvh = gv_line.data + head * s.n * values;
-                    transpose(v_line.data + head * s.n * values, s.n, s.c, values, v_turned.data, keys);
+                    const Matrix<const T> qh{q_line.data + head * q_local.head, r.width};
+                    const Matrix<const T> gh{g_line.data + head * v_local.head, c};
+                    const Matrix<T> gqh{gq_line.data + head * q_local.head, r.width};
+                    const Matrix<T> gvh{gv_line.data + head * v_local.head, c};
+                    transpose<T>(s.n, s.c, {v_line.data + head * v_local.head, c}, {v_turned.data, n});
                     for (int64_t first = 0; first < s.n; first += TILE) {
                         const Tile<T> tile(first, s);
-                        const Matrix<const T> q_tile{qh + first * r.width, r.width}, g_tile{gh + first * values, values};
+                        const auto g_skewed = tile.template skewed<const T>(g_scores.data);
                         score(tile, s, qh, r, scores.data);
-                        const T *tile_scores = scores.data, *tile_g_scores = g_scores.data;
-                        product<T>(s.n, values, tile.count, tile.straight(tile_scores).turned(), g_tile, {gvh, values},
-                                   first > 0);
+                        product<T>(s.n, c, tile.count, tile.template straight<const T>(scores.data).turned(),
+                                   gh.from(first), gvh, first > 0);
                         // Beside the diagonals there are zeros; a shorter tile has its diagonals elsewhere.
                         if (tile.count < TILE) g_scores.clear();
-                        product<T>(tile.count, keys, s.c, g_tile, {v_turned.data, keys}, tile.straight(g_scores.data),
-                                   false);
-                        product<T>(tile.count, r.width, tile.columns, tile.skewed(tile_g_scores),
-                                   {r.rows.data + tile.offset * r.width, r.width}, {gqh + first * r.width, r.width},
-                                   false);
-                        product<T>(tile.columns, r.width, tile.count, tile.skewed(tile_g_scores).turned(), q_tile,
-                                   {partial.data + group * table + tile.offset * r.width, r.width}, true);
+                        product<T>(tile.count, n, s.c, gh.from(first), {v_turned.data, n},
+                                   tile.straight(g_scores.data), false);
+                        product<T>(tile.count, r.width, tile.columns, g_skewed, embeddings.from(tile.offset),
+                                   gqh.from(first), false);
+                        product<T>(tile.columns, r.width, tile.count, g_skewed.turned(), qh.from(first),
+                                   gr.from(tile.offset), true);
                         if (tile.count < TILE) g_scores.clear();
                     }
                 }
-                scatter(gq_line.data, r.width, gq, s, line, s.d);
-                scatter(gv_line.data, values, gv, s, line, s.c);
+                scatter(gq_line.data, q_local, gq, s, line, 1, s.d);
+                scatter(gv_line.data, v_local, gv, s, line, 1, s.c);
             }
     }
     std::fill_n(g_window, (2 * s.n - 1) * s.d, T(0));

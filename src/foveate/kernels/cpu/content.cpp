@@ -1,10 +1,11 @@
 // The content attention of GSA on a CPU, forward and backward.
 //
-//     w = exp(k − peak) / sum         a softmax over all pixels for each key channel: `peak` the largest, (d)
-//     context = Σ_pixels wᵀ v,  (d × c)         y = q context
+//     w = exp(k − peak) / total       a softmax over all pixels for each key channel, `peak` its largest key
+//     context = Σ_pixels wᵀ v         (d × c)
+//     y = q context
 //
-// The weights exist for one line of pixels at a time. Each group of lines has its own sums, relative to its own
-// largest key; they are brought together in the order of the groups, so that results are the same in every run and
+// The weights exist for a few lines of pixels at a time. Each group of lines has its own sums, relative to its own
+// largest keys; they are brought together in the order of the groups, so that results are the same in every run and
 // with any number of threads.
 
 #include <algorithm>
@@ -16,15 +17,15 @@
 namespace foveate {
 namespace {
 
-// e^x to a rounding, NaN included; below −87 it stays at e^−87 = 1.6e−38. x is padded.
+// x = e^x to a rounding, NaN included; below −87 it stays at e^−87 = 1.6e−38. x has room for whole vectors.
 inline void exponential(float *x, int64_t size) {
-    using V = Vector<float, NARROW>::type;
-    typedef int32_t Integers __attribute__((vector_size(NARROW)));
-    for (int64_t i = 0; i < size; i += Vector<float, NARROW>::lanes) {
+    using V = Vector<float, WIDE>::type;
+    typedef int32_t Integers __attribute__((vector_size(WIDE)));
+    for (int64_t i = 0; i < size; i += Vector<float, WIDE>::lanes) {
         V &entry = *reinterpret_cast<V *>(x + i);
         V t = entry < -87.0f ? V{} - 87.0f : entry;
-        const V power = (t * 1.44269504f + 12582912.0f) - 12582912.0f;  // log2(e) x, rounded to an integer
-        t = (t - power * 0.693145752f) - power * 1.42860677e-6f;        // less its logarithm: |t| ≤ log(2) / 2
+        const V power = (t * 1.44269504f + 12582912.0f) - 12582912.0f;  // x / log 2, rounded to an integer
+        t = (t - power * 0.693145752f) - power * 1.42860677e-6f;        // |t| ≤ log(2) / 2
         V p = t * 1.98756915e-4f + 1.39819995e-3f;
         p = p * t + 8.33345175e-3f;
         p = p * t + 4.16657962e-2f;
@@ -40,158 +41,182 @@ inline void exponential(double *x, int64_t size) {
     for (int64_t i = 0; i < size; ++i) x[i] = std::exp(x[i]);
 }
 
-// Some lines of an image.
-struct Group {
-    int64_t image, from, to;
-    Group(int64_t index, int64_t groups, const Sizes &s)
-        : image(index / groups), from(image * s.lines + s.lines * (index % groups) / groups),
-          to(image * s.lines + s.lines * (index % groups + 1) / groups) {}
-    static int64_t count(const Sizes &s) { return std::min(s.lines, std::max<int64_t>(1, 32 / s.images)); }
+// How the work is cut: groups of lines, of which a few are looked at together.
+struct Cut {
+    int64_t groups, together;
+    explicit Cut(const Sizes &s)
+        : groups(std::min(s.lines, std::max<int64_t>(1, 16 / s.images))), together(std::max<int64_t>(1, 64 / s.n)) {}
+    // Call `visit(first, count)` for the lines, counted over all images, of a group counted over all images.
+    template <typename F> void each(const Sizes &s, int64_t group, F visit) const {
+        const int64_t image = group / groups * s.lines, end = s.lines * (group % groups + 1) / groups;
+        for (int64_t line = s.lines * (group % groups) / groups; line < end; line += together)
+            visit(image + line, std::min(together, end - line));
+    }
 };
 
-// exp(k − peak), of all heads of one line: to[head][pixel][d].
-template <typename T>
-void weigh(Lines<const T> k, const T *peak, const Sizes &s, int64_t line, T *to) {
-    gather(k, s, line, s.d, s.d, to);
-    for (int64_t head = 0; head < s.heads; ++head)
-        for (int64_t pixel = 0; pixel < s.n; ++pixel)
-            for (int64_t j = 0; j < s.d; ++j) to[(head * s.n + pixel) * s.d + j] -= peak[head * s.d + j];
-    exponential(to, s.heads * s.n * s.d);
+// Keys, [pixel][channel], become exp(k − peak).
+template <typename T> inline void weigh(const T *peak, int64_t pixels, int64_t channels, T *keys) {
+    for (int64_t pixel = 0; pixel < pixels; ++pixel)
+        for (int64_t j = 0; j < channels; ++j) keys[pixel * channels + j] -= peak[j];
+    exponential(keys, pixels * channels);
 }
 
-template <typename T>
-void largest(Lines<const T> k, const Sizes &s, const Group &group, T *peak) {
-    std::fill_n(peak, s.heads * s.d, -std::numeric_limits<T>::infinity());
-    for (int64_t line = group.from; line < group.to; ++line)
-        for (int64_t pixel = 0; pixel < s.n; ++pixel)
-            for (int64_t head = 0; head < s.heads; ++head) {
-                const T *key = k.at(group.image, head, line % s.lines, pixel);
-                for (int64_t j = 0; j < s.d; ++j) peak[head * s.d + j] = std::max(peak[head * s.d + j], key[j]);
+// What some lines of an image add up to, relative to their largest keys.
+template <typename T> struct Sums {
+    int64_t channels, c;  // all heads' key channels; value channels of a head, padded
+    T *peak, *total, *context;
+    Sums(T *data, const Sizes &s)
+        : channels(s.heads * s.d), c(padded<T>(s.c)), peak(data), total(data + channels), context(total + channels) {}
+    static int64_t size(const Sizes &s) { return s.heads * s.d * (padded<T>(s.c) + 2); }
+
+    void scale(int64_t j, T factor) const {
+        total[j] *= factor;
+        for (int64_t i = 0; i < c; ++i) context[j * c + i] *= factor;
+    }
+
+    // Make it relative to the largest of further keys as well.
+    void raise(const T *keys, int64_t pixels, T *highest) const {
+        std::copy_n(peak, channels, highest);
+        for (int64_t pixel = 0; pixel < pixels; ++pixel)
+            for (int64_t j = 0; j < channels; ++j) highest[j] = std::max(highest[j], keys[pixel * channels + j]);
+        for (int64_t j = 0; j < channels; ++j)
+            if (highest[j] > peak[j]) {
+                scale(j, std::exp(peak[j] - highest[j]));
+                peak[j] = highest[j];
             }
-}
+    }
+};
 
 template <typename T>
-void content_forward(Lines<const T> q, Lines<const T> k, Lines<const T> v, Lines<T> y, T *context, T *peak_out,
-                     T *sum_out, const Sizes s, int threads) {
-    const int64_t values = padded<T>(s.c), channels = s.heads * s.d, groups = Group::count(s);
-    Buffer<T> peaks(s.images * groups * channels), sums(s.images * groups * channels);
-    Buffer<T> contexts(s.images * groups * channels * values);
+void content_forward(Lines<const T> q, Lines<const T> k, Lines<const T> v, Lines<T> y, T *context, T *peak, T *total,
+                     const Sizes s, int threads) {
+    const Cut cut(s);
+    const int64_t c = padded<T>(s.c), channels = s.heads * s.d, pixels = cut.together * s.n;
+    const Local by_pixel{s.d, channels}, by_head{pixels * c, c};
+    Buffer<T> memory(s.images * cut.groups * Sums<T>::size(s));
+    auto sums_of = [&](int64_t group) { return Sums<T>(memory.data + group * Sums<T>::size(s), s); };
 #pragma omp parallel num_threads(threads)
     {
-        Buffer<T> d_line(padded<T>(s.n * channels)), v_line(s.heads * s.n * values), y_line(s.heads * s.n * values);
+        Buffer<T> keys(pixels * channels), values(s.heads * by_head.head), highest(channels);
 #pragma omp for schedule(static)
-        for (int64_t index = 0; index < s.images * groups; ++index) {
-            const Group group(index, groups, s);
-            T *peak = peaks.data + index * channels, *sum = sums.data + index * channels;
-            largest(k, s, group, peak);
-            for (int64_t line = group.from; line < group.to; ++line) {
-                weigh(k, peak, s, line, d_line.data);
-                gather(v, s, line, s.c, values, v_line.data);
-                for (int64_t head = 0; head < s.heads; ++head) {
-                    const T *weights = d_line.data + head * s.n * s.d;
-                    for (int64_t pixel = 0; pixel < s.n; ++pixel)
-                        for (int64_t j = 0; j < s.d; ++j) sum[head * s.d + j] += weights[pixel * s.d + j];
-                    product<T>(s.d, values, s.n, {weights, 1, s.d}, {v_line.data + head * s.n * values, values},
-                               {contexts.data + (index * channels + head * s.d) * values, values}, true);
-                }
-            }
+        for (int64_t group = 0; group < s.images * cut.groups; ++group) {
+            const Sums<T> sums = sums_of(group);
+            std::fill_n(sums.peak, channels, -std::numeric_limits<T>::infinity());
+            cut.each(s, group, [&](int64_t first, int64_t count) {
+                gather(k, s, first, count, s.d, by_pixel, keys.data);
+                gather(v, s, first, count, s.c, by_head, values.data);
+                sums.raise(keys.data, count * s.n, highest.data);
+                weigh(sums.peak, count * s.n, channels, keys.data);
+                for (int64_t pixel = 0; pixel < count * s.n; ++pixel)
+                    for (int64_t j = 0; j < channels; ++j) sums.total[j] += keys.data[pixel * channels + j];
+                for (int64_t head = 0; head < s.heads; ++head)
+                    product<T>(s.d, c, count * s.n, {keys.data + head * s.d, 1, channels},
+                               {values.data + head * by_head.head, c}, {sums.context + head * s.d * c, c}, true);
+            });
         }
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < s.images * channels; ++row) {  // a key channel of an image
-            const int64_t first = row / channels * groups * channels + row % channels;
-            T peak = peaks.data[first], sum = 0;
-            for (int64_t g = 1; g < groups; ++g) peak = std::max(peak, peaks.data[first + g * channels]);
-            T *merged = contexts.data + first * values;
-            for (int64_t g = 0; g < groups; ++g) {
-                const int64_t at = first + g * channels;
-                const T factor = std::exp(peaks.data[at] - peak);
-                sum += factor * sums.data[at];
-                for (int64_t j = 0; j < s.c; ++j)
-                    merged[j] = (g ? merged[j] : 0) + factor * contexts.data[at * values + j];
+            const int64_t first = row / channels * cut.groups, j = row % channels;
+            const Sums<T> all = sums_of(first);
+            T top = all.peak[j];
+            for (int64_t group = 1; group < cut.groups; ++group) top = std::max(top, sums_of(first + group).peak[j]);
+            all.scale(j, std::exp(all.peak[j] - top));
+            for (int64_t group = 1; group < cut.groups; ++group) {
+                const Sums<T> part = sums_of(first + group);
+                part.scale(j, std::exp(part.peak[j] - top));
+                all.total[j] += part.total[j];
+                for (int64_t i = 0; i < c; ++i) all.context[j * c + i] += part.context[j * c + i];
             }
-            for (int64_t j = 0; j < s.c; ++j) context[row * s.c + j] = merged[j] /= sum;
-            peak_out[row] = peak;
-            sum_out[row] = sum;
+            for (int64_t i = 0; i < s.c; ++i) context[row * s.c + i] = all.context[j * c + i] /= all.total[j];
+            peak[row] = top;
+            total[row] = all.total[j];
         }
 #pragma omp for schedule(static)
-        for (int64_t line = 0; line < s.images * s.lines; ++line) {
-            gather(q, s, line, s.d, s.d, d_line.data);
-            const T *merged = contexts.data + line / s.lines * groups * channels * values;
-            for (int64_t head = 0; head < s.heads; ++head)
-                product<T>(s.n, values, s.d, {d_line.data + head * s.n * s.d, s.d},
-                           {merged + head * s.d * values, values}, {y_line.data + head * s.n * values, values}, false);
-            scatter(y_line.data, values, y, s, line, s.c);
+        for (int64_t group = 0; group < s.images * cut.groups; ++group) {
+            const T *merged = sums_of(group / cut.groups * cut.groups).context;
+            cut.each(s, group, [&](int64_t first, int64_t count) {
+                gather(q, s, first, count, s.d, by_pixel, keys.data);
+                for (int64_t head = 0; head < s.heads; ++head)
+                    product<T>(count * s.n, c, s.d, {keys.data + head * s.d, channels}, {merged + head * s.d * c, c},
+                               {values.data + head * by_head.head, c}, false);
+                scatter(values.data, by_head, y, s, first, count, s.c);
+            });
         }
     }
 }
 
-//     gq = g contextᵀ      gv = w g_context      gk = w ∘ (v g_contextᵀ − Σ_c context ∘ g_context)
 //     g_context = Σ_pixels qᵀ g
+//     gq = g contextᵀ      gv = w g_context      gk = w ∘ (v g_contextᵀ − Σ_c context ∘ g_context)
 template <typename T>
 void content_backward(Lines<const T> g, Lines<const T> q, Lines<const T> k, Lines<const T> v, const T *context,
-                      const T *peak, const T *sum, Lines<T> gq, Lines<T> gk, Lines<T> gv, const Sizes s, int threads) {
-    const int64_t keys = padded<T>(s.d), values = padded<T>(s.c), channels = s.heads * s.d, groups = Group::count(s);
-    Buffer<T> g_contexts(s.images * groups * channels * values);
-    Buffer<T> turned(s.images * s.heads * s.c * keys), g_turned(s.images * s.heads * s.c * keys);
-    Buffer<T> means(s.images * channels);
+                      const T *peak, const T *total, Lines<T> gq, Lines<T> gk, Lines<T> gv, const Sizes s,
+                      int threads) {
+    const Cut cut(s);
+    const int64_t c = padded<T>(s.c), d = padded<T>(s.d), channels = s.heads * s.d, pixels = cut.together * s.n;
+    const int64_t square = s.d * c, turned_square = s.c * d;  // of one head
+    const Local by_pixel{s.d, channels}, by_head{pixels * c, c}, d_by_head{pixels * d, d};
+    Buffer<T> g_contexts(s.images * cut.groups * s.heads * square), means(s.images * channels);
+    Buffer<T> turned(s.images * s.heads * turned_square), g_turned(s.images * s.heads * turned_square);
 #pragma omp parallel num_threads(threads)
     {
-        Buffer<T> d_line(padded<T>(s.n * channels)), gd_line(s.heads * s.n * keys);
-        Buffer<T> v_line(s.heads * s.n * values), g_line(s.heads * s.n * values);
+        Buffer<T> weights(pixels * channels), result(s.heads * d_by_head.head);
+        Buffer<T> values(s.heads * by_head.head), grads(s.heads * by_head.head);
 #pragma omp for schedule(static)
-        for (int64_t index = 0; index < s.images * groups; ++index) {
-            const Group group(index, groups, s);
-            for (int64_t line = group.from; line < group.to; ++line) {
-                gather(q, s, line, s.d, s.d, d_line.data);
-                gather(g, s, line, s.c, values, g_line.data);
+        for (int64_t group = 0; group < s.images * cut.groups; ++group)
+            cut.each(s, group, [&](int64_t first, int64_t count) {
+                gather(q, s, first, count, s.d, by_pixel, weights.data);
+                gather(g, s, first, count, s.c, by_head, grads.data);
                 for (int64_t head = 0; head < s.heads; ++head)
-                    product<T>(s.d, values, s.n, {d_line.data + head * s.n * s.d, 1, s.d},
-                               {g_line.data + head * s.n * values, values},
-                               {g_contexts.data + (index * channels + head * s.d) * values, values}, true);
-            }
-        }
+                    product<T>(s.d, c, count * s.n, {weights.data + head * s.d, 1, channels},
+                               {grads.data + head * by_head.head, c},
+                               {g_contexts.data + (group * s.heads + head) * square, c}, true);
+            });
 #pragma omp for schedule(static)
         for (int64_t head = 0; head < s.images * s.heads; ++head) {
-            const int64_t first = (head / s.heads * groups * channels + head % s.heads * s.d) * values;
-            T *merged = g_contexts.data + first;
-            for (int64_t group = 1; group < groups; ++group)
-                for (int64_t j = 0; j < s.d * values; ++j) merged[j] += merged[group * channels * values + j];
-            transpose(context + head * s.d * s.c, s.d, s.c, s.c, turned.data + head * s.c * keys, keys);
-            transpose(merged, s.d, s.c, values, g_turned.data + head * s.c * keys, keys);
+            T *all = g_contexts.data + (head / s.heads * cut.groups * s.heads + head % s.heads) * square;
+            const T *forward = context + head * s.d * s.c;
+            for (int64_t group = 1; group < cut.groups; ++group)
+                for (int64_t j = 0; j < square; ++j) all[j] += all[group * s.heads * square + j];
+            transpose<T>(s.d, s.c, {forward, s.c}, {turned.data + head * turned_square, d});
+            transpose<T>(s.d, s.c, {all, c}, {g_turned.data + head * turned_square, d});
             for (int64_t i = 0; i < s.d; ++i)
-                for (int64_t j = 0; j < s.c; ++j)
-                    means.data[head * s.d + i] += context[(head * s.d + i) * s.c + j] * merged[i * values + j];
+                for (int64_t j = 0; j < s.c; ++j) means.data[head * s.d + i] += forward[i * s.c + j] * all[i * c + j];
         }
 #pragma omp for schedule(static)
-        for (int64_t line = 0; line < s.images * s.lines; ++line) {
-            const int64_t image = line / s.lines;
-            gather(g, s, line, s.c, values, g_line.data);
-            gather(v, s, line, s.c, values, v_line.data);
-            auto across = [&](const T *pixels, const T *matrices) {  // times the c × d matrices of the heads
+        for (int64_t group = 0; group < s.images * cut.groups; ++group) {
+            const int64_t image = group / cut.groups, from = image * channels;
+            auto times = [&](int64_t count, const T *rows, const T *matrices) {  // (pixels × c) (c × d), for each head
                 for (int64_t head = 0; head < s.heads; ++head)
-                    product<T>(s.n, keys, s.c, {pixels + head * s.n * values, values},
-                               {matrices + (image * s.heads + head) * s.c * keys, keys},
-                               {gd_line.data + head * s.n * keys, keys}, false);
+                    product<T>(count, d, s.c, {rows + head * by_head.head, c},
+                               {matrices + (image * s.heads + head) * turned_square, d},
+                               {result.data + head * d_by_head.head, d}, false);
             };
-            across(g_line.data, turned.data);
-            scatter(gd_line.data, keys, gq, s, line, s.d);
-            across(v_line.data, g_turned.data);
-            weigh(k, peak + image * channels, s, line, d_line.data);
-            for (int64_t head = 0; head < s.heads; ++head) {
-                const int64_t first = image * channels + head * s.d;
-                for (int64_t pixel = 0; pixel < s.n; ++pixel)
-                    for (int64_t j = 0; j < s.d; ++j) {
-                        T &weight = d_line.data[(head * s.n + pixel) * s.d + j];
-                        T &entry = gd_line.data[(head * s.n + pixel) * keys + j];
-                        weight /= sum[first + j];
-                        entry = weight * (entry - means.data[first + j]);
+            cut.each(s, group, [&](int64_t first, int64_t count) {
+                gather(g, s, first, count, s.c, by_head, grads.data);
+                times(count * s.n, grads.data, turned.data);
+                scatter(result.data, d_by_head, gq, s, first, count, s.d);
+
+                gather(k, s, first, count, s.d, by_pixel, weights.data);
+                weigh(peak + from, count * s.n, channels, weights.data);
+                for (int64_t pixel = 0; pixel < count * s.n; ++pixel)
+                    for (int64_t j = 0; j < channels; ++j) weights.data[pixel * channels + j] /= total[from + j];
+                gather(v, s, first, count, s.c, by_head, values.data);
+                times(count * s.n, values.data, g_turned.data);
+                for (int64_t head = 0; head < s.heads; ++head)
+                    for (int64_t pixel = 0; pixel < count * s.n; ++pixel) {
+                        T *row = result.data + head * d_by_head.head + pixel * d;
+                        const T *weight = weights.data + pixel * channels + head * s.d;
+                        const T *mean = means.data + from + head * s.d;
+                        for (int64_t j = 0; j < s.d; ++j) row[j] = weight[j] * (row[j] - mean[j]);
                     }
-                product<T>(s.n, values, s.d, {d_line.data + head * s.n * s.d, s.d},
-                           {g_contexts.data + (image * groups * channels + head * s.d) * values, values},
-                           {g_line.data + head * s.n * values, values}, false);
-            }
-            scatter(gd_line.data, keys, gk, s, line, s.d);
-            scatter(g_line.data, values, gv, s, line, s.c);
+                scatter(result.data, d_by_head, gk, s, first, count, s.d);
+
+                for (int64_t head = 0; head < s.heads; ++head)
+                    product<T>(count * s.n, c, s.d, {weights.data + head * s.d, channels},
+                               {g_contexts.data + (image * cut.groups * s.heads + head) * square, c},
+                               {values.data + head * by_head.head, c}, false);
+                scatter(values.data, by_head, gv, s, first, count, s.c);
+            });
         }
     }
 }
@@ -202,15 +227,15 @@ void content_backward(Lines<const T> g, Lines<const T> q, Lines<const T> k, Line
 #define FOVEATE_CONTENT(T, name)                                                                                       \
     extern "C" void content_forward_##name(const T *q, const int64_t *q_stride, const T *k, const int64_t *k_stride,   \
                                            const T *v, const int64_t *v_stride, T *y, const int64_t *y_stride,         \
-                                           T *context, T *peak, T *sum, const int64_t *sizes, int threads) {                \
-        foveate::content_forward<T>({q, q_stride}, {k, k_stride}, {v, v_stride}, {y, y_stride}, context, peak, sum,    \
+                                           T *context, T *peak, T *total, const int64_t *sizes, int threads) {                \
+        foveate::content_forward<T>({q, q_stride}, {k, k_stride}, {v, v_stride}, {y, y_stride}, context, peak, total,    \
                                     foveate::Sizes(sizes), threads);                                                   \
     }                                                                                                                  \
     extern "C" void content_backward_##name(                                                                           \
         const T *g, const int64_t *g_stride, const T *q, const int64_t *q_stride, const T *k, const int64_t *k_stride, \
-        const T *v, const int64_t *v_stride, const T *context, const T *peak, const T *sum, T *gq,                     \
+        const T *v, const int64_t *v_stride, const T *context, const T *peak, const T *total, T *gq,                     \
         const int64_t *gq_stride, T *gk, const int64_t *gk_stride, T *gv, const int64_t *gv_stride, const int64_t *sizes, int threads) {         \
-        foveate::content_backward<T>({g, g_stride}, {q, q_stride}, {k, k_stride}, {v, v_stride}, context, peak, sum,   \
+        foveate::content_backward<T>({g, g_stride}, {q, q_stride}, {k, k_stride}, {v, v_stride}, context, peak, total,   \
                                      {gq, gq_stride}, {gk, gk_stride}, {gv, gv_stride}, foveate::Sizes(sizes),         \
                                      threads);                                                                         \
     }

@@ -19,22 +19,41 @@ template <typename T> struct Lines {
     }
 };
 
-// Copy one line, counted over all images, to `to[head][pixel][width]`. Padding is left as it is.
+template <typename T> inline void copy(const T *from, int64_t size, T *to) {
+    using V = typename Vector<T, NARROW>::type;
+    constexpr int64_t lanes = Vector<T, NARROW>::lanes;
+    int64_t i = 0;
+    for (; i + lanes <= size; i += lanes) *reinterpret_cast<V *>(to + i) = *reinterpret_cast<const V *>(from + i);
+    for (; i < size; ++i) to[i] = from[i];
+}
+
+// Where a local copy of lines has (head, pixel, channel): at head * head + pixel * pixel + channel.
+struct Local {
+    int64_t head, pixel;
+};
+
+// Copy `count` lines, counted over all images, one after the other. Padding is left as it is.
 template <typename T>
-inline void gather(Lines<const T> from, const Sizes &s, int64_t line, int64_t channels, int64_t width, T *to) {
-    for (int64_t pixel = 0; pixel < s.n; ++pixel)
-        for (int64_t head = 0; head < s.heads; ++head)
-            std::memcpy(to + (head * s.n + pixel) * width, from.at(line / s.lines, head, line % s.lines, pixel),
-                        channels * sizeof(T));
+inline void gather(Lines<const T> from, const Sizes &s, int64_t first, int64_t count, int64_t channels, Local at,
+                   T *to) {
+    for (int64_t line = first; line < first + count; ++line)
+        for (int64_t pixel = 0; pixel < s.n; ++pixel, to += at.pixel) {
+            const T *source = from.at(line / s.lines, 0, line % s.lines, pixel);
+            for (int64_t head = 0; head < s.heads; ++head)
+                copy(source + head * from.stride[1], channels, to + head * at.head);
+        }
 }
 
 // The way back.
 template <typename T>
-inline void scatter(const T *from, int64_t width, Lines<T> to, const Sizes &s, int64_t line, int64_t channels) {
-    for (int64_t pixel = 0; pixel < s.n; ++pixel)
-        for (int64_t head = 0; head < s.heads; ++head)
-            std::memcpy(to.at(line / s.lines, head, line % s.lines, pixel), from + (head * s.n + pixel) * width,
-                        channels * sizeof(T));
+inline void scatter(const T *from, Local at, Lines<T> to, const Sizes &s, int64_t first, int64_t count,
+                    int64_t channels) {
+    for (int64_t line = first; line < first + count; ++line)
+        for (int64_t pixel = 0; pixel < s.n; ++pixel, from += at.pixel) {
+            T *target = to.at(line / s.lines, 0, line % s.lines, pixel);
+            for (int64_t head = 0; head < s.heads; ++head)
+                copy(from + head * at.head, channels, target + head * to.stride[1]);
+        }
 }
 
 }  // namespace foveate

@@ -45,11 +45,19 @@ template <typename T> struct Matrix {
     T *data;
     int64_t row, column = 1;
     Matrix turned() const { return {data, column, row}; }
+    Matrix from(int64_t i) const { return {data + i * row, row, column}; }
 };
+
+// to[j][i] = from[i][j].
+template <typename T> inline void transpose(int64_t rows, int64_t columns, Matrix<const T> from, Matrix<T> to) {
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < columns; ++j) to.data[j * to.row + i] = from.data[i * from.row + j];
+}
 
 // c = a b, or c += a b, for ROWS rows and COUNT vectors of columns: all sums in registers.
 template <typename T, int64_t bytes, int ROWS, int COUNT>
-inline void block(int64_t depth, Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add) {
+__attribute__((always_inline)) inline void block(int64_t depth, Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
+                                                 bool add) {
     using V = typename Vector<T, bytes>::type;
     constexpr int64_t lanes = Vector<T, bytes>::lanes;
     V sums[ROWS][COUNT];
@@ -69,31 +77,25 @@ inline void block(int64_t depth, Matrix<const T> a, Matrix<const T> b, Matrix<T>
 }
 
 template <typename T, int ROWS>
-inline void rows(int64_t columns, int64_t depth, Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add) {
+__attribute__((always_inline)) inline void rows(int64_t columns, int64_t depth, Matrix<const T> a, Matrix<const T> b,
+                                                Matrix<T> c, bool add) {
     constexpr int64_t wide = WIDE / sizeof(T), narrow = NARROW / sizeof(T);
     int64_t j = 0;
-    auto from = [&](auto m) { m.data += j; return m; };
-    for (; j + 2 * wide <= columns; j += 2 * wide) block<T, WIDE, ROWS, 2>(depth, a, from(b), from(c), add);
-    for (; j + wide <= columns; j += wide) block<T, WIDE, ROWS, 1>(depth, a, from(b), from(c), add);
-    for (; j < columns; j += narrow) block<T, NARROW, ROWS, 1>(depth, a, from(b), from(c), add);
+    auto right = [&](auto m) { m.data += j; return m; };
+    for (; j + 2 * wide <= columns; j += 2 * wide) block<T, WIDE, ROWS, 2>(depth, a, right(b), right(c), add);
+    for (; j + wide <= columns; j += wide) block<T, WIDE, ROWS, 1>(depth, a, right(b), right(c), add);
+    for (; j < columns; j += narrow) block<T, NARROW, ROWS, 1>(depth, a, right(b), right(c), add);
 }
 
 // c = a b, or c += a b: `count` rows, `columns` columns (a multiple of the padding, next to one another in b and c).
+// Kept out of line: where it is part of a long function the compiler runs out of registers.
 template <typename T>
-inline void product(int64_t count, int64_t columns, int64_t depth, Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
-                    bool add) {
+__attribute__((noinline)) void product(int64_t count, int64_t columns, int64_t depth, Matrix<const T> a,
+                                       Matrix<const T> b, Matrix<T> c, bool add) {
     int64_t i = 0;
-    auto from = [&](auto m) { m.data += i * m.row; return m; };
-    for (; i + 8 <= count; i += 8) rows<T, 8>(columns, depth, from(a), b, from(c), add);
-    for (; i + 4 <= count; i += 4) rows<T, 4>(columns, depth, from(a), b, from(c), add);
-    for (; i < count; ++i) rows<T, 1>(columns, depth, from(a), b, from(c), add);
-}
-
-// `to` (columns × rows, padded to `to_width`) = `from` (rows × columns, of width `from_width`), transposed.
-template <typename T>
-inline void transpose(const T *from, int64_t rows, int64_t columns, int64_t from_width, T *to, int64_t to_width) {
-    for (int64_t i = 0; i < rows; ++i)
-        for (int64_t j = 0; j < columns; ++j) to[j * to_width + i] = from[i * from_width + j];
+    for (; i + 8 <= count; i += 8) rows<T, 8>(columns, depth, a.from(i), b, c.from(i), add);
+    for (; i + 4 <= count; i += 4) rows<T, 4>(columns, depth, a.from(i), b, c.from(i), add);
+    for (; i < count; ++i) rows<T, 1>(columns, depth, a.from(i), b, c.from(i), add);
 }
 
 }  // namespace foveate
