@@ -44,12 +44,20 @@ def global_self_case(rng: random.Random, dtype: torch.dtype) -> Case:
     heads, dim, stride = rng.choice((1, 2, 3)), rng.choice((3, 5)), rng.choice((1, 2))
     dim_key, dim_out = heads * rng.choice((1, 2, 3)), heads * rng.choice((1, 2, 3))
     feat_size = rng.randint(1, 8), rng.randint(1, 8)
-    module = GlobalSelfAttention2d(dim, dim_out, num_heads=heads, dim_key=dim_key, feat_size=feat_size, stride=stride)
+    module = GlobalSelfAttention2d(
+        dim,
+        dim_out,
+        num_heads=heads,
+        dim_key=dim_key,
+        feat_size=feat_size,
+        stride=stride,
+        fused=rng.choice((None, False)),
+    )
     x = random_map(rng, dim, dtype)
     training = rng.random() < 0.5 and x.shape[0] * x.shape[2] * x.shape[3] > 4
     module.train(training)
     loops = partial(reference.global_self_module, num_heads=heads, dim_key=dim_key, stride=stride, training=training)
-    return Case(shaken(module, rng, dtype), loops, x, f"{module}, training={training}")
+    return Case(shaken(module, rng, dtype), loops, x, f"{module}, {training=}, fused={module.fused}")
 
 
 def augmented_case(rng: random.Random, dtype: torch.dtype) -> Case:

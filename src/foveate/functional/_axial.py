@@ -1,8 +1,9 @@
 """The axial pass of GSA as a custom operator: scores in parts that are computed again going backward.
 
 An operator rather than an `autograd.Function`, so that `torch.compile`, `torch.export` and the FLOP counter see
-through it. Where there are no kernels for the device (`foveate.kernels`), everything is a batched matrix product over views; ``n`` is the length of the attended lines, ``m``
-their number, ``rows`` the lines of one part (some images × heads × lines):
+through it. Where there are no kernels for the device (`foveate.kernels`), everything is a batched matrix product over
+views; ``n`` is the length of the attended lines, ``m`` their number, ``rows`` the lines of one part (some images ×
+heads × lines):
 
     scores (n, rows, n)  =  q (n, rows, d)       · vectorsᵀ (n, d, n)      one product per query position
     out    (rows, n, c)  =  scoresᵀ (rows, n, n) · v (rows, n, c)          one product per line
@@ -21,6 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from foveate import kernels
 from foveate.functional._layout import by_position
+from foveate.functional._precision import widen
 from foveate.functional.relative import relative_vectors
 
 __all__ = ["axial_pass"]
@@ -35,7 +37,7 @@ def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: b
 
     Args:
         query: ``(B, heads, H, W, d)``.
-        value: ``(B, heads, H, W, c)``.
+        value: ``(B, heads, H, W, c)``; the result has its dtype, sums are in at least float32.
         window: ``(2n − 1, d)``, the embeddings of the offsets ``−(n − 1) … n − 1`` of a line of ``n`` pixels.
         axis: 0 or 1.
         fused: As in `foveate.kernels.axial`.
@@ -48,6 +50,7 @@ def _forward(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: boo
     if kernel := kernels.axial(value, fused):
         return kernel.axial_forward(query, value, window, axis)
     out = by_position(value)
+    query, value, window = widen(query), widen(value), widen(window)
     vectors = relative_vectors(window)
     for part in _parts(query, axis):
         q, v = part.read(query), part.read(value)
@@ -67,7 +70,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if kernel := kernels.axial(value, fused):
         return kernel.axial_backward(grad, query, value, window, axis)
-    grad_query, grad_value = by_position(query), by_position(value)
+    grad_query, grad_value, dtype = by_position(query), by_position(value), window.dtype
+    grad, query, value, window = widen(grad), widen(query), widen(value), widen(window)
     vectors = relative_vectors(window)
     grad_vectors = torch.zeros_like(vectors)
     for part in _parts(query, axis):
@@ -77,7 +81,7 @@ def _backward(
         grad_scores = torch.bmm(g, v.permute(1, 2, 0)).transpose(0, 1)  # n, rows, n
         part.write(grad_query, torch.bmm(grad_scores, vectors))
         grad_vectors.baddbmm_(grad_scores.mT, q)
-    return grad_query, grad_value, _fold(grad_vectors)
+    return grad_query, grad_value, _fold(grad_vectors).to(dtype)
 
 
 @_backward.register_fake

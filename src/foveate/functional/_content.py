@@ -17,6 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from foveate import kernels
 from foveate.functional._layout import by_position
+from foveate.functional._precision import widen, widened_dtype
 
 __all__ = ["content"]
 
@@ -25,7 +26,7 @@ Three = tuple[Tensor, Tensor, Tensor]
 
 
 def content(query: Tensor, key: Tensor, value: Tensor, fused: bool | None = None) -> Tensor:
-    """Compute ``Q (ρ(Kᵀ) V)`` for ``(B, heads, H, W, d)`` tensors of one dtype; see `content_attention`."""
+    """Compute ``Q (ρ(Kᵀ) V)`` for ``(B, heads, H, W, d)`` tensors, in their dtype; sums are in at least float32."""
     return torch.ops.foveate.content(query, key, value, fused)[0]
 
 
@@ -33,7 +34,7 @@ def content(query: Tensor, key: Tensor, value: Tensor, fused: bool | None = None
 def _forward(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> Four:
     if kernel := kernels.content(value, fused):
         return kernel.content_forward(query, key, value)
-    q, k, v = (x.flatten(2, 3) for x in (query, key, value))  # B, heads, N, d
+    q, k, v = (widen(x).flatten(2, 3) for x in (query, key, value))  # B, heads, N, d
     peak = k.amax(2)
     weights = (k - peak.unsqueeze(2)).exp()
     total = weights.sum(2)
@@ -44,8 +45,8 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> F
 @_forward.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> Four:
     batch, heads, *_, dim = query.shape
-    total = query.new_empty(batch, heads, dim)
-    return by_position(value), query.new_empty(batch, heads, dim, value.shape[-1]), total, torch.empty_like(total)
+    context = query.new_empty(batch, heads, dim, value.shape[-1], dtype=widened_dtype(value.dtype))
+    return by_position(value), context, torch.empty_like(context[..., 0]), torch.empty_like(context[..., 0])
 
 
 @torch.library.custom_op("foveate::content_backward", mutates_args=())
@@ -61,7 +62,7 @@ def _backward(
 ) -> Three:
     if kernel := kernels.content(value, fused):
         return kernel.content_backward(grad, query, key, value, context, peak, total)
-    g, q, k, v = (x.flatten(2, 3) for x in (grad, query, key, value))
+    g, q, k, v = (widen(x).flatten(2, 3) for x in (grad, query, key, value))
     weights = (k - peak.unsqueeze(2)).exp() / total.unsqueeze(2)
     grad_context = q.mT @ g
     grad_key = weights * (v @ grad_context.mT - (context * grad_context).sum(-1).unsqueeze(2))

@@ -19,7 +19,7 @@ from torch import Tensor
 from foveate._checks import one_of
 from foveate.functional._axial import axial_pass
 from foveate.functional._content import content
-from foveate.functional._precision import autocast_off, widen
+from foveate.functional._precision import autocast_off, widen, widened_dtype
 from foveate.functional.relative import relative_vectors, relative_window
 
 __all__ = [
@@ -61,7 +61,7 @@ def content_attention(query: Tensor, key: Tensor, value: Tensor, *, fused: bool 
         ValueError: ``fused`` is true and there are no kernels for the device and dtype.
     """
     with autocast_off(value):
-        return content(*(widen(x) for x in (query, key, value)), fused).to(value.dtype)
+        return content(query.to(value.dtype), key.to(value.dtype), value, fused)
 
 
 def axial_positional_map(query: Tensor, table: Tensor, axis: int) -> Tensor:
@@ -110,9 +110,8 @@ def axial_positional_attention(
     """
     _check(query, table, axis)
     with autocast_off(value):
-        wide = widen(value)
-        window = relative_window(table.to(wide.dtype), value.shape[2 + axis])
-        return axial_pass(query.to(wide.dtype), wide, window, axis, fused).to(value.dtype)
+        window = relative_window(table.to(widened_dtype(value.dtype)), value.shape[2 + axis])
+        return axial_pass(query.to(value.dtype), value, window, axis, fused)
 
 
 def global_positional_map(query: Tensor, table_rows: Tensor, table_columns: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def _wanted(fused: bool | None) -> bool:
 
 
 def _cpu(like: Tensor, fused: bool | None) -> ModuleType | None:
-    if not _wanted(fused) or like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+    if not _wanted(fused) or like.device.type != "cpu":
         return None
     from foveate.kernels import cpu
 
@@ -61,7 +61,7 @@ def _cuda(like: Tensor, fused: bool | None) -> ModuleType | None:
 def _demanded(found: ModuleType | None, like: Tensor, fused: bool | None) -> ModuleType | None:
     if fused and found is None and like.numel():
         raise ValueError(
-            f"fused=True, but there are no kernels for {like.dtype} on {like.device}: on a CPU they take float32 and "
-            f"float64, and a C++ compiler when foveate is installed; on CUDA, Triton. fused=None takes what there is"
+            f"fused=True, but there are no kernels for {like.dtype} on {like.device}. On a CPU they need a C++ "
+            f"compiler when foveate is installed; on CUDA, Triton and at most float32. fused=None takes what there is"
         )
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from foveate._checks import integer
-from foveate.functional._layout import in_layout_of
 
 __all__ = ["divisible", "merge_heads", "split_heads"]
 
@@ -28,9 +27,8 @@ def split_heads(x: Tensor, sizes: tuple[int, ...], num_heads: int) -> tuple[Tens
     return tuple(part.unflatten(1, (num_heads, -1)).permute(0, 1, 3, 4, 2) for part in x.split(sizes, dim=1))
 
 
-def merge_heads(x: Tensor, like: Tensor) -> Tensor:
-    """Bring ``(B, heads, H, W, d)`` to ``(B, heads·d, H, W)`` in the memory format of ``like``."""
+def merge_heads(x: Tensor) -> Tensor:
+    """Bring ``(B, heads, H, W, d)`` to ``(B, heads·d, H, W)``; in channels_last, if memory is in the order of heads."""
     # Flattened where the batch comes before H: for a single image, flattening (heads, d) next to the batch leaves
     # it a stride that passes for channels_last but is not, and batch normalisation then sums the wrong gradient.
-    x = x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
-    return in_layout_of(like, x)
+    return x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number
+from foveate.functional._layout import in_layout_of
 from foveate.functional.augmented import augmented_attention, augmented_attention_map
 from foveate.nn._heads import merge_heads, split_heads
 from foveate.nn._tables import RelativeTables2d
@@ -124,7 +125,7 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         query, key, value = self.project(x)
         convolved = self.conv(x)
         attended = augmented_attention(query, key, value, self.rel_height, self.rel_width)
-        attended = self.proj(merge_heads(attended, x))
+        attended = self.proj(in_layout_of(x, merge_heads(attended)))
         if self.downsample:
             attended = F.interpolate(attended, convolved.shape[2:], mode="bilinear")
         return torch.cat([convolved, attended], dim=1)
@@ -141,6 +142,7 @@ class AttentionAugmentedConv2d(RelativeTables2d):
 for _name in (
     "feature_map",
     "split_heads",
+    "in_layout_of",
     "merge_heads",
     "augmented_attention",
 ):  # tracing keeps these whole

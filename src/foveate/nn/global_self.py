@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, one_of
+from foveate.functional._layout import in_layout_of
 from foveate.functional.global_self import (
     axial_positional_attention,
     axial_positional_map,
@@ -47,6 +48,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         feat_size: Size of the feature map that the tables are made for, ``L`` or ``(L_H, L_W)``: its size at
             the training resolution, before the stride.
         stride: 1, or the window of an average pooling that follows the attention (2 halves each side, rounded up).
+        fused: As in `foveate.functional.content_attention`: None takes fused kernels where there are any.
         device: Where the parameters are created.
         dtype: Their type.
 
@@ -63,6 +65,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         dim_key: int | None = None,
         feat_size: int | tuple[int, int],
         stride: int = 1,
+        fused: bool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -73,6 +76,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         self.dim_out = divisible("dim_out", dim if dim_out is None else dim_out, num_heads)
         self.dim_key = divisible("dim_key", dim if dim_key is None else dim_key, num_heads)
         self.stride = integer("stride", stride)
+        self.fused = fused
         self.qkv = nn.Conv2d(dim, 2 * self.dim_key + self.dim_out, 1, bias=False, **dd)
         self.norm = nn.BatchNorm2d(self.dim_out, **dd)
         self.make_tables(feat_size, self.dim_key // num_heads, **dd)
@@ -89,14 +93,15 @@ class GlobalSelfAttention2d(RelativeTables2d):
         self.norm.reset_parameters()
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return queries, keys and values, each ``(B, heads, H, W, channels / heads)``.
+        """Return queries, keys and values, each ``(B, heads, H, W, channels / heads)``, in the memory order of heads.
 
-        In the dtype of the parameters, whatever autocast makes of the projection: products of three projections would
-        leave float16's range.
+        Where autocast makes float16 of the projection, in the dtype of the parameters: products of three projections
+        would leave float16's range.
         """
         feature_map(x, self.dim, "GlobalSelfAttention2d")
+        qkv = self.qkv(x).contiguous(memory_format=torch.channels_last)
         return split_heads(
-            self.qkv(x).to(self.norm.weight.dtype), (self.dim_key, self.dim_key, self.dim_out), self.num_heads
+            _not_float16(qkv, self.norm.weight), (self.dim_key, self.dim_key, self.dim_out), self.num_heads
         )
 
     def values(self, x: Tensor) -> Tensor:
@@ -136,7 +141,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         hidden = torch.einsum("bhyxk,bhkxd->bhyxd", column, value)
         norm, batch_statistics = self.norm, self.norm.training
         hidden = F.batch_norm(
-            merge_heads(hidden, x),
+            merge_heads(hidden),
             None if batch_statistics else norm.running_mean,
             None if batch_statistics else norm.running_var,
             norm.weight,
@@ -147,15 +152,16 @@ class GlobalSelfAttention2d(RelativeTables2d):
         (hidden,) = split_heads(hidden, (self.dim_out,), self.num_heads)
         positional = torch.einsum("bhyxk,bhykd->bhyxd", row, hidden)
         content = content_attention_map(query, key).to(value.dtype) @ value.flatten(2, 3)
-        return self._pool(merge_heads(content.view(positional.shape) + positional, x))
+        return self._pool(in_layout_of(x, merge_heads(content.view(positional.shape) + positional)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: ``(B, dim, H, W)`` to ``(B, dim_out, ⌈H/stride⌉, ⌈W/stride⌉)``."""
         query, key, value = self.project(x)
-        hidden = merge_heads(axial_positional_attention(query, value, self.rel_height, 0), x)
+        hidden = merge_heads(axial_positional_attention(query, value, self.rel_height, 0, fused=self.fused))
         (hidden,) = split_heads(self.norm(hidden), (self.dim_out,), self.num_heads)
-        positional = axial_positional_attention(query, hidden, self.rel_width, 1)
-        return self._pool(merge_heads(content_attention(query, key, value) + positional, x))
+        positional = axial_positional_attention(query, hidden, self.rel_width, 1, fused=self.fused)
+        content = content_attention(query, key, value, fused=self.fused)
+        return self._pool(in_layout_of(x, merge_heads(content + positional)))
 
     def _pool(self, x: Tensor) -> Tensor:
         if self.stride == 1:
@@ -170,6 +176,12 @@ class GlobalSelfAttention2d(RelativeTables2d):
         )
 
 
-# Symbolic tracing keeps these whole: they look at shapes.
-for _name in ("feature_map", "split_heads", "merge_heads", "content_attention", "axial_positional_attention"):
+def _not_float16(x: Tensor, parameter: Tensor) -> Tensor:
+    return x.to(parameter.dtype) if x.dtype == torch.float16 else x
+
+
+# Symbolic tracing keeps these whole: they look at shapes and dtypes.
+for _name in ("feature_map", "split_heads", "merge_heads", "in_layout_of", "_not_float16"):
+    torch.fx.wrap(_name)
+for _name in ("content_attention", "axial_positional_attention"):
     torch.fx.wrap(_name)

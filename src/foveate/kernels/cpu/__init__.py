@@ -1,9 +1,9 @@
 """GSA on a CPU in C++: compiled when the package is installed, and left out where there is no compiler for it.
 
 There is a library for each instruction set that is worth one; the best that the processor has is taken, or that of
-``ATEN_CPU_CAPABILITY`` (``avx512``, ``avx2``, ``default``), as PyTorch's own kernels do. float32 and float64. All
-functions take tensors ``(B, heads, H, W, channels)`` of any strides; what they return has memory in the order
-``(B, H, W, heads, channels)``.
+``ATEN_CPU_CAPABILITY`` (``avx512``, ``avx2``, ``default``), as PyTorch's own kernels do. They compute in float32 and
+float64; half precision is widened on the way in. All functions take tensors ``(B, heads, H, W, channels)`` of any
+strides; what they return has the dtype of its input and memory in the order ``(B, H, W, heads, channels)``.
 """
 
 from __future__ import annotations
@@ -40,43 +40,38 @@ def library(instruction_set: str | None = None) -> ctypes.CDLL | None:
 
 def axial_forward(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
     """Compute `foveate.functional._axial.axial_pass`."""
-    query, value, out = _dense(query), _dense(value), _like(value)
-    lines = _Lines(query, value, axis)
-    lines.call("axial_forward", query, value, _flat(window), out)
-    return out
+    q, v, out = _ready(query), _ready(value), _result(value)
+    _Lines(q, v, axis).call("axial_forward", q, v, _flat(window), out)
+    return out.to(value.dtype)
 
 
 def axial_backward(
     grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, value and window."""
-    grad, query, value = _dense(grad), _dense(query), _dense(value)
-    grads = _like(query), _like(value), torch.empty_like(window, memory_format=torch.contiguous_format)
-    lines = _Lines(query, value, axis)
-    lines.call("axial_backward", grad, query, value, _flat(window), *grads[:2], _flat(grads[2]))
-    return grads
+    g, q, v, r = _ready(grad), _ready(query), _ready(value), _flat(window)
+    grad_query, grad_value, grad_window = _result(query), _result(value), torch.empty_like(r)
+    _Lines(q, v, axis).call("axial_backward", g, q, v, r, grad_query, grad_value, grad_window)
+    return grad_query.to(query.dtype), grad_value.to(value.dtype), grad_window.view(window.shape).to(window.dtype)
 
 
 def content_forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute `foveate.functional._content.content`: the output, and what its backward pass starts from."""
-    query, key, value, out = _dense(query), _dense(key), _dense(value), _like(value)
-    batch, heads, *_, dim = query.shape
-    context = value.new_empty(batch, heads, dim, value.shape[-1])
-    peak = value.new_empty(batch, heads, dim)
-    saved = context, peak, torch.empty_like(peak)
-    _Lines(query, value, axis=1).call("content_forward", query, key, value, out, *map(_flat, saved))
-    return out, *saved
+    q, k, v, out = _ready(query), _ready(key), _ready(value), _result(value)
+    context = v.new_empty(*q.shape[:2], q.shape[-1], v.shape[-1])
+    peak, total = torch.empty_like(context[..., 0]), torch.empty_like(context[..., 0])
+    _Lines(q, v, axis=1).call("content_forward", q, k, v, out, *map(_flat, (context, peak, total)))
+    return out.to(value.dtype), context, peak, total
 
 
 def content_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, context: Tensor, peak: Tensor, total: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, key and value."""
-    grad, query, key, value = _dense(grad), _dense(query), _dense(key), _dense(value)
-    grads = _like(query), _like(key), _like(value)
-    saved = map(_flat, (context, peak, total))
-    _Lines(query, value, axis=1).call("content_backward", grad, query, key, value, *saved, *grads)
-    return grads
+    g, q, k, v = _ready(grad), _ready(query), _ready(key), _ready(value)
+    grads = _result(query), _result(key), _result(value)
+    _Lines(q, v, axis=1).call("content_backward", g, q, k, v, *map(_flat, (context, peak, total)), *grads)
+    return grads[0].to(query.dtype), grads[1].to(key.dtype), grads[2].to(value.dtype)
 
 
 class _Lines:
@@ -98,15 +93,20 @@ class _Lines:
         getattr(library(), f"{name}_{self.dtype}")(*arguments, self.sizes, torch.get_num_threads())
 
 
-def _dense(x: Tensor) -> Tensor:
-    """Return ``x`` with its channels next to one another."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else _like(x).copy_(x)
+def _ready(x: Tensor) -> Tensor:
+    """Return ``x`` in a dtype of the kernels, its channels next to one another."""
+    return _wide(x) if x.stride(-1) == 1 or x.shape[-1] == 1 else _result(x).copy_(x)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _flat(x: Tensor) -> Tensor:
-    return x.contiguous().view(-1)
+    return _wide(x).contiguous().view(-1)
 
 
-def _like(x: Tensor) -> Tensor:
+def _result(x: Tensor) -> Tensor:
     batch, heads, height, width, channels = x.shape
-    return x.new_empty(batch, height, width, heads, channels).permute(0, 3, 1, 2, 4)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty(batch, height, width, heads, channels, dtype=dtype).permute(0, 3, 1, 2, 4)
