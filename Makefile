@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
+KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 
 .PHONY: demo test lint types docs check clean
 
@@ -16,6 +17,7 @@ test: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 
 types: .venv/installed-dev
 	$(BIN)/mypy
@@ -25,7 +27,7 @@ docs: .venv/installed-docs
 
 check: lint types test docs
 
-.venv/installed-%: pyproject.toml
+.venv/installed-%: pyproject.toml setup.py $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "foveate needs Python 3.11 or newer; \
 	name one with `make PYTHON=python3.12 …`")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

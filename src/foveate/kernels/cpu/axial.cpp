@@ -26,7 +26,9 @@ template <typename T> struct Embeddings {
     int64_t width, span;
     Buffer<T> rows, columns;
     Embeddings(const T *window, const Sizes &s)
-        : width(padded<T>(s.d)), span(padded<T>(2 * s.n - 1) + padded<T>(TILE)), rows((2 * s.n - 1) * width),
+        : width(padded<T>(s.d)),
+          span(padded<T>(2 * s.n - 1) + padded<T>(TILE)),
+          rows((2 * s.n - 1) * width),
           columns(s.d * span) {
         for (int64_t i = 0; i < 2 * s.n - 1; ++i) std::copy_n(window + i * s.d, s.d, rows.data + i * width);
         transpose<T>(2 * s.n - 1, s.d, {window, s.d}, {columns.data, span});
@@ -34,11 +36,14 @@ template <typename T> struct Embeddings {
 };
 
 template <typename T> struct Tile {
-    int64_t first, count;    // queries
-    int64_t offset, columns; // the stretch of r that they meet
-    int64_t width;           // of a row of the tile's scores
+    int64_t first, count;     // queries
+    int64_t offset, columns;  // the stretch of r that they meet
+    int64_t width;            // of a row of the tile's scores
     Tile(int64_t first, const Sizes &s)
-        : first(first), count(std::min(TILE, s.n - first)), offset(s.n - first - count), columns(s.n + count - 1),
+        : first(first),
+          count(std::min(TILE, s.n - first)),
+          offset(s.n - first - count),
+          columns(s.n + count - 1),
           width(row(s)) {}
     static int64_t row(const Sizes &s) { return padded<T>(s.n + TILE) + padded<T>(TILE); }
     template <typename U> Matrix<U> skewed(U *scores) const { return {scores, width}; }
@@ -115,8 +120,8 @@ void axial_backward(Lines<const T> g, Lines<const T> q, Lines<const T> v, const 
                                    gh.from(first), gvh, first > 0);
                         // Beside the diagonals there are zeros; a shorter tile has its diagonals elsewhere.
                         if (tile.count < TILE) g_scores.clear();
-                        product<T>(tile.count, n, s.c, gh.from(first), {v_turned.data, n},
-                                   tile.straight(g_scores.data), false);
+                        product<T>(tile.count, n, s.c, gh.from(first), {v_turned.data, n}, tile.straight(g_scores.data),
+                                   false);
                         product<T>(tile.count, r.width, tile.columns, g_skewed, embeddings.from(tile.offset),
                                    gqh.from(first), false);
                         product<T>(tile.columns, r.width, tile.count, g_skewed.turned(), qh.from(first),
@@ -137,19 +142,19 @@ void axial_backward(Lines<const T> g, Lines<const T> q, Lines<const T> v, const 
 }  // namespace
 }  // namespace foveate
 
-#define FOVEATE_AXIAL(T, name)                                                                                         \
-    extern "C" void axial_forward_##name(const T *q, const int64_t *q_stride, const T *v, const int64_t *v_stride,     \
-                                         const T *window, T *y, const int64_t *y_stride, const int64_t *sizes,         \
-                                         int threads) {                                                                \
-        foveate::axial_forward<T>({q, q_stride}, {v, v_stride}, window, {y, y_stride}, foveate::Sizes(sizes),          \
-                                  threads);                                                                            \
-    }                                                                                                                  \
-    extern "C" void axial_backward_##name(                                                                             \
-        const T *g, const int64_t *g_stride, const T *q, const int64_t *q_stride, const T *v, const int64_t *v_stride, \
-        const T *window, T *gq, const int64_t *gq_stride, T *gv, const int64_t *gv_stride, T *g_window,                \
-        const int64_t *sizes, int threads) {                                                                           \
-        foveate::axial_backward<T>({g, g_stride}, {q, q_stride}, {v, v_stride}, window, {gq, gq_stride},               \
-                                   {gv, gv_stride}, g_window, foveate::Sizes(sizes), threads);                         \
+#define FOVEATE_AXIAL(T, name)                                                                                      \
+    extern "C" void axial_forward_##name(const T *q, const int64_t *q_stride, const T *v, const int64_t *v_stride,  \
+                                         const T *window, T *y, const int64_t *y_stride, const int64_t *sizes,      \
+                                         int threads) {                                                             \
+        foveate::axial_forward<T>({q, q_stride}, {v, v_stride}, window, {y, y_stride}, foveate::Sizes(sizes),       \
+                                  threads);                                                                         \
+    }                                                                                                               \
+    extern "C" void axial_backward_##name(const T *g, const int64_t *g_stride, const T *q, const int64_t *q_stride, \
+                                          const T *v, const int64_t *v_stride, const T *window, T *gq,              \
+                                          const int64_t *gq_stride, T *gv, const int64_t *gv_stride, T *g_window,   \
+                                          const int64_t *sizes, int threads) {                                      \
+        foveate::axial_backward<T>({g, g_stride}, {q, q_stride}, {v, v_stride}, window, {gq, gq_stride},            \
+                                   {gv, gv_stride}, g_window, foveate::Sizes(sizes), threads);                      \
     }
 
 FOVEATE_AXIAL(float, float32)

@@ -62,8 +62,7 @@ __attribute__((always_inline)) inline void block(int64_t depth, Matrix<const T> 
     constexpr int64_t lanes = Vector<T, bytes>::lanes;
     V sums[ROWS][COUNT];
     for (int i = 0; i < ROWS; ++i)
-        for (int j = 0; j < COUNT; ++j)
-            sums[i][j] = add ? *reinterpret_cast<V *>(c.data + i * c.row + j * lanes) : V{};
+        for (int j = 0; j < COUNT; ++j) sums[i][j] = add ? *reinterpret_cast<V *>(c.data + i * c.row + j * lanes) : V{};
     for (int64_t p = 0; p < depth; ++p) {
         V columns[COUNT];
         for (int j = 0; j < COUNT; ++j) columns[j] = *reinterpret_cast<const V *>(b.data + p * b.row + j * lanes);
@@ -81,7 +80,10 @@ __attribute__((always_inline)) inline void rows(int64_t columns, int64_t depth, 
                                                 Matrix<T> c, bool add) {
     constexpr int64_t wide = WIDE / sizeof(T), narrow = NARROW / sizeof(T);
     int64_t j = 0;
-    auto right = [&](auto m) { m.data += j; return m; };
+    auto right = [&](auto m) {
+        m.data += j;
+        return m;
+    };
     for (; j + 2 * wide <= columns; j += 2 * wide) block<T, WIDE, ROWS, 2>(depth, a, right(b), right(c), add);
     for (; j + wide <= columns; j += wide) block<T, WIDE, ROWS, 1>(depth, a, right(b), right(c), add);
     for (; j < columns; j += narrow) block<T, NARROW, ROWS, 1>(depth, a, right(b), right(c), add);
