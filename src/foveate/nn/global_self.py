@@ -157,10 +157,11 @@ class GlobalSelfAttention2d(RelativeTables2d):
     def forward(self, x: Tensor) -> Tensor:
         """Attend: ``(B, dim, H, W)`` to ``(B, dim_out, ⌈H/stride⌉, ⌈W/stride⌉)``."""
         query, key, value = self.project(x)
+        # Content first: going backward it comes last, when what the positional passes saved is free again.
+        content = content_attention(query, key, value, fused=self.fused)
         hidden = merge_heads(axial_positional_attention(query, value, self.rel_height, 0, fused=self.fused))
         (hidden,) = split_heads(self.norm(hidden), (self.dim_out,), self.num_heads)
         positional = axial_positional_attention(query, hidden, self.rel_width, 1, fused=self.fused)
-        content = content_attention(query, key, value, fused=self.fused)
         return self._pool(in_layout_of(x, merge_heads(content + positional)))
 
     def _pool(self, x: Tensor) -> Tensor:
