@@ -40,6 +40,7 @@ COMMANDS = {
     "compare": Command("train several networks with paired seeds and compare them", "models"),
     "report": Command("write a page about a comparison", "runs"),
     "cost": Command("count parameters and FLOPs of networks", "models"),
+    "bench": Command("measure time and memory of modules and networks against others", "suites"),
     "models": Command("list the networks that foveate adds to timm", "filter"),
 }
 

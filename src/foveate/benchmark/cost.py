@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,7 +17,7 @@ from foveate import _checks
 from foveate._networks import attention_modules, dry_run
 from foveate.models.insertion import InsertedAttention
 
-__all__ = ["ModuleCost", "NetworkCost", "StageCost", "network_cost"]
+__all__ = ["ModuleCost", "NetworkCost", "StageCost", "network_cost", "step_flops"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,26 @@ def network_cost(model: nn.Module, input_size: tuple[int, int, int] = (3, 224, 2
     rows = dry_run(model, (channels, height, width), _measure)
     whole = rows[0]
     return NetworkCost((channels, height, width), whole.parameters, whole.flops, tuple(rows), _by_stage(model, rows))
+
+
+def step_flops(model: nn.Module, input_size: tuple[int, int, int], *, input_gradient: bool) -> int:
+    """Count the FLOPs of a forward and backward pass of ``model`` on one image, as `network_cost` counts.
+
+    Args:
+        model: Any network or module that takes one ``(B, C, H, W)`` batch.
+        input_size: ``(channels, height, width)`` of one image.
+        input_gradient: Whether the gradient of the image is computed too, as in the middle of a network.
+
+    Raises:
+        ValueError: The network does not take such an image.
+    """
+
+    def count(twin: nn.Module, image: Tensor) -> int:
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+            twin(image.requires_grad_(input_gradient)).sum().backward()
+        return counter.get_total_flops()
+
+    return dry_run(model, input_size, count)
 
 
 def _measure(model: nn.Module, image: Tensor) -> list[ModuleCost]:

@@ -1,15 +1,16 @@
-"""Memory that one training step needs, read from PyTorch's own allocator."""
+"""Memory that a computation needs, a training step above all, read from PyTorch's own allocator."""
 
 from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.profiler import DeviceType, profile
 
-__all__ = ["peak_step_memory"]
+__all__ = ["peak_memory", "peak_step_memory"]
 
 
 def peak_step_memory(model: nn.Module, batch: Tensor) -> int:
@@ -34,20 +35,29 @@ def peak_step_memory(model: nn.Module, batch: Tensor) -> int:
         raise ValueError(f"memory is measured on the cpu or a cuda device; got a batch on {device}")
     twin = copy.deepcopy(model).train()
     twin.zero_grad(set_to_none=True)
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []), torch.enable_grad():
-        return _cuda_peak(twin, batch) if on_cuda else _cpu_peak(twin, batch)
+
+    def step() -> None:
+        twin(batch).sum().backward()
+        twin.zero_grad(set_to_none=True)
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
+        return peak_memory(step, device)
 
 
-def _step(model: nn.Module, batch: Tensor) -> None:
-    model(batch).sum().backward()
+def peak_memory(call: Callable[[], object], device: torch.device) -> int:
+    """Return the peak of the bytes that ``call()`` adds to what was allocated before it, on the CPU or a CUDA device.
+
+    Counted is what PyTorch's allocator gives out. On CUDA the call is made twice: the first leaves cuBLAS its
+    workspace.
+    """
+    return _cuda_peak(call, device) if device.type == "cuda" else _cpu_peak(call)
 
 
-def _cpu_peak(model: nn.Module, batch: Tensor) -> int:
-    """Return the maximum of the running sum over all allocations and releases of the step."""
+def _cpu_peak(call: Callable[[], object]) -> int:
+    """Return the maximum of the running sum over all allocations and releases of the call."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it complains on stderr where there is no GPU
     with profile(profile_memory=True) as recorded:
-        _step(model, batch)
+        call()
     assert recorded.kineto_results is not None  # set on leaving the context
     events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
     allocated = peak = 0
@@ -58,13 +68,12 @@ def _cpu_peak(model: nn.Module, batch: Tensor) -> int:
     return peak
 
 
-def _cuda_peak(model: nn.Module, batch: Tensor) -> int:
-    """Return what the caching allocator reports, after a first step that leaves cuBLAS its workspace."""
-    _step(model, batch)
-    model.zero_grad(set_to_none=True)
-    torch.cuda.synchronize(batch.device)
-    torch.cuda.reset_peak_memory_stats(batch.device)
-    before = torch.cuda.memory_allocated(batch.device)
-    _step(model, batch)
-    torch.cuda.synchronize(batch.device)
-    return torch.cuda.max_memory_allocated(batch.device) - before
+def _cuda_peak(call: Callable[[], object], device: torch.device) -> int:
+    """Return what the caching allocator reports."""
+    call()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before

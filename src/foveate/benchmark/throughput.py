@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from foveate import _checks
 from foveate._networks import evaluating
+from foveate.benchmark.interleaving import interleaved
+from foveate.benchmark.ratios import Quartiles, quartiles
 
 __all__ = ["Rate", "images_per_second"]
 
 
-class Rate(NamedTuple):
-    """Images per second: the median over the rounds, and the quartiles, which say how steady it was."""
-
-    median: float
-    q1: float
-    q3: float
+class Rate(Quartiles):
+    """Images per second: the median over the rounds, and the quartiles."""
 
 
 def images_per_second(
@@ -29,8 +25,7 @@ def images_per_second(
 ) -> dict[str, Rate]:
     """Measure how many images of ``batch`` per second each of ``models`` takes in inference.
 
-    In every round each network runs once, each round starting with the next one, so that a change in the load
-    or the clock of the machine meets all networks alike: only figures from one call are to be compared.
+    They are measured as `foveate.benchmark.interleaved` says: only figures from one call are to be compared.
     Networks run in evaluation mode without gradients, and are put back in the modes that they had.
 
     Args:
@@ -44,34 +39,9 @@ def images_per_second(
     """
     if not models:
         raise ValueError("models is empty; pass at least one network by name")
-    _checks.integer("rounds", rounds, minimum=3)
-    _checks.integer("warmup", warmup, minimum=0)
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    names = list(models)
-    for step in range(warmup + rounds):
-        first = step % len(names)
-        for name in names[first:] + names[:first]:
-            elapsed = _time(models[name], batch)
-            if step >= warmup:
-                seconds[name].append(elapsed)
-    return {name: _rate(len(batch), times) for name, times in seconds.items()}
-
-
-def _time(model: nn.Module, batch: Tensor) -> float:
-    """Return the seconds that ``model`` takes for ``batch``, the device's queue empty before and after."""
-    with evaluating(model), torch.inference_mode():
-        _synchronize(batch.device)
-        start = time.perf_counter()
-        model(batch)
-        _synchronize(batch.device)
-        return time.perf_counter() - start
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
-def _rate(images: int, seconds: list[float]) -> Rate:
-    q1, median, q3 = statistics.quantiles((images / elapsed for elapsed in seconds), n=4, method="inclusive")
-    return Rate(median, q1, q3)
+    calls = {name: partial(model, batch) for name, model in models.items()}
+    with ExitStack() as modes, torch.inference_mode():
+        for model in models.values():
+            modes.enter_context(evaluating(model))
+        measured = interleaved(calls, rounds=rounds, warmup=warmup, device=batch.device)
+    return {name: Rate(*quartiles(len(batch) / s for s in sample.seconds)) for name, sample in measured.items()}

@@ -1,0 +1,110 @@
+"""Timing several calls side by side: every call once in each round, and in each round another one first."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+
+from foveate import _checks
+
+__all__ = ["MIN_ROUNDS", "Samples", "interleaved"]
+
+Name = TypeVar("Name", bound=Hashable)
+
+MIN_ROUNDS = 3
+"""Below this there are no quartiles."""
+
+
+@dataclass
+class Samples:
+    """What was measured of one call."""
+
+    repetitions: int = 1
+    """Calls in each sample."""
+    seconds: list[float] = field(default_factory=list)
+    """Of one call, round by round."""
+
+
+def interleaved(
+    calls: Mapping[Name, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int,
+    device: torch.device,
+    min_sample: float = 0.0,
+    progress: Callable[[int], None] = lambda number: None,
+) -> dict[Name, Samples]:
+    """Measure how long each of ``calls`` takes.
+
+    In every round each call is sampled once, each round starting with the next one and every other round backwards,
+    so that a change in the load or the clock of the machine meets all alike, and so does what another call leaves in
+    the caches: only figures of one run are to be compared. A sample starts and ends
+    with the device's queue empty, and the garbage collector waits.
+
+    Args:
+        calls: What to measure, by name.
+        rounds: Timed rounds, at least `MIN_ROUNDS`.
+        warmup: Rounds before those, untimed.
+        device: The device that computes.
+        min_sample: A call that takes less, in seconds, is repeated within a sample until it takes about so long;
+            how often, the fastest round of the warm-up says.
+        progress: Told the number of each round that begins, 0 for the warm-up.
+
+    Raises:
+        ValueError: ``rounds`` or ``warmup`` is too small.
+    """
+    _checks.integer("rounds", rounds, minimum=MIN_ROUNDS)
+    _checks.integer("warmup", warmup, minimum=0)
+    names = list(calls)
+    samples = {name: Samples() for name in names}
+    for step in range(warmup + rounds):
+        progress(max(0, step - warmup + 1))
+        for name in _order(names, step):
+            sample = samples[name]
+            elapsed = _time(calls[name], sample.repetitions, device)
+            if step < warmup:
+                sample.repetitions = max(sample.repetitions, math.ceil(min_sample / elapsed))
+            else:
+                sample.seconds.append(elapsed)
+    return samples
+
+
+def _order(names: list[Name], step: int) -> list[Name]:
+    """Return the names from the next one on, every other time backwards, so that none always follows the same other."""
+    first = step % len(names)
+    head, *others = names[first:] + names[:first]
+    return [head, *(others if step % 2 == 0 else reversed(others))]
+
+
+def _time(call: Callable[[], object], repetitions: int, device: torch.device) -> float:
+    """Return the seconds that one call takes, in the mean of ``repetitions``."""
+    with _uncollected():
+        _synchronize(device)
+        start = time.perf_counter()
+        for _ in range(repetitions):
+            call()
+        _synchronize(device)
+        return (time.perf_counter() - start) / repetitions
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

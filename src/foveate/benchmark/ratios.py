@@ -1,0 +1,35 @@
+"""Median and quartiles of what was sampled, and ratios of samples that were taken side by side."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+__all__ = ["Quartiles", "paired_ratios", "quartiles"]
+
+
+class Quartiles(NamedTuple):
+    """The median, and the quartiles, which say how steady it was."""
+
+    median: float
+    q1: float
+    q3: float
+
+
+def quartiles(values: Iterable[float]) -> Quartiles:
+    """Return median and quartiles of at least two values, linear between neighbours."""
+    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
+    return Quartiles(median, q1, q3)
+
+
+def paired_ratios(seconds: Sequence[float], base: Sequence[float]) -> Quartiles:
+    """Return median and quartiles of ``seconds[i] / base[i]``, the two having been measured in the same round.
+
+    What slows the machine down for a round slows both, and leaves their ratio alone: ratios of one round scatter less
+    than the ratio of two medians.
+
+    Raises:
+        ValueError: The two have not the same number of rounds.
+    """
+    return quartiles(ours / theirs for ours, theirs in zip(seconds, base, strict=True))
