@@ -17,6 +17,7 @@ from foveate.benchmark.cost import network_cost, step_flops
 from foveate.benchmark.forecast import forecast_memory
 from foveate.benchmark.interleaving import interleaved
 from foveate.benchmark.memory import peak_memory
+from foveate.benchmark.profile import operator_seconds
 from foveate.benchmark.subject import Case, Subject, prepared
 from foveate.benchmark.workload import Workload, least_traffic
 
@@ -26,6 +27,8 @@ MEASURED, WRONG, LEFT_OUT = "measured", "wrong", "left out"
 
 MIN_SAMPLE = 0.01
 """A call that takes less, in seconds, is repeated until a sample lasts about so long."""
+OPERATORS = 0.02
+"""The least share of a network's time at which an operator is named."""
 RECOMPILATIONS = 64
 """Versions of one function that the compiler may make: every module of a class is one, and every mode."""
 
@@ -86,6 +89,8 @@ class Entry:
     repetitions: int = 0
     seconds: list[float] = field(default_factory=list)
     """Of one call, round by round; rounds are the same for all entries of a case."""
+    operators: dict[str, float] = field(default_factory=dict)
+    """Of a network: seconds of the operators that take at least `OPERATORS` of the time, profiled after the rounds."""
 
 
 class Measurer:
@@ -233,8 +238,11 @@ class Measurer:
                 case, f"round {number} of {conditions.rounds}" if number else "warming up"
             ),
         )
-        for (entry, _), sample in zip(calls, samples.values(), strict=True):
+        for (entry, call), sample in zip(calls, samples.values(), strict=True):
             entry.repetitions, entry.seconds = sample.repetitions, sample.seconds
+            if case.network:
+                spent = operator_seconds(call, conditions.device)
+                entry.operators = {n: t for n, t in spent.items() if t >= OPERATORS * sum(spent.values())}
             assert entry.flops is not None  # counted
             self.last[case.group, entry.name, entry.compiled] = case.positions, entry.flops, min(entry.seconds)
 

@@ -22,7 +22,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     """Return the tables of a suite, with what was measured on, how, and how to read it."""
     parts = [f"# {result['title']}", *_preamble(result)]
     for case in result["cases"]:
-        parts += [f"## {heading(case)}", _table(case, result["ceilings"][case["dtype"]])]
+        parts += [f"## {heading(case)}", _table(case, result["ceilings"][case["dtype"]]), *_operators(case)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -114,6 +114,19 @@ def _table(case: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:
     ]
     rows = [[text for text, _ in columns], *([cell(entry) for _, cell in columns] for entry in case["entries"])]
     return _markdown(rows)
+
+
+def _operators(case: Mapping[str, Any]) -> list[str]:
+    """Return the table of the operators that take most of each network's time, if they were counted."""
+    entries = [e for e in case["entries"] if e.get("operators") and not e["again"]]
+    if not entries:
+        return []
+    rows = [
+        [entry_label(e), ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in e["operators"].items())]
+        for e in entries
+    ]
+    head = "Where the time goes, in ms of one call under the profiler (*compiled*: all kernels of torch.compile's):"
+    return [head, _markdown([["subject", "operators"], *rows])]
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -47,7 +47,7 @@ def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: b
 
 @torch.library.custom_op("foveate::axial_pass", mutates_args=())
 def _forward(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None) -> Tensor:
-    if kernel := kernels.axial(value, fused):
+    if kernel := kernels.axial(query, value, fused):
         return kernel.axial_forward(query, value, window, axis)
     out = by_position(value)
     query, value, window = widen(query), widen(value), widen(window)
@@ -68,7 +68,7 @@ def _(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | Non
 def _backward(
     grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if kernel := kernels.axial(value, fused):
+    if kernel := kernels.axial(query, value, fused):
         return kernel.axial_backward(grad, query, value, window, axis)
     grad_query, grad_value, dtype = by_position(query), by_position(value), window.dtype
     grad, query, value, window = widen(grad), widen(query), widen(value), widen(window)

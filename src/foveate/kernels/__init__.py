@@ -6,62 +6,64 @@ everything to PyTorch's operators, which stay the reference. Only `foveate.funct
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 from types import ModuleType
 
-import torch
 from torch import Tensor
 
 __all__ = ["axial", "content"]
 
 
-def axial(like: Tensor, fused: bool | None) -> ModuleType | None:
-    """Return the module whose ``axial_forward`` and ``axial_backward`` fit ``like``'s device and dtype, if any.
+def axial(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
+    """Return the module whose ``axial_forward`` and ``axial_backward`` fit the device and dtypes, if any.
 
     Args:
-        like: A tensor of the pass.
+        query: Queries of the pass.
+        value: Values of the pass.
         fused: True demands kernels, False declines them, None takes them where there are any, unless
             ``FOVEATE_FUSED`` is 0.
 
     Raises:
         ValueError: ``fused`` is true and there are none.
     """
-    return _demanded(_cpu(like, fused) or _cuda(like, fused), like, fused)
+    return _demanded(_cpu(value, fused) or _cuda(query, value, fused), value, fused)
 
 
-def content(like: Tensor, fused: bool | None) -> ModuleType | None:
+def content(value: Tensor, fused: bool | None) -> ModuleType | None:
     """Return the module whose ``content_forward`` and ``content_backward`` fit, as `axial` does.
 
-    On CUDA, content attention is a few products of matrices and no kernels are needed: None, whatever ``fused`` is.
+    On CUDA, content attention is a few products of matrices and needs no kernels: None, whatever ``fused`` is.
     """
-    found = _cpu(like, fused)
-    return found if like.is_cuda else _demanded(found, like, fused)
+    found = _cpu(value, fused)
+    return found if value.is_cuda else _demanded(found, value, fused)
 
 
 def _wanted(fused: bool | None) -> bool:
     return os.environ.get("FOVEATE_FUSED", "1") not in ("0", "") if fused is None else fused
 
 
-def _cpu(like: Tensor, fused: bool | None) -> ModuleType | None:
-    if not _wanted(fused) or like.device.type != "cpu":
+def _cpu(value: Tensor, fused: bool | None) -> ModuleType | None:
+    if not _wanted(fused) or value.device.type != "cpu" or not value.numel():
         return None
     from foveate.kernels import cpu
 
-    return cpu if like.numel() and cpu.library() is not None else None
+    return cpu if cpu.library() is not None else None
 
 
-def _cuda(like: Tensor, fused: bool | None) -> ModuleType | None:
-    if not _wanted(fused) or not like.is_cuda or like.dtype == torch.float64 or not like.numel():
+def _cuda(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
+    if not _wanted(fused) or not value.is_cuda or not value.numel() or not importlib.util.find_spec("triton"):
         return None
-    return importlib.import_module("foveate.kernels.axial_triton") if importlib.util.find_spec("triton") else None
+    from foveate.kernels import axial_triton
+
+    return axial_triton if axial_triton.supports(query, value) else None
 
 
-def _demanded(found: ModuleType | None, like: Tensor, fused: bool | None) -> ModuleType | None:
-    if fused and found is None and like.numel():
+def _demanded(found: ModuleType | None, value: Tensor, fused: bool | None) -> ModuleType | None:
+    if fused and found is None and value.numel():
         raise ValueError(
-            f"fused=True, but there are no kernels for {like.dtype} on {like.device}. On a CPU they need a C++ "
-            f"compiler when foveate is installed; on CUDA, Triton and at most float32. fused=None takes what there is"
+            f"fused=True, but there are no kernels for {value.dtype} on {value.device}. On a CPU they need a C++ "
+            f"compiler when foveate is installed; on CUDA, Triton, and for the positional passes half precision or "
+            f"TF32 (torch.backends.cuda.matmul.fp32_precision). fused=None takes what there is"
         )
     return found
