@@ -23,4 +23,5 @@ def widen(x: Tensor) -> Tensor:
 def autocast_off(x: Tensor) -> AbstractContextManager:
     """Return a context in which autocast leaves the operations on ``x``'s device alone."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    wanted = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if wanted else nullcontext()

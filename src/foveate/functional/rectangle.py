@@ -11,16 +11,16 @@ from torch import Tensor
 from foveate._checks import number
 from foveate.functional._precision import autocast_off, widen
 
-__all__ = ["pixel_centres", "rectangle_corners", "rectangle_map"]
+__all__ = ["check_rectangle", "pixel_centres", "rectangle_corners", "rectangle_map"]
 
 
 def pixel_centres(size: int, like: Tensor) -> Tensor:
-    """Return the coordinates of the centres of ``size`` pixels that tile [−1, 1]: ``(2j + 1)/size − 1``.
+    """Return the coordinates of the centres of ``size`` pixels that tile [−1, 1]: ``(2j + 1 − size)/size``.
 
     The edges of the map, not the centres of its outermost pixels, lie at ±1; so one rectangle means the same
     part of the image at every resolution.
     """
-    return (2 * torch.arange(size, device=like.device, dtype=like.dtype) + 1) / size - 1
+    return torch.arange(1 - size, size, 2, device=like.device, dtype=like.dtype) / size
 
 
 def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: float = 5.0) -> Tensor:
@@ -47,12 +47,13 @@ def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: floa
     Raises:
         ValueError: ``rectangle`` does not hold five numbers a row, or ``sharpness`` is not positive.
     """
-    _check(rectangle)
+    check_rectangle(rectangle)
     number("sharpness", sharpness, above=0)
     with autocast_off(rectangle):
         cx, cy, sx, sy, angle = widen(rectangle)[:, :, None, None].unbind(1)  # each B, 1, 1
-        dx = pixel_centres(width, cx) - cx  # B, 1, W
-        dy = pixel_centres(height, cy)[:, None] - cy  # B, H, 1
+        x = pixel_centres(width, cx)
+        y = x if height == width else pixel_centres(height, cy)
+        dx, dy = x - cx, y[:, None] - cy  # B, 1, W and B, H, 1
         cos, sin = angle.cos(), angle.sin()
         u = cos * dx + sin * dy
         v = cos * dy - sin * dx
@@ -69,7 +70,7 @@ def rectangle_corners(rectangle: Tensor) -> Tensor:
     Raises:
         ValueError: ``rectangle`` does not hold five numbers a row.
     """
-    _check(rectangle)
+    check_rectangle(rectangle)
     with autocast_off(rectangle):
         cx, cy, sx, sy, angle = widen(rectangle)[..., None].unbind(1)  # each B, 1
         signs = torch.tensor([[-1, 1, 1, -1], [-1, -1, 1, 1]], device=cx.device, dtype=cx.dtype)
@@ -78,7 +79,8 @@ def rectangle_corners(rectangle: Tensor) -> Tensor:
         return torch.stack([cx + cos * u - sin * v, cy + sin * u + cos * v], dim=-1)
 
 
-def _check(rectangle: Tensor) -> None:
+def check_rectangle(rectangle: Tensor) -> None:
+    """Raise a `ValueError` unless ``rectangle`` holds five numbers a row."""
     if rectangle.ndim != 2 or rectangle.shape[1] != 5:
         raise ValueError(
             f"a rectangle is five numbers a row, (B, 5): cx, cy, sx, sy, angle; got shape {tuple(rectangle.shape)}"

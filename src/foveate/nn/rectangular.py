@@ -108,9 +108,9 @@ def _spatial_moments(scores: Tensor) -> Tensor:
     """
     height, width = scores.shape[2:]
     weights = scores.flatten(2).softmax(-1) - 1 / (height * width)  # B, hidden, N
-    y, x = torch.meshgrid(pixel_centres(height, scores), pixel_centres(width, scores), indexing="ij")
-    monomials = torch.stack([x, y, x * x, x * y, y * y], dim=-1)  # H, W, 5
-    return (weights @ monomials.flatten(0, 1)).flatten(1)
+    x = pixel_centres(width, scores).repeat(height)  # of all positions, N
+    y = pixel_centres(height, scores).repeat_interleave(width)
+    return (weights @ torch.stack([x, y, x * x, x * y, y * y], dim=-1)).flatten(1)
 
 
 def _draw(rectangle: Tensor, x: Tensor, sharpness: float) -> Tensor:
