@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 
-.PHONY: demo test lint types docs check clean
+.PHONY: demo test bench lint types docs check clean
 
 demo: .venv/installed-demo
 	$(BIN)/foveate compare --config recipes/digits.yaml --out runs/digits
@@ -13,6 +13,16 @@ demo: .venv/installed-demo
 # One thread a process: the tests are many and small.
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+# The figures of docs/cost.md, about 20 minutes on two idle cores. It ends with code 1 if a result was wrong.
+BENCH = $(BIN)/foveate bench --threads 2 --out results/bench
+bench: .venv/installed-dev
+	$(BENCH) gsa --mode both --rounds 15
+	$(BENCH) networks --mode forward --compiled both --rounds 15
+	$(BENCH) expatt --mode both --rounds 9 --max_seconds 10
+	$(BENCH) cram --mode both --rounds 21
+	$(BENCH) overhead --mode forward --rounds 31
+	$(BENCH) scaling --mode both --rounds 5 --max_seconds 4 --max_memory 6
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -51,3 +51,64 @@ def test_the_example_on_photographs_is_the_committed_run():
         assert line in README
     assert result["history"][-1]["train_loss"] < result["history"][0]["train_loss"]
     assert result["history"][-1]["val_top1"] == pytest.approx(result["metrics"]["top1"], abs=1e-6)
+
+
+def test_ratios_on_the_page_of_costs_are_those_measured():
+    page = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+    tables = "\n".join(path.read_text(encoding="utf-8") for path in sorted((RESULTS / "bench").glob("*.md")))
+    ratios = re.findall(r"[\d.]+ \([\d.]+ to [\d.]+\)", page)
+    assert len(ratios) >= 12
+    assert not [ratio for ratio in ratios if f"| {ratio} |" not in tables]
+
+
+def test_speed_in_the_readme_is_that_measured():
+    module = (RESULTS / "bench" / "bench-gsa.md").read_text(encoding="utf-8")
+    networks = (RESULTS / "bench" / "bench-networks.md").read_text(encoding="utf-8")
+    times = float(cell(module, "56×56×64: forward in", "gsa-pytorch", 3).split()[0])
+    assert f"{times:.1f} times as fast as gsa-pytorch's at 56×56×64" in README
+    times = float(cell(networks, "224×224: forward", "gsa_resnet50, compiled", 4).split()[0])
+    assert f"`gsa_resnet50` takes {times:.2f} times the time of `resnet50`" in README
+
+
+def cell(table: str, heading: str, subject: str, column: int) -> str:
+    """Return a cell of a table of `foveate bench`."""
+    section = table.split(f"## {heading}")[1].split("\n## ")[0]
+    row = next(line for line in section.splitlines() if line.startswith(f"| {subject} "))
+    return row.split("|")[column].strip()
+
+
+@pytest.mark.parametrize("size", ["56×56×64", "28×28×128"])
+def test_memory_on_the_page_of_costs_is_that_measured(size: str):
+    page = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+    table = (RESULTS / "bench" / "bench-gsa.md").read_text(encoding="utf-8")
+    ours, theirs = (cell(table, f"{size}: forward and backward", name, 4) for name in ("GSA", "gsa-pytorch"))
+    assert f"{ours} MB against {theirs} MB, {float(ours) / float(theirs):.2f} |" in page
+
+
+def test_times_of_networks_on_the_page_of_costs_are_those_measured():
+    page = " ".join((ROOT / "docs" / "cost.md").read_text(encoding="utf-8").split())
+    table = (RESULTS / "bench" / "bench-networks.md").read_text(encoding="utf-8")
+    names = ("expatt_resnet50, compiled", "aa_resnet50 (half_resolution=False), compiled")
+    ours, theirs = (cell(table, "224×224: forward", name, 2).split()[0] for name in names)
+    assert f"{ours} ms against {theirs} ms, {float(ours) / float(theirs):.2f} |" in page
+    spent = {
+        name: float(re.search(rf"^\| {network}, compiled +\|.*?{name} ([\d.]+)", table, re.M)[1])
+        for network, name in (
+            ("gsa_resnet50", "foveate::axial_pass"),
+            ("gsa_resnet50", "foveate::content"),
+            ("resnet50", "aten::mkldnn_convolution"),
+        )
+    }
+    assert f"where all convolutions of ResNet-50 take {spent['aten::mkldnn_convolution']:.0f})" in " ".join(
+        page.split()
+    )
+    passes, content = spent["foveate::axial_pass"], spent["foveate::content"]
+    assert f"{passes:.0f} ms the positional passes, {content:.0f} ms content attention" in page
+
+
+def test_the_tables_of_benchmarks_are_made_from_their_results():
+    from foveate.commands.bench_table import to_markdown
+
+    for path in sorted((RESULTS / "bench").glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert to_markdown(result) == path.with_suffix(".md").read_text(encoding="utf-8"), path.name

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate import functional as FA
+from foveate.benchmark import peak_step_memory
 from foveate.nn import (
     AttentionAugmentedConv2d,
     ExplicitAttention2d,
@@ -155,3 +156,16 @@ def test_a_flat_map_predicts_the_rectangle_of_no_information():
     module = RectangularAttention2d(3)
     rectangle = module.rectangle(torch.zeros(1, 3, 5, 7))
     assert torch.allclose(rectangle, torch.tensor([[0, 0, 1.6, 1.6, 0]]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("module", "size", "gibibytes"),
+    [
+        (ExplicitAttention2d(16), (1, 16, 2048, 2048), 4.0),
+        (GlobalSelfAttention2d(64, num_heads=8, feat_size=512), (1, 64, 512, 512), 6.0),  # its scores: 8 GiB
+    ],
+    ids=["explicit-2048", "global-self-512"],
+)
+def test_a_training_step_on_a_very_large_map_fits_in_memory(module, size, gibibytes):
+    x = torch.randn(size).contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert peak_step_memory(module, x) < gibibytes * 2**30
