@@ -8,6 +8,7 @@ strides; what they return has the dtype of its input and memory in the order ``(
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -34,7 +35,8 @@ def library(instruction_set: str | None = None) -> ctypes.CDLL | None:
     for name in sets:
         spec = importlib.util.find_spec(f"{__name__}.{INSTRUCTION_SETS[name]}")
         if spec is not None and spec.origin is not None:
-            return ctypes.CDLL(spec.origin)
+            with contextlib.suppress(OSError):  # compiled elsewhere, for libraries that are not here
+                return ctypes.CDLL(spec.origin)
     return None
 
 
