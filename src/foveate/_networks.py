@@ -20,6 +20,8 @@ __all__ = [
     "create_network",
     "dry_run",
     "evaluating",
+    "feature_stages",
+    "gates",
     "meta_copy",
 ]
 
@@ -43,6 +45,17 @@ def attention_modules(network: nn.Module) -> dict[str, nn.Module]:
         for name, module in found.items()
         if not any(other.startswith(f"{name}." if name else "") for other in found if other != name)
     }
+
+
+def gates(network: nn.Module) -> dict[str, nn.Module]:
+    """Return those attention modules of ``network`` that weigh positions, rather than mix the values at them."""
+    return {name: module for name, module in attention_modules(network).items() if not hasattr(module, "values")}
+
+
+def feature_stages(network: nn.Module) -> list[str]:
+    """Return the names of the modules that put out the stages of timm's ``feature_info``; none for other networks."""
+    info = getattr(network, "feature_info", None) or []
+    return [stage["module"] for stage in getattr(info, "info", info)]
 
 
 @contextmanager

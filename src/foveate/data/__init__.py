@@ -11,19 +11,22 @@
 Every image, order and augmentation is a function of a seed, an epoch and an index.
 """
 
+from foveate.data.boxes import InputBoxes, read_boxes
 from foveate.data.decoding import BadImage, UnreadableImageError, read_image
 from foveate.data.digits import ClutteredDigits, DigitSample
-from foveate.data.folder import FolderImages, open_folder
+from foveate.data.folder import BoxedFolderImages, FolderImages, open_folder
 from foveate.data.image_data import ImageData, open_data
 from foveate.data.loading import EpochSampler, ImageLoader, make_loader
 from foveate.data.mixing import BatchMixup, make_mixup
 from foveate.data.named import open_named
+from foveate.data.placement import Placement, placement
 from foveate.data.protocols import BoxedImages, LabelledImages
 from foveate.data.transforms import TransformConfig, make_transform
 
 __all__ = [
     "BadImage",
     "BatchMixup",
+    "BoxedFolderImages",
     "BoxedImages",
     "ClutteredDigits",
     "DigitSample",
@@ -31,7 +34,9 @@ __all__ = [
     "FolderImages",
     "ImageData",
     "ImageLoader",
+    "InputBoxes",
     "LabelledImages",
+    "Placement",
     "TransformConfig",
     "UnreadableImageError",
     "make_loader",
@@ -40,5 +45,7 @@ __all__ = [
     "open_data",
     "open_folder",
     "open_named",
+    "placement",
+    "read_boxes",
     "read_image",
 ]

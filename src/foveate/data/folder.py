@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +11,12 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-from foveate.data.decoding import read_image
+from foveate.data.boxes import BOXES, FileBox, read_boxes
+from foveate.data.decoding import naming, read_image
 from foveate.data.splitting import Splits, stratified_split
 from foveate.data.transforms import SMALL
 
-__all__ = ["EXTENSIONS", "FolderImages", "open_folder"]
+__all__ = ["EXTENSIONS", "BoxedFolderImages", "FolderImages", "open_folder"]
 
 EXTENSIONS = (*IMG_EXTENSIONS, ".gif")
 """Names of files that are taken for images, upper or lower case."""
@@ -51,7 +52,26 @@ class FolderImages(Dataset[tuple[Image.Image, int]]):
         return read_image(path), label
 
 
-def open_folder(path: str | Path, *, seed: int = 0) -> Splits:
+class BoxedFolderImages(FolderImages):
+    """RGB images read from files, each with the box of the thing in it."""
+
+    def __init__(self, samples: Sequence[Labelled], boxes: Mapping[str, FileBox]) -> None:
+        super().__init__(samples)
+        self._boxes = [boxes[path] for path, _ in self.samples]
+
+    def boxes(self, index: int) -> tuple[int, int, int, int]:
+        """Return ``(x_min, y_min, x_max, y_max)`` in pixels of image ``index``, the last two exclusive.
+
+        Raises:
+            ValueError: The box lies outside of the image, or the size of the image cannot be read.
+        """
+        path = self.samples[index].path
+        with naming(path), Image.open(path) as image:
+            size = image.size
+        return self._boxes[index].within(*size)
+
+
+def open_folder(path: str | Path, *, seed: int = 0, boxes: str | Path | None = None) -> Splits:
     """Open a folder of images.
 
     ``path`` holds ``train/`` and, if there are any, ``val/`` (also ``valid/`` or ``validation/``) and ``test/``, each
@@ -59,15 +79,19 @@ def open_folder(path: str | Path, *, seed: int = 0) -> Splits:
     Without a validation folder, a fifth of each class is kept from training for it. Hidden files and folders, and files
     that do not end in one of `EXTENSIONS`, are passed over.
 
+    Boxes are read from ``boxes``, or from ``boxes.csv`` in ``path`` if there is one, as `read_boxes` describes. A split
+    whose images all have one is a `BoxedFolderImages`.
+
     `Splits.img_size` is 224, or the shorter side of the images if those looked at all have at most 64 pixels.
 
     Args:
         path: The folder.
         seed: Decides which images a missing validation folder is made of.
+        boxes: A CSV file, its file names relative to ``path``.
 
     Raises:
         ValueError: There is no such folder, no class folder, a class folder without an image, a class in ``val/`` or
-            ``test/`` that is not in ``train/``, or too few images to divide.
+            ``test/`` that is not in ``train/``, too few images to divide, or a CSV of boxes that is malformed.
     """
     path = Path(path)
     if not path.is_dir():
@@ -85,13 +109,23 @@ def open_folder(path: str | Path, *, seed: int = 0) -> Splits:
     val, test = (_scan_other(folders[split], classes, root) for split in ("val", "test"))
     if val is None:
         train, val = _divide(train, root, seed)
+    if boxes is None and (path / BOXES).is_file():
+        boxes = path / BOXES
+    files = [sample.path for sample in (*train, *val, *(test or ()))]
+    boxed = {} if boxes is None else read_boxes(boxes, path, files)
     return Splits(
         classes=classes,
-        train=FolderImages(train),
-        val=FolderImages(val),
-        test=FolderImages(test) if test else None,
+        train=_images(train, boxed),
+        val=_images(val, boxed),
+        test=_images(test, boxed) if test else None,
         img_size=_native_size(train),
     )
+
+
+def _images(samples: list[Labelled], boxes: Mapping[str, FileBox]) -> FolderImages:
+    if all(sample.path in boxes for sample in samples):
+        return BoxedFolderImages(samples, boxes)
+    return FolderImages(samples)
 
 
 def _split_folder(path: Path, names: tuple[str, ...]) -> Path | None:

@@ -17,6 +17,7 @@ from foveate.data.transforms import TransformConfig
 
 __all__ = ["ImageData", "open_data"]
 
+NAMED_PREFIXES = ("torch/", "torchvision/")
 DIGIT_OPTIONS = ("size", "clutter", "length", "val_length", "test_length")
 
 
@@ -66,7 +67,7 @@ class ImageData:
     @property
     def has_boxes(self) -> bool:
         """Whether each split is a `BoxedImages`: ``data.val.boxes(i)`` is where the thing stands in image ``i``."""
-        return isinstance(self.val, BoxedImages)
+        return all(isinstance(split, BoxedImages) for split in (self.train, self.val, self.test) if split is not None)
 
     def split(self, name: str) -> LabelledImages:
         """Return the split called ``train``, ``val`` or ``test``, or raise a `ValueError` if it has none."""
@@ -86,6 +87,7 @@ def open_data(
     seed: int = 0,
     max_bad_images: int = 0,
     options: Mapping[str, Any] | None = None,
+    boxes: str | Path | None = None,
 ) -> ImageData:
     """Open a set of images by name or by folder.
 
@@ -101,6 +103,8 @@ def open_data(
         max_bad_images: How many images that cannot be read are left out before it is an error.
         options: For ``digits`` only: ``size``, ``clutter``, ``length`` (of the training split), ``val_length``,
             ``test_length``.
+        boxes: For a folder of images only: a CSV file with the box of each image, see `open_folder`; ``boxes.csv`` in
+            the folder is found without.
 
     Raises:
         ValueError: There is no such set, its files are missing or not laid out as they should be, or an option is
@@ -108,17 +112,21 @@ def open_data(
     """
     _checks.integer("seed", seed, minimum=0)
     _checks.integer("max_bad_images", max_bad_images, minimum=0)
+    if boxes is not None and (name == "digits" or str(name).startswith(NAMED_PREFIXES)):
+        raise ValueError(f"boxes are for folders of images; got {str(boxes)!r} for {str(name)!r}; leave them out")
     if name == "digits":
         return _open_digits(img_size, seed, dict(options or {}))
     if options:
         raise ValueError(f"options are for 'digits' only; {str(name)!r} takes none, got {', '.join(options)}")
-    splits = _open_files(name, root, download, seed)
+    splits = _open_files(name, root, download, seed, boxes)
     transform = TransformConfig.suited_to(splits.img_size if img_size is None else img_size, flip=splits.flip)
     return ImageData(str(name), splits.classes, splits.train, splits.val, splits.test, transform, max_bad_images)
 
 
-def _open_files(name: str | Path, root: str | Path | None, download: bool, seed: int) -> Splits:
-    if str(name).startswith(("torch/", "torchvision/")):
+def _open_files(
+    name: str | Path, root: str | Path | None, download: bool, seed: int, boxes: str | Path | None
+) -> Splits:
+    if str(name).startswith(NAMED_PREFIXES):
         return open_named(str(name), root=root or "data", download=download, seed=seed)
     path = Path(root or "", name).expanduser()
     if not path.is_dir():
@@ -127,7 +135,7 @@ def _open_files(name: str | Path, root: str | Path | None, download: bool, seed:
             f"no data set is called {str(name)!r} and there is no folder {path}{_checks.suggestion(str(name), known)}; "
             f"give 'digits', a folder of images, or one of {', '.join(NAMED_SETS)}"
         )
-    return open_folder(path, seed=seed)
+    return open_folder(path, seed=seed, boxes=boxes)
 
 
 def _open_digits(img_size: int | tuple[int, int] | None, seed: int, options: dict[str, Any]) -> ImageData:

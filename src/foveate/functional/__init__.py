@@ -5,17 +5,37 @@ result without forming the map.
 """
 
 from foveate.functional.augmented import augmented_attention, augmented_attention_map
-from foveate.functional.explicit import KERNELS, explicit_attention, explicit_attention_map, gaussian_line_map
+from foveate.functional.explicit import (
+    KERNELS,
+    explicit_attention,
+    explicit_attention_map,
+    explicit_attention_rows,
+    gaussian_line_map,
+)
 from foveate.functional.global_self import (
     axial_positional_attention,
     axial_positional_map,
     content_attention,
+    content_attention_column,
     content_attention_map,
+    global_positional_column,
     global_positional_map,
+    global_positional_rows,
 )
 from foveate.functional.positionwise import positionwise_map
 from foveate.functional.rectangle import pixel_centres, rectangle_corners, rectangle_map
 from foveate.functional.relative import relative_vectors, relative_window, resize_relative_table
+from foveate.functional.similarity import (
+    compose_similarities,
+    invert_similarity,
+    random_similarities,
+    rectangle_distance,
+    similarity_matrix,
+    transform_points,
+    transform_rectangle,
+    visible,
+    warp,
+)
 
 __all__ = [
     "KERNELS",
@@ -23,17 +43,30 @@ __all__ = [
     "augmented_attention_map",
     "axial_positional_attention",
     "axial_positional_map",
+    "compose_similarities",
     "content_attention",
+    "content_attention_column",
     "content_attention_map",
     "explicit_attention",
     "explicit_attention_map",
+    "explicit_attention_rows",
     "gaussian_line_map",
+    "global_positional_column",
     "global_positional_map",
+    "global_positional_rows",
+    "invert_similarity",
     "pixel_centres",
     "positionwise_map",
+    "random_similarities",
     "rectangle_corners",
+    "rectangle_distance",
     "rectangle_map",
     "relative_vectors",
     "relative_window",
     "resize_relative_table",
+    "similarity_matrix",
+    "transform_points",
+    "transform_rectangle",
+    "visible",
+    "warp",
 ]

@@ -19,7 +19,13 @@ from foveate._checks import integer, one_of
 from foveate.functional._layout import in_layout_of, is_channels_last
 from foveate.functional._precision import autocast_off, widened_dtype
 
-__all__ = ["KERNELS", "explicit_attention", "explicit_attention_map", "gaussian_line_map"]
+__all__ = [
+    "KERNELS",
+    "explicit_attention",
+    "explicit_attention_map",
+    "explicit_attention_rows",
+    "gaussian_line_map",
+]
 
 KERNELS = ("gaussian", "laplace", "cauchy", "cone")
 
@@ -46,18 +52,42 @@ def explicit_attention_map(height: int, width: int, radius: Tensor, kernel: str 
         ValueError: The kernel is none of the four, a side is not a positive integer, or there is not one radius. That
             the radius is positive is not looked at: on a GPU the look would cost more than the map.
     """
+    rows = explicit_attention_rows(height, width, radius, kernel)
+    return rows.view(height * width, height * width)
+
+
+def explicit_attention_rows(
+    height: int,
+    width: int,
+    radius: Tensor,
+    kernel: str = "gaussian",
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+) -> Tensor:
+    """Form rows of `explicit_attention_map`: what the positions in ``rows`` and ``columns`` attend to.
+
+    Args:
+        height: As in `explicit_attention_map`, as are the next three and what is raised.
+        width: Columns of the feature map.
+        radius: ``r > 0`` in feature-map pixels.
+        kernel: One of `KERNELS`.
+        rows: Which rows of the map the positions that attend stand in.
+        columns: Which columns.
+
+    Returns:
+        ``(rows, columns, H, W)``: entry ``[a, b, p, q]`` is what ``(a, b)`` takes from ``(p, q)``.
+    """
     integer("height", height)
     integer("width", width)
     _check(kernel, radius)
     with autocast_off(radius):
         radius = radius.to(widened_dtype(radius.dtype)).reshape(())
         if kernel == "gaussian":  # A = A_H ⊗ A_W
-            return torch.kron(gaussian_line_map(height, radius), gaussian_line_map(width, radius))
-        rows = _offsets(height, radius)
-        columns = _offsets(width, radius)
-        squared = rows[:, None, :, None] ** 2 + columns[None, :, None, :] ** 2  # H, W, H, W
-        weights = _kernel(squared.reshape(height * width, height * width), radius, kernel)
-        return weights / weights.sum(-1, keepdim=True)
+            down, along = gaussian_line_map(height, radius)[rows], gaussian_line_map(width, radius)[columns]
+            return down[:, None, :, None] * along[None, :, None, :]
+        down, along = _offsets(height, radius)[rows], _offsets(width, radius)[columns]
+        weights = _kernel(down[:, None, :, None] ** 2 + along[None, :, None, :] ** 2, radius, kernel)
+        return weights / weights.sum((-2, -1), keepdim=True)
 
 
 def gaussian_line_map(size: int, radius: Tensor) -> Tensor:

@@ -26,8 +26,11 @@ __all__ = [
     "axial_positional_attention",
     "axial_positional_map",
     "content_attention",
+    "content_attention_column",
     "content_attention_map",
+    "global_positional_column",
     "global_positional_map",
+    "global_positional_rows",
 ]
 
 
@@ -35,10 +38,21 @@ def content_attention_map(query: Tensor, key: Tensor) -> Tensor:
     """Form the content map ``Q ρ(Kᵀ)``, ``(B, heads, N, N)``, of at least float32.
 
     Row ``i`` holds what position ``i`` takes from each position. The weights are signed and do not sum to 1:
-    the softmax runs over the positions of each key channel, and the queries mix the channels.
+    the softmax runs over the positions of each key channel, and the queries mix the channels. For some rows alone,
+    pass the queries of those positions, such as ``query[:, :, a : a + 1, b : b + 1]``.
     """
     with autocast_off(query):
         return widen(query).flatten(2, 3) @ widen(key).flatten(2, 3).softmax(2).mT
+
+
+def content_attention_column(query: Tensor, key: Tensor, row: int, column: int) -> Tensor:
+    """Form one column of the content map: what every position takes from ``(row, column)``, ``(B, heads, H, W)``.
+
+    ``q_i · ρ(K)_j`` for one ``j`` and all ``i``; the softmax still runs over all positions.
+    """
+    with autocast_off(query):
+        weights = widen(key).flatten(2, 3).softmax(2).view(key.shape)[:, :, row, column]  # B, heads, d
+        return torch.einsum("bhyxd,bhd->bhyx", widen(query), weights)
 
 
 def content_attention(query: Tensor, key: Tensor, value: Tensor, *, fused: bool | None = None) -> Tensor:
@@ -81,9 +95,8 @@ def axial_positional_map(query: Tensor, table: Tensor, axis: int) -> Tensor:
     """
     _check(query, table, axis)
     with autocast_off(query):
-        query = widen(query)
-        vectors = relative_vectors(relative_window(table.to(query.dtype), query.shape[2 + axis]))
-        return torch.einsum("bhyxd,ykd->bhyxk" if axis == 0 else "bhyxd,xkd->bhyxk", query, vectors)
+        vectors = _vectors(query, table, axis)
+        return torch.einsum("bhyxd,ykd->bhyxk" if axis == 0 else "bhyxd,xkd->bhyxk", widen(query), vectors)
 
 
 def axial_positional_attention(
@@ -130,6 +143,55 @@ def global_positional_map(query: Tensor, table_rows: Tensor, table_columns: Tens
     along = axial_positional_map(query, table_rows, 1)  # B, heads, a, b, q
     both = torch.einsum("bhijl,bhilk->bhijkl", along, down)  # i = a, j = b, k = p, l = q
     return both.flatten(4, 5).flatten(2, 3)
+
+
+def global_positional_rows(
+    query: Tensor,
+    table_rows: Tensor,
+    table_columns: Tensor,
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+) -> Tensor:
+    """Form rows of `global_positional_map`: what the positions in ``rows`` and ``columns`` take from each position.
+
+    Of one position these are ``N`` numbers a head, from its own query and those of its line.
+
+    Args:
+        query: ``(B, heads, H, W, d)``.
+        table_rows: As in `global_positional_map`.
+        table_columns: As in `global_positional_map`.
+        rows: Which rows ``a`` of the map the positions that attend stand in.
+        columns: Which columns ``b``.
+
+    Returns:
+        ``(B, heads, rows, columns, H, W)``: entry ``[…, a, b, p, q]`` is ``P[(a,b), (p,q)]``.
+    """
+    _check(query, table_rows, 1)
+    _check(query, table_columns, 0)
+    with autocast_off(query):
+        lines = widen(query)[:, :, rows]  # the way turns at (a, q): other lines have no part in it
+        along = torch.einsum("bhaxd,xqd->bhaxq", lines[:, :, :, columns], _vectors(query, table_rows, 1)[columns])
+        down = torch.einsum("bhaqd,apd->bhapq", lines, _vectors(query, table_columns, 0)[rows])
+        return along.unsqueeze(4) * down.unsqueeze(3)
+
+
+def global_positional_column(query: Tensor, table_rows: Tensor, table_columns: Tensor, row: int, column: int) -> Tensor:
+    """Form one column of `global_positional_map`: what every position takes from one, ``(B, heads, H, W)``.
+
+    ``(q_ab · r^r_{q−b}) (q_aq · r^c_{p−a})`` for one ``(p, q)`` and all ``(a, b)``.
+    """
+    _check(query, table_rows, 1)
+    _check(query, table_columns, 0)
+    with autocast_off(query):
+        wide = widen(query)
+        along = torch.einsum("bhyxd,xd->bhyx", wide, _vectors(query, table_rows, 1)[:, column])
+        down = torch.einsum("bhyd,yd->bhy", wide[:, :, :, column], _vectors(query, table_columns, 0)[:, row])
+        return along * down.unsqueeze(-1)
+
+
+def _vectors(query: Tensor, table: Tensor, axis: int) -> Tensor:
+    """Return the embeddings ``(n, n, d)`` of the offsets along an axis of ``query``, in at least float32."""
+    return relative_vectors(relative_window(table.to(widened_dtype(query.dtype)), query.shape[2 + axis]))
 
 
 def _check(query: Tensor, table: Tensor, axis: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from foveate._checks import suggestion
-from foveate._networks import dry_run
+from foveate._networks import dry_run, feature_stages
 
 __all__ = ["insert"]
 
@@ -121,14 +121,14 @@ def _resolve(model: nn.Module, at: int | str) -> str:
     names = [name for name, _ in model.named_modules() if name]
     if isinstance(at, str):
         if at not in names:
+            known = ", ".join(feature_stages(model)) or "not listed: pass a name from model.named_modules()"
             raise ValueError(
-                f"at={at!r} names no module of {type(model).__name__}{suggestion(at, names)}; "
-                f"its stages are {', '.join(_stages(model)) or 'not listed: pass a name from model.named_modules()'}"
+                f"at={at!r} names no module of {type(model).__name__}{suggestion(at, names)}; its stages are {known}"
             )
         return at
     if isinstance(at, bool) or not isinstance(at, int):
         raise ValueError(f"at must be an index into model.feature_info or a module's name; got {at!r}")
-    stages = _stages(model)
+    stages = feature_stages(model)
     if not stages:
         raise ValueError(
             f"{type(model).__name__} has no feature_info, so at={at} means nothing; pass a name of its named_modules()"
@@ -141,11 +141,6 @@ def _resolve(model: nn.Module, at: int | str) -> str:
     if stages[at] not in names:
         raise ValueError(f"{type(model).__name__} has no module {stages[at]!r} for at={at}; pass a module's name")
     return stages[at]
-
-
-def _stages(model: nn.Module) -> list[str]:
-    info = getattr(model, "feature_info", None) or []
-    return [stage["module"] for stage in getattr(info, "info", info)]
 
 
 def _last(module: nn.Module) -> nn.Module:

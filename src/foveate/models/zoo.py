@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,7 +110,7 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
     def create(
         pretrained: bool = False,
         *,
-        at: int | str = -2,
+        at: int | str | Sequence[int | str] = -2,  # one place, or several with a module each
         stem: str | None = None,
         img_size: int | tuple[int, int] | None = None,  # accepted by all networks; nothing here depends on it
         features_only: bool = False,
@@ -126,7 +126,8 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
         model = timm.create_model(base, pretrained=pretrained, **kwargs)
         if small and not base.endswith("_tiny"):
             use_small_stem(model)
-        insert(model, attention, at, **options)
+        for place in at if isinstance(at, list | tuple) and at else (at,):
+            insert(model, attention, place, **options)
         # What is saved under this name must be built under it again.
         configuration: Any = model.pretrained_cfg
         model.pretrained_cfg = model.default_cfg = {**configuration, "architecture": name}  # type: ignore[assignment]

@@ -6,6 +6,7 @@ for _needed in ("lightning", "torchmetrics", "scipy", "tensorboard"):
     require(_needed, extra="train")
 
 from foveate.training.checkpoint import NetworkMeta, load_network, load_weights, save_network  # noqa: E402
+from foveate.training.equivariance import Equivariance, check_gates  # noqa: E402
 from foveate.training.evaluation import Evaluation, evaluate  # noqa: E402
 from foveate.training.module import Classifier  # noqa: E402
 from foveate.training.recipe import Recipe  # noqa: E402
@@ -16,11 +17,13 @@ __all__ = [
     "Accuracy",
     "Classifier",
     "Difference",
+    "Equivariance",
     "Evaluation",
     "NetworkMeta",
     "Recipe",
     "accuracy",
     "check_device",
+    "check_gates",
     "evaluate",
     "fit",
     "load_network",

@@ -19,6 +19,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from foveate.training.checkpoint import META_KEY, NetworkMeta, meta_to_json
+from foveate.training.equivariance import Equivariance
 from foveate.training.recipe import Recipe
 
 __all__ = ["Batch", "Classifier", "Mixing"]
@@ -47,7 +48,10 @@ class Classifier(pl.LightningModule):
         num_classes: Number of classes.
         mixing: Mixes batches in training. It must smooth the labels itself if they are to be smoothed.
         meta: Saved with each checkpoint, so that `load_network` can build the network again.
-        seed: Of what is random inside the network.
+        seed: Of what is random inside the network, and of the similarities of the equivariance term.
+
+    Raises:
+        ValueError: The recipe asks for equivariance, and the network has no gate.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Classifier(pl.LightningModule):
         if recipe.compile:
             self.model.compile()  # in place, unlike torch.compile(model): the names of the weights stay
         self.recipe = recipe
+        self.equivariance = Equivariance(self.model, recipe, seed=seed) if recipe.equivariance else None
         self.mixing = mixing
         self.meta = meta
         self.seed = seed
@@ -101,7 +106,7 @@ class Classifier(pl.LightningModule):
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch.
+        """Return the loss of a batch: of classification, and ``recipe.equivariance`` times the equivariance term.
 
         Raises:
             ValueError: The loss is not finite; the weights are those before this batch.
@@ -109,7 +114,13 @@ class Classifier(pl.LightningModule):
         images, targets = batch
         if self.mixing is not None:
             images, targets = self.mixing(images, targets, epoch=self.current_epoch, step=batch_idx)
-        loss = self.loss(self.model(images).float(), targets)
+        term = None
+        if self.equivariance is None:
+            logits = self.model(images)
+        else:
+            logits, term = self.equivariance(images, epoch=self.current_epoch, step=batch_idx)
+        classification = self.loss(logits.float(), targets)
+        loss = classification if term is None else classification + self.recipe.equivariance * term
         # This waits for the GPU once per batch: the price of stopping before the weights are lost.
         if not math.isfinite(loss.item()):
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -119,7 +130,8 @@ class Classifier(pl.LightningModule):
                 "Lower lr, lengthen warmup_epochs, set clip_grad=1, or use precision=32-true, and start anew with "
                 "another `out`: a run resumes with its own settings only"
             )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images), prog_bar=True)
+        logged = {"train/loss": classification} | ({} if term is None else {"train/equivariance": term})
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(images), prog_bar=True)
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

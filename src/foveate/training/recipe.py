@@ -40,6 +40,11 @@ class Recipe:
         precision: Arithmetic; the mixed ones keep the weights in 32 bits. 16-mixed needs a GPU.
         compile: Compile the network with torch.compile.
         channels_last: Store images and weights with the channels last, often faster on GPUs with mixed precision.
+        equivariance: Weight of the equivariance term, by which what the gates of a network look at has to follow
+            shifts, rotations and changes of scale of the image; 0 leaves it out. 1 is usual. It takes a second pass.
+        equivariance_shift: Largest shift along each axis, in sides of the image.
+        equivariance_rotation: Largest rotation either way, in degrees.
+        equivariance_scale: Largest factor by which the image grows; the smallest is its reciprocal.
     """
 
     epochs: int = 30
@@ -60,6 +65,10 @@ class Recipe:
     precision: Precision = "32-true"
     compile: bool = False
     channels_last: bool = False
+    equivariance: float = 0.0
+    equivariance_shift: float = 0.2
+    equivariance_rotation: float = 30.0
+    equivariance_scale: float = 1.25
 
     def check(self) -> None:
         """Raise a `ValueError` that names the first setting that is out of its range."""
@@ -84,3 +93,21 @@ class Recipe:
             raise ValueError(f"opt must be an optimiser of timm's, such as adamw, sgd or lamb; got {self.opt!r}{close}")
         _checks.one_of("sched", self.sched, get_args(Schedule))
         _checks.one_of("precision", self.precision, get_args(Precision))
+        self._check_equivariance()
+
+    def _check_equivariance(self) -> None:
+        _checks.number("equivariance", self.equivariance, minimum=0)
+        _checks.number("equivariance_shift", self.equivariance_shift, minimum=0, maximum=0.5)
+        _checks.number("equivariance_rotation", self.equivariance_rotation, minimum=0, maximum=180)
+        _checks.number("equivariance_scale", self.equivariance_scale, minimum=1, maximum=4)
+        if not self.equivariance:
+            return
+        if self.equivariance_shift == self.equivariance_rotation == 0 and self.equivariance_scale == 1:
+            raise ValueError(
+                "equivariance has nothing to follow: give equivariance_shift or equivariance_rotation above 0, or "
+                "equivariance_scale above 1"
+            )
+        if self.compile:
+            raise ValueError(
+                "equivariance watches the gates through hooks, which compiled networks skip; leave out compile"
+            )

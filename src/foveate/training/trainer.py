@@ -75,8 +75,9 @@ def fit(
         verbose: Print a line per epoch. In a terminal, a progress bar is shown besides.
 
     Returns:
-        For each epoch ``epoch`` (from 1), ``train_loss``, ``val_loss``, ``val_top1`` (a fraction), ``lr`` (at its
-        end) and ``seconds``; those before a resumption included.
+        For each epoch ``epoch`` (from 1), ``train_loss`` (of classification), ``val_loss``, ``val_top1`` (a
+        fraction), ``lr`` (at its end) and ``seconds``, with an equivariance term ``train_equivariance`` (without its
+        weight); those before a resumption included.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
@@ -183,12 +184,16 @@ class _History(Callback):
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "seconds": time.perf_counter() - self._start,
         }
+        equivariance = ""
+        if "train/equivariance" in metrics:
+            row["train_equivariance"] = metrics["train/equivariance"]
+            equivariance = f"equivariance {row['train_equivariance']:.4f}  "
         self.epochs.append(row)
         pl_module.log("lr", row["lr"])
         if self._verbose:
             pl_module.print(
                 f"epoch {row['epoch']:>3}/{trainer.max_epochs}  train loss {row['train_loss']:.4f}  "
-                f"val loss {row['val_loss']:.4f}  val top-1 {row['val_top1']:6.2%}  lr {row['lr']:.2e}  "
+                f"{equivariance}val loss {row['val_loss']:.4f}  val top-1 {row['val_top1']:6.2%}  lr {row['lr']:.2e}  "
                 f"{row['seconds']:.1f} s"
             )
 

@@ -1,0 +1,70 @@
+"""Where the pixels of an image end up in the tensor that evaluation makes of it, and back."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from timm.data.transforms import ResizeKeepRatio
+
+from foveate import _checks
+from foveate.data.transforms import TransformConfig
+
+__all__ = ["Placement", "placement"]
+
+
+class Placement(NamedTuple):
+    """A resize and a crop: ``x_input = x_image · scale_x − left``, and the same for y.
+
+    Coordinates are those of the edges of pixels: an image of width W reaches from 0 to W, and pixel ``j`` from ``j`` to
+    ``j + 1``.
+    """
+
+    scale_x: float
+    scale_y: float
+    left: int
+    top: int
+    input_size: tuple[int, int]
+    """Height and width of the tensor."""
+
+    def to_input(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Take points ``(…, 2)``, x and y in pixels of the image, to pixels of the tensor, also outside of it."""
+        scale, corner = self._along_axes()
+        return np.asarray(points, np.float64) * scale - corner
+
+    def to_image(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Take points ``(…, 2)``, x and y in pixels of the tensor, to pixels of the image: the inverse."""
+        scale, corner = self._along_axes()
+        return (np.asarray(points, np.float64) + corner) / scale
+
+    def box_to_input(self, box: ArrayLike) -> NDArray[np.float64]:
+        """Take ``(x_min, y_min, x_max, y_max)`` to pixels of the tensor, and leave what was cropped away off.
+
+        Of a box that was cropped away wholly, a side of length 0 on the tensor's edge remains.
+        """
+        height, width = self.input_size
+        return self.to_input(np.reshape(box, (2, 2))).clip(0, (width, height)).reshape(4)
+
+    def _along_axes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.array([self.scale_x, self.scale_y]), np.array([self.left, self.top], np.float64)
+
+
+def placement(config: TransformConfig, image_size: tuple[int, int]) -> Placement:
+    """Return where evaluation by ``config`` puts an image of ``image_size``, height and width.
+
+    It is timm's: the shorter side is resized to ``img_size / crop_pct``, the longer in proportion up to rounding, and
+    the centre is cropped.
+    """
+    height, width = _checks.pair("image_size", image_size)
+    input_size = _checks.pair("img_size", config.img_size)
+    scaled = [math.floor(side / config.crop_pct) for side in input_size]
+    if scaled[0] == scaled[1]:  # timm takes torchvision's Resize then, which cuts the longer side's fraction off
+        short = min(height, width)
+        new_height, new_width = (scaled[0] * side // short for side in (height, width))
+    else:
+        new_height, new_width = ResizeKeepRatio.get_params(torch.empty(1, height, width, device="meta"), scaled, 0.0)
+    top, left = (round((new - kept) / 2) for new, kept in zip((new_height, new_width), input_size, strict=True))
+    return Placement(new_width / width, new_height / height, left, top, input_size)

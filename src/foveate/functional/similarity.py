@@ -1,0 +1,271 @@
+"""Similarities of the image plane (shift, rotation, scale), and what they do to images, maps and rectangles.
+
+Places are in the coordinates of `rectangle_map`: both axes span [−1, 1], the edges of the image at ±1. A similarity
+is four numbers, ``(t_x, t_y, θ, ρ)``. In *pixels* it turns by ``θ`` (clockwise on the screen, as ``y`` runs down) and
+enlarges by ``ρ`` about the middle of the image; then it shifts by ``t``, in the coordinates above. With
+``a = width / height`` of the image it maps a place ``p`` to
+
+    T(p) = A p + t,    A = ρ [[cos θ, −sin θ / a], [a sin θ, cos θ]]
+
+since ``A = D⁻¹ ρ R(θ) D`` with ``D = diag(W, H) / 2``, which turns coordinates into pixels. Without ``D`` a rotation
+would shear every image that is not square. A map spans the same image whatever its own size, so ``a`` is always the
+image's.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate._checks import integer, number, one_of
+from foveate.functional._precision import autocast_off, widen
+from foveate.functional.rectangle import check_rectangle, pixel_centres
+
+__all__ = [
+    "compose_similarities",
+    "invert_similarity",
+    "random_similarities",
+    "rectangle_distance",
+    "similarity_matrix",
+    "transform_points",
+    "transform_rectangle",
+    "visible",
+    "warp",
+]
+
+PADDINGS = ("reflection", "border", "zeros")
+
+
+def similarity_matrix(similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
+    """Return ``[A | t]`` of similarities ``(B, 4)``, as ``(B, 2, 3)``, of at least float32.
+
+    Args:
+        similarity: ``t_x, t_y, θ, ρ`` a row: shift in coordinates of [−1, 1] (2 is a whole side), angle in radians,
+            factor above 0.
+        aspect: Width of the image divided by its height.
+
+    Raises:
+        ValueError: ``similarity`` does not hold four numbers a row, or ``aspect`` is not positive.
+    """
+    _check(similarity)
+    number("aspect", aspect, above=0)
+    with autocast_off(similarity):
+        tx, ty, angle, factor = widen(similarity).unbind(1)
+        cos, sin = factor * angle.cos(), factor * angle.sin()
+        return torch.stack([cos, -sin / aspect, tx, sin * aspect, cos, ty], dim=1).unflatten(1, (2, 3))
+
+
+def compose_similarities(second: Tensor, first: Tensor, *, aspect: float = 1.0) -> Tensor:
+    """Return the similarity that does ``first``, then ``second``: ``(A₂ t₁ + t₂, θ₁ + θ₂, ρ₁ ρ₂)``, ``(B, 4)``."""
+    shift = transform_points(first[:, None, :2], second, aspect=aspect)[:, 0]
+    return torch.cat([shift, first[:, 2:3] + second[:, 2:3], first[:, 3:] * second[:, 3:]], dim=1)
+
+
+def invert_similarity(similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
+    """Return the similarity that undoes one: ``(−A⁻¹ t, −θ, 1/ρ)``, ``(B, 4)``."""
+    _check(similarity)
+    shift, angle, factor = similarity.split((2, 1, 1), dim=1)
+    back = torch.cat([torch.zeros_like(shift), -angle, 1 / factor], dim=1)
+    return torch.cat([-transform_points(shift[:, None], back, aspect=aspect)[:, 0], back[:, 2:]], dim=1)
+
+
+def transform_points(points: Tensor, similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
+    """Return where places ``(B, …, 2)``, ``(x, y)`` in [−1, 1] coordinates, are carried: ``A p + t``."""
+    matrix = similarity_matrix(similarity, aspect=aspect)
+    flat = points.reshape(len(points), -1, 2).to(matrix.dtype)
+    with autocast_off(points):
+        return (flat @ matrix[:, :, :2].mT + matrix[:, None, :, 2]).view(points.shape)
+
+
+def random_similarities(
+    size: int, *, shift: float, rotation: float, scale: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw similarities: each shift uniform in ±``shift``, the angle in ±``rotation``, log ρ in ±log ``scale``.
+
+    The distribution of a similarity about the middle of the image is that of its inverse.
+
+    Args:
+        size: How many.
+        shift: Largest shift along each axis, in coordinates of [−1, 1]: 2 is a whole side.
+        rotation: Largest angle, in radians.
+        scale: Largest factor, at least 1; the smallest is its reciprocal.
+        generator: Where the numbers come from; PyTorch's own if not given.
+
+    Returns:
+        ``(size, 4)``, float32, on the CPU.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+    integer("size", size, minimum=0)
+    for name, value in (("shift", shift), ("rotation", rotation)):
+        number(name, value, minimum=0)
+    number("scale", scale, minimum=1)
+    draws = 2 * torch.rand(size, 4, generator=generator) - 1
+    drawn = draws * torch.tensor([shift, shift, rotation, math.log(scale)])
+    return torch.cat([drawn[:, :3], drawn[:, 3:].exp()], dim=1)
+
+
+def warp(images: Tensor, similarity: Tensor, *, aspect: float | None = None, padding: str = "reflection") -> Tensor:
+    """Return ``T(image)``: what was at ``p`` stands at ``T(p)``, read at ``T⁻¹`` of each pixel's centre, bilinearly.
+
+    Where ``T⁻¹`` leads out of the image, it is reflected at its edges. Zeros would draw the frame of the image into
+    the image, an edge that no photograph has and from which alone the similarity could be told. Bilinear reading of
+    the pixels as they are is meant for factors ``ρ`` near 1: below about 1/2 it leaves pixels out.
+
+    Args:
+        images: ``(B, C, H, W)``: images, or maps that span them.
+        similarity: ``(B, 4)``: ``t_x, t_y, θ, ρ``.
+        aspect: Width of the image divided by its height; by default that of ``images``, which is wrong for maps of
+            another shape than the image.
+        padding: ``reflection``, ``border`` or ``zeros``.
+
+    Returns:
+        The shape and dtype of ``images``; computed in at least float32. Differentiable in ``images``.
+
+    Raises:
+        ValueError: An argument is not as described.
+    """
+    one_of("padding", padding, PADDINGS)
+    aspect = _aspect(images, similarity, aspect)
+    back = similarity_matrix(invert_similarity(similarity, aspect=aspect), aspect=aspect)
+    with autocast_off(images):
+        wide = widen(images)
+        grid = F.affine_grid(back.to(wide), list(images.shape), align_corners=False)
+        return F.grid_sample(wide, grid, padding_mode=padding, align_corners=False).to(images.dtype)
+
+
+def visible(images: Tensor, similarity: Tensor, *, aspect: float | None = None) -> Tensor:
+    """Return where ``T(image)`` shows the image, not what `warp` fills up with: ``(B, 1, H, W)``, boolean.
+
+    These are the pixels whose centre ``T⁻¹`` carries into the image. Arguments as in `warp`.
+    """
+    aspect = _aspect(images, similarity, aspect)
+    height, width = images.shape[2:]
+    back = widen(invert_similarity(similarity.to(images.device), aspect=aspect))
+    y, x = torch.meshgrid(pixel_centres(height, back), pixel_centres(width, back), indexing="ij")
+    places = torch.stack([x, y], dim=-1).expand(len(back), height, width, 2)
+    return (transform_points(places, back, aspect=aspect).abs() <= 1).all(-1).unsqueeze(1)
+
+
+def transform_rectangle(rectangle: Tensor, similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
+    """Return the rectangle of ``T(image)`` given that of the image, ``(B, 5)``.
+
+    On a square image this is exact: ``(A c + t, ρ s_x, ρ s_y, α + θ)``. The edges of `rectangle_map` soften with the
+    factor: the map of the result, drawn with sharpness ``τ/ρ``, is the warped map.
+
+    On any other, an inclined rectangle of these coordinates is a parallelogram in pixels, and a rotation makes of it
+    another one, in general no rectangle of these coordinates. The result is the rectangle with the same centre and
+    the same second moments: with ``M = R(α) diag(s²) R(α)ᵀ``, those of ``A M Aᵀ``. Its centre and its area are
+    exact, all of it is where nothing is turned (or by π), and doing one similarity after the other is the same as
+    doing both at once. It comes with ``s_x ≥ s_y`` and ``−π/2 ≤ α ≤ π/2``. Where it has equal sides its angle has no
+    gradient: use `rectangle_distance` to compare.
+
+    Args:
+        rectangle: ``(B, 5)``: ``c_x, c_y, s_x, s_y, α``, as in `rectangle_map`.
+        similarity: ``(B, 4)``: ``t_x, t_y, θ, ρ``.
+        aspect: Width of the image divided by its height.
+
+    Raises:
+        ValueError: An argument is not as described.
+    """
+    check_rectangle(rectangle)
+    with autocast_off(rectangle):
+        rectangle = widen(rectangle)
+        similarity = similarity.to(rectangle)
+        if aspect == 1:
+            centre = transform_points(rectangle[:, None, :2], similarity)[:, 0]
+            sides = rectangle[:, 2:4] * similarity[:, 3:]
+            return torch.cat([centre, sides, rectangle[:, 4:] + similarity[:, 2:3]], dim=1)
+        centre, shape = _moved(*_form(rectangle), similarity, aspect)
+        (a, b), (_, d) = shape[:, 0].unbind(1), shape[:, 1].unbind(1)
+        mean, half = (a + d) / 2, torch.hypot((a - d) / 2, b)
+        angle = torch.atan2(2 * b, a - d) / 2
+        return torch.cat([centre, torch.stack([mean + half, mean - half, angle], dim=1)], dim=1)
+
+
+def rectangle_distance(
+    rectangle: Tensor, other: Tensor, *, similarity: Tensor | None = None, aspect: float = 1.0
+) -> Tensor:
+    """Return the squared distance between rectangles, whatever five numbers name them: ``(B,)``.
+
+        d² = ‖c − c'‖² + ‖S − S'‖²,    S = R(α) diag(s_x, s_y) R(α)ᵀ    (Frobenius)
+
+    The symmetric positive ``S`` stretches the square of half-size 1 with the rectangle's directions into the
+    rectangle; ``S²`` is the matrix of its second moments. With ``m = (s_x + s_y)/2`` and ``h = (s_x − s_y)/2``,
+
+        S = m I + h [[cos 2α, sin 2α], [sin 2α, −cos 2α]],    ‖S − S'‖² = 2 (m − m')² + 2 |h e^{2iα} − h' e^{2iα'}|²
+
+    Neither ``α + π`` nor ``(s_y, s_x, α + π/2)`` changes ``S`` (the latter turns the sign of ``h`` and that of
+    ``e^{2iα}``), so neither changes the distance. It is zero for the same rectangle alone, with one exception: second
+    moments do not tell how a square is turned. As a polynomial in ``s`` and ``e^{2iα}`` it is smooth everywhere; the
+    angle's gradient has the factor ``h`` and fades as the rectangle becomes a square. Where both angles agree, ``d²``
+    is the mean over the four corners of the squared distance between one and the other.
+
+    Args:
+        rectangle: ``(B, 5)``.
+        other: ``(B, 5)``.
+        similarity: ``(B, 4)``: compare ``T(rectangle)``, as in `transform_rectangle`, with ``other``. ``S`` becomes
+            the root of ``A S² Aᵀ``, on square images ``ρ R(θ) S R(θ)ᵀ``; smooth as well.
+        aspect: Width of the image divided by its height.
+
+    Raises:
+        ValueError: An argument is not as described.
+    """
+    check_rectangle(rectangle)
+    check_rectangle(other)
+    with autocast_off(rectangle):
+        centre, shape = _form(widen(rectangle))
+        if similarity is not None:
+            centre, shape = _moved(centre, shape, similarity, aspect)
+        other_centre, other_shape = _form(widen(other))
+        return (centre - other_centre).square().sum(1) + (shape - other_shape).square().sum((1, 2))
+
+
+def _form(rectangle: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the centre ``(B, 2)`` and the shape ``S = R(α) diag(s) R(α)ᵀ``, ``(B, 2, 2)``."""
+    centre, (sx, sy, angle) = rectangle[:, :2], rectangle[:, 2:].unbind(1)
+    mean, half = (sx + sy) / 2, (sx - sy) / 2
+    cos, sin = half * (2 * angle).cos(), half * (2 * angle).sin()
+    return centre, torch.stack([mean + cos, sin, sin, mean - cos], dim=1).unflatten(1, (2, 2))
+
+
+def _moved(centre: Tensor, shape: Tensor, similarity: Tensor, aspect: float) -> tuple[Tensor, Tensor]:
+    """Return the centre and the shape of ``T(rectangle)``: ``A c + t`` and the root of ``A S² Aᵀ``.
+
+    A positive 2×2 matrix ``M`` has the root ``(M + √det M · I) / √(tr M + 2 √det M)``, and ``√det M`` is
+    ``|det A| det S = ρ² det S``. Where ``A`` is ``ρ`` times a rotation (or no turn at all), the root is ``A S Aᵀ / ρ``.
+    """
+    similarity = similarity.to(shape)
+    linear, factor = similarity_matrix(similarity, aspect=aspect)[:, :, :2], similarity[:, 3]
+    centre = transform_points(centre[:, None], similarity, aspect=aspect)[:, 0]
+    if aspect == 1:
+        return centre, linear @ shape @ linear.mT / factor[:, None, None]
+    root = linear @ shape
+    moments = root @ root.mT
+    area = factor.square() * (shape[:, 0, 0] * shape[:, 1, 1] - shape[:, 0, 1] * shape[:, 1, 0])
+    trace = moments.diagonal(dim1=1, dim2=2).sum(1)
+    eye = torch.eye(2, device=shape.device, dtype=shape.dtype)
+    shape = (moments + area[:, None, None] * eye) / (trace + 2 * area).sqrt()[:, None, None]
+    return centre, shape
+
+
+def _aspect(images: Tensor, similarity: Tensor, aspect: float | None) -> float:
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be a floating-point batch (B, C, H, W); got {images.dtype} of shape {tuple(images.shape)}"
+        )
+    _check(similarity)
+    if len(similarity) != len(images):
+        raise ValueError(f"{len(images)} images need as many similarities; got {len(similarity)}")
+    return images.shape[3] / images.shape[2] if aspect is None else number("aspect", aspect, above=0)
+
+
+def _check(similarity: Tensor) -> None:
+    if similarity.ndim != 2 or similarity.shape[1] != 4:
+        raise ValueError(
+            f"a similarity is four numbers a row, (B, 4): t_x, t_y, angle, factor; got shape {tuple(similarity.shape)}"
+        )

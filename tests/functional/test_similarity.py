@@ -1,0 +1,317 @@
+"""Similarities against complex numbers in pixels, warps against plain loops, distances against matrix roots."""
+
+from __future__ import annotations
+
+import cmath
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from torch import Tensor
+
+from foveate import functional as FA
+
+SIZES = [(5, 7), (7, 5), (6, 6)]
+
+
+def drawn(size: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return FA.random_similarities(size, shift=0.5, rotation=math.pi, scale=2.0, generator=generator).double()
+
+
+def rectangles(size: int, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    low, high = torch.tensor([[-0.7, -0.7, 0.1, 0.1, -3.0], [0.7, 0.7, 1.7, 0.9, 3.0]], dtype=torch.float64)
+    return low + (high - low) * torch.rand(size, 5, generator=generator, dtype=torch.float64)
+
+
+def carried(place: complex, similarity: list[float], height: int, width: int) -> complex:
+    """Return T of a place, by turning and enlarging its pixel coordinates: in the plane of complex numbers."""
+    tx, ty, angle, factor = similarity
+    pixel = complex(place.real * width / 2, place.imag * height / 2) * cmath.rect(factor, angle)
+    return complex(pixel.real * 2 / width + tx, pixel.imag * 2 / height + ty)
+
+
+def undone(place: complex, similarity: list[float], height: int, width: int) -> complex:
+    tx, ty, angle, factor = similarity
+    pixel = complex((place.real - tx) * width / 2, (place.imag - ty) * height / 2) / cmath.rect(factor, angle)
+    return complex(pixel.real * 2 / width, pixel.imag * 2 / height)
+
+
+def matrix_root(rectangle: Tensor, matrix: np.ndarray | None = None) -> np.ndarray:
+    """Return the root of the second moments, of the rectangle carried by a matrix if one is given."""
+    sx, sy, angle = rectangle[2:].tolist()
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    half_axes = turn @ np.diag([sx, sy])
+    moments = half_axes @ half_axes.T
+    return np.real(sqrtm(moments if matrix is None else matrix @ moments @ matrix.T))
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_rotations_are_rotations_of_pixels(height: int, width: int) -> None:
+    similarity, points = drawn(11), torch.rand(11, 3, 2, dtype=torch.float64) * 2 - 1
+    moved = FA.transform_points(points, similarity, aspect=width / height)
+    back = FA.transform_points(moved, FA.invert_similarity(similarity, aspect=width / height), aspect=width / height)
+    torch.testing.assert_close(back, points)
+    for row, numbers in enumerate(similarity.tolist()):
+        for column, (x, y) in enumerate(points[row].tolist()):
+            wanted = carried(complex(x, y), numbers, height, width)
+            assert complex(*moved[row, column].tolist()) == pytest.approx(wanted, abs=1e-12)
+            assert undone(wanted, numbers, height, width) == pytest.approx(complex(x, y), abs=1e-12)
+
+
+@pytest.mark.parametrize("aspect", [1.0, 7 / 5])
+def test_one_after_the_other_is_both_at_once(aspect: float) -> None:
+    first, second = drawn(13, seed=2), drawn(13, seed=3)
+    both = FA.compose_similarities(second, first, aspect=aspect)
+    points = torch.rand(13, 4, 2, dtype=torch.float64)
+    stepwise = FA.transform_points(FA.transform_points(points, first, aspect=aspect), second, aspect=aspect)
+    torch.testing.assert_close(FA.transform_points(points, both, aspect=aspect), stepwise)
+    rectangle = rectangles(13)
+    by_steps = FA.transform_rectangle(FA.transform_rectangle(rectangle, first, aspect=aspect), second, aspect=aspect)
+    at_once = FA.transform_rectangle(rectangle, both, aspect=aspect)
+    # The same rectangle, whatever the five numbers that it is named by.
+    torch.testing.assert_close(FA.rectangle_map(at_once, 5, 7), FA.rectangle_map(by_steps, 5, 7))
+    assert FA.rectangle_distance(at_once, by_steps).max() < 1e-20
+    nothing = FA.compose_similarities(FA.invert_similarity(first, aspect=aspect), first, aspect=aspect)
+    torch.testing.assert_close(nothing, torch.tensor([[0.0, 0, 0, 1]], dtype=torch.float64).expand(13, 4))
+
+
+def reflected(index: int, side: int) -> int:
+    """Return the pixel that one outside of the image mirrors, at the outer edge of the outermost pixel."""
+    index %= 2 * side
+    return index if index < side else 2 * side - 1 - index
+
+
+def read(image: Tensor, place: complex, padding: str) -> Tensor:
+    """Return the channels of an image at a place, between the centres of its four nearest pixels."""
+    height, width = image.shape[1:]
+    column, row = (place.real + 1) * width / 2 - 0.5, (place.imag + 1) * height / 2 - 0.5
+    total = torch.zeros(len(image), dtype=image.dtype)
+    for i in (math.floor(row), math.floor(row) + 1):
+        for j in (math.floor(column), math.floor(column) + 1):
+            weight = (1 - abs(row - i)) * (1 - abs(column - j))
+            if padding == "reflection":
+                total += weight * image[:, reflected(i, height), reflected(j, width)]
+            elif padding == "border":
+                total += weight * image[:, min(max(i, 0), height - 1), min(max(j, 0), width - 1)]
+            elif 0 <= i < height and 0 <= j < width:
+                total += weight * image[:, i, j]
+    return total
+
+
+@pytest.mark.parametrize("padding", ["reflection", "border", "zeros"])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_warping_is_reading_at_the_place_that_is_carried_there(height: int, width: int, padding: str) -> None:
+    images, similarity = torch.randn(5, 3, height, width, dtype=torch.float64), drawn(5)
+    warped = FA.warp(images, similarity, padding=padding)
+    inside = FA.visible(images, similarity)
+    shown = 0
+    for index, numbers in enumerate(similarity.tolist()):
+        for i in range(height):
+            for j in range(width):
+                place = undone(complex((2 * j + 1) / width - 1, (2 * i + 1) / height - 1), numbers, height, width)
+                seen = abs(place.real) <= 1 and abs(place.imag) <= 1
+                assert bool(inside[index, 0, i, j]) == seen
+                shown += seen
+                expected = read(images[index], place, padding)
+                torch.testing.assert_close(warped[index, :, i, j], expected, rtol=1e-9, atol=1e-9)
+    assert 0 < shown < 5 * height * width
+
+
+def test_quarter_turns_and_whole_pixels_are_exact() -> None:
+    images = torch.randn(2, 3, 7, 7)
+    quarter = torch.tensor([[0.0, 0, math.pi / 2, 1]]).expand(2, 4)
+    torch.testing.assert_close(FA.warp(images, quarter), images.rot90(-1, (2, 3)), rtol=0, atol=1e-5)  # clockwise
+    two_right_one_down = torch.tensor([[2 * 2 / 7, 2 / 7, 0, 1]]).expand(2, 4)
+    moved = FA.warp(images, two_right_one_down)
+    torch.testing.assert_close(moved[:, :, 1:, 2:], images[:, :, :-1, :-2], rtol=0, atol=1e-5)
+    torch.testing.assert_close(moved[:, :, 0, 2:], images[:, :, 0, :-2], rtol=0, atol=1e-5)  # mirrored at the edge
+    torch.testing.assert_close(moved[:, :, 1:, 1], images[:, :, :-1, 0], rtol=0, atol=1e-5)
+    seen = FA.visible(images, two_right_one_down)
+    assert seen[:, :, 1:, 2:].all()
+    assert not seen[:, :, 0].any()
+    assert not seen[:, :, :, :2].any()
+
+
+def test_the_map_of_the_transformed_rectangle_is_the_warped_map() -> None:
+    rectangle, similarity, side, sharpness = rectangles(17), drawn(17), 211, 5.0
+    seen = FA.visible(torch.zeros(17, 1, side, side), similarity)
+    warped = FA.warp(FA.rectangle_map(rectangle, side, side, sharpness=sharpness), similarity)
+    moved = FA.transform_rectangle(rectangle, similarity)
+    for index in range(17):
+        softened = sharpness / similarity[index, 3].item()
+        drawn_anew = FA.rectangle_map(moved[index : index + 1], side, side, sharpness=softened)
+        error = (drawn_anew - warped[index : index + 1]).abs()[seen[index : index + 1]]
+        assert error.max() < sharpness / 4 / side  # the slope, over the half of a pixel that is cut at the edge
+        assert error.mean() < 1e-4
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 7), (11, 3)])
+def test_on_other_images_the_moments_are_those_of_the_parallelogram(height: int, width: int) -> None:
+    """Moments of the carried corners' parallelogram, summed over a lattice of its points in pixels."""
+    rectangle, similarity = rectangles(9), drawn(9)
+    moved = FA.transform_rectangle(rectangle, similarity, aspect=width / height)
+    assert (moved[:, 2] >= moved[:, 3]).all()
+    assert (moved[:, 3] > 0).all()
+    ticks = (2 * np.arange(200) + 1) / 200 - 1
+    for index, numbers in enumerate(similarity.tolist()):
+        shapes = []
+        corners = FA.rectangle_corners(rectangle[index : index + 1])[0].tolist()
+        carried_corners = [carried(complex(*corner), numbers, height, width) for corner in corners]
+        for points in (
+            carried_corners,
+            [complex(*p) for p in FA.rectangle_corners(moved[index : index + 1])[0].tolist()],
+        ):
+            centre = sum(points) / 4
+            across, along = (points[1] - points[0]) / 2, (points[3] - points[0]) / 2
+            lattice = centre + across * ticks[:, None] + along * ticks[None]
+            x, y = lattice.real, lattice.imag
+            area = 4 * abs(across.real * along.imag - across.imag * along.real)
+            shapes.append([x.mean(), y.mean(), x.var(), y.var(), ((x - x.mean()) * (y - y.mean())).mean(), area])
+        assert shapes[0] == pytest.approx(shapes[1], rel=1e-9, abs=1e-12)
+
+
+def test_without_a_rotation_every_rectangle_is_exact() -> None:
+    rectangle, similarity = rectangles(9), drawn(9)
+    similarity[:, 2] = torch.tensor([0.0, math.pi, 0] * 3, dtype=torch.float64)
+    moved = FA.rectangle_corners(FA.transform_rectangle(rectangle, similarity, aspect=7 / 3))
+    expected = FA.transform_points(FA.rectangle_corners(rectangle), similarity, aspect=7 / 3)
+    for corners, wanted in zip(moved.tolist(), expected.tolist(), strict=True):
+        assert sorted(corners) == [pytest.approx(corner, abs=1e-9) for corner in sorted(wanted)]
+
+
+def test_the_distance_is_that_of_centres_and_matrix_roots() -> None:
+    a, b, similarity = rectangles(7, seed=4), rectangles(7, seed=5), drawn(7)
+    for aspect in (1.0, 0.6):
+        plain = FA.rectangle_distance(a, b)
+        moved = FA.rectangle_distance(a, b, similarity=similarity, aspect=aspect)
+        for index, numbers in enumerate(similarity.tolist()):
+            root = matrix_root(b[index])
+            expected = np.sum((a[index, :2] - b[index, :2]).numpy() ** 2) + np.sum((matrix_root(a[index]) - root) ** 2)
+            assert plain[index].item() == pytest.approx(expected)
+            width, height = aspect, 1.0
+            corners = [carried(z, numbers, height, width) for z in (0, 1, 1j)]  # type: ignore[arg-type]
+            matrix = np.array([[z.real, z.imag] for z in (corners[1] - corners[0], corners[2] - corners[0])]).T
+            centre = carried(complex(*a[index, :2].tolist()), numbers, height, width)
+            offset = abs(centre - complex(*b[index, :2].tolist())) ** 2
+            expected = offset + np.sum((matrix_root(a[index], matrix) - root) ** 2)
+            assert moved[index].item() == pytest.approx(expected)
+        carried_over = FA.transform_rectangle(a, similarity, aspect=aspect)
+        torch.testing.assert_close(FA.rectangle_distance(carried_over, b), moved)
+
+
+def test_the_distance_of_rectangles_with_one_direction_is_that_of_their_corners() -> None:
+    a, b = rectangles(7, seed=4), rectangles(7, seed=5)
+    b[:, 4] = a[:, 4]
+    corners = (FA.rectangle_corners(a) - FA.rectangle_corners(b)).square().sum(2).mean(1)
+    torch.testing.assert_close(FA.rectangle_distance(a, b), corners)
+
+
+def test_the_symmetries_change_nothing() -> None:
+    a, b, similarity = rectangles(7, seed=4), rectangles(7, seed=5), drawn(7)
+    turned, swapped = a.clone(), a[:, [0, 1, 3, 2, 4]]
+    turned[:, 4] += 3 * math.pi
+    swapped[:, 4] += math.pi / 2
+    for other in (turned, swapped):
+        torch.testing.assert_close(FA.rectangle_map(other, 5, 7), FA.rectangle_map(a, 5, 7))
+        assert FA.rectangle_distance(a, other).max() < 1e-24
+        torch.testing.assert_close(FA.rectangle_distance(other, b), FA.rectangle_distance(a, b))
+        options: dict[str, Any] = {"similarity": similarity, "aspect": 0.7}
+        expected = FA.rectangle_distance(a, b, **options)
+        torch.testing.assert_close(FA.rectangle_distance(other, b, **options), expected)
+    assert FA.rectangle_distance(a, b).min() > 1e-3
+
+
+@pytest.mark.parametrize("aspect", [1.0, 1.7])
+@pytest.mark.parametrize("rotation", [0.0, 0.4])
+def test_gradients_at_squares(aspect: float, rotation: float) -> None:
+    """Equal sides, and the same rectangle twice: where roots and angles have no gradient of their own."""
+    square = torch.tensor([[0.1, -0.2, 0.8, 0.8, 0.3], [0.0, 0.0, 1.6, 1.6, 0.0]], dtype=torch.float64)
+    similarity = torch.tensor([[0.1, 0.2, rotation, 1.1], [0.0, 0.0, rotation, 1.0]], dtype=torch.float64)
+    a, b = square.clone().requires_grad_(), square.clone().requires_grad_()
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return FA.rectangle_distance(a, b, similarity=similarity, aspect=aspect)
+
+    assert torch.autograd.gradcheck(distance, (a, b))
+    gradients = torch.autograd.grad(distance(a, b).sum(), (a, b))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert gradients[1][:, 4].abs().max() < 1e-12
+    long, other, three = rectangles(3).requires_grad_(), rectangles(3, seed=9), drawn(3)
+    assert torch.autograd.gradcheck(lambda r: FA.rectangle_distance(r, other, similarity=three), (long,))
+    assert torch.autograd.gradcheck(lambda r: FA.transform_rectangle(r, three, aspect=aspect), (long,))
+
+
+def test_gradients_of_warped_maps() -> None:
+    maps = torch.randn(2, 1, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: FA.warp(x, drawn(2), aspect=1.3), (maps,))
+
+
+def test_maps_are_warped_as_the_image_that_they_span() -> None:
+    """A quarter turn of an image twice as wide as high, seen on a square map."""
+    similarity = torch.tensor([[0, 0, math.pi / 2, 1]], dtype=torch.float64)
+    rectangle = torch.tensor([[0.2, -0.1, 0.2, 0.3, 0]], dtype=torch.float64)
+    warped = FA.warp(FA.rectangle_map(rectangle, 96, 96, sharpness=40), similarity, aspect=2.0)
+    # One unit of x is two of y: (x, y) goes to (−y / 2, 2 x), and so do the sides.
+    expected = torch.tensor([[0.05, 0.4, 0.15, 0.4, 0]], dtype=torch.float64)
+    assert FA.rectangle_distance(FA.transform_rectangle(rectangle, similarity, aspect=2.0), expected) < 1e-20
+    hard = FA.rectangle_map(expected, 96, 96, sharpness=1e3) > 0.5
+    seen = FA.visible(warped, similarity, aspect=2.0)
+    assert seen.double().mean() == pytest.approx(0.5, abs=0.02)
+    assert ((warped > 0.5) != hard)[seen].double().mean() < 0.02
+
+
+def test_random_similarities_keep_to_their_ranges_and_repeat() -> None:
+    draw = {"shift": 0.3, "rotation": 0.5, "scale": 1.5}
+    one = FA.random_similarities(4001, **draw, generator=torch.Generator().manual_seed(3))
+    again = FA.random_similarities(4001, **draw, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(one, again)
+    limits = torch.tensor([0.3, 0.3, 0.5, math.log(1.5)])
+    logs = torch.cat([one[:, :3], one[:, 3:].log()], dim=1)
+    assert (logs.abs() <= limits * (1 + 1e-6)).all()
+    assert (logs.amax(0) > 0.99 * limits).all()
+    assert (logs.mean(0).abs() < 0.05 * limits).all()  # as often one way as the other
+    assert (logs.std(0) / limits - 3**-0.5).abs().max() < 0.02  # uniform
+    assert FA.random_similarities(0, **draw).shape == (0, 4)
+    still = FA.random_similarities(2, shift=0, rotation=0, scale=1)
+    assert torch.equal(still, torch.tensor([[0.0, 0, 0, 1]]).expand(2, 4))
+
+
+def test_half_precision_and_autocast_compute_in_float32() -> None:
+    similarity, images = drawn(2).float(), torch.randn(2, 3, 5, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(FA.warp(images, similarity), FA.warp(images.double(), similarity).float())
+        a, b = rectangles(2), rectangles(2, seed=8)
+        narrow = FA.rectangle_distance(a.float(), b.float(), similarity=similarity, aspect=1.5)
+        torch.testing.assert_close(narrow.double(), FA.rectangle_distance(a, b, similarity=similarity, aspect=1.5))
+    half = FA.warp(images.bfloat16(), similarity)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half, FA.warp(images.bfloat16().float(), similarity).bfloat16())
+
+
+def test_bad_input_is_refused() -> None:
+    images, similarity, rectangle = torch.zeros(2, 3, 5, 7), drawn(2), rectangles(2)
+    for call, message in [
+        (lambda: FA.warp(images[0], similarity), r"images must be a floating-point batch .*\(3, 5, 7\)"),
+        (lambda: FA.warp(images.long(), similarity), "floating-point batch .* torch.int64"),
+        (lambda: FA.warp(images, similarity[:1]), "2 images need as many similarities; got 1"),
+        (lambda: FA.warp(images, rectangle), r"a similarity is four numbers a row.*\(2, 5\)"),
+        (lambda: FA.warp(images, similarity, padding="wrap"), "padding must be one of reflection, border, zeros"),
+        (lambda: FA.warp(images, similarity, aspect=0), "aspect must be .* above 0"),
+        (lambda: FA.visible(images, similarity[:1]), "2 images need as many"),
+        (lambda: FA.transform_rectangle(similarity, similarity), "a rectangle is five numbers"),
+        (lambda: FA.transform_rectangle(rectangle, rectangle), "a similarity is four numbers"),
+        (lambda: FA.transform_rectangle(rectangle, similarity, aspect=-1), "aspect must be"),
+        (lambda: FA.rectangle_distance(rectangle, similarity), "a rectangle is five numbers"),
+        (lambda: FA.similarity_matrix(similarity, aspect=math.inf), "aspect must be"),
+        (lambda: FA.random_similarities(-1, shift=0, rotation=0, scale=1), "size must be at least 0"),
+        (lambda: FA.random_similarities(1, shift=-1, rotation=0, scale=1), "shift must be"),
+        (lambda: FA.random_similarities(1, shift=0, rotation=0, scale=0.5), "scale must be .* at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert FA.warp(images, similarity).shape == images.shape

@@ -1,0 +1,41 @@
+"""Networks with inserted attention in several places at once, by their registered names."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+
+from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("cram_resnet_tiny", RectangularAttention2d), ("positionwise_resnet_tiny", PositionwiseAttention2d)],
+)
+def test_a_list_of_places_has_a_module_each(name: str, kind: type) -> None:
+    model = timm.create_model(name, num_classes=10, at=[1, "layer2", -1])
+    assert list(model.attention) == ["layer1", "layer2", "layer4"]
+    sizes = []
+    for module in model.attention.values():
+        assert isinstance(module, kind)
+        module.register_forward_hook(lambda m, inputs, output: sizes.append(tuple(output.shape[1:])))
+    model(torch.randn(2, 3, 24, 40)).sum().backward()
+    assert sizes == [(32, 24, 40), (96, 12, 20), (384, 3, 5)]
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    one = timm.create_model(name, num_classes=10, at=[2])
+    assert list(one.attention) == list(timm.create_model(name, num_classes=10, at=2).attention) == ["layer2"]
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        ([2, "layer2"], "'layer2' has attention already"),
+        ([1, 9], "at=9 is no stage"),
+        ([], r"at must be an index .*; got \[\]"),
+        (1.5, "at must be an index .*; got 1.5"),
+    ],
+)
+def test_places_that_are_none_are_refused(at: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        timm.create_model("cram_resnet_tiny", num_classes=10, at=at)
