@@ -29,13 +29,14 @@ MAY_IMPORT = {
     "commands": {*BELOW_COMMANDS, "data", "training", "explain", "benchmark"},
     "cli": {"commands"},
     "demo": {"commands", "explain"},
-    "__init__": BELOW_COMMANDS,
+    "__init__": {*BELOW_COMMANDS, "explain"},  # the last when it is asked for
     "__main__": {"cli"},
 }
 """Parts of the package, and the parts that each may import beside itself and the private modules at the top."""
 
-CORE = {"torch", "torchvision", "timm", "numpy", "triton"}
-"""What may be imported where the extras are not installed: numpy comes with timm, triton with torch on GPUs."""
+CORE = {"torch", "torchvision", "timm", "numpy", "PIL", "triton"}
+"""What may be imported where the extras are not installed: numpy and Pillow come with timm and torchvision, triton with
+torch on GPUs."""
 CORE_PARTS = {"kernels", "functional", "nn", "models", "benchmark", "__init__", "__main__"}
 CORE_FILES = {"commands/__init__.py", "commands/_text.py", "commands/cost.py", "commands/models.py"}
 
@@ -198,7 +199,8 @@ def test_importing_prints_nothing_warns_of_nothing_and_is_light() -> None:
         "    warnings.simplefilter('error')\n"
         "    import foveate\n"
         "assert timm.is_model('gsa_resnet50')\n"
-        "heavy = {'lightning', 'jsonargparse', 'sklearn', 'scipy', 'matplotlib', 'torchmetrics', 'jinja2', 'pandas'}\n"
+        "heavy = {'lightning', 'jsonargparse', 'sklearn', 'scipy', 'matplotlib', "
+        "'torchmetrics', 'jinja2', 'pandas', 'pytorch_grad_cam', 'cv2'}\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "assert not new & heavy, new & heavy\n"
     )

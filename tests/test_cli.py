@@ -44,7 +44,7 @@ def printed(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, An
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
-    for option, expected in (("--version", f"foveate {__version__}\n"), ("--help", "compare  train several networks")):
+    for option, expected in (("--version", f"foveate {__version__}\n"), ("--help", "  train several networks")):
         with pytest.raises(SystemExit) as stopped:
             main([option])
         assert stopped.value.code == 0

@@ -5,10 +5,29 @@ Importing the package registers its networks with timm::
     import foveate, timm
     model = timm.create_model("gsa_resnet50", num_classes=100)
     model = foveate.insert(timm.create_model("resnet50"), foveate.nn.RectangularAttention2d, at=-2)
+    explanation = foveate.explain(model, images)
+
+`foveate.explain` is imported when it is first asked for: it draws, with what the extra "explain" brings.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from foveate import functional, models, nn
 from foveate._version import __version__
 from foveate.models import insert, resize_relative_tables
 
+if TYPE_CHECKING:
+    from foveate.explain import ExplainPackage
+
+    explain: ExplainPackage
+
 __all__ = ["__version__", "functional", "insert", "models", "nn", "resize_relative_tables"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "explain":
+        return importlib.import_module("foveate.explain")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

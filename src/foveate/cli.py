@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import importlib
 import itertools
+import json
 import os
 import re
 import sys
@@ -39,7 +40,11 @@ COMMANDS = {
     "test": Command("test a trained network", "checkpoint"),
     "compare": Command("train several networks with paired seeds and compare them", "models"),
     "report": Command("write a page about a comparison", "runs"),
+    "explain": Command("show what networks predict for images and where they look", "images"),
+    "score": Command("score where networks look, and how faithfully, on images with boxes", "checkpoints"),
     "cost": Command("count parameters and FLOPs of networks", "models"),
+    "stability": Command("measure how steady what networks look at is", "checkpoints"),
+    "equivariance": Command("measure whether what networks look at follows the image", "checkpoints"),
     "bench": Command("measure time and memory of modules and networks against others", "suites"),
     "models": Command("list the networks that foveate adds to timm", "filter"),
 }
@@ -109,7 +114,7 @@ def _parse(name: str, module: Any, argv: list[str]) -> Any:
             help=f"the same as --{positional}",
         )
     try:
-        namespace = parser.parse_args(_config_first(_spell_out_flags(config_class, argv)))
+        namespace = parser.parse_args(_config_first(_collect_lists(config_class, _spell_out_flags(config_class, argv))))
     except argparse.ArgumentError as error:
         raise ValueError(f"{_readable(str(error))} (`foveate {name} --help` explains the options)") from error
     return config_class(**{field.name: namespace[field.name] for field in dataclasses.fields(config_class)})
@@ -129,6 +134,20 @@ def _spell_out_flags(config_class: type, argv: list[str]) -> list[str]:
         f"{word}=true" if word in flags and after.lower() not in values else word
         for word, after in itertools.pairwise([*argv, ""])
     ]
+
+
+def _collect_lists(config_class: type, argv: list[str]) -> list[str]:
+    """Let ``--layers a --layers b`` stand for ``--layers=["a", "b"]``: of an option given twice, none is lost."""
+    names = [field.name for field in dataclasses.fields(config_class) if field.type == "list[str]"]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in names:
+        parser.add_argument(f"--{name}", action="append", default=[])
+    known, rest = parser.parse_known_args(argv)
+    given = {name: values for name, values in vars(known).items() if values}
+    for name, values in given.items():
+        whole = len(values) == 1 and values[0].startswith("[")
+        rest.append(f"--{name}={values[0] if whole else json.dumps(values)}")
+    return rest
 
 
 def _config_first(argv: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from torch import nn
 
 import foveate
 from foveate.explain import attention_records
-from foveate.explain.maps import GATE, QUERIED, RECEIVED
+from foveate.explain.records import GATE, QUERIED, RECEIVED
 from foveate.nn import (
     AttentionAugmentedConv2d,
     ExpAttConv2d,
@@ -30,7 +30,19 @@ def scrambled(module: nn.Module) -> nn.Module:
     """Give every parameter a value of some size, gates too, which start flat."""
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.5)
+    for name, buffer in module.named_buffers():
+        if name.endswith("running_var"):
+            nn.init.uniform_(buffer, 0.3, 3.0)
     return module
+
+
+def applied_map(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the weights that were applied: of GSA, the positional ones scaled by the normalisation between passes."""
+    if not isinstance(module, GlobalSelfAttention2d):
+        return module.attention_map(x)
+    norm = module.norm
+    gain = (norm.weight / (norm.running_var + norm.eps).sqrt()).view(module.num_heads, -1).mean(1)
+    return module.attention_map(x, "content") + gain[:, None, None] * module.attention_map(x, "positional")
 
 
 PAIRWISE = {
@@ -50,7 +62,7 @@ def test_received_attention_equals_a_plain_loop(kind: str, query: tuple[int, int
     module = scrambled(build()).double()
     x = torch.randn(2, 6, HEIGHT, WIDTH, dtype=torch.float64)
     (record,) = attention_records(module, x, query=query)
-    maps = module.attention_map(x).double().expand(2, -1, -1, -1).tolist()
+    maps = applied_map(module, x).expand(2, -1, -1, -1).tolist()
     positions = range(height * width)
     asked = positions
     if query is not None:  # the position whose part of the image holds the middle of that pixel
@@ -203,7 +215,7 @@ def test_bad_input_is_refused() -> None:
         attention_records(model, images, query=(24, 0))
     with pytest.raises(ValueError, match=r"did you mean 'attention\.layer3'"):
         attention_records(model, images, names=["attention.layer4"])
-    large = GlobalSelfAttention2d(8, feat_size=4)
+    large = AttentionAugmentedConv2d(8, 80, feat_size=4)
     with pytest.raises(ValueError, match=r"at 100×99 has 7\.8e\+08 weights.*names=…, or give smaller images"):
         attention_records(nn.Sequential(large), torch.randn(1, 8, 100, 99))
     assert attention_records(model, images, query=(23, 31), names=["attention.layer3"])

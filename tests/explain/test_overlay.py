@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from foveate.explain import AttentionRecord, draw_box, overlay, palette_stops
-from foveate.explain.maps import GATE, RECEIVED
 from foveate.explain.overlay import OPACITY
+from foveate.explain.records import GATE, RECEIVED
 
 HEIGHT, WIDTH, ZOOM = 33, 55, 4
 
@@ -141,5 +141,5 @@ def test_bad_input_is_refused() -> None:
         overlay(Image.new("RGB", (12, 10)), flat)
     with pytest.raises(ValueError, match="index must be below 2"):
         overlay(grey(0), flat, 2)
-    with pytest.raises(ValueError, match="zoom must be at least 1"):
+    with pytest.raises(ValueError, match="zoom must be a finite number above 0"):
         overlay(grey(0), flat, zoom=0)

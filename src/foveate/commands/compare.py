@@ -32,6 +32,9 @@ __all__ = ["CompareConfig", "run"]
 
 Figure = TypeVar("Figure")
 
+OF_ONE_NETWORK = ("equivariance", "equivariance_shift", "equivariance_rotation", "equivariance_scale")
+"""Settings that one network of a comparison may have for itself: a term of the loss that not every network has."""
+
 
 @dataclass(kw_only=True)
 class CompareConfig(Protocol):
@@ -39,7 +42,8 @@ class CompareConfig(Protocol):
 
     Attributes:
         models: Names of the networks, each with keywords of its own if need be, as in gsa_resnet26:stem=small,
-            num_heads=4 (without the space). The first is what the others are compared to.
+            num_heads=4 (without the space), the equivariance settings among them: cram_resnet26:equivariance=1. The
+            first is what the others are compared to.
         seeds: How many times each is trained, with seeds 0, 1, 2...; equal seeds see the same images in the same order.
         out: Folder of the comparison, with a folder per run. A comparison that was interrupted is continued.
     """
@@ -61,6 +65,7 @@ class CompareConfig(Protocol):
         """Return the configuration of one run."""
         model, model_args = parse_spec(spec)
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(Protocol)}
+        shared |= {name: model_args.pop(name) for name in OF_ONE_NETWORK if name in model_args}
         shared["model_args"] = {**self.model_args, **model_args}
         folder = Path(self.out, quote(spec.replace(":", "+", 1), safe="+=, []"), f"seed-{seed}")
         return TrainConfig(model=model, seed=seed, out=str(folder), resume=(folder / LAST).exists(), **shared)
@@ -105,6 +110,8 @@ def run(config: CompareConfig) -> dict[str, Any]:
     device = check_device(config.device, config.precision)
     out, data = Path(config.out), config.open()
     runs = [config.run_of(spec, seed) for seed in range(config.seeds) for spec in config.models]
+    for one in runs:
+        one.check()
     for folder, wanted in [(out, config), *((one.folder, one) for one in runs)]:
         check_unchanged(folder / CONFIG, wanted, but=("models", "seeds"))
     loaders(runs[0], data)

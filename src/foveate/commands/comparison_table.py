@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from foveate.commands._text import markdown
+
 __all__ = ["cells", "to_csv", "to_markdown"]
 
 
@@ -24,18 +26,12 @@ def to_markdown(table: dict[str, Any]) -> str:
     """Return a Markdown table, padded so that it reads well in a terminal, and what its columns mean."""
     header = ["network", "top-1 %", "interval", "seeds ±", "Δ", "interval", "p"]
     header += ["params M", "GFLOPs", "images/s", "quartiles", "step MB"]
-    rows = [header, *(list(cells(network).values()) for network in table["networks"])]
-    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(header))]  # room for a rule of "-:"
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [
-        "| " + " | ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(line)) + " |"
-        for line in (list(zip(row, widths, strict=True)) for row in (rows[0], rule, *rows[1:]))
-    ]
+    rows = [list(cells(network).values()) for network in table["networks"]]
     height, width = table["image_size"]
     confidence = f"{table['networks'][0]['top1']['confidence']:.0%}"
     return "\n".join(
         [
-            *lines,
+            markdown(header, rows),
             "",
             f"{table['data']}: {table['images']} {table['split']} images of {height}×{width}, "
             f"{len(table['seeds'])} seed(s) per network, paired.",

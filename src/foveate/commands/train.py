@@ -20,6 +20,7 @@ from foveate.training import (
     Classifier,
     NetworkMeta,
     check_device,
+    check_gates,
     evaluate,
     fit,
     load_weights,
@@ -164,7 +165,7 @@ def build(config: TrainConfig, data: ImageData) -> tuple[nn.Module, NetworkMeta]
 
     Raises:
         ValueError: There is no such network, it does not take the images or the keywords, its outputs are not the
-            classes, or the weights to start from are those of another one.
+            classes, it has no gate to be made equivariant, or the weights to start from are those of another one.
     """
     torch.manual_seed(config.seed)
     model, kwargs = build_network(
@@ -175,6 +176,8 @@ def build(config: TrainConfig, data: ImageData) -> tuple[nn.Module, NetworkMeta]
         model_args=config.model_args,
     )
     check_classifier(config.model, model, num_classes=data.num_classes, img_size=data.image_size)
+    if config.equivariance:
+        check_gates(model)
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint)
     transform = data.transform

@@ -2,68 +2,151 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from foveate import _checks
-from foveate.explain.maps import AttentionRecord
+from foveate._images import to_rgb
+from foveate.explain.records import AttentionRecord
 
-__all__ = ["PALETTE", "draw_box", "overlay", "palette_stops"]
+__all__ = ["PALETTE", "Place", "draw_box", "overlay", "palette_stops"]
 
 PALETTE = "viridis"
 """matplotlib's name; perceptually uniform, readable with every kind of colour blindness and in grey."""
 OPACITY = 0.55
-OVERSAMPLING = 4
-"""Outlines are drawn so many times larger and then reduced, which smooths their edges."""
+FADED, PALE = 0.7, (224, 224, 224)
+"""How far what the network did not see is faded, and to what: a grey that is told from a white page."""
 INK, HALO = (255, 255, 255), (0, 0, 0)
 
 
-def overlay(image: Image.Image, record: AttentionRecord, index: int = 0, *, zoom: int = 1) -> Image.Image:
+class Place(Protocol):
+    """Where an image ended up in the input of a network, by a resize and a crop; `foveate.data.placement` gives one.
+
+    Points are ``(…, 2)``, x and y in pixels, 0 at the left and upper edge of the first.
+    """
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the input."""
+
+    def to_input(self, points: Any, /) -> NDArray[np.float64]:
+        """Take points of the image to points of the input."""
+
+    def to_image(self, points: Any, /) -> NDArray[np.float64]:
+        """Take points of the input to points of the image."""
+
+
+class _Unmoved:
+    """Where an image is that the network saw as it is."""
+
+    def __init__(self, record: AttentionRecord) -> None:
+        self.input_size = record.image_size
+
+    def to_input(self, points: Any) -> NDArray[np.float64]:
+        return np.asarray(points, np.float64)
+
+    to_image = to_input
+
+
+def overlay(
+    image: Image.Image,
+    record: AttentionRecord,
+    index: int = 0,
+    *,
+    zoom: float = 1,
+    placement: Place | None = None,
+) -> Image.Image:
     """Draw what ``record`` says of image ``index`` of its batch over ``image``.
 
     The map is drawn in colours of `PALETTE` on the image in shades of grey, on the fixed scale ``record.scale``: a
-    flat map is one flat colour, the same in every picture. Each of its values fills its rectangle of the image;
-    nothing is smoothed. CRAM's rectangle is an outline. ExpAtt's radius is a circle around the position that attends,
-    or around the middle of the image if that is all of them (the radius is the same everywhere).
+    flat map is one flat colour, the same in every picture. Each of its values fills its part of the image; nothing is
+    smoothed. What the network did not see, because it was cropped away, is faded and has no colour.
+
+    CRAM's rectangle is an outline, wherever it reaches. ExpAtt's radius is a circle around the position that attends,
+    or around the middle of the input if that is all of them (the radius is the same everywhere). Of other attention the
+    position that attends, or is attended to, is outlined.
 
     Args:
-        image: The image as the network saw it, before normalisation: ``record.image_size``, any mode.
-        record: One of `attention_records`.
+        image: The image, any mode. Without ``placement``, as the network saw it, ``record.image_size``; else the
+            original. An orientation tag is not applied: the network's input is not turned by it either.
+        record: One of `foveate.explain`.
         index: Which image of the batch it is.
-        zoom: How many pixels of the result one pixel of the image becomes, along each side.
+        zoom: How many pixels of the result one pixel of the image becomes, along each side; below 1 reduces it.
+        placement: Where the image ended up in the network's input.
 
     Raises:
         ValueError: The image has another size than the record's, or ``index`` or ``zoom`` is out of range.
     """
-    _checks.integer("zoom", zoom)
+    _checks.number("zoom", zoom, above=0)
     height, width = record.image_size
-    if image.size != (width, height):
-        raise ValueError(f"the record is of images of {height}×{width} pixels; got one of {image.height}×{image.width}")
+    if placement is None:
+        if image.size != (width, height):
+            raise ValueError(
+                f"the record is of images of {height}×{width} pixels; got one of {image.height}×{image.width}: of the "
+                "original of a resized or cropped image, give its placement"
+            )
+        placement = _Unmoved(record)
+    elif tuple(placement.input_size) != (height, width):
+        raise ValueError(
+            f"the placement is in inputs of {placement.input_size} pixels, the record of images of {(height, width)}"
+        )
     if not 0 <= _checks.integer("index", index, minimum=0) < len(record.map):
         raise ValueError(f"index must be below {len(record.map)}, the number of images in the record; got {index}")
-    size = (width * zoom, height * zoom)
-    grey = image.convert("L").convert("RGB").resize(size, Image.Resampling.NEAREST)
-    shares = (record.map[index].double().numpy() - record.scale.low) / (record.scale.high - record.scale.low)
-    colours = Image.fromarray(_colours(shares.clip(0, 1))).resize(size, Image.Resampling.NEAREST)
-    picture = Image.blend(grey, colours, OPACITY)
-    if record.rectangle is not None:
-        corners = [(x * zoom, y * zoom) for x, y in record.rectangle[index].tolist()]
-        picture = _outline(picture, corners)
-    if record.radius_image is not None:
-        angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
-        circle = _centre(record) + np.array(record.radius_image) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        picture = _outline(picture, [(x * zoom, y * zoom) for x, y in circle.tolist()])
+    ground = _resized(to_rgb(image).convert("L").convert("RGB"), zoom)
+    scale = np.array(ground.size) / image.size
+    picture = _coloured(ground, record, index, placement, scale)
+    for path in _outlines(record, index):
+        path = placement.to_image(path) * scale
+        # A thin line around a small thing leaves it visible.
+        picture = _outline(picture, path, width=min(_line_width(picture), round(np.ptp(path, axis=0).min() / 8)))
     return picture
 
 
-def _centre(record: AttentionRecord) -> NDArray[np.float64]:
-    """Return x and y, in image pixels, of the middle of the position that attends, else of the image."""
+def _resized(image: Image.Image, zoom: float) -> Image.Image:
+    if zoom == 1:
+        return image
+    size = max(1, round(image.width * zoom)), max(1, round(image.height * zoom))
+    return image.resize(size, Image.Resampling.NEAREST if zoom > 1 else Image.Resampling.LANCZOS)
+
+
+def _coloured(
+    ground: Image.Image, record: AttentionRecord, index: int, placement: Place, scale: NDArray[np.float64]
+) -> Image.Image:
+    """Lay the colours of the map over what the network saw, and fade the rest."""
+    values = record.map[index].double().numpy()
+    cells, seen = [], []
+    for axis, length in enumerate(ground.size):  # a resize and a crop: one coordinate does not depend on the other
+        points = np.zeros((length, 2))
+        points[:, axis] = (np.arange(length) + 0.5) / scale[axis]
+        shares = placement.to_input(points)[:, axis] / record.image_size[1 - axis]  # 0 to 1 over the input
+        cells.append(np.floor(shares * values.shape[1 - axis]).astype(int).clip(0, values.shape[1 - axis] - 1))
+        seen.append((shares >= 0) & (shares < 1))
+    low, high = record.scale.low, record.scale.high
+    colours = _colours(((values - low) / (high - low)).clip(0, 1))
+    coloured = Image.blend(ground, Image.fromarray(colours[np.ix_(cells[1], cells[0])]), OPACITY)
+    faded = Image.blend(ground, Image.new("RGB", ground.size, PALE), FADED)
+    return Image.composite(coloured, faded, Image.fromarray(np.outer(seen[1], seen[0]).astype(np.uint8) * 255))
+
+
+def _outlines(record: AttentionRecord, index: int) -> list[NDArray[np.float64]]:
+    """Return the closed paths to draw, ``(points, 2)`` each, in pixels of the network's input."""
     shape, size = np.array(record.map.shape[:0:-1]), np.array(record.image_size[::-1])
-    if record.query is None:
-        return size / 2
-    return (np.array(record.query[::-1]) * shape // size + 0.5) * size / shape
+    position = None if record.query is None else np.array(record.position(record.query)[::-1])
+    paths = []
+    if record.rectangle is not None:
+        paths.append(record.rectangle[index].double().numpy())
+    if record.radius_image is not None:
+        centre = size / 2 if position is None else (position + 0.5) * size / shape
+        angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+        paths.append(centre + np.array(record.radius_image) * np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    elif position is not None:
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+        paths.append((position + corners) * size / shape)
+    return paths
 
 
 def draw_box(
@@ -79,7 +162,7 @@ def draw_box(
     """
     left, top, right, bottom = (side * zoom for side in box)
     picture = image.convert("RGB").resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
-    return _outline(picture, [(left, top), (right, top), (right, bottom), (left, bottom)], colour)
+    return _outline(picture, np.array([(left, top), (right, top), (right, bottom), (left, bottom)]), colour)
 
 
 def palette_stops(number: int = 9, *, ground: int = 0) -> list[str]:
@@ -96,19 +179,29 @@ def _colours(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
     return matplotlib.colormaps[PALETTE](shares, bytes=True)[..., :3]
 
 
+def _line_width(picture: Image.Image) -> int:
+    return max(1, round(max(picture.size) / 100))
+
+
 def _outline(
-    picture: Image.Image, corners: list[tuple[float, float]], colour: tuple[int, int, int] = INK
+    picture: Image.Image,
+    corners: NDArray[np.floating],
+    colour: tuple[int, int, int] = INK,
+    *,
+    width: int | None = None,
 ) -> Image.Image:
     """Draw a closed line through ``corners``, in ``colour`` with a dark halo: visible on any ground.
 
     A corner at (0, 0) is the outer corner of the first pixel, one at (1, 1) the point where it meets its neighbours.
     """
-    large = (picture.width * OVERSAMPLING, picture.height * OVERSAMPLING)
-    line = max(1, round(max(picture.size) / 100)) * OVERSAMPLING
-    path = [(x * OVERSAMPLING - 0.5, y * OVERSAMPLING - 0.5) for x, y in corners]
-    for ink, width in ((HALO, 2 * line), (colour, line)):
+    # Drawn larger and then reduced, which smooths the edges; where a line is many pixels wide they are smooth enough.
+    oversampling = min(4, max(1, round(4096 / max(picture.size))))
+    large = (picture.width * oversampling, picture.height * oversampling)
+    line = max(1, _line_width(picture) if width is None else width) * oversampling
+    path = [(x, y) for x, y in (corners * oversampling - 0.5).tolist()]
+    for ink, thickness in ((HALO, 2 * line), (colour, line)):
         mask = Image.new("L", large)
-        ImageDraw.Draw(mask).line([*path, *path[:2]], fill=255, width=width, joint="curve")
+        ImageDraw.Draw(mask).line([*path, *path[:2]], fill=255, width=thickness, joint="curve")
         mask = mask.resize(picture.size, Image.Resampling.BOX)
         picture = Image.composite(Image.new("RGB", picture.size, ink), picture, mask)
     return picture

@@ -1,0 +1,105 @@
+"""The images that `foveate explain` is given: found, named, and read upright."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from foveate.data.decoding import naming, to_rgb
+from foveate.data.folder import EXTENSIONS
+
+__all__ = ["GivenImage", "find_images", "read_upright", "slugs", "upright_size"]
+
+
+@dataclass(frozen=True)
+class GivenImage:
+    """An image file."""
+
+    path: Path
+    slug: str
+    """What its results are called: the name of the file without its ending, and a number where that would not do."""
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that it is in: of sorted images, the class."""
+        return self.path.absolute().parent.name
+
+
+def find_images(paths: Sequence[str], most: int | None) -> list[GivenImage]:
+    """Return the files among ``paths`` and the images in the folders among them and below, in the order of their names.
+
+    Args:
+        paths: Files, taken whatever their names, and folders.
+        most: Return only so many, at equal distances; all if not given.
+
+    Raises:
+        ValueError: There is no such file, or no image in a folder.
+    """
+    files: list[Path] = []
+    for given in paths:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            files += _images_in(path)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise ValueError(f"images: there is no file or folder {given}")
+    files = list(dict.fromkeys(files))
+    if most is not None and most < len(files):
+        files = [files[index] for index in np.linspace(0, len(files) - 1, most).round().astype(int)]
+    return [GivenImage(path, slug) for path, slug in zip(files, slugs(path.stem for path in files), strict=True)]
+
+
+def slugs(names: Iterable[str], taken: Collection[str] = ()) -> list[str]:
+    """Turn names into different names of files: what is no letter, digit, dot or underscore becomes a hyphen."""
+    found: list[str] = []
+    used = {name.lower() for name in taken}
+    for name in names:
+        plain = re.sub(r"[^\w.]+", "-", name).strip("-.") or "image"
+        slug, number = plain, 1
+        while slug.lower() in used:  # some file systems do not tell upper from lower case
+            number += 1
+            slug = f"{plain}-{number}"
+        used.add(slug.lower())
+        found.append(slug)
+    return found
+
+
+def read_upright(path: Path) -> Image.Image:
+    """Decode an image as RGB, turned as its orientation tag says: as everyone who opens the file sees it.
+
+    Raises:
+        UnreadableImageError: The file is damaged, truncated or no image.
+    """
+    with naming(path), Image.open(path) as image:
+        return to_rgb(ImageOps.exif_transpose(image))
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return height and width of what `read_upright` would return, from the head of the file.
+
+    Raises:
+        UnreadableImageError: The file is no image.
+    """
+    with naming(path), Image.open(path) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5  # orientations that lay the image on its side
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    found = [
+        Path(root, name)
+        for root, folders, names in os.walk(folder)
+        if not folders.sort()  # in place: the order in which they are walked through
+        for name in sorted(names)
+        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    ]
+    if not found:
+        raise ValueError(f"images: there is no image in {folder}; names of images end in {', '.join(EXTENSIONS)}")
+    return found

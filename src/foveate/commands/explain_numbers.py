@@ -1,0 +1,81 @@
+"""What `foveate explain` writes down besides its pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from foveate.commands.explain_networks import ExplainedNetwork
+from foveate.commands.explain_pictures import Finding
+from foveate.explain import AttentionRecord
+
+__all__ = ["finding_numbers", "network_numbers"]
+
+GUESSES = 5
+
+
+def network_numbers(network: ExplainedNetwork) -> dict[str, Any]:
+    """Return which network it is, and how images are prepared for it."""
+    return {"label": network.label, "weights": network.source, **dataclasses.asdict(network.meta)}
+
+
+def finding_numbers(finding: Finding) -> dict[str, Any]:
+    """Return what one network made of one image.
+
+    Points are [x, y], in pixels ``image`` of the image (upright) or ``input`` of what the network saw; positions of
+    pixels are [row, column].
+    """
+    meta, (guesses,) = finding.network.meta, finding.explanation.top(GUESSES)
+    height, width = finding.placement.input_size
+    return {
+        "network": finding.network.label,
+        "predictions": [{"class": meta.classes[label], "index": label, "probability": p} for label, p in guesses],
+        "correct": None if finding.label is None else meta.classes[guesses[0].label] == finding.label,
+        "seen": {"corners": _points(finding, [[0, 0], [width, 0], [width, height], [0, height]])},
+        "layers": [_record_numbers(finding, record) for record in finding.records],
+    }
+
+
+def _record_numbers(finding: Finding, record: AttentionRecord) -> dict[str, Any]:
+    values = record.map[0]
+    row, column = divmod(int(values.argmax()), values.shape[1])
+    size = np.array(record.image_size)
+    peak = ((np.array([row, column]) + 0.5) * size / values.shape)[::-1].tolist()
+    numbers: dict[str, Any] = {
+        "name": record.name,
+        "kind": record.kind,
+        "map_size": list(values.shape),
+        "scale": dataclasses.asdict(record.scale),
+        "least": float(values.min()),
+        "mean": float(values.mean()),
+        "most": float(values.max()),
+        "peak": _points(finding, peak),
+    }
+    if record.rectangle is not None and record.numbers is not None and record.shape is not None:
+        shape = record.shape
+        numbers["rectangle"] = {
+            "numbers": dict(zip(("cx", "cy", "sx", "sy", "angle"), record.numbers[0].tolist(), strict=True)),
+            "corners": _points(finding, record.rectangle[0].tolist()),
+            "centre": _points(finding, shape.centre[0].tolist()),
+            "sides": {"input": shape.sides[0].tolist()},
+            "angle": {"input": float(shape.angle[0])},
+        }
+    if record.radius is not None and record.radius_image is not None:
+        scale = finding.placement.to_image([[0, 0], record.radius_image])
+        numbers["radius"] = {
+            "map": record.radius,
+            "input": list(record.radius_image),
+            "image": (scale[1] - scale[0]).tolist(),
+        }
+    if record.query is not None:
+        numbers["query"] = {"input": list(record.query), "map": list(record.position(record.query))}
+    if record.target is not None:
+        numbers["target"] = finding.network.meta.classes[record.target[0]]
+    return numbers
+
+
+def _points(finding: Finding, points: list[Any]) -> dict[str, Any]:
+    """Return points of the network's input as such and in pixels of the image."""
+    return {"image": finding.placement.to_image(points).tolist(), "input": points}

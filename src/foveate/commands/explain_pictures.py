@@ -1,0 +1,174 @@
+"""The pictures that `foveate explain` writes: one sheet for each image and network, and sheets that compare them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from foveate._version import __version__
+from foveate.commands.explain_networks import ExplainedNetwork
+from foveate.data import Placement
+from foveate.explain import AttentionRecord, Explanation, Panel, Scale, Strip, contact_sheet, overlay
+from foveate.training.files import write_bytes
+
+__all__ = [
+    "Comparison",
+    "Finding",
+    "check_ours",
+    "compare_sheet",
+    "comparison",
+    "image_sheet",
+    "own_size",
+    "write_png",
+]
+
+PANEL, SMALL_PANEL = 400, 240
+"""Longer side of the pictures of one image's sheet, and of those of a sheet that compares, in pixels."""
+ACROSS = 4
+"""Layers side by side in one image's sheet."""
+SOFTWARE = "Software"
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What one network made of one image."""
+
+    name: str
+    """Of the image's file."""
+    image: Image.Image
+    label: str | None
+    """Its true class, where it is known."""
+    network: ExplainedNetwork
+    explanation: Explanation
+    records: Sequence[AttentionRecord]
+    placement: Placement
+
+    def verdict(self, number: int = 1) -> str:
+        """Say what the network takes the image for, the most probable first, and whether that is so."""
+        classes = self.network.meta.classes
+        guesses = self.explanation.top(number)[0]
+        verdict = "predicted " + ", ".join(f"{classes[guess.label]} ({guess.probability:.1%})" for guess in guesses)
+        if self.label is None:
+            return verdict
+        return f"{verdict}, {'right' if classes[guesses[0].label] == self.label else f'wrong: it is {self.label}'}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One image's row of a sheet that compares networks: small pictures, whatever the image's size."""
+
+    strips: Sequence[Strip]
+    scales: Sequence[Scale]
+    notes: Sequence[str]
+
+
+def image_sheet(finding: Finding) -> Image.Image:
+    """Draw the image and every layer of one network."""
+    network, records = finding.network, list(finding.records)
+    rows = []
+    for start in range(0, len(records), ACROSS):
+        image = [_picture(finding, PANEL)] if start == 0 else []
+        layers = [_layer(finding, record, PANEL) for record in records[start : start + ACROSS]]
+        rows.append([Strip(image), Strip(layers)])
+    title = f"{finding.name}, {finding.verdict(3)}"
+    headings = ("", f"{network.label}, {network.source}" if network.source not in network.label else network.label)
+    scales = [record.scale for record in records]
+    return contact_sheet(rows, title=title, headings=headings, scales=scales, notes=_notes([finding]), side=PANEL)
+
+
+def comparison(findings: Sequence[Finding]) -> Comparison:
+    """Return the row of a sheet that compares what several networks made of one image."""
+    first = findings[0]
+    picture = _picture(first, SMALL_PANEL)
+    about = [first.name, picture.title, *([] if first.label is None else [f"it is {first.label}"])]
+    strips = [Strip([Panel(picture.picture)], "\n".join(about))]
+    for finding in findings:
+        strips.append(Strip([_layer(finding, record, SMALL_PANEL) for record in finding.records], finding.verdict()))
+    scales = [record.scale for finding in findings for record in finding.records]
+    return Comparison(strips, scales, _notes(findings))
+
+
+def compare_sheet(rows: Sequence[Comparison], networks: Sequence[ExplainedNetwork]) -> Image.Image:
+    """Draw several images, one a row, each as several networks saw it; what the columns are stands above the first."""
+    others = [[Strip([Panel(panel.picture) for panel in s.panels], s.caption) for s in row.strips] for row in rows[1:]]
+    return contact_sheet(
+        [rows[0].strips, *others],
+        headings=("", *(network.label for network in networks)),
+        scales=[scale for row in rows for scale in row.scales],
+        notes=list(dict.fromkeys(note for row in rows for note in row.notes)),
+        side=SMALL_PANEL,
+    )
+
+
+def own_size(finding: Finding, record: AttentionRecord) -> Image.Image:
+    """Draw one layer over the image at the image's own size."""
+    return overlay(finding.image, record, placement=finding.placement)
+
+
+def _zoom(image: Image.Image, side: int) -> float:
+    """Return by how much to enlarge a small image, by a whole number, or reduce a large one."""
+    zoom = side / max(image.size)
+    return zoom if zoom < 1 else int(zoom)
+
+
+def _picture(finding: Finding, side: int) -> Panel:
+    zoom = _zoom(finding.image, side)
+    size = (max(1, round(finding.image.width * zoom)), max(1, round(finding.image.height * zoom)))
+    how = Image.Resampling.NEAREST if zoom >= 1 else Image.Resampling.LANCZOS
+    return Panel(finding.image.resize(size, how), f"{finding.image.width}×{finding.image.height} pixels")
+
+
+def _layer(finding: Finding, record: AttentionRecord, side: int) -> Panel:
+    picture = overlay(finding.image, record, zoom=_zoom(finding.image, side), placement=finding.placement)
+    return Panel(picture, f"{record.name}\n{record.kind}, {record.map.shape[2]}×{record.map.shape[1]}")
+
+
+def _notes(findings: Sequence[Finding]) -> list[str]:
+    """Explain what is drawn besides the colours."""
+    notes = {}
+    for finding in findings:
+        for record in finding.records:
+            if record.rectangle is not None:
+                notes["rectangle"] = "Outline: the rectangle attended to; none is seen where it covers the picture."
+            elif record.radius is not None:
+                notes["circle"] = "Circle: the learnt radius of explicit attention around the position that attends."
+            elif record.query is not None:
+                notes["square"] = "Outlined square: the position that attends."
+        height, width = finding.placement.input_size
+        left, top, right, bottom = finding.placement.to_image([[0, 0], [width, height]]).reshape(4).tolist()
+        if left > 0.5 or top > 0.5 or right < finding.image.width - 0.5 or bottom < finding.image.height - 0.5:
+            notes["margin"] = "Pale, without colour: cropped away before the network saw the image."
+    return list(notes.values())
+
+
+def write_png(path: Path, picture: Image.Image, *, title: str) -> None:
+    """Write ``picture`` to ``path``, whole or not at all, marked as ours.
+
+    Raises:
+        ValueError: There is a file of somebody else's.
+    """
+    check_ours(path)
+    info = PngInfo()
+    info.add_text(SOFTWARE, f"foveate {__version__}")
+    info.add_itxt("Title", title)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=info)
+    write_bytes(path, buffer.getbuffer())
+
+
+def check_ours(path: Path) -> None:
+    """Raise a `ValueError` if there is a file at ``path`` that `write_png` has not written."""
+    if not path.exists():
+        return
+    try:
+        with Image.open(path) as image:
+            ours = str(image.info.get(SOFTWARE, "")).startswith("foveate ")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        ours = False
+    if not ours:
+        raise ValueError(f"out: {path} was not written by `foveate explain`; give another folder, or move it")

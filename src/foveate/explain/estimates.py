@@ -1,0 +1,82 @@
+"""Means of scores over images, and how much they would move with another set of images of the same size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from foveate import _checks
+
+__all__ = ["RESAMPLES", "Estimate", "estimate"]
+
+RESAMPLES = 9999
+"""Resamples per interval."""
+
+_CHUNK = 4_000_000  # numbers held at once while resampling: 32 MB in float64
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score over images, or the difference of two on the same images."""
+
+    mean: float
+    low: float
+    high: float
+    """Ends of the bootstrap interval over images."""
+    confidence: float
+    images: int
+    """How many count; those without a truth to be scored against do not."""
+
+
+def estimate(
+    values: ArrayLike, reference: ArrayLike | None = None, *, confidence: float = 0.95, seed: int = 0
+) -> Estimate | None:
+    """Return the mean of a score over images with a percentile bootstrap interval, the image being resampled.
+
+    Args:
+        values: ``(images,)``; an image whose value is NaN is left out.
+        reference: Another method's values for the same images in the same order: estimate the mean difference,
+            ``values`` minus ``reference``, image by image.
+        confidence: Coverage of the interval, between 0 and 1.
+        seed: Of the resampling: the same input gives the same output.
+
+    Returns:
+        The estimate; None if no image counts.
+
+    Raises:
+        ValueError: The arrays are not as described, or ``confidence`` is not between 0 and 1.
+    """
+    if _checks.number("confidence", confidence, above=0) >= 1:
+        raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")
+    scores = _scores("values", values)
+    if reference is not None:
+        others = _scores("reference", reference)
+        if len(scores) != len(others):
+            raise ValueError(f"values and reference must be of the same images; got {len(scores)} and {len(others)}")
+        scores = scores - others
+    scores = scores[~np.isnan(scores)]
+    if not len(scores):
+        return None
+    mean = float(scores.mean())
+    if np.ptp(scores) == 0:  # scipy refuses a single image, and would warn of the rest
+        return Estimate(mean, mean, mean, confidence, len(scores))
+    interval = stats.bootstrap(
+        (scores,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(1, _CHUNK // len(scores)),
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(mean, float(interval.low), float(interval.high), confidence, len(scores))
+
+
+def _scores(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    scores = np.asarray(values, np.float64)
+    if scores.ndim != 1:
+        raise ValueError(f"{name} must be (images,); got shape {scores.shape}")
+    return scores

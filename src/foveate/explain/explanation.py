@@ -1,0 +1,108 @@
+"""`foveate.explain`: what a network predicts for images, and where it looked in order to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from foveate import _checks
+from foveate._networks import attention_modules
+from foveate.explain.gradcam import grad_cam
+from foveate.explain.maps import check_images, check_logits, observe
+from foveate.explain.records import AttentionRecord
+from foveate.explain.untouched import untouched
+
+__all__ = ["METHODS", "Explanation", "Guess", "explain"]
+
+METHODS = ("auto", "attention", "gradcam")
+
+
+class Guess(NamedTuple):
+    """A class and how probable the network takes it to be."""
+
+    label: int
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What a network made of a batch of images, and what its attention modules attended to meanwhile."""
+
+    logits: Tensor
+    """``(B, classes)``, on the CPU, as the network gave them."""
+    probabilities: Tensor
+    """``(B, classes)``: their softmax, in at least float32."""
+    records: tuple[AttentionRecord, ...]
+    """One for each attention module, in the order in which they ran; or those of Grad-CAM."""
+
+    def top(self, k: int = 5) -> list[list[Guess]]:
+        """Return the ``k`` most probable classes of each image (all if there are fewer), the most probable first."""
+        k = min(_checks.integer("k", k), self.probabilities.shape[1])
+        values, labels = self.probabilities.topk(k)
+        return [
+            [Guess(*guess) for guess in zip(*image, strict=True)]
+            for image in zip(labels.tolist(), values.tolist(), strict=True)
+        ]
+
+    def __getitem__(self, name: str) -> AttentionRecord:
+        """Return the record of the module called ``name``, or raise a `KeyError` that lists those that there are."""
+        for record in self.records:
+            if record.name == name:
+                return record
+        names = [record.name for record in self.records]
+        raise KeyError(f"no record of {name!r}{_checks.suggestion(name, names)}; there are {', '.join(names)}")
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    query: tuple[int, int] | None = None,
+    names: Sequence[str] | None = None,
+    method: str = "auto",
+    targets: Sequence[int] | None = None,
+) -> Explanation:
+    """Return what ``model`` predicts for ``images``, and where each of its attention modules looked.
+
+    ``foveate.explain(model, images)`` is this function. One pass in evaluation mode gives both: the weights are those
+    that made the prediction. The model is left exactly as it was, also when the pass fails: the mode of each module,
+    hooks, ``requires_grad``, gradients, buffers and random states; it keeps no memory of the pass.
+
+    Args:
+        model: Any classifier; its attention modules are found wherever they are, those of `foveate.insert` included.
+            One without any is explained by Grad-CAM.
+        images: ``(B, C, H, W)`` as the network takes them (normalised), on its device.
+        query: ``(row, column)`` of an image pixel: of N×N maps, show what the position that covers it attends to. The
+            weights of every other pixel can still be asked for, see `AttentionRecord.attention_from`.
+        names: Modules to ask; all attention modules if not given. For Grad-CAM the modules whose output is looked at;
+            the last stage of ``model.feature_info`` if not given.
+        method: ``attention``, ``gradcam``, or ``auto``: attention if there is any, else Grad-CAM.
+        targets: For Grad-CAM: of each image, the index of the class whose evidence is shown; the one predicted if not
+            given.
+
+    Raises:
+        ValueError: An argument is wrong, or the network is no classifier, see also `attention_records`.
+        MissingExtraError: Grad-CAM is to be used and not installed.
+    """
+    check_images(images)
+    _checks.one_of("method", method, METHODS)
+    by_attention = bool(attention_modules(model)) if method == "auto" else method == "attention"
+    if method == "attention" and not attention_modules(model):
+        raise ValueError(f"{type(model).__name__} has no attention module; use method='gradcam', or foveate.insert one")
+    if by_attention and targets is not None:
+        raise ValueError("targets choose the class that Grad-CAM explains; attention has no class: leave them out")
+    if not by_attention and query is not None:
+        raise ValueError("query asks for the attention of one pixel, and Grad-CAM has none: leave it out")
+    with untouched(model, images):
+        if by_attention:
+            output, records = observe(model, images, query=query, names=names)
+            logits = check_logits(model, output, images)
+        else:
+            logits, records = grad_cam(model, images, names=names, targets=targets)
+    logits = logits.detach().cpu()
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return Explanation(logits, wide.softmax(1), tuple(records))

@@ -1,0 +1,204 @@
+"""What an attention module attended to, as a value: maps, rectangles, radii, and the weights behind them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate import _checks
+from foveate.explain.weights import PairwiseWeights
+
+__all__ = ["GATE", "GIVEN", "GRADCAM", "QUERIED", "RECEIVED", "AttentionRecord", "RectangleShape", "Scale", "shares"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the values of a map mean, and the range in which they are drawn, the same for every image and network."""
+
+    low: float
+    high: float
+    meaning: str
+
+
+GATE = Scale(0.0, 1.0, "gate: the share of each feature that passes, from 0 (none) to 1 (all)")
+RECEIVED = Scale(
+    0.0,
+    4.0,
+    "attention received, against uniform attention: 1 is as much as every position would receive if all received the "
+    "same; 4 and more look alike",
+)
+QUERIED = Scale(0.0, 4.0, RECEIVED.meaning.replace("attention received", "attention received from one position"))
+GIVEN = Scale(0.0, 4.0, RECEIVED.meaning.replace("attention received", "attention paid to one position"))
+GRADCAM = Scale(
+    0.0,
+    4.0,
+    "Grad-CAM: evidence for the class, against evenly spread evidence: 1 is as much as every position would have if "
+    "all had the same; 4 and more look alike",
+)
+DIRECTIONS = {"from": QUERIED, "to": GIVEN}
+
+
+class RectangleShape(NamedTuple):
+    """Rectangles in pixels of the network's input, x to the right and y down.
+
+    Where the input is not square, an inclined rectangle of CRAM is a parallelogram in pixels; its corners are exact,
+    and these are its middle, the lengths of its edges and the direction of the first.
+    """
+
+    centre: Tensor
+    """``(B, 2)``: x and y."""
+    sides: Tensor
+    """``(B, 2)``: whole lengths of the first edge and of the one that follows it."""
+    angle: Tensor
+    """``(B,)``: of the first edge, in radians, clockwise on the screen; within (−π/2, π/2]."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionRecord:
+    """What one attention module attended to, for each image of a batch.
+
+    Where a module weighs every position for every other (an N×N map), ``map`` is what is left of it in two
+    dimensions: the weight that each position *receives*, from all positions or from the one asked for, as a share of
+    the whole and in units of the uniform share ``1/N``,
+
+        map_j = N · Σ_hi |A_hij| / Σ_hij |A_hij|      (h over heads, i over positions or the one asked for)
+
+    A map that is flat has the value 1 everywhere. Rows of a softmax or a kernel sum to 1, so that for these it is the
+    mean over heads and positions, times N. The weights of global self-attention have a sign; their magnitude counts.
+    `attention_from` and `attention_to` have the signed weights of any position, `queried` the map of them.
+    """
+
+    name: str
+    """The module's name in the network."""
+    kind: str
+    """Its class, or ``GradCAM``."""
+    map: Tensor
+    """``(B, h, w)``, float32, on the CPU, at the resolution that is attended to."""
+    scale: Scale
+    image_size: tuple[int, int]
+    """Height and width of the images, in pixels; the map is taken to span them."""
+    query: tuple[int, int] | None = None
+    """Row and column of the image pixel whose position attends; None for all positions together."""
+    rectangle: Tensor | None = None
+    """``(B, 4, 2)``: the corners of CRAM's rectangle as (x, y) in image pixels, the image from 0 to its width and
+    height; clockwise on the screen."""
+    numbers: Tensor | None = None
+    """``(B, 5)``: the five numbers of CRAM, ``c_x, c_y, s_x, s_y, α``, in coordinates where the map spans [−1, 1]."""
+    radius: float | None = None
+    """ExpAtt's radius in pixels of the map."""
+    radius_image: tuple[float, float] | None = None
+    """The same in image pixels, along x and along y."""
+    weights: PairwiseWeights | None = None
+    """Of N×N maps: the weights themselves, by position of the map."""
+    target: tuple[int, ...] | None = None
+    """Of Grad-CAM: the class of each image whose evidence the map shows."""
+
+    @property
+    def shape(self) -> RectangleShape | None:
+        """Centre, sides and angle of CRAM's rectangle in image pixels; None for other modules."""
+        if self.rectangle is None:
+            return None
+        first, second = (self.rectangle[:, end] - self.rectangle[:, start] for start, end in ((0, 1), (1, 2)))
+        angle = torch.atan2(first[:, 1], first[:, 0])
+        half_turns = torch.ceil(angle / torch.pi - 0.5)  # turned by π a rectangle is the same
+        sides = torch.stack([first.norm(dim=1), second.norm(dim=1)], dim=1)
+        return RectangleShape(self.rectangle.mean(1), sides, angle - torch.pi * half_turns)
+
+    def resampled(self, mode: str = "nearest") -> Tensor:
+        """Return the map at the resolution of the image, ``(B, H, W)``.
+
+        Args:
+            mode: ``nearest``, where each value fills its part of the image, or ``bilinear``.
+
+        Raises:
+            ValueError: ``mode`` is neither.
+        """
+        _checks.one_of("mode", mode, ("nearest", "bilinear"))
+        how = "nearest-exact" if mode == "nearest" else mode
+        return F.interpolate(self.map[:, None], self.image_size, mode=how)[:, 0]
+
+    def position(self, query: tuple[int, int]) -> tuple[int, int]:
+        """Return row and column of the map's position that covers the image pixel ``query``.
+
+        Raises:
+            ValueError: It lies outside of the image.
+        """
+        row, column = inside(query, self.image_size)
+        return row * self.map.shape[1] // self.image_size[0], column * self.map.shape[2] // self.image_size[1]
+
+    def attention_from(self, query: tuple[int, int], part: str = "both") -> Tensor:
+        """Return the weights with which the position at the image pixel ``query`` takes from each position.
+
+        Args:
+            query: ``(row, column)`` of an image pixel.
+            part: ``content``, ``positional`` or ``both``; others than global self-attention have no parts.
+
+        Returns:
+            ``(B, heads, h, w)``, signed, as they were applied; ``.mean(1)`` is the mean over the heads.
+
+        Raises:
+            ValueError: The module weighs no pairs of positions, the pixel lies outside, or there is no such part.
+        """
+        return self._pairs().taken_by(self.position(query), part)
+
+    def attention_to(self, query: tuple[int, int], part: str = "both") -> Tensor:
+        """Return the weights with which each position takes from the one at ``query``; as `attention_from`."""
+        return self._pairs().given_by(self.position(query), part)
+
+    def queried(
+        self, query: tuple[int, int] | None, *, direction: str = "from", part: str = "both", head: int | None = None
+    ) -> AttentionRecord:
+        """Return a record whose map is that of one position, one part, or one head, to draw it.
+
+        Args:
+            query: ``(row, column)`` of an image pixel; None for all positions together.
+            direction: ``from``: what each position gives to the one at ``query``; ``to``: what it takes from it.
+            part: As in `attention_from`.
+            head: One head; all together if not given.
+
+        Raises:
+            ValueError: As `attention_from`; or there is no such head or direction.
+        """
+        weights = self._pairs()
+        _checks.one_of("direction", direction, DIRECTIONS)
+        if head is not None and _checks.integer("head", head, minimum=0) >= weights.heads:
+            raise ValueError(f"head must be below {weights.heads}, the number of heads of {self.name}; got {head}")
+        if query is None:
+            received, scale = weights.received(part, head), RECEIVED
+        else:
+            signed = self.attention_from(query, part) if direction == "from" else self.attention_to(query, part)
+            received = (signed if head is None else signed[:, head : head + 1]).abs().sum(1)
+            scale = DIRECTIONS[direction]
+        which = ", ".join(filter(None, (f"{part} part" * (part != "both"), f"head {head}" * (head is not None))))
+        if which:
+            scale = dataclasses.replace(scale, meaning=f"{which}: {scale.meaning}")
+        return dataclasses.replace(self, map=shares(received), scale=scale, query=query)
+
+    def _pairs(self) -> PairwiseWeights:
+        if self.weights is None:
+            raise ValueError(
+                f"{self.name or 'the network'} ({self.kind}) has one map for all positions, in `map`; only global, "
+                "explicit and augmented attention have weights from and to a pixel"
+            )
+        return self.weights
+
+
+def shares(weights: Tensor) -> Tensor:
+    """Turn non-negative weights ``(B, h, w)`` into shares of the whole in units of the uniform share, in float32."""
+    total = weights.sum((1, 2), keepdim=True)
+    number = weights[0].numel()
+    # What comes to nothing, as GSA's attention to an empty input, prefers no position.
+    return torch.where(total > 0, number * weights / total, 1.0).float()
+
+
+def inside(query: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
+    """Return ``query`` if it is ``(row, column)`` of a pixel of an image of this size, else raise a `ValueError`."""
+    query = _checks.pair("query", query, minimum=0)
+    if any(at >= side for at, side in zip(query, image_size, strict=True)):
+        raise ValueError(f"query={query} lies outside of images of {image_size[0]}×{image_size[1]} pixels")
+    return query

@@ -1,0 +1,338 @@
+"""``foveate explain`` on real images: pictures and numbers that agree with the network, and bad input that is named."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import cbook
+from PIL import Image
+from torch import nn
+
+from foveate._networks import build_network
+from foveate.cli import main
+from foveate.commands.explain import ExplainConfig, run
+from foveate.commands.explain_images import find_images, slugs
+from foveate.data import ClutteredDigits, TransformConfig, make_transform, read_image
+from foveate.training import NetworkMeta, load_network, save_network
+
+CLASSES = ["cat", "dog", "person", "tree"]
+
+
+def save(folder: Path, name: str, img_size: tuple[int, int] = (48, 48), crop_pct: float = 0.875) -> Path:
+    """Write the checkpoint of a network whose weights are random, its rectangles and gates as well."""
+    torch.manual_seed(0)
+    model, kwargs = build_network(name, num_classes=len(CLASSES), img_size=img_size)
+    for holder in getattr(model, "attention", {}).values():
+        for parameter in holder.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    meta = NetworkMeta(
+        model=name,
+        kwargs=kwargs,
+        classes=CLASSES,
+        img_size=img_size,
+        mean=(0.4, 0.5, 0.6),
+        std=(0.3, 0.2, 0.25),
+        crop_pct=crop_pct,
+        interpolation="bicubic",
+    )
+    folder.mkdir(parents=True)
+    save_network(folder / "model.safetensors", model, meta)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("runs")
+    sizes = {"cram_resnet_tiny": (48, 64), "gsa_resnet_tiny": (32, 32), "expatt_resnet_tiny": (32, 32)}
+    sizes["conv_resnet_tiny"] = (48, 48)
+    return {name: str(save(root / name, name, size)) for name, size in sizes.items()}
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A photograph, twice of the same name, one on its side, and drawn digits; sorted into classes."""
+    folder = tmp_path / "photographs"
+    for name in ("person", "tree"):
+        (folder / name).mkdir(parents=True)
+    with cbook.get_sample_data("grace_hopper.jpg") as file, Image.open(file) as image:
+        hopper = image.convert("RGB")
+    hopper.resize((240, 281)).save(folder / "person" / "hopper.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter when shown
+    hopper.resize((240, 281)).transpose(Image.Transpose.ROTATE_90).save(folder / "tree" / "hopper.png", exif=exif)
+    ClutteredDigits("test", size=32, length=4)[0][0].convert("L").save(folder / "digit.gif")
+    return folder
+
+
+def pictures(out: Path) -> list[str]:
+    return sorted(path.name for path in out.glob("*.png"))
+
+
+def numbers_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "explanation.json").read_text(encoding="utf-8"))
+
+
+def test_whole_folders_and_several_networks(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run(ExplainConfig(images=[str(photographs)], checkpoint=list(networks.values()), out=str(out)))
+    assert json.loads(json.dumps(result)) == numbers_of(out)
+    expected = [f"{image}--{name}.png" for image in ("digit", "hopper", "hopper-2") for name in networks]
+    assert pictures(out) == sorted([*expected, "sheet-1.png"])
+    assert [Path(image["file"]).name for image in result["images"]] == ["digit.gif", "hopper.jpg", "hopper.png"]
+    assert [image["label"] for image in result["images"]] == [None, "person", "tree"]
+    assert [network["model"] for network in result["networks"]] == list(networks)
+    sheet = np.asarray(Image.open(out / "sheet-1.png"))
+    assert (np.ptp(sheet.reshape(-1, 3), axis=0) > 200).all()
+    for image in result["images"]:
+        for network in image["networks"]:
+            with Image.open(out / network["picture"]) as picture:
+                assert picture.info["Software"].startswith("foveate ")
+                assert Path(image["file"]).name in picture.info["Title"]
+
+
+def test_the_numbers_are_those_of_the_network(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
+    """Against the network itself, asked by hand, and the rectangle's corners against trigonometry."""
+    photograph = photographs / "person" / "hopper.jpg"
+    run(ExplainConfig(images=[str(photograph)], checkpoint=[networks["cram_resnet_tiny"]], out=str(tmp_path / "out")))
+    (image,) = numbers_of(tmp_path / "out")["images"]
+    (found,) = image["networks"]
+    assert image["size"] == {"height": 281, "width": 240}
+
+    model, meta = load_network(networks["cram_resnet_tiny"])
+    transform = TransformConfig(
+        img_size=(48, 64), mean=meta.mean, std=meta.std, crop_pct=0.875, interpolation="bicubic"
+    )
+    tensor = make_transform(transform, training=False)(read_image(photograph))[None]
+    seen: list[torch.Tensor] = []
+    module = model.get_submodule("attention.layer3")
+    module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    probabilities = model(tensor).softmax(1)[0]
+    order = probabilities.argsort(descending=True).tolist()
+    assert [guess["class"] for guess in found["predictions"]] == [CLASSES[label] for label in order]
+    for guess, label in zip(found["predictions"], order, strict=True):
+        assert guess["probability"] == pytest.approx(probabilities[label].item(), abs=1e-6)
+    assert found["correct"] == (CLASSES[order[0]] == "person")
+
+    (layer,) = found["layers"]
+    cx, cy, sx, sy, angle = module.rectangle(seen[0])[0].tolist()
+    assert list(layer["rectangle"]["numbers"].values()) == pytest.approx([cx, cy, sx, sy, angle], abs=1e-5)
+    # 240×281 is resized so that it covers ⌊48/0.875⌋ × ⌊64/0.875⌋ = 54 × 73: to 85 × 73, of which 48 × 64 are kept.
+    left, top = round((73 - 64) / 2), round((85 - 48) / 2)
+    for (x, y), (u, v) in zip(
+        layer["rectangle"]["corners"]["image"], ((-1, -1), (1, -1), (1, 1), (-1, 1)), strict=True
+    ):
+        across = cx + u * sx * math.cos(angle) - v * sy * math.sin(angle)
+        down = cy + u * sx * math.sin(angle) + v * sy * math.cos(angle)
+        assert x == pytest.approx(((across + 1) * 32 + left) * 240 / 73, abs=1e-4 * 240)
+        assert y == pytest.approx(((down + 1) * 24 + top) * 281 / 85, abs=1e-4 * 281)
+
+
+def test_an_image_on_its_side_is_seen_as_people_see_it(
+    networks: dict[str, str], photographs: Path, tmp_path: Path
+) -> None:
+    run(ExplainConfig(images=[str(photographs)], checkpoint=[networks["cram_resnet_tiny"]], out=str(tmp_path / "out")))
+    _, upright, turned = numbers_of(tmp_path / "out")["images"]
+    assert upright["size"] == turned["size"]
+    ours, theirs = (image["networks"][0]["layers"][0]["rectangle"]["corners"]["image"] for image in (upright, turned))
+    np.testing.assert_allclose(ours, theirs, atol=2)  # a JPEG and a PNG of the same pixels
+
+
+def test_pixels_attend(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
+    """A pixel of the image is carried to the input of each network; ExpAtt's radius is in pixels of the image too."""
+    photograph = str(photographs / "person" / "hopper.jpg")
+    names = ("gsa_resnet_tiny", "expatt_resnet_tiny")
+    checkpoints = [networks[name] for name in names]
+    run(ExplainConfig(images=[photograph], checkpoint=checkpoints, query=(150, 90), out=str(tmp_path / "out")))
+    gsa, expatt = numbers_of(tmp_path / "out")["images"][0]["networks"]
+    # 240×281 becomes 36 × 42 for 32 × 32, whose middle begins at (2, 5).
+    expected = [math.floor(150.5 * 42 / 281 - 5), math.floor(90.5 * 36 / 240 - 2)]
+    assert all(layer["query"]["input"] == expected for layer in (*gsa["layers"], *expatt["layers"]))
+    for layer in expatt["layers"]:
+        x, y = layer["radius"]["image"]
+        assert x == pytest.approx(layer["radius"]["input"][0] * 240 / 36)
+        assert y == pytest.approx(layer["radius"]["input"][1] * 281 / 42)
+
+
+def test_layers_are_chosen(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
+    def shown(out: str, **settings: Any) -> list[str]:
+        photograph, checkpoint = str(photographs / "digit.gif"), networks["gsa_resnet_tiny"]
+        run(ExplainConfig(images=[photograph], checkpoint=[checkpoint], out=str(tmp_path / out), **settings))
+        return [layer["name"] for layer in numbers_of(tmp_path / out)["images"][0]["networks"][0]["layers"]]
+
+    every = shown("all", layers=["all"])
+    assert shown("usual") == [name for name in every if name != every[0]]  # the first has the size of the second
+    assert len(every) == 4
+    assert shown("named", layers=[every[2]]) == [every[2]]
+    assert shown("gradcam", method="gradcam") == ["layer4"]
+    assert shown("other", method="gradcam", layers=["layer2", "layer1"]) == ["layer2", "layer1"]
+
+
+def test_overlays_have_the_size_of_the_image(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
+    photograph, out = str(photographs / "person" / "hopper.jpg"), tmp_path / "out"
+    run(ExplainConfig(images=[photograph], checkpoint=[networks["cram_resnet_tiny"]], overlays=True, out=str(out)))
+    layer = numbers_of(out)["images"][0]["networks"][0]["layers"][0]
+    assert layer["picture"] == "hopper--cram_resnet_tiny--attention.layer3.png"
+    with Image.open(out / layer["picture"]) as picture:
+        assert picture.size == (240, 281)
+
+
+def test_untrained_networks_by_name(photographs: Path, tmp_path: Path) -> None:
+    argv = ["explain", str(photographs / "digit.gif"), "--model", "cram_resnet_tiny", "--model=test_resnet"]
+    argv += ["--num_classes", "4", "--img_size=32", "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    result = numbers_of(tmp_path / "out")
+    assert [network["label"] for network in result["networks"]] == ["cram_resnet_tiny", "test_resnet"]
+    assert all(network["weights"] == "untrained, seed 0" for network in result["networks"])
+    kinds = [network["layers"][0]["kind"] for network in result["images"][0]["networks"]]
+    assert kinds == ["RectangularAttention2d", "GradCAM"]
+
+
+def test_the_same_network_twice_is_told_apart(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
+    first = networks["cram_resnet_tiny"]
+    second = shutil.copytree(first, tmp_path / "again")
+    argv = ["explain", str(photographs / "digit.gif"), "--checkpoint", first, "--checkpoint", str(second)]
+    assert main([*argv, f"--out={tmp_path / 'out'}"]) == 0
+    assert pictures(tmp_path / "out") == [
+        "digit--cram_resnet_tiny-2.png",
+        "digit--cram_resnet_tiny.png",
+        "sheet-1.png",
+    ]
+    labels = [network["label"] for network in numbers_of(tmp_path / "out")["networks"]]
+    assert labels == [f"cram_resnet_tiny ({first})", f"cram_resnet_tiny ({second})"]
+
+
+def test_many_images_fill_several_sheets(networks: dict[str, str], tmp_path: Path) -> None:
+    digits = ClutteredDigits("test", size=32, length=20)
+    (tmp_path / "digits").mkdir()
+    for index in range(12):
+        digits[index][0].save(tmp_path / "digits" / f"{index:02}.png")
+    settings: dict[str, Any] = {"images": [str(tmp_path / "digits")], "checkpoint": [networks["cram_resnet_tiny"]]}
+    result = run(ExplainConfig(**settings, out=str(tmp_path / "all")))
+    assert result["sheets"] == ["sheet-1.png", "sheet-2.png"]
+    result = run(ExplainConfig(**settings, max_images=3, out=str(tmp_path / "some")))
+    assert [Path(image["file"]).stem for image in result["images"]] == ["00", "06", "11"]
+
+
+def test_images_that_cannot_be_read_are_named_and_counted(
+    networks: dict[str, str], photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photographs / "digit.gif").unlink()
+    (photographs / "a-text.jpg").write_text("this is no image")
+    (photographs / "b-empty.png").touch()
+    (photographs / "c-short.jpg").write_bytes((photographs / "person" / "hopper.jpg").read_bytes()[:3000])
+    argv = ["explain", str(photographs), "--checkpoint", networks["cram_resnet_tiny"], "--out", str(tmp_path / "out")]
+    assert main([*argv, "--query=[100,100]"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"1/5  cannot read .*a-text\.jpg: this is not an image in a format that Pillow knows", said)
+    assert "b-empty.png: the file is empty" in said
+    assert "2 images explained; 3 could not be read" in said
+    result = numbers_of(tmp_path / "out")
+    assert [Path(bad["path"]).name for bad in result["bad_images"]] == ["a-text.jpg", "b-empty.png", "c-short.jpg"]
+    assert len(result["images"]) == 2
+
+
+def test_a_bomb_is_refused(networks: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bomb = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 10_000)).save(bomb)
+    assert main(["explain", str(bomb), "--checkpoint", networks["cram_resnet_tiny"], f"--out={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert "images: none of the 1 could be read" in error
+    assert "200000000 pixels" in error
+
+
+def test_an_image_too_long_to_be_resized_is_refused(networks: dict[str, str], tmp_path: Path) -> None:
+    for name, width in (("long.png", 3_000), ("longer.png", 60_000)):
+        Image.new("RGB", (width, 1)).save(tmp_path / name)
+    images = [str(tmp_path / name) for name in ("long.png", "longer.png")]
+    result = run(ExplainConfig(images=images, checkpoint=[networks["conv_resnet_tiny"]], out=str(tmp_path / "out")))
+    assert [Path(image["file"]).name for image in result["images"]] == ["long.png"]
+    assert result["bad_images"][0]["reason"].startswith("60000×1 pixels are too long and narrow for conv_resnet_tiny")
+
+
+def test_it_writes_over_its_own_files_only(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    config = ExplainConfig(images=[str(photographs)], checkpoint=[networks["cram_resnet_tiny"]], out=str(out))
+    run(config)
+    before = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    run(config)
+    assert {path.name: path.read_bytes() for path in out.glob("*.png")} == before
+    for name, content in {
+        "sheet-1.png": b"mine",
+        "explanation.json": b"[]",
+        "digit--cram_resnet_tiny.png": None,
+    }.items():
+        ours = (out / name).read_bytes()
+        if content is None:
+            Image.new("RGB", (3, 3)).save(out / name)
+        else:
+            (out / name).write_bytes(content)
+        theirs = (out / name).read_bytes()
+        with pytest.raises(ValueError, match=f"out: .*{name} was not written by `foveate explain`"):
+            run(config)
+        assert (out / name).read_bytes() == theirs
+        (out / name).write_bytes(ours)
+
+
+def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(argv) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Traceback" not in output.err
+    return output.err
+
+
+def test_bad_input_is_named_by_its_option(
+    networks: dict[str, str],
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image, cram = str(photographs / "person" / "hopper.jpg"), ["--checkpoint", networks["cram_resnet_tiny"]]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    for argv, message in (
+        ([], "images: none given"),
+        ([image], "checkpoint: no network given"),
+        (["nowhere.jpg", *cram], "images: there is no file or folder nowhere.jpg"),
+        (["empty", *cram], "images: there is no image in empty"),
+        ([image, "--checkpoint=nowhere"], "there is no checkpoint nowhere"),
+        ([image, "--model=resnet5"], "unknown model 'resnet5'"),
+        ([image, *cram, "--method=cam"], "--method: Expected a Literal"),
+        ([image, *cram, "--method=attention", "--model=test_resnet"], "method: test_resnet has no attention module"),
+        ([image, *cram, "--model=test_vit", "--img_size=64"], "method: test_vit cannot be explained: 'blocks."),
+        ([image, *cram, "--layers=attention.layer4"], "did you mean 'attention.layer3'"),
+        ([image, *cram, "--query=5"], "--query"),
+        ([image, *cram, "--query=[281,0]"], "query: [281, 0] lies outside of "),
+        ([image, *cram, "--query=[0,0]"], "query: [0, 0] of "),
+        ([image, *cram, "--query=[-1,0]"], "query must be at least 0; got -1"),
+        ([image, *cram, "--max_images=0"], "max_images must be at least 1"),
+        ([image, *cram, "--out=file"], "cannot write to the output folder file"),
+        ([image, *cram, "--device=tpu"], "device must be one of auto, cpu, cuda"),
+        ([image, *cram, "--imagesize=3"], "unrecognized arguments: --imagesize=3"),
+    ):
+        assert message in fails(["explain", *argv], capsys), argv
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_of_results() -> None:
+    assert slugs(["a b/c", "A-b-c", "ünïcode.1", "--", "x"]) == ["a-b-c", "A-b-c-2", "ünïcode.1", "image", "x"]
+
+
+def test_folders_are_looked_through_in_order(tmp_path: Path) -> None:
+    for name in ("b/2.png", "b/1.jpg", "a/.hidden.png", "a/z/3.gif", "a/note.txt", "c.webp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_images([str(tmp_path / "b" / "2.png"), str(tmp_path)], None)
+    names = [image.path.relative_to(tmp_path).as_posix() for image in found]
+    assert names == ["b/2.png", "c.webp", "a/z/3.gif", "b/1.jpg"]
