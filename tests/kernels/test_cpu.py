@@ -188,3 +188,35 @@ def test_kernels_that_are_not_there_are_not_demanded(monkeypatch: pytest.MonkeyP
         FA.content_attention(query, key, value, fused=True)
     with pytest.raises(ValueError, match="C\\+\\+ compiler"):
         FA.axial_positional_attention(query, value, torch.randn(13, 5), 0, fused=True)
+
+
+def test_masked_keys_do_not_attend(instruction_set: str) -> None:
+    query, key, value, _ = (x.detach() for x in tensors(10, (2, 2, 32, 8, 4, 4), torch.float32))
+    key[:, :, :4] = -torch.inf
+    key[:, :, 20:, :, 1] = -torch.inf
+    got = FA.content_attention(query, key, value, fused=True)
+    assert relative_error(got, content(query.double(), key.double(), value.double())) <= 1e-5
+    key[1, 0, ..., 2] = -torch.inf  # a softmax over nothing
+    got = FA.content_attention(query, key, value, fused=True)
+    assert got[1, 0].isnan().all()
+    assert got[0].isfinite().all()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_shapes_that_do_not_fit_are_refused(fused: bool) -> None:
+    query, key, value, _ = (x.detach() for x in tensors(11, (2, 2, 9, 8, 4, 4), torch.float32))
+    table = torch.randn(17, 4)
+    for q, k, v in (
+        (query[:, :, :1, :1], key, value),
+        (query, key[:, :, :2], value),
+        (query, key[..., :2], value),
+        (query[:1], key[:1], value),
+    ):
+        with pytest.raises(ValueError, match=r"got"):
+            FA.content_attention(q, k, v, fused=fused)
+    for v in (value[:, :, :, :2], value[:1], value[0]):
+        with pytest.raises(ValueError, match="queries and values must be"):
+            FA.axial_positional_attention(query, v, table, 0, fused=fused)
+    if fused:
+        with pytest.raises(ValueError, match="axial_forward: a tensor"):
+            torch.ops.foveate.axial_pass(query, value[:1], torch.randn(17, 4), 0, True)

@@ -196,7 +196,7 @@ def _publish(path: Path) -> dict[str, Any]:
     result = read_json(path)
     try:
         table, figure = to_markdown(result), draw(result)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not what `foveate bench` writes: {error!r}") from error
     write_text(path.with_suffix(".md"), table)
     write_bytes(path.with_suffix(".svg"), figure)

@@ -72,8 +72,11 @@ def content_attention(query: Tensor, key: Tensor, value: Tensor, *, fused: bool 
         ``(B, heads, H, W, d_v)`` in the dtype of ``value``; softmax and sums are in at least float32.
 
     Raises:
-        ValueError: ``fused`` is true and there are no kernels for the device and dtype.
+        ValueError: The shapes do not fit, or ``fused`` is true and there are no kernels for the device and dtype.
     """
+    _alike(query, value)
+    if key.shape != query.shape:
+        raise ValueError(f"keys must have the shape of the queries; got {tuple(key.shape)} and {tuple(query.shape)}")
     with autocast_off(value):
         return content(query.to(value.dtype), key.to(value.dtype), value, fused)
 
@@ -122,6 +125,7 @@ def axial_positional_attention(
             the device and dtype.
     """
     _check(query, table, axis)
+    _alike(query, value)
     with autocast_off(value):
         window = relative_window(table.to(widened_dtype(value.dtype)), value.shape[2 + axis])
         return axial_pass(query.to(value.dtype), value, window, axis, fused)
@@ -192,6 +196,14 @@ def global_positional_column(query: Tensor, table_rows: Tensor, table_columns: T
 def _vectors(query: Tensor, table: Tensor, axis: int) -> Tensor:
     """Return the embeddings ``(n, n, d)`` of the offsets along an axis of ``query``, in at least float32."""
     return relative_vectors(relative_window(table.to(widened_dtype(query.dtype)), query.shape[2 + axis]))
+
+
+def _alike(query: Tensor, value: Tensor) -> None:
+    if query.ndim != 5 or value.ndim != 5 or query.shape[:4] != value.shape[:4]:
+        raise ValueError(
+            f"queries and values must be (B, heads, H, W, channels), alike but for the channels; got shapes "
+            f"{tuple(query.shape)} and {tuple(value.shape)}"
+        )
 
 
 def _check(query: Tensor, table: Tensor, axis: int) -> None:

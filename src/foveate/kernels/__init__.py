@@ -44,7 +44,7 @@ def _wanted(fused: bool | None) -> bool:
 
 
 def _cpu(value: Tensor, fused: bool | None) -> ModuleType | None:
-    if not _wanted(fused) or value.device.type != "cpu" or not value.numel():
+    if not _wanted(fused) or value.device.type != "cpu" or not value.numel() or not value.is_floating_point():
         return None
     from foveate.kernels import cpu
 

@@ -81,14 +81,21 @@ class _Lines:
 
     def __init__(self, query: Tensor, value: Tensor, axis: int) -> None:
         self.order = (0, 1, 3 - axis, 2 + axis)
+        self.shape = tuple(query.shape[:4])
         self.dtype = str(query.dtype).removeprefix("torch.")
         sizes = (*(query.shape[dim] for dim in self.order), query.shape[-1], value.shape[-1])
         self.sizes = (ctypes.c_int64 * 6)(*sizes)
 
     def call(self, name: str, *tensors: Tensor) -> None:
-        """Call a kernel with tensors of five dimensions (with their strides) and one (without)."""
+        """Call a kernel with tensors of five dimensions (with their strides) and one (without).
+
+        Raises:
+            ValueError: They are not alike but for their channels: the kernel would read and write beyond them.
+        """
         arguments: list[Any] = []
         for tensor in tensors:
+            if tensor.device.type != "cpu" or (tensor.ndim == 5 and tuple(tensor.shape[:4]) != self.shape):
+                raise ValueError(f"{name}: a tensor {tuple(tensor.shape)} on {tensor.device} among {self.shape} on cpu")
             arguments.append(ctypes.c_void_p(tensor.data_ptr()))
             if tensor.ndim == 5:
                 arguments.append((ctypes.c_int64 * 4)(*(tensor.stride(dim) for dim in self.order)))

@@ -101,7 +101,8 @@ void content_forward(Lines<const T> q, Lines<const T> k, Lines<const T> v, Lines
 #pragma omp for schedule(static)
         for (int64_t group = 0; group < s.images * cut.groups; ++group) {
             const Sums<T> sums = sums_of(group);
-            std::fill_n(sums.peak, channels, -std::numeric_limits<T>::infinity());
+            // Finite, so that a line whose keys are all −∞ (masked) leaves no NaN to those after it.
+            std::fill_n(sums.peak, channels, std::numeric_limits<T>::lowest());
             cut.each(s, group, [&](int64_t first, int64_t count) {
                 gather(k, s, first, count, s.d, by_pixel, keys.data);
                 gather(v, s, first, count, s.c, by_head, values.data);
@@ -121,6 +122,7 @@ void content_forward(Lines<const T> q, Lines<const T> k, Lines<const T> v, Lines
             T top = all.peak[j];
             for (int64_t group = 1; group < cut.groups; ++group) top = std::max(top, sums_of(first + group).peak[j]);
             all.scale(j, std::exp(all.peak[j] - top));
+            if (top == std::numeric_limits<T>::lowest()) all.total[j] = std::numeric_limits<T>::quiet_NaN();  // no key
             for (int64_t group = 1; group < cut.groups; ++group) {
                 const Sums<T> part = sums_of(first + group);
                 part.scale(j, std::exp(part.peak[j] - top));
