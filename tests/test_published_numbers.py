@@ -112,3 +112,24 @@ def test_the_tables_of_benchmarks_are_made_from_their_results():
     for path in sorted((RESULTS / "bench").glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         assert to_markdown(result) == path.with_suffix(".md").read_text(encoding="utf-8"), path.name
+
+
+def test_equivariance_on_its_page_and_in_its_recipe_is_that_measured():
+    folder = RESULTS / "equivariance"
+    measured = (folder / "equivariance.md").read_text(encoding="utf-8")
+    compared = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    page = " ".join((ROOT / "docs" / "stability.md").read_text(encoding="utf-8").split())
+    recipe = (ROOT / "recipes" / "equivariance.yaml").read_text(encoding="utf-8")
+
+    def row(name: str) -> list[str]:
+        return next(line for line in measured.splitlines() if line.startswith(f"| {name} ")).split("|")
+
+    plain, term = row("cram_resnet_tiny"), row("cram_resnet_tiny:equivariance=1")
+    corners, centre = ([cells[column].split()[0] for cells in (plain, term)] for column in (4, 5))
+    stayed = term[4].split("(")[1].split(")")[0]
+    assert f"{corners[0]} to {corners[1]} sides of the image, where a rectangle that stayed in place would" in page
+    assert f"would have {stayed};" in page
+    assert f"from {centre[0]} to {centre[1]}" in page
+    top1 = [100 * network["top1"]["mean"] for network in compared["networks"][:2]]
+    assert f"rises by {top1[1] - top1[0]:.2f} points" in page
+    assert f"from {corners[0]} to {corners[1]} sides, top-1 rises from {top1[0]:.2f} to {top1[1]:.2f} %" in recipe
