@@ -102,6 +102,12 @@ def test_times_of_networks_on_the_page_of_costs_are_those_measured():
     assert f"where all convolutions of ResNet-50 take {spent['aten::mkldnn_convolution']:.0f})" in " ".join(
         page.split()
     )
+    explicit, aligned = (
+        float(re.search(rf"^\| {re.escape(name)}, compiled +\|.*?mkldnn_convolution ([\d.]+)", table, re.M)[1])
+        for name in ("expatt_resnet50", "expatt_resnet50 (value_ratio=0.125)")
+    )
+    assert f"they take {explicit:.0f} ms where all of ResNet-50's take {spent['aten::mkldnn_convolution']:.0f}" in page
+    assert f"its convolutions take {aligned:.0f} ms" in page
     passes, content = spent["foveate::axial_pass"], spent["foveate::content"]
     assert f"{passes:.0f} ms the positional passes, {content:.0f} ms content attention" in page
 

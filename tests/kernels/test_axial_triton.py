@@ -12,16 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+import triton
 from torch import Tensor
 
 from foveate import functional as FA
+from foveate.kernels import axial_programs, axial_triton
 from tests.comparison import relative_error
 from tests.reference.attention import axial
 from tests.reference.grids import from_grid, to_grid
-
-triton = pytest.importorskip("triton", reason="Triton is not made for this system")
-
-from foveate.kernels import axial_programs, axial_triton  # noqa: E402
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 

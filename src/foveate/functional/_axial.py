@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from foveate import kernels
+from foveate.functional._differentiation import reverse_mode_only
 from foveate.functional._layout import by_position
 from foveate.functional._precision import widen
 from foveate.functional.relative import relative_vectors
@@ -42,6 +43,7 @@ def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: b
         axis: 0 or 1.
         fused: As in `foveate.kernels.axial`.
     """
+    reverse_mode_only(query, value, window)
     return torch.ops.foveate.axial_pass(query, value, window, axis, fused)
 
 

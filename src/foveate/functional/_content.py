@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from foveate import kernels
+from foveate.functional._differentiation import reverse_mode_only
 from foveate.functional._layout import by_position
 from foveate.functional._precision import widen, widened_dtype
 
@@ -27,6 +28,7 @@ Three = tuple[Tensor, Tensor, Tensor]
 
 def content(query: Tensor, key: Tensor, value: Tensor, fused: bool | None = None) -> Tensor:
     """Compute ``Q (ρ(Kᵀ) V)`` for ``(B, heads, H, W, d)`` tensors, in their dtype; sums are in at least float32."""
+    reverse_mode_only(query, key, value)
     return torch.ops.foveate.content(query, key, value, fused)[0]
 
 
@@ -66,8 +68,11 @@ def _backward(
     weights = (k - peak.unsqueeze(2)).exp() / total.unsqueeze(2)
     grad_context = q.mT @ g
     grad_key = weights * (v @ grad_context.mT - (context * grad_context).sum(-1).unsqueeze(2))
-    grads = g @ context.mT, grad_key, weights @ grad_context
-    return tuple(by_position(x).copy_(y.view(x.shape)) for x, y in zip((query, key, value), grads, strict=True))  # type: ignore[return-value]
+    return (
+        by_position(query).copy_((g @ context.mT).view(query.shape)),
+        by_position(key).copy_(grad_key.view(key.shape)),
+        by_position(value).copy_((weights @ grad_context).view(value.shape)),
+    )
 
 
 @_backward.register_fake
