@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 
-.PHONY: demo test bench lint types docs check clean
+.PHONY: demo test bench networks fuzz lint types docs check clean
 
 demo: .venv/installed-demo
 	$(BIN)/foveate compare --config recipes/digits.yaml --out runs/digits
@@ -23,6 +23,20 @@ bench: .venv/installed-dev
 	$(BENCH) cram --mode both --rounds 21
 	$(BENCH) overhead --mode forward --rounds 31
 	$(BENCH) scaling --mode both --rounds 5 --max_seconds 4 --max_memory 6
+
+# The networks that ship, about 10 minutes on two idle cores, and the scores of where they look.
+SHIPPED := $(addsuffix _resnet_tiny.digits,conv expatt gsa positionwise cram)
+networks: .venv/installed-dev
+	$(BIN)/foveate compare --config recipes/shipped.yaml --out runs/shipped
+	for run in runs/shipped/*/seed-0; do name=$$(basename $${run%/seed-0}); \
+	$(BIN)/foveate export $$run --half --licence apache-2.0 --name $${name%%+*}.digits --out src/foveate/models/weights \
+	|| exit; done
+	$(BIN)/foveate score $(SHIPPED) --out results/shipped/scores.json > results/shipped/scores.txt
+	cp runs/shipped/compare.* results/shipped
+
+# Faults and noise, the figures of docs/trust.md, about an hour on two cores. It ends with code 1 if a bound is broken.
+fuzz: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed 0 --out results/fuzz
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -35,28 +35,43 @@ def relative_error(got: Tensor, wanted: Tensor) -> float:
 
 def errors(case: Case) -> dict[str, float]:
     """Return the relative error of the output and of the gradient of the input and of every parameter."""
+    return compared(case, [lambda x, named: case.module(x)])[0]
+
+
+def errors_beside_loops(case: Case) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what `errors` does, and the same of the loops themselves where they compute in the module's dtype."""
+    buffers = dict(case.module.named_buffers())
+    module, loops = compared(case, [lambda x, p: case.module(x), lambda x, p: case.reference(x, {**buffers, **p})])
+    return module, loops
+
+
+def compared(case: Case, functions: list[Callable[[Tensor, dict[str, Tensor]], Tensor]]) -> list[dict[str, float]]:
+    """Return, of each function of the input and the parameters, the errors against the reference in float64."""
     x = case.x.clone(memory_format=torch.preserve_format) if case.x.is_contiguous() else case.x
     x = x.detach().requires_grad_()
     named = dict(case.module.named_parameters())
-    out = case.module(x)
+    outs = [function(x, named) for function in functions]
     wide = {name: p.detach().double().requires_grad_() for name, p in named.items()}
     buffers = {name: b.detach().double() for name, b in case.module.named_buffers()}
     wide_x = x.detach().double().requires_grad_()
     wanted = case.reference(wide_x, {**buffers, **wide})
-    assert out.shape == wanted.shape, case.label
+    assert all(out.shape == wanted.shape for out in outs), case.label
     cotangent = torch.randn(wanted.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    cotangent = cotangent.to(out.dtype)
-    got = torch.autograd.grad(out, [x, *named.values()], cotangent)
+    cotangent = cotangent.to(x.dtype)
     expected = torch.autograd.grad(
         wanted, [wide_x, *wide.values()], cotangent.double(), allow_unused=True, materialize_grads=True
     )
     # A sum that cancels, or a gradient that is zero by symmetry, has no relative error of its own: the error is
     # taken relative to at least what a gradient of as many typical entries would measure.
     typical = torch.cat([b.flatten() for b in expected]).square().mean().sqrt().item()
-    found = {"output": relative_error(out.detach(), wanted.detach())}
-    for name, a, b in zip(["input", *named], got, expected, strict=True):
-        size = max(b.norm().item(), typical * b.numel() ** 0.5)
-        found[f"gradient of {name}"] = (a.double() - b).norm().item() / size
+    found = []
+    for out in outs:
+        got = torch.autograd.grad(out, [x, *named.values()], cotangent, allow_unused=True, materialize_grads=True)
+        one = {"output": relative_error(out.detach(), wanted.detach())}
+        for name, a, b in zip(["input", *named], got, expected, strict=True):
+            size = max(b.norm().item(), typical * b.numel() ** 0.5)
+            one[f"gradient of {name}"] = (a.double() - b).norm().item() / size
+        found.append(one)
     return found
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from foveate import __version__
@@ -133,8 +134,9 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, capsys: pytest.Capture
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors.startswith("\nfoveate: interrupted; go on with: foveate train --config ")
-    assert errors.count("\n") == 2
+    assert errors.startswith("\nfoveate: saving at the end of this step; Ctrl-C again ends at once\n")
+    assert "\nfoveate: interrupted; go on with: foveate train --config " in errors
+    assert errors.count("\n") == 4
     assert not (tmp_path / "result.json").exists()
 
     again = shlex.split(errors.partition("go on with: foveate ")[2])
@@ -252,7 +254,7 @@ def test_data_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[
             folder.mkdir(parents=True)
             (folder / "words.jpg").write_text("a text file named .jpg")
     message = fails([*train, f"--data={tmp_path}/photos", "--batch_size=1", "--img_size=32"], capsys)
-    assert "words.jpg: this is not an image in a format that Pillow knows" in message
+    assert "words.jpg: this is not an image in a format that is read" in message
 
 
 def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,3 +282,25 @@ def test_listing_networks_needs_no_lightning() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "gsa_resnet26" in done.stdout
     assert done.stderr == "\n"
+
+
+def test_a_reader_that_ended_by_the_same_ctrl_c_hinders_nothing(tmp_path: Path) -> None:
+    """As under ``foveate train … 2>&1 | tee log``: Ctrl-C ends tee first."""
+    command = f"""{sys.executable} -c '
+import os, signal, sys
+from foveate import cli
+from foveate.training.module import Classifier
+forward = Classifier.forward
+def interrupted(self, *arguments, **keywords):
+    end, broken = os.pipe()
+    os.close(end)
+    os.dup2(broken, 1), os.dup2(broken, 2)
+    os.kill(os.getpid(), signal.SIGINT)
+    return forward(self, *arguments, **keywords)
+Classifier.forward = interrupted
+os._exit(cli.main(sys.argv[1:]))
+' train test_resnet --device=cpu --epochs=1 --batch_size=16 --out={tmp_path / "run"}"""
+    digits = "--data_options={size: 16, clutter: 1, length: 64, val_length: 20, test_length: 20}"
+    done = subprocess.run([*shlex.split(command), digits], capture_output=True, timeout=120)
+    assert done.returncode == 130, done.stderr
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["progress"]["updates"] == 1

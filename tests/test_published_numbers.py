@@ -139,3 +139,77 @@ def test_equivariance_on_its_page_and_in_its_recipe_is_that_measured():
     top1 = [100 * network["top1"]["mean"] for network in compared["networks"][:2]]
     assert f"rises by {top1[1] - top1[0]:.2f} points" in page
     assert f"from {corners[0]} to {corners[1]} sides, top-1 rises from {top1[0]:.2f} to {top1[1]:.2f} %" in recipe
+
+
+def in_words(path: Path) -> str:
+    return " ".join(path.read_text(encoding="utf-8").split())
+
+
+def test_scores_on_their_page_are_those_measured():
+    page = in_words(ROOT / "docs" / "scores.md")
+    shipped = json.loads((RESULTS / "shipped" / "scores.json").read_text(encoding="utf-8"))["networks"]
+    scores = {network["model"].partition("_")[0]: network["scores"] for network in shipped}
+
+    def percent(name: str, score: str) -> str:
+        return f"{100 * scores[name][score]['mean']:.1f} %"
+
+    assert f"lies on the digit in {percent('cram', 'pointing')} of the images" in page
+    assert f"trained in the same way in {percent('positionwise', 'pointing')}" in page
+    assert f"of GSA in {percent('gsa', 'pointing')}, and of Grad-CAM on the plain network in " in page
+    assert f"plain network in {percent('conv', 'pointing')}" in page
+    assert f"with the true one in {percent('cram', 'max_box_acc_0.5')}" in page
+    faithful = {network["model"].partition("_")[0]: network["faithfulness"] for network in shipped}
+    better = {
+        name
+        for name, figures in faithful.items()
+        if figures["deletion map - centre"]["high"] < 0 < figures["insertion map - centre"]["low"]
+    }
+    assert better == {"cram"}
+    seeds = json.loads((RESULTS / "equivariance" / "scores.json").read_text(encoding="utf-8"))["networks"]
+    pointing: dict[str, list[float]] = {}
+    for network in seeds:
+        family = Path(network["checkpoint"]).parent.name
+        pointing.setdefault(family, []).append(100 * network["scores"]["pointing"]["mean"])
+    ranges = {family: f"{min(values):.1f} to {max(values):.1f} %" for family, values in pointing.items()}
+    plain, term = ranges["cram_resnet_tiny"], ranges["cram_resnet_tiny+equivariance=1"]
+    assert f"lies on the digit in {plain}, with it in {term}; of position-wise attention" in page
+    plain, term = ranges["positionwise_resnet_tiny"], ranges["positionwise_resnet_tiny+equivariance=1"]
+    assert f"attention {plain.removesuffix(' %')} % and {term}" in page
+
+
+def test_stability_on_its_page_is_that_measured():
+    page = in_words(ROOT / "docs" / "stability.md")
+    places = json.loads((RESULTS / "stability" / "stability.json").read_text(encoding="utf-8"))["places"]
+
+    def correlations(kind: str, what: str, figure: str = "correlation", *, together: bool = False) -> list[float]:
+        chosen = [p for p in places if p["family"].startswith(kind) and bool(p["together"]) == together]
+        return [place["agreement"][what][figure]["mean"] for place in chosen]
+
+    def reach(*arguments: str, together: bool = False) -> str:
+        values = correlations(*arguments, together=together)
+        return f"{min(values):.2f} to {max(values):.2f}".replace("-", "−")
+
+    assert f"r from {reach('cram', 'layers')} against {reach('positionwise', 'layers')}, and all in one" in page
+    alone, others = (reach(kind, "layers", together=True) for kind in ("cram", "positionwise"))
+    assert f"network {alone} against {others}" in page
+    chance = [reach("cram", "layers", "chance_correlation", together=together) for together in (False, True)]
+    assert f"agree with {chance[0]} (all in one {chance[1]})" in page
+    table = (RESULTS / "stability" / "stability.md").read_text(encoding="utf-8")
+    cells = {
+        kind: [line.split("|") for line in table.splitlines() if line.startswith(f"| {kind}_resnet_tiny  ")]
+        for kind in ("cram", "positionwise")
+    }
+    third = {kind: rows[-1][6].split("(")[0].strip() for kind, rows in cells.items()}
+    assert f"r {third['cram']} and the position-wise map {third['positionwise']}" in page
+    recipe = (ROOT / "recipes" / "stability.yaml").read_text(encoding="utf-8")
+    assert third["cram"].split()[0] in recipe
+    assert third["positionwise"].split()[0] in recipe
+    early = correlations("positionwise", "changes")[:3]
+    assert f"({min(early):.2f} to {max(early):.2f} against {correlations('cram', 'changes')[0]:.2f})" in page
+    regions = [row[5].split("±")[0].strip() for row in cells["cram"]]
+    assert f"its region is {regions[0]} % of the image behind the stem, {regions[-1]} % behind the third" in page
+    compared = json.loads((RESULTS / "stability" / "compare.json").read_text(encoding="utf-8"))["networks"]
+    worst = next(network for network in compared if network["label"] == "positionwise_resnet_tiny:at=3")
+    assert f"({100 * min(worst['top1']['per_seed']):.0f} % top-1)" in page
+    last = json.loads((RESULTS / "stability" / "behind-the-last-stage.json").read_text(encoding="utf-8"))
+    assert f"({100 * last['metrics']['top1']:.1f} %," in page

@@ -29,6 +29,8 @@ Result = TypeVar("Result")
 
 GIVEN = ("num_classes", "in_chans", "features_only")
 """Keywords of a network that follow from the task, and are nobody's to choose."""
+FETCHING = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+"""Keywords of `timm.create_model` that name files and addresses to load from. A recipe or a checkpoint may not."""
 FAILURES = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
 """What networks raise for keywords and images that they do not take, besides a `ValueError`."""
 
@@ -162,11 +164,14 @@ def create_network(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = F
     """Call `timm.create_model`, and turn what it raises for bad input into a `ValueError` that mends.
 
     Raises:
-        ValueError: No such network (with the nearest name), or it does not take ``kwargs``.
+        ValueError: No such network (with the nearest name), or it does not take ``kwargs``, or they name a file.
     """
     if not timm.is_model(name):
         close = _checks.suggestion(name, timm.list_models())
         raise ValueError(f"unknown model {name!r}{close or '; `foveate models` lists those that there are'}")
+    for keyword in FETCHING:
+        if keyword in kwargs:
+            raise ValueError(f"{keyword} of model {name} names what timm would load; leave it out")
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     except TypeError as error:

@@ -14,17 +14,19 @@ import itertools
 import json
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from foveate._extras import MissingExtraError, require
+from foveate._signals import raising_sigterm
 from foveate._version import __version__
 
-__all__ = ["COMMANDS", "INTERRUPTED", "main"]
+__all__ = ["COMMANDS", "main"]
 
-FAILED, INTERRUPTED = 2, 130
+FAILED = 2
 
 
 class Command(NamedTuple):
@@ -33,6 +35,8 @@ class Command(NamedTuple):
     summary: str
     positional: str | None = None
     """The field that arguments without a name go to, all of them if it is a list."""
+    module: str = ""
+    """Where the command is, if not in ``foveate.commands``."""
 
 
 COMMANDS = {
@@ -42,10 +46,13 @@ COMMANDS = {
     "report": Command("write a page about a comparison", "runs"),
     "explain": Command("show what networks predict for images and where they look", "images"),
     "score": Command("score where networks look, and how faithfully, on images with boxes", "checkpoints"),
+    "demo": Command("show a web page on which to explore where networks look", "checkpoint", "foveate.demo"),
     "cost": Command("count parameters and FLOPs of networks", "models"),
     "stability": Command("measure how steady what networks look at is", "checkpoints"),
     "equivariance": Command("measure whether what networks look at follows the image", "checkpoints"),
     "bench": Command("measure time and memory of modules and networks against others", "suites"),
+    "shards": Command("write images into tar files, and index, check and time those", "task"),
+    "export": Command("write a network in a form that others can use", "checkpoint"),
     "models": Command("list the networks that foveate adds to timm", "filter"),
 }
 
@@ -54,25 +61,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` (by default that of the process) names; return the exit code.
 
     The codes: 0, done; 2, the input was wrong, with one message on stderr that begins ``foveate: error:``; 130,
-    interrupted by Ctrl-C. ``FOVEATE_DEBUG=1`` shows the traceback of an error besides.
+    interrupted by Ctrl-C; 143, ended by SIGTERM; 141, the reader of the output has gone. ``FOVEATE_DEBUG=1`` shows the
+    traceback of an error besides.
     """
     arguments = _top_level().parse_args(argv)
     try:
-        module = importlib.import_module(f"foveate.commands.{arguments.command}")
+        module = importlib.import_module(COMMANDS[arguments.command].module or f"foveate.commands.{arguments.command}")
         config = _parse(arguments.command, module, arguments.arguments)
-        module.run(config)
+        with raising_sigterm():
+            module.run(config)
     except KeyboardInterrupt as interrupt:
-        print(f"\nfoveate: interrupted{f'; {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
-        return INTERRUPTED
+        _tell(f"\nfoveate: interrupted{f'; {interrupt}' if str(interrupt) else ''}")
+        return 128 + getattr(interrupt, "signum", signal.SIGINT)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _silence(sys.stdout)
+        return 128 + signal.SIGPIPE
     except (ValueError, OSError, MissingExtraError) as error:
         if os.environ.get("FOVEATE_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
-        print(f"foveate: error: {error}", file=sys.stderr)
+        _tell(f"foveate: error: {error}")
         return FAILED
     return 0
+
+
+def _tell(message: str) -> None:
+    """Print on stderr, if anybody still reads there."""
+    try:
+        print(message, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        _silence(sys.stderr)
+
+
+def _silence(stream: Any) -> None:
+    """Let what is still to be written to ``stream`` vanish, in place of an error at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _top_level() -> argparse.ArgumentParser:
@@ -117,6 +141,8 @@ def _parse(name: str, module: Any, argv: list[str]) -> Any:
         namespace = parser.parse_args(_config_first(_collect_lists(config_class, _spell_out_flags(config_class, argv))))
     except argparse.ArgumentError as error:
         raise ValueError(f"{_readable(str(error))} (`foveate {name} --help` explains the options)") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--config: the file is not text in UTF-8: {error}") from error
     return config_class(**{field.name: namespace[field.name] for field in dataclasses.fields(config_class)})
 
 

@@ -284,5 +284,5 @@ def test_every_option_of_training_is_one_of_comparing() -> None:
 
     training = {field.name for field in dataclasses.fields(TrainConfig)}
     comparing = {field.name for field in dataclasses.fields(CompareConfig)}
-    assert training - comparing == {"model", "seed", "resume", "checkpoint"}
+    assert training - comparing == {"model", "seed", "resume", "checkpoint", "strategy", "sync_bn"}
     assert comparing - training == {"models", "seeds"}

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from PIL import Image
 
 from foveate.data import UnreadableImageError
 from foveate.data.decoding import read_image
+from foveate.data.folder import EXTENSIONS
 
 
 def ramp() -> Image.Image:
@@ -121,7 +125,7 @@ def flipped_bits(data: bytes) -> bytes:
     ("content", "reason"),
     [
         (lambda: b"", "the file is empty"),
-        (lambda: b"this is a note, not a picture\n", "not an image in a format that Pillow knows"),
+        (lambda: b"this is a note, not a picture\n", r"not an image in a format that is read \(JPEG, PNG, PPM, "),
         (lambda: jpeg()[: len(jpeg()) // 2], "truncated"),
         (lambda: jpeg("PNG")[: len(jpeg("PNG")) // 2], "truncated"),
         (lambda: flipped_bits(jpeg("PNG")), "."),
@@ -132,6 +136,80 @@ def test_damaged_files_are_named_with_the_reason(tmp_path: Path, content: Callab
     path.write_bytes(content())
     with pytest.raises(UnreadableImageError, match=f"(?i)cannot read image .*image.jpg: .*{reason}"):
         read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["ICO", "PCX", "TGA", "EPS", "PDF", "ICNS"])
+def test_formats_outside_of_the_list_are_not_decoded(tmp_path: Path, kind: str):
+    path = tmp_path / "image.png"
+    coloured().resize((64, 64)).save(path, kind)
+    with pytest.raises(UnreadableImageError, match=r"image.png: this is not an image in a format that is read"):
+        read_image(path)
+
+
+def test_every_ending_has_its_format(tmp_path: Path):
+    for ending in EXTENSIONS:
+        assert saved(coloured().resize((64, 48)), tmp_path / f"x{ending}").shape == (48, 64, 3)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Return a PNG whose head promises so many pixels, of which it has none."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 9)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("size", "reason"), [((8193, 8192), "more than the 67108864"), ((20_000, 10_000), "bomb")])
+def test_too_many_pixels_are_refused_from_the_head(tmp_path: Path, size: tuple[int, int], reason: str):
+    path = tmp_path / "x.png"
+    path.write_bytes(bomb(*size))
+    with pytest.raises(UnreadableImageError, match=f"x.png: .*{reason}"):
+        read_image(path)
+    path.write_bytes(bomb(8192, 8192))  # this one would be decoded, and is found to be cut short
+    with pytest.raises(UnreadableImageError, match=r"x.png: .*truncated"):
+        read_image(path)
+
+
+def test_the_cap_can_be_chosen(tmp_path: Path):
+    coloured().save(tmp_path / "x.png")
+    assert read_image(tmp_path / "x.png", max_pixels=35).size == (5, 7)
+    with pytest.raises(UnreadableImageError, match=r"x.png: 5×7 pixels are more than the 34 that are decoded"):
+        read_image(tmp_path / "x.png", max_pixels=34)
+    with pytest.raises(ValueError, match="max_pixels must be at least 1"):
+        read_image(tmp_path / "x.png", max_pixels=0)
+
+
+def test_an_open_file_is_read_and_named():
+    np.testing.assert_array_equal(
+        np.asarray(read_image(io.BytesIO(jpeg("PNG")))), np.asarray(coloured().resize((90, 70)))
+    )
+    with pytest.raises(UnreadableImageError, match=r"cannot read image shard.tar/7.jpg: this is not an image"):
+        read_image(io.BytesIO(b"words"), name="shard.tar/7.jpg")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "x.jpg")
+    with pytest.raises(UnreadableImageError, match=r"x.jpg: this is a pipe"):
+        read_image(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_several_frames_the_first_is_read(tmp_path: Path, kind: str):
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(tmp_path / "x", kind, save_all=True, append_images=frames[1:], lossless=True)
+    read = np.asarray(read_image(tmp_path / "x"))
+    assert (read == (255, 0, 0)).all()
+
+
+def test_a_transparent_colour_shows_white(tmp_path: Path):
+    image = Image.new("RGB", (6, 4), (200, 100, 50))
+    image.paste((1, 2, 3), (0, 0, 3, 4))
+    read = saved(image, tmp_path / "x.png", transparency=(1, 2, 3))
+    assert (read[:, :3] == 255).all()
+    assert (read[:, 3:] == (200, 100, 50)).all()
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.data import FolderImages, open_data, open_folder
+from foveate.data import FolderImages, UnreadableImageError, open_data, open_folder
 
 
 def names(images: FolderImages) -> list[str]:
@@ -148,3 +148,57 @@ def test_bad_layouts(tmp_path: Path, layout: Callable[[Path], str]):
 def test_a_folder_that_is_not_there(tmp_path: Path):
     with pytest.raises(ValueError, match=r"there is no folder of images at .*nowhere"):
         open_folder(tmp_path / "nowhere")
+
+
+def test_a_link_inside_of_the_folder_is_followed(photo_folder: Path):
+    (photo_folder / "train" / "cat" / "more").symlink_to(photo_folder / "train" / "ant")
+    (photo_folder / "train" / "bee" / "9.png").symlink_to("0.png")
+    splits = open_folder(photo_folder)
+    assert len(splits.train) == 24 + 8 + 1
+    assert "more/7.png" in names(splits.train)
+    linked = next(i for i, (path, _) in enumerate(splits.train.samples) if path.endswith("bee/9.png"))
+    np.testing.assert_array_equal(np.asarray(splits.train[linked][0]), np.asarray(splits.train[8][0]))
+
+
+@pytest.mark.parametrize("place", ["train", "train/dog", "train/cat/dogs", "train/cat/x.png", "val", "val/cat/y.png"])
+def test_a_link_out_of_the_folder_is_refused(photo_folder: Path, photo: Callable[..., Path], place: str):
+    outside = photo_folder.parent / "photos-of-others"
+    for name in ("ant", "bee", "cat"):
+        photo(outside / name / "1.png")
+    link = photo_folder / place
+    if link.is_dir():
+        shutil.rmtree(link)
+    link.symlink_to(outside / "ant" / "1.png" if link.suffix else outside, target_is_directory=not link.suffix)
+    with pytest.raises(ValueError, match=rf"{place}.* is, or is behind, a link to .*photos-of-others.*, outside of"):
+        open_folder(photo_folder)
+
+
+def test_a_link_to_a_folder_as_a_whole_is_the_users_own(photo_folder: Path, tmp_path: Path):
+    (tmp_path / "link").symlink_to(photo_folder)
+    assert len(open_folder(tmp_path / "link").train) == 24
+
+
+def test_links_in_a_circle_are_refused(photo_folder: Path):
+    (photo_folder / "train" / "cat" / "on").symlink_to("../bee")
+    (photo_folder / "train" / "bee" / "on").symlink_to("../cat")
+    with pytest.raises(ValueError, match=r"is a link to .*, which it stands in; remove it"):
+        open_folder(photo_folder)
+
+
+def test_boxes_from_elsewhere(photo_folder: Path):
+    outside = photo_folder.parent / "boxes.csv"
+    outside.write_text("file,x_min,y_min,x_max,y_max\n../secret.png,0,0,1,1\n/etc/passwd,0,0,1,1\n")
+    with pytest.raises(ValueError, match=r"line 2: there is no image '../secret.png'"):
+        open_folder(photo_folder, boxes=outside)
+    (photo_folder / "boxes.csv").symlink_to(outside)
+    with pytest.raises(ValueError, match=r"photos/boxes.csv is, or is behind, a link to .*, outside of"):
+        open_folder(photo_folder)
+
+
+def test_a_bomb_among_the_images_is_named_when_it_is_read(photo_folder: Path):
+    with open(photo_folder / "train" / "ant" / "0.png", "r+b") as file:
+        file.seek(16)
+        file.write((60_000).to_bytes(4, "big") * 2)
+    splits = open_folder(photo_folder)
+    with pytest.raises(UnreadableImageError, match=r"ant/0.png: "):
+        splits.train[0]

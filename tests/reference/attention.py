@@ -168,8 +168,8 @@ def rectangle_gate(rectangle: Tensor, height: int, width: int, sharpness: float)
             x, y = (2 * j + 1) / width - 1 - cx, (2 * i + 1) / height - 1 - cy
             u = x * torch.cos(-angle) - y * torch.sin(-angle)  # the rotation matrix of −α
             v = x * torch.sin(-angle) + y * torch.cos(-angle)
-            inside_u = 1 / (1 + torch.exp(-sharpness * (sx - torch.abs(u))))
-            inside_v = 1 / (1 + torch.exp(-sharpness * (sy - torch.abs(v))))
+            inside_u = torch.sigmoid(sharpness * (sx - torch.abs(u)))
+            inside_v = torch.sigmoid(sharpness * (sy - torch.abs(v)))
             out[i, j] = (inside_u * inside_v).unsqueeze(1)
     return out
 
@@ -198,4 +198,4 @@ def rectangular_module(x: Tensor, p: Parameters, *, sharpness: float) -> Tensor:
 def positionwise_module(x: Tensor, p: Parameters) -> Tensor:
     hidden = pointwise(to_grid(x), p["reduce.weight"], p["reduce.bias"])
     logits = pointwise({i: torch.relu(h) for i, h in hidden.items()}, p["score.weight"], p["score.bias"])
-    return from_grid({i: v / (1 + torch.exp(-logits[i])) for i, v in to_grid(x).items()})
+    return from_grid({i: v * torch.sigmoid(logits[i]) for i, v in to_grid(x).items()})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.comparison import relative_error
 from torch import nn
 
-from foveate.training import NetworkMeta, load_network, load_weights, save_network
+from foveate.training import NetworkMeta, load_network, load_weights, read_card, save_network, save_with_card
 
 
 def network(name: str = "test_resnet", num_classes: int = 7) -> tuple[nn.Module, NetworkMeta]:
@@ -158,3 +161,143 @@ def test_a_classifier_of_another_size_keeps_its_own_weights(saved: tuple[Path, n
     for name, value in wider.state_dict().items():
         expected = before if name.startswith("fc.") else model.state_dict()
         assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": 7}, "model must be text; got 7"),
+        ({"kwargs": [1]}, r"kwargs must be keys with values; got \[1\]"),
+        ({"classes": []}, "classes must be a list with something in it"),
+        ({"classes": ["a", None]}, "classes must be text; got None"),
+        ({"img_size": [3, 0]}, "img_size must be at least 1; got 0"),
+        ({"mean": [0.1, math.nan, 0.1]}, "mean must be a finite number; got nan"),
+        ({"std": [0.0]}, "std must be a finite number above 0"),
+        ({"crop_pct": 1.5}, "crop_pct must be a finite number above 0 and at most 1; got 1.5"),
+        ({"interpolation": ""}, "interpolation must be text"),
+    ],
+)
+def test_a_description_out_of_range(
+    change: dict[str, object], message: str, saved: tuple[Path, nn.Module, NetworkMeta]
+) -> None:
+    path, _, meta = saved
+    with pytest.raises(ValueError, match=message):
+        replace(meta, **change)
+    save_file(load_file(path), path, metadata={"foveate": json.dumps({**vars(meta), **change})})
+    with pytest.raises(ValueError, match=f"model.safetensors describes .* not understood: {message}"):
+        load_network(path)
+
+
+@pytest.fixture
+def carded(saved: tuple[Path, nn.Module, NetworkMeta]) -> tuple[Path, nn.Module, NetworkMeta]:
+    path, model, meta = saved
+    save_with_card(path, model, meta, licence="mit", data={"name": "digits"})
+    return saved
+
+
+def test_a_card_vouches_for_the_weights(carded: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, model, meta = carded
+    card = read_card(path.with_suffix(".json"))
+    assert (card.name, card.network, card.licence, card.data) == ("model", meta, "mit", {"name": "digits"})
+    assert card.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (card.parameters, card.dtype) == (sum(p.numel() for p in model.parameters()), "float32")
+    for place in (path, path.with_suffix(".json"), path.parent):
+        loaded, read = load_network(place)
+        assert read == meta
+        assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
+
+
+def test_one_flipped_bit_is_seen(carded: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, model, _ = carded
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    message = r"model.json does not belong to model.safetensors: its sha256 is '[0-9a-f]{64}', that of the weights"
+    for load in (load_network, lambda place: load_weights(model, place)):
+        with pytest.raises(ValueError, match=message):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "0" * 64}, "does not belong to model.safetensors: its sha256 is"),
+        ({"parameters": 3}, "its parameters is 3, that of the weights"),
+        ({"dtype": "float16"}, "its dtype is 'float16', that of the weights 'float32'"),
+        ({"network": {"crop_pct": 0.5}}, "its network.crop_pct is 0.5, that of the weights 0.9"),
+        ({"network": {"kwargs": {"num_classes": 9}}}, "its network.kwargs is"),
+        ({"network": {"std": [0, 1, 1]}}, "model.json is not a model card, or is damaged: std must be"),
+        ({"network": {"code": "x"}}, "model.json is not a model card, or is damaged: .*'code'"),
+        ({"network": None}, "network must be keys with values; got None"),
+        ({"sha256": "abc"}, "sha256 must be 64 hexadecimal digits; got 'abc'"),
+        ({"dtype": "int8"}, "dtype must be one of"),
+        ({"parameters": "many"}, "parameters must be an integer"),
+        ({"licence": 3}, "licence must be text"),
+        ({"recipe": "long"}, "recipe must be keys with values"),
+        ({"format": 2}, "format must be 1"),
+        ({"pickle": "x"}, "model.json is not a model card, or is damaged: .*'pickle'"),
+    ],
+)
+def test_a_card_that_does_not_fit(
+    change: dict[str, object], message: str, carded: tuple[Path, nn.Module, NetworkMeta]
+) -> None:
+    path, _, _ = carded
+    card = json.loads(path.with_suffix(".json").read_text())
+    inner = change.get("network")
+    changed = {**card, **change, **({"network": {**card["network"], **inner}} if isinstance(inner, dict) else {})}
+    path.with_suffix(".json").write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match=message):
+        load_network(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"card"', "{}", '{"network": {}}', "[" * 100_000], ids=len)
+def test_a_file_that_is_no_card(content: str, carded: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, _, _ = carded
+    path.with_suffix(".json").write_text(content)
+    with pytest.raises(ValueError, match=r"model.json is not a model card"):
+        load_network(path)
+
+
+def test_a_card_without_its_weights(carded: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, _, _ = carded
+    path.unlink()
+    with pytest.raises(ValueError, match=r"there is no checkpoint .*model.safetensors"):
+        load_network(path.with_suffix(".json"))
+
+
+def test_half_precision_takes_half_the_space(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, model, meta = saved
+    size = path.stat().st_size
+    card = save_with_card(path, model, meta, half=True)
+    assert card.dtype == "float16"
+    assert path.stat().st_size < 0.6 * size
+    loaded, _ = load_network(path)
+    for name, value in loaded.state_dict().items():
+        wanted = model.state_dict()[name]
+        assert value.dtype == wanted.dtype
+        if name in dict(model.named_parameters()):
+            assert relative_error(value, wanted) < 2**-11
+        else:
+            assert torch.equal(value, wanted), name  # statistics, whose range is wide
+
+
+def test_what_float16_cannot_hold_is_refused(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, model, meta = saved
+    with torch.no_grad():
+        model.get_classifier().weight[0, 0] = 1e5
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"fc.weight holds numbers beyond the range of float16"):
+        save_with_card(path, model, meta, half=True)
+    assert path.read_bytes() == before
+    assert not path.with_suffix(".json").exists()
+
+
+def test_no_weights_are_left_without_their_card(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    path, model, meta = saved
+    other = path.with_name("other.safetensors")
+    with pytest.raises(ValueError, match="licence must be text"):
+        save_with_card(other, model, meta, licence=5)
+    other.with_suffix(".json").mkdir()  # which cannot be written over
+    with pytest.raises(OSError, match=r"other.json"):
+        save_with_card(other, model, meta)
+    assert not other.exists()

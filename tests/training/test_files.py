@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from foveate.training.files import read_json, writable_file, writable_folder, write_bytes, write_json
+from foveate.training.files import read_json, remove_temporary, writable_file, writable_folder, write_bytes, write_json
 
 
 @pytest.fixture
@@ -65,3 +65,15 @@ def test_a_damaged_json_file_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"x.json is not JSON"):
         read_json(tmp_path / "x.json")
+
+
+def test_only_what_a_run_left_is_removed(tmp_path: Path) -> None:
+    ours = [tmp_path / ".last.ckpt.123.tmp", tmp_path / "logs" / ".metrics.csv.7.tmp"]
+    others = [tmp_path / "other-run" / ".last.ckpt.5.tmp", tmp_path / ".git" / ".user.tmp", tmp_path / ".mine.tmp"]
+    for path in (*ours, *others):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / ".folder.1.tmp").mkdir()
+    remove_temporary(tmp_path)
+    assert not any(path.exists() for path in ours)
+    assert all(path.exists() for path in others)

@@ -56,7 +56,8 @@ class ShownConfig(DataConfig):
             raise ValueError("no networks given; name the folders of runs or of a comparison, as in runs/digits")
         for name in ("images", "batch_size"):
             _checks.integer(name, getattr(self, name), minimum=2)
-        _checks.integer("seed", self.seed, minimum=0)
+        for name in ("seed", "workers"):
+            _checks.integer(name, getattr(self, name), minimum=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import yaml
 
 from foveate import _checks
 from foveate._extras import require
+from foveate._signals import Interrupted
 from foveate.benchmark import images_per_second, network_cost, peak_step_memory
 from foveate.commands.comparison_table import to_csv, to_markdown
 from foveate.commands.protocol import Protocol, check_unchanged, environment, to_yaml
@@ -26,7 +28,8 @@ from foveate.commands.train import run as train
 from foveate.data import ImageData
 from foveate.training import accuracy, check_device, paired_difference
 from foveate.training.files import read_json, writable_folder, write_json, write_text
-from foveate.training.trainer import LAST
+from foveate.training.progress import find_checkpoint
+from foveate.training.team import check_alone
 
 __all__ = ["CompareConfig", "run"]
 
@@ -68,7 +71,8 @@ class CompareConfig(Protocol):
         shared |= {name: model_args.pop(name) for name in OF_ONE_NETWORK if name in model_args}
         shared["model_args"] = {**self.model_args, **model_args}
         folder = Path(self.out, quote(spec.replace(":", "+", 1), safe="+=, []"), f"seed-{seed}")
-        return TrainConfig(model=model, seed=seed, out=str(folder), resume=(folder / LAST).exists(), **shared)
+        resume = find_checkpoint(folder) is not None
+        return TrainConfig(model=model, seed=seed, out=str(folder), resume=resume, **shared)
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
@@ -104,9 +108,10 @@ def run(config: CompareConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: A setting is wrong or not the one that the folder was started with.
-        KeyboardInterrupt: Ctrl-C.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     config.check()
+    check_alone("foveate compare")
     device = check_device(config.device, config.precision)
     out, data = Path(config.out), config.open()
     runs = [config.run_of(spec, seed) for seed in range(config.seeds) for spec in config.models]
@@ -124,7 +129,8 @@ def run(config: CompareConfig) -> dict[str, Any]:
         results = [_train(one, data, f"[{number}/{len(runs)}]") for number, one in enumerate(runs, 1)]
         costs = _costs(config, data, device)
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt("run the same command again to go on from here") from error
+        signum = getattr(error, "signum", signal.SIGINT)
+        raise Interrupted(signum, "run the same command again to go on from here") from error
     by_network = [results[index :: len(config.models)] for index in range(len(config.models))]
     table = {
         "data": config.data,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from foveate.data.decoding import naming, to_rgb
-from foveate.data.folder import EXTENSIONS
+from foveate.data.decoding import open_image, to_rgb
+from foveate.data.folder import EXTENSIONS, find_files, is_image
 
 __all__ = ["GivenImage", "find_images", "read_upright", "slugs", "upright_size"]
 
@@ -77,7 +76,7 @@ def read_upright(path: Path) -> Image.Image:
     Raises:
         UnreadableImageError: The file is damaged, truncated or no image.
     """
-    with naming(path), Image.open(path) as image:
+    with open_image(path) as image:
         return to_rgb(ImageOps.exif_transpose(image))
 
 
@@ -87,19 +86,14 @@ def upright_size(path: Path) -> tuple[int, int]:
     Raises:
         UnreadableImageError: The file is no image.
     """
-    with naming(path), Image.open(path) as image:
+    with open_image(path) as image:
         turned = image.getexif().get(0x0112, 1) >= 5  # orientations that lay the image on its side
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = [
-        Path(root, name)
-        for root, folders, names in os.walk(folder)
-        if not folders.sort()  # in place: the order in which they are walked through
-        for name in sorted(names)
-        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-    ]
+    found = [Path(below, name) for below, names in find_files(folder, folder) for name in names if is_image(name)]
+    found.sort(key=lambda path: (path.parent.parts, path.name))
     if not found:
         raise ValueError(f"images: there is no image in {folder}; names of images end in {', '.join(EXTENSIONS)}")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from foveate._version import __version__
 from foveate.commands.explain_networks import ExplainedNetwork
-from foveate.data import Placement
+from foveate.data import Placement, UnreadableImageError
+from foveate.data.decoding import open_image
 from foveate.explain import AttentionRecord, Explanation, Panel, Scale, Strip, contact_sheet, overlay
 from foveate.training.files import write_bytes
 
@@ -166,9 +168,9 @@ def check_ours(path: Path) -> None:
     if not path.exists():
         return
     try:
-        with Image.open(path) as image:
+        with open_image(path, max_pixels=sys.maxsize) as image:  # nothing of it is decoded
             ours = str(image.info.get(SOFTWARE, "")).startswith("foveate ")
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except UnreadableImageError:
         ours = False
     if not ours:
         raise ValueError(f"out: {path} was not written by `foveate explain`; give another folder, or move it")

@@ -21,8 +21,15 @@ from foveate.training import Recipe
 
 __all__ = ["DataConfig", "Protocol", "check_unchanged", "environment", "read_settings", "to_yaml"]
 
-WHERE = frozenset({"out", "resume", "root", "download", "workers", "device", "max_bad_images"})
+WHERE = frozenset(
+    {
+        *("out", "resume", "root", "download", "workers", "device", "max_bad_images"),
+        *("checkpoint_minutes", "checkpoint_updates", "strategy"),
+    }
+)
 """Settings that say where and with which means something is computed, or how much is put up with, not what."""
+NEWER = frozenset({"checkpoint_minutes", "checkpoint_updates", "non_finite", "max_skipped", "strategy", "sync_bn"})
+"""Settings that saved configurations may lack: what is the default now was the rule then."""
 
 
 @dataclass(kw_only=True)
@@ -30,8 +37,8 @@ class DataConfig:
     """Which images, and how they are read.
 
     Attributes:
-        data: digits (they come with the library), a folder of images, or a set that timm (torch/cifar100) or
-            torchvision (torchvision/OxfordIIITPet) knows.
+        data: digits (they come with the library), a folder of images or of tar shards, or a set that timm
+            (torch/cifar100) or torchvision (torchvision/OxfordIIITPet) knows.
         data_options: For digits, any of size, clutter, length, val_length, test_length; {size: 32, clutter: 8}.
         data_seed: Decides how a set without validation images is divided, and which digits are drawn.
         root: Where the files of a named set are or are put; the folder that a relative image folder starts from.
@@ -58,6 +65,7 @@ class DataConfig:
         Raises:
             ValueError: There are none such, or an option is out of its range.
         """
+        _checks.integer("data_seed", self.data_seed, minimum=0)
         return open_data(
             self.data,
             root=self.root,
@@ -88,6 +96,9 @@ class Protocol(Recipe, DataConfig):
         interpolation: bilinear, bicubic or nearest.
         model_args: Keywords for the network, as in {stem: small}.
         pretrained: Start from the weights that timm has for the network, fetched if need be.
+        checkpoint_minutes: Besides after each epoch, and when it is told to end, a run is saved whenever so many
+            minutes have passed; 0 leaves this out.
+        checkpoint_updates: The same, counted in updates of the weights.
     """
 
     mixup: float = 0.0
@@ -103,11 +114,15 @@ class Protocol(Recipe, DataConfig):
     interpolation: str | None = None
     model_args: dict[str, Option] = field(default_factory=dict)
     pretrained: bool = False
+    checkpoint_minutes: float = 10.0
+    checkpoint_updates: int = 0
 
     def check(self) -> None:
         """Raise a `ValueError` that names the first setting that is out of its range, data apart."""
         super().check()
         _checks.integer("workers", self.workers, minimum=0)
+        _checks.number("checkpoint_minutes", self.checkpoint_minutes, minimum=0)
+        _checks.integer("checkpoint_updates", self.checkpoint_updates, minimum=0)
         make_mixup(2, mixup=self.mixup, cutmix=self.cutmix)
 
     def open(self, img_size: int | tuple[int, int] | None = None) -> ImageData:
@@ -130,9 +145,10 @@ def read_settings(saved: Path, config: Protocol) -> dict[str, Any] | None:
         settings = yaml.safe_load(saved.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         settings = None
-    if not isinstance(settings, dict) or settings.keys() != dataclasses.asdict(config).keys():
+    defaults = {field.name: field.default for field in dataclasses.fields(config) if field.name in NEWER}
+    if not isinstance(settings, dict) or (defaults | settings).keys() != dataclasses.asdict(config).keys():
         raise ValueError(f"{saved} is damaged, or not of such a run; move it away, or give another `out`")
-    return settings
+    return defaults | settings
 
 
 def check_unchanged(saved: Path, config: Protocol, *, but: Iterable[str] = ()) -> None:

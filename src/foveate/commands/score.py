@@ -94,6 +94,7 @@ class ScoreConfig(DataConfig):
 
     def open(self, img_size: int | tuple[int, int] | None = None) -> ImageData:
         """Open the images with their boxes, at ``img_size`` if the configuration does not give one."""
+        _checks.integer("data_seed", self.data_seed, minimum=0)
         return open_data(
             self.data,
             root=self.root,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from foveate.commands._text import columns
@@ -71,9 +71,12 @@ def _cell(estimate: Mapping[str, Any] | None) -> str:
 
 
 def _labels(networks: list[dict[str, Any]]) -> list[str]:
-    """Return the networks' names, with their checkpoints where a name occurs more than once."""
+    """Return the networks' names, or of those that share one the ends of their paths that tell them apart."""
     names = [network["model"] for network in networks]
-    return [
-        name if names.count(name) == 1 else f"{name} {Path(network['checkpoint']).name}"
-        for name, network in zip(names, networks, strict=True)
-    ]
+    paths = [PurePath(network["checkpoint"]).parts for network in networks]
+    for parts in range(1, max(map(len, paths)) + 1):
+        ends = ["/".join(path[-parts:]) for path in paths]
+        labels = [end if names.count(name) > 1 else name for name, end in zip(names, ends, strict=True)]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{label} ({number})" for number, label in enumerate(labels, start=1)]

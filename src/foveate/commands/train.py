@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import signal
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from foveate import _checks
 from foveate._networks import build_network, check_classifier
+from foveate._signals import Interrupted
 from foveate.commands.protocol import Protocol, check_unchanged, environment, read_settings, to_yaml
 from foveate.data import ImageData, ImageLoader, make_loader, make_mixup
 from foveate.training import (
     Classifier,
     NetworkMeta,
+    Strategy,
+    Team,
     check_device,
     check_gates,
     evaluate,
     fit,
+    joined,
     load_weights,
     predict,
     save_network,
 )
 from foveate.training.checkpoint import WEIGHTS
 from foveate.training.files import read_json, writable_folder, write_json, write_text
-from foveate.training.trainer import LAST
+from foveate.training.progress import LAST, PREVIOUS, find_checkpoint
+from foveate.training.team import ALONE
 
 __all__ = ["CONFIG", "RESULT", "TrainConfig", "build", "loaders", "run"]
 
@@ -44,8 +52,11 @@ class TrainConfig(Protocol):
         model: Name of the network, any that timm knows; `foveate models` lists ours.
         out: Folder of the run. Not given: runs/MODEL-seed-SEED.
         seed: Of the initial weights, the order of the images and their augmentation.
-        resume: Continue an interrupted run in `out` with the epoch that it did not finish.
+        resume: Continue an interrupted run in `out` where its last checkpoint left it.
         checkpoint: File with weights of the same network to start from; another number of classes is no hindrance.
+        strategy: How the processes that torchrun starts share the work: ddp (each holds the whole network), fsdp
+            (each holds a part), or auto, which is ddp.
+        sync_bn: Let batch normalisation use the images of all processes. On GPUs only.
     """
 
     model: str = ""
@@ -53,6 +64,8 @@ class TrainConfig(Protocol):
     seed: int = 0
     resume: bool = False
     checkpoint: str | None = None
+    strategy: Strategy = "auto"
+    sync_bn: bool = False
 
     @property
     def folder(self) -> Path:
@@ -65,17 +78,22 @@ class TrainConfig(Protocol):
             raise ValueError("no network given; name one, as in `foveate train gsa_resnet26`")
         super().check()
         _checks.integer("seed", self.seed, minimum=0)
+        if self.sync_bn and check_device(self.device, self.precision).type != "cuda":
+            raise ValueError("sync_bn needs GPUs, as PyTorch's SyncBatchNorm does; leave it out on the CPU")
 
 
 def run(config: TrainConfig, *, data: ImageData | None = None, verbose: bool = True) -> dict[str, Any]:
     """Train a network, test it, and leave what came out in the folder of the run.
 
     - ``config.yaml``: the settings, to be used again with ``--config``;
-    - ``last.ckpt`` and ``best.ckpt``, after each epoch, the logs ``logs/`` and ``tensorboard/``;
+    - ``last.ckpt``, ``previous.ckpt`` and ``best.ckpt``, the logs ``logs/`` and ``tensorboard/``: see `fit`;
     - ``model.safetensors``: the final weights, those that were tested;
     - ``result.json``: the figures.
 
-    Everything is checked before the folder is created. Ctrl-C leaves a run that ``resume`` continues.
+    Everything is checked before the folder is created. Ctrl-C and SIGTERM leave a run that ``resume`` continues.
+
+    Under torchrun, each of its processes calls this and does its share; one of them writes and prints. A run that
+    torchrun starts again, and with ``resume`` any, goes on from its last checkpoint, or begins if it has none yet.
 
     Args:
         config: What to do.
@@ -85,40 +103,74 @@ def run(config: TrainConfig, *, data: ImageData | None = None, verbose: bool = T
     Returns:
         What ``result.json`` holds: ``metrics`` on the ``split`` tested (the validation images where there are no test
         images), ``correct`` (0 or 1 per image, in order), ``history`` (a row per epoch), ``config``,
-        ``environment`` and more.
+        ``environment`` and more. In processes that do not write, nothing.
 
     Raises:
-        ValueError: A setting is wrong, or the loss became infinite or NaN.
-        KeyboardInterrupt: Ctrl-C.
+        ValueError: A setting is wrong, or a loss, the gradient or a weight became infinite or NaN.
+        OSError: A file cannot be written, or another process of the run has ended.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     config.check()
     device = check_device(config.device, config.precision)
-    _check_folder(config)
-    data = data or config.open()
-    model, meta = build(config, data)
-    train, val, test = loaders(config, data)
+    with joined(config.strategy, device) as team:
+        return _run(config, data, device, team, verbose=verbose and team.leads)
+
+
+def _run(
+    config: TrainConfig, data: ImageData | None, device: torch.device, team: Team, *, verbose: bool
+) -> dict[str, Any]:
+    restarted = team.max(team.restarts)[0] > 0
+    if (
+        restarted and team.max(team.leads and (config.folder / RESULT).exists())[0]
+    ):  # one ended badly, but after the run
+        return read_json(config.folder / RESULT) if team.leads else {}
+    resume = bool(team.max(team.leads and _to_be_resumed(config, team.launched, restarted))[0])
+    with team.first_here_first():
+        data = data or config.open()
+        model, meta = build(config, data)
+    train, val, test = loaders(config, data, team)
     mixing = {"mixup": config.mixup, "cutmix": config.cutmix, "label_smoothing": config.label_smoothing}
+    seed = team.seed(config.seed)
     module = Classifier(
-        model,
+        convert_sync_batchnorm(model) if config.sync_bn else model,
         config,
         num_classes=data.num_classes,
-        mixing=make_mixup(data.num_classes, seed=config.seed, **mixing),
+        mixing=make_mixup(data.num_classes, seed=seed, **mixing),
         meta=meta,
-        seed=config.seed,
+        seed=seed,
     )
 
-    out = writable_folder(config.folder)
-    write_text(out / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
+    out = config.folder
+    if team.leads:
+        write_text(writable_folder(out) / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
+        if verbose and config.resume and not resume:
+            print(f"there is no checkpoint in {out} yet; the run begins")
     try:
-        history = fit(module, train, val, out=out, device=device, resume=config.resume, verbose=verbose)
-        evaluation = evaluate(*predict(module, val if test is None else test, device=device))
+        history = fit(
+            module,
+            train,
+            val,
+            out=out,
+            device=device,
+            resume=resume,
+            verbose=verbose,
+            checkpoint_minutes=config.checkpoint_minutes,
+            checkpoint_updates=config.checkpoint_updates,
+            team=team,
+        )
+        evaluation = evaluate(*predict(module, val if test is None else test, device=device, team=team))
     except KeyboardInterrupt as error:
-        again = shlex.join(["foveate", "train", "--config", str(out / CONFIG), "--resume"])
-        raise KeyboardInterrupt(f"go on with: {again}") from error
+        signum = getattr(error, "signum", signal.SIGINT)
+        if not team.leads:
+            sys.exit(128 + signum)
+        raise Interrupted(signum, f"go on with: {_command_to_resume(out, team)}") from error
+    bad_images = {str(bad) for loader in (train, val, test) if loader is not None for bad in loader.bad_images}
+    bad_images = set(team.gather_texts(sorted(bad_images)))
+    if not team.leads:
+        return {}
     save_network(out / WEIGHTS, module.network, meta)
     metrics = dataclasses.asdict(evaluation)
     correct = metrics.pop("correct")
-    bad_images = {bad for loader in (train, val, test) if loader is not None for bad in loader.bad_images}
     write_json(
         out / RESULT,
         {
@@ -130,30 +182,41 @@ def run(config: TrainConfig, *, data: ImageData | None = None, verbose: bool = T
             "correct": correct,
             "history": history,
             "seconds": sum(row["seconds"] for row in history),
-            "bad_images": sorted(map(str, bad_images)),
+            "bad_images": sorted(bad_images),
             "network": dataclasses.asdict(meta),
             "config": dataclasses.asdict(config),
-            "environment": environment(device),
+            "environment": environment(device) | ({"processes": team.size} if team.size > 1 else {}),
         },
     )
+    (out / PREVIOUS).unlink(missing_ok=True)
     if verbose:
         split = "test images" if test is not None else "validation images (there are no test images)"
         print(f"top-1 {evaluation.top1:.2%} on {len(correct)} {split}; the run is in {out}")
     return read_json(out / RESULT)
 
 
-def loaders(config: TrainConfig, data: ImageData) -> tuple[ImageLoader, ImageLoader, ImageLoader | None]:
-    """Return the batches to train on, to validate on, and, if there are such images, to test on.
+def loaders(
+    config: TrainConfig, data: ImageData, team: Team = ALONE
+) -> tuple[ImageLoader, ImageLoader, ImageLoader | None]:
+    """Return this process's share of the batches to train on, to validate on, and, if there are such, to test on.
 
     Raises:
-        ValueError: There are too few images for a batch.
+        ValueError: There are too few images for a batch, or the team cannot share one equally.
     """
+    if config.batch_size % team.size:
+        near = max(config.batch_size // team.size, 1) * team.size
+        raise ValueError(
+            f"batch_size={config.batch_size} is of all {team.size} processes together, which cannot share it equally; "
+            f"give a multiple of {team.size}, such as {near}"
+        )
     loader = partial(
         make_loader,
         transform=data.transform,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // team.size,
         workers=config.workers,
         seed=config.seed,
+        rank=team.rank,
+        world_size=team.size,
         max_bad_images=data.max_bad_images,
     )
     test = None if data.test is None else loader(data.test, training=False)
@@ -194,16 +257,28 @@ def build(config: TrainConfig, data: ImageData) -> tuple[nn.Module, NetworkMeta]
     return model, meta
 
 
-def _check_folder(config: TrainConfig) -> None:
-    """Refuse to write over a run or a file of somebody's, and to resume a run that is not there, finished, or other."""
+def _to_be_resumed(config: TrainConfig, launched: bool, restarted: bool) -> bool:
+    """Return whether there is a checkpoint to go on from, and that is asked for, by the user or by torchrun.
+
+    Raises:
+        ValueError: A run or a file of somebody's would be written over, or the run to be resumed is not there,
+            finished, or other.
+    """
     out, another = config.folder, "give another `out`"
     if (out / RESULT).exists():
         raise ValueError(f"{out} holds a finished run; {another}, or delete it")
-    if not config.resume:
-        if (out / LAST).exists():
-            raise ValueError(f"{out} holds an unfinished run; continue it with `--resume`, or {another}")
+    if find_checkpoint(out) is None:
+        if config.resume and not launched:
+            raise ValueError(f"there is nothing to resume in {out}: it has no {LAST}; leave out `resume`, or {another}")
         read_settings(out / CONFIG, config)
-        return
-    if not (out / LAST).exists():
-        raise ValueError(f"there is nothing to resume in {out}: it has no {LAST}; leave out `resume`, or {another}")
+        return False
+    if not config.resume and not restarted:
+        raise ValueError(f"{out} holds an unfinished run; continue it with `--resume`, or {another}")
     check_unchanged(out / CONFIG, config)
+    return True
+
+
+def _command_to_resume(out: Path, team: Team) -> str:
+    processes = [f"--nnodes={team.size // team.local_size}", f"--nproc_per_node={team.local_size}"]
+    launcher = ["torchrun", *processes, "-m"] if team.launched else []
+    return shlex.join([*launcher, "foveate", "train", "--config", str(out / CONFIG), "--resume"])

@@ -21,6 +21,7 @@ from foveate.data.mixing import BatchMixup, make_mixup
 from foveate.data.named import open_named
 from foveate.data.placement import Placement, placement
 from foveate.data.protocols import BoxedImages, LabelledImages
+from foveate.data.shards import ShardImages, open_shards
 from foveate.data.transforms import TransformConfig, make_transform
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "InputBoxes",
     "LabelledImages",
     "Placement",
+    "ShardImages",
     "TransformConfig",
     "UnreadableImageError",
     "make_loader",
@@ -45,6 +47,7 @@ __all__ = [
     "open_data",
     "open_folder",
     "open_named",
+    "open_shards",
     "placement",
     "read_boxes",
     "read_image",

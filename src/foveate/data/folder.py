@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from PIL import Image
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from foveate.data.boxes import BOXES, FileBox, read_boxes
-from foveate.data.decoding import naming, read_image
+from foveate.data.decoding import UnreadableImageError, open_image, read_image
 from foveate.data.splitting import Splits, stratified_split
 from foveate.data.transforms import SMALL
 
-__all__ = ["EXTENSIONS", "BoxedFolderImages", "FolderImages", "open_folder"]
+__all__ = ["EXTENSIONS", "BoxedFolderImages", "FolderImages", "find_files", "is_image", "native_size", "open_folder"]
 
 EXTENSIONS = (*IMG_EXTENSIONS, ".gif")
 """Names of files that are taken for images, upper or lower case."""
@@ -66,7 +66,7 @@ class BoxedFolderImages(FolderImages):
             ValueError: The box lies outside of the image, or the size of the image cannot be read.
         """
         path = self.samples[index].path
-        with naming(path), Image.open(path) as image:
+        with open_image(path) as image:
             size = image.size
         return self._boxes[index].within(*size)
 
@@ -77,7 +77,8 @@ def open_folder(path: str | Path, *, seed: int = 0, boxes: str | Path | None = N
     ``path`` holds ``train/`` and, if there are any, ``val/`` (also ``valid/`` or ``validation/``) and ``test/``, each
     with one sub-folder per class; or it holds the class folders themselves. Images may lie deeper in a class folder.
     Without a validation folder, a fifth of each class is kept from training for it. Hidden files and folders, and files
-    that do not end in one of `EXTENSIONS`, are passed over.
+    that do not end in one of `EXTENSIONS`, are passed over. Links of files and folders are followed where they lead to
+    something in ``path``, and refused where they lead out of it.
 
     Boxes are read from ``boxes``, or from ``boxes.csv`` in ``path`` if there is one, as `read_boxes` describes. A split
     whose images all have one is a `BoxedFolderImages`.
@@ -91,7 +92,8 @@ def open_folder(path: str | Path, *, seed: int = 0, boxes: str | Path | None = N
 
     Raises:
         ValueError: There is no such folder, no class folder, a class folder without an image, a class in ``val/`` or
-            ``test/`` that is not in ``train/``, too few images to divide, or a CSV of boxes that is malformed.
+            ``test/`` that is not in ``train/``, too few images to divide, a link that leads out of the folder or in a
+            circle, or a CSV of boxes that is malformed.
     """
     path = Path(path)
     if not path.is_dir():
@@ -105,12 +107,13 @@ def open_folder(path: str | Path, *, seed: int = 0, boxes: str | Path | None = N
             )
         root = path
     classes = _class_names(root)
-    train = _scan(root, classes)
-    val, test = (_scan_other(folders[split], classes, root) for split in ("val", "test"))
+    train = _scan(root, classes, path)
+    val, test = (_scan_other(folders[split], classes, root, path) for split in ("val", "test"))
     if val is None:
         train, val = _divide(train, root, seed)
     if boxes is None and (path / BOXES).is_file():
         boxes = path / BOXES
+        check_inside(str(boxes), path)
     files = [sample.path for sample in (*train, *val, *(test or ()))]
     boxed = {} if boxes is None else read_boxes(boxes, path, files)
     return Splits(
@@ -118,7 +121,7 @@ def open_folder(path: str | Path, *, seed: int = 0, boxes: str | Path | None = N
         train=_images(train, boxed),
         val=_images(val, boxed),
         test=_images(test, boxed) if test else None,
-        img_size=_native_size(train),
+        img_size=native_size([path for path, _ in train[:: max(1, len(train) // SIZES_SAMPLED)]]),
     )
 
 
@@ -144,9 +147,14 @@ def _class_names(root: Path) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _scan(root: Path, classes: tuple[str, ...]) -> list[Labelled]:
-    index = {name: label for label, name in enumerate(classes)}
-    found = [Labelled(*item) for item in make_dataset(root, index, is_valid_file=_is_image, allow_empty=True)]
+def _scan(root: Path, classes: tuple[str, ...], top: Path) -> list[Labelled]:
+    found = [
+        Labelled(os.path.join(folder, name), label)
+        for label, class_name in enumerate(classes)
+        for folder, names in sorted(find_files(root / class_name, top))
+        for name in sorted(names)
+        if is_image(name)
+    ]
     if empty := sorted(set(classes) - {classes[label] for _, label in found}):
         raise ValueError(
             f"no image in {', '.join(str(root / name) for name in empty)}; remove the folder or put images there, "
@@ -155,7 +163,7 @@ def _scan(root: Path, classes: tuple[str, ...]) -> list[Labelled]:
     return found
 
 
-def _scan_other(root: Path | None, classes: tuple[str, ...], train: Path) -> list[Labelled] | None:
+def _scan_other(root: Path | None, classes: tuple[str, ...], train: Path, top: Path) -> list[Labelled] | None:
     """Scan ``val`` or ``test``, labelled by the classes of ``train``."""
     if root is None:
         return None
@@ -165,7 +173,7 @@ def _scan_other(root: Path | None, classes: tuple[str, ...], train: Path) -> lis
             f"{root} has the class {', '.join(unknown)}, which {train} has not; "
             f"the classes are {', '.join(classes[:10])}{', …' * (len(classes) > 10)}"
         )
-    return [Labelled(path, classes.index(present[label])) for path, label in _scan(root, present)]
+    return [Labelled(path, classes.index(present[label])) for path, label in _scan(root, present, top)]
 
 
 def _divide(samples: list[Labelled], root: Path, seed: int) -> tuple[list[Labelled], list[Labelled]]:
@@ -178,17 +186,59 @@ def _divide(samples: list[Labelled], root: Path, seed: int) -> tuple[list[Labell
     return [samples[i] for i in kept], [samples[i] for i in held]
 
 
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(EXTENSIONS) and not os.path.basename(path).startswith(".")
+def is_image(name: str) -> bool:
+    """Tell whether a file of this name is taken for an image."""
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
-def _native_size(samples: list[Labelled]) -> int:
+def find_files(folder: str | Path, top: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield ``folder`` and the folders below it, each with the names of its files, in no particular order.
+
+    Links are followed, unless they lead out of ``top``: a folder that somebody else packed could make any file of this
+    machine an image of its own, whose content then stands in a picture or in a message.
+
+    Raises:
+        ValueError: A link leads out of ``top``, or to a folder that it stands in.
+    """
+    check_inside(str(folder), top)
+    yield from _below(str(folder), top, (os.path.realpath(folder),))
+
+
+def _below(folder: str, top: str | Path, above: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """Yield what `find_files` does; ``above`` are the true paths of ``folder`` and of those that it was reached by."""
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                check_inside(entry.path, top)
+            if not entry.is_dir():
+                names.append(entry.name)
+                continue
+            path = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
+            if path in above:
+                raise ValueError(f"{entry.path} is a link to {path}, which it stands in; remove it")
+            yield from _below(entry.path, top, (*above, path))
+    yield folder, names
+
+
+def check_inside(path: str, top: str | Path) -> None:
+    """Raise a `ValueError` if links on the way lead from ``path`` out of ``top``."""
+    target = Path(os.path.realpath(path))
+    if not target.is_relative_to(os.path.realpath(top)):
+        raise ValueError(
+            f"{path} is, or is behind, a link to {target}, outside of {top}; "
+            "links are followed inside of the folder only: put there what it leads to, or a hard link"
+        )
+
+
+def native_size(sources: Iterable[str | IO[bytes]]) -> int:
+    """Return the side at which images like these are best used: their own if they are small, else 224."""
     sides = []
-    for path, _ in samples[:: max(1, len(samples) // SIZES_SAMPLED)]:
+    for source in sources:
         try:
-            with Image.open(path) as image:
+            with open_image(source) as image:
                 sides.append(image.size)
-        except OSError:
+        except UnreadableImageError:
             continue  # it will be named when it is read as an image
     if sides and max(map(max, sides)) <= SMALL:
         return min(map(min, sides))

@@ -12,6 +12,7 @@ from foveate.data.digits import DEFAULT_SIZE, DIGITS_MEAN, DIGITS_STD, Cluttered
 from foveate.data.folder import open_folder
 from foveate.data.named import NAMED_SETS, open_named
 from foveate.data.protocols import BoxedImages, LabelledImages
+from foveate.data.shards import INDEX, open_shards
 from foveate.data.splitting import Splits
 from foveate.data.transforms import TransformConfig
 
@@ -94,7 +95,7 @@ def open_data(
     Args:
         name: ``digits`` for the cluttered digits that come with the library; ``torch/cifar100`` and the like for what
             timm knows; ``torchvision/OxfordIIITPet`` and the like for what torchvision knows; else the path of a
-            folder of images, see `open_folder`.
+            folder of images, see `open_folder`, or of shards, see `open_shards`.
         root: Where the files of a named set are, or are put (``./data`` if not given); the folder that a relative
             path of an image folder starts from (the current one if not given).
         img_size: Height and width of the tensors. If not given, what suits the set.
@@ -135,6 +136,10 @@ def _open_files(
             f"no data set is called {str(name)!r} and there is no folder {path}{_checks.suggestion(str(name), known)}; "
             f"give 'digits', a folder of images, or one of {', '.join(NAMED_SETS)}"
         )
+    if (path / INDEX).is_file() or any(path.glob("*.tar")):
+        if boxes is not None:
+            raise ValueError(f"boxes are for folders of images; got {str(boxes)!r} for shards; leave them out")
+        return open_shards(path)
     return open_folder(path, seed=seed, boxes=boxes)
 
 

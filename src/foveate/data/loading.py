@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from foveate import _checks
 from foveate.data.decoding import BadImage, UnreadableImageError
-from foveate.data.protocols import LabelledImages
+from foveate.data.protocols import LabelledImages, SelfOrdered
 from foveate.data.seeding import generators_kept, seed_generators
 from foveate.data.transforms import TransformConfig, make_transform
 
@@ -32,9 +33,10 @@ class SampleKey(NamedTuple):
 class EpochSampler(Sampler[SampleKey]):
     """The order of one rank's images in one epoch: a function of ``(seed, epoch, rank)`` alone.
 
-    In training the order is random and the ranks get equally many images, the few left over being others in each
-    epoch. In evaluation the order is that of the data set and each image is seen by exactly one rank, so a rank may
-    have one image less than another.
+    In training the order is random and the ranks are dealt its images in turn, equally many, the few left over being
+    others in each epoch: whatever their number, the first so many images of all ranks are the first of the order. In
+    evaluation each rank has a stretch of the data set, one after the other, so that each image is seen by exactly one
+    rank; a rank may have one image less than another.
 
     Args:
         size: Number of images in the data set.
@@ -42,14 +44,26 @@ class EpochSampler(Sampler[SampleKey]):
         seed: Seed of the order.
         rank: Number of this process among ``world_size``.
         world_size: Number of processes that share the data set.
+        shuffled: What gives the images at some positions of the random order, if the data set has an order that suits
+            it; see `SelfOrdered`.
     """
 
-    def __init__(self, size: int, *, training: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        training: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffled: Callable[..., Iterable[int]] | None = None,
+    ) -> None:
         self.size = size
         self.training = training
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.shuffled = shuffled or self._permuted
         self.epoch = 0
         self._resumed = (0, 0)
 
@@ -58,31 +72,40 @@ class EpochSampler(Sampler[SampleKey]):
         self.epoch = epoch
 
     def resume(self, epoch: int, start: int) -> None:
-        """Choose ``epoch`` and leave out the first ``start`` images of this rank in it; later epochs are whole."""
+        """Choose ``epoch`` and leave out the first ``start`` images of it over all ranks; later epochs are whole."""
+        if start % self.world_size:
+            raise ValueError(f"{start} images cannot be shared by world_size={self.world_size} processes")
         self.epoch = epoch
-        self._resumed = (epoch, start)
+        self._resumed = (epoch, start // self.world_size)
 
     @property
     def start(self) -> int:
-        """How many images of the chosen epoch are left out because they were seen before it was resumed."""
+        """How many images of this rank in the chosen epoch are left out: they were seen before it was resumed."""
         epoch, start = self._resumed
         return start if epoch == self.epoch else 0
 
     def __len__(self) -> int:
         """Return this rank's number of images in a whole epoch."""
-        return len(range(self.rank, self._shared, self.world_size))
+        return len(self._positions)
 
     def __iter__(self) -> Iterator[SampleKey]:
         epoch = self.epoch
-        order = np.arange(self.size)
-        if self.training:
-            order = np.random.default_rng([self.seed, epoch]).permutation(order)
-        for index in order[self.rank : self._shared : self.world_size][self.start :].tolist():
+        positions = self._positions[self.start :]
+        for index in self.shuffled(positions, seed=self.seed, epoch=epoch) if self.training else positions:
             yield SampleKey(epoch, index)
 
+    def _permuted(self, positions: range, *, seed: int, epoch: int) -> list[int]:
+        order = np.random.default_rng([seed, epoch]).permutation(self.size)
+        return order[positions.start : positions.stop : positions.step].tolist()
+
     @property
-    def _shared(self) -> int:
-        return self.size - self.size % self.world_size if self.training else self.size
+    def _positions(self) -> range:
+        size, rank, world_size = self.size, self.rank, self.world_size
+        if self.training:
+            return range(rank, size - size % world_size, world_size)
+        share, longer = divmod(size, world_size)  # the first ``longer`` ranks have one image more
+        start = rank * share + min(rank, longer)
+        return range(start, start + share + (rank < longer))
 
 
 class ImageLoader(DataLoader[Any]):
@@ -90,7 +113,8 @@ class ImageLoader(DataLoader[Any]):
 
     ``images`` is ``(B, 3, H, W)`` and ``labels`` ``(B,)``. An image that cannot be read is left out of its batch, which
     is then shorter, and is kept in `bad_images`; one more of them than ``max_bad_images`` ends the iteration with a
-    `ValueError` that names them. At the end of an epoch, those that were new in it are logged as a warning.
+    `ValueError` that names them. A batch that is empty then is not given; with several ranks in training that is an
+    error, as they take their steps together. At the end of an epoch, those that were new in it are logged as a warning.
 
     The epoch is read when the first batch is asked for, not in ``iter()``: Lightning calls `EpochSampler.set_epoch` in
     between. `state_dict` and `load_state_dict` are the interface by which Lightning resumes inside an epoch.
@@ -114,14 +138,14 @@ class ImageLoader(DataLoader[Any]):
         self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch and how many images of it this rank has been through."""
+        """Return the epoch and how many images of it all ranks have been through, each as many as this one."""
         epoch, start = self._position
-        return {"epoch": epoch, "start": start}
+        return {"epoch": epoch, "start": start * self.sampler.world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue where `state_dict` was taken, given the same data, seed and batch size."""
-        self._position = (state["epoch"], state["start"])
-        self.sampler.resume(*self._position)
+        """Continue where `state_dict` was taken, given the same data and seed; the number of ranks may be another."""
+        self.sampler.resume(state["epoch"], state["start"])
+        self._position = (self.sampler.epoch, self.sampler.start)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # type: ignore[override]
         epoch, start, known = self.sampler.epoch, self.sampler.start, len(self._bad)
@@ -135,6 +159,8 @@ class ImageLoader(DataLoader[Any]):
                 logger.warning("%d images could not be read and were left out:\n%s", len(new), _listing(new))
             if len(labels):
                 yield images, labels
+            elif self.sampler.training and self.sampler.world_size > 1:
+                raise ValueError(f"none of the images of a batch could be read, such as\n{_listing(bad, 1)}\nmend them")
 
     def _note(self, bad: Sequence[BadImage]) -> None:
         self._bad.update({item.path: item for item in bad})
@@ -189,7 +215,14 @@ def make_loader(
         _checks.integer(name, value, minimum=0)
     if _checks.integer("rank", rank, minimum=0) >= world_size:
         raise ValueError(f"rank must be below world_size={world_size}; got {rank}")
-    sampler = EpochSampler(len(dataset), training=training, seed=seed, rank=rank, world_size=world_size)
+    sampler = EpochSampler(
+        len(dataset),
+        training=training,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        shuffled=dataset.shuffled if isinstance(dataset, SelfOrdered) else None,
+    )
     sampler.set_epoch(epoch)
     if training and len(sampler) < batch_size:
         raise ValueError(
@@ -205,6 +238,7 @@ def make_loader(
         drop_last=training,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_ignore_signals,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else each epoch would draw a worker seed from the caller's generator
@@ -236,6 +270,15 @@ class _Transformed(Dataset[Any]):
         if self.seed is not None:
             seed_generators(self.seed, *key)
         return self.transform(image), label
+
+
+def _ignore_signals(_: int) -> None:
+    """Let a worker outlive the signals that a terminal or a scheduler sends to all processes of a run.
+
+    The process that trains decides when to end, and may want batches until then; its workers end with it.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 class _Batch(NamedTuple):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
-__all__ = ["BoxedImages", "LabelledImages"]
+__all__ = ["BoxedImages", "LabelledImages", "SelfOrdered"]
 
 
 class LabelledImages(Protocol):
@@ -27,4 +28,16 @@ class BoxedImages(Protocol):
 
     def boxes(self, index: int, /) -> tuple[int, int, int, int]:
         """Return ``(x_min, y_min, x_max, y_max)`` in pixels of image ``index``, the last two exclusive."""
+        ...
+
+
+@runtime_checkable
+class SelfOrdered(Protocol):
+    """A data set that is read faster in some random orders than in others, and says in which."""
+
+    def shuffled(self, positions: range, /, *, seed: int, epoch: int) -> Iterable[int]:
+        """Return the numbers of the images at ``positions`` of the order of ``epoch``.
+
+        All positions together are all images, each once; the order depends on ``seed`` and ``epoch`` alone.
+        """
         ...

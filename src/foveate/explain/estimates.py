@@ -6,16 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from foveate import _checks
+from foveate._bootstrap import RESAMPLES, interval
 
 __all__ = ["RESAMPLES", "Estimate", "estimate"]
-
-RESAMPLES = 9999
-"""Resamples per interval."""
-
-_CHUNK = 4_000_000  # numbers held at once while resampling: 32 MB in float64
 
 
 @dataclass(frozen=True)
@@ -49,8 +43,6 @@ def estimate(
     Raises:
         ValueError: The arrays are not as described, or ``confidence`` is not between 0 and 1.
     """
-    if _checks.number("confidence", confidence, above=0) >= 1:
-        raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")
     scores = _scores("values", values)
     if reference is not None:
         others = _scores("reference", reference)
@@ -60,19 +52,7 @@ def estimate(
     scores = scores[~np.isnan(scores)]
     if not len(scores):
         return None
-    mean = float(scores.mean())
-    if np.ptp(scores) == 0:  # scipy refuses a single image, and would warn of the rest
-        return Estimate(mean, mean, mean, confidence, len(scores))
-    interval = stats.bootstrap(
-        (scores,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        batch=max(1, _CHUNK // len(scores)),
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Estimate(mean, float(interval.low), float(interval.high), confidence, len(scores))
+    return Estimate(float(scores.mean()), *interval(scores, confidence, seed), confidence, len(scores))
 
 
 def _scores(name: str, values: ArrayLike) -> NDArray[np.float64]:

@@ -1,9 +1,8 @@
 """The axial pass of GSA as a custom operator: scores in parts that are computed again going backward.
 
-An operator rather than an `autograd.Function`, so that `torch.compile`, `torch.export` and the FLOP counter see
-through it. Where there are no kernels for the device (`foveate.kernels`), everything is a batched matrix product over
-views; ``n`` is the length of the attended lines, ``m`` their number, ``rows`` the lines of one part (some images ×
-heads × lines):
+An operator rather than an `autograd.Function`, so that `torch.compile` and the FLOP counter see through it. Where
+there are no kernels for the device (`foveate.kernels`), everything is a batched matrix product over views; ``n`` is the
+length of the attended lines, ``m`` their number, ``rows`` the lines of one part (some images × heads × lines):
 
     scores (n, rows, n)  =  q (n, rows, d)       · vectorsᵀ (n, d, n)      one product per query position
     out    (rows, n, c)  =  scoresᵀ (rows, n, n) · v (rows, n, c)          one product per line

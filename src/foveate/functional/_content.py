@@ -1,7 +1,7 @@
 """The content attention of GSA as a custom operator, which keeps no weights for its backward pass.
 
-An operator rather than an `autograd.Function`, so that `torch.compile`, `torch.export` and the FLOP counter see
-through it. With ``w = exp(k − peak) / total``, the softmax of each key channel over the positions:
+An operator rather than an `autograd.Function`, so that `torch.compile` and the FLOP counter see through it. With
+``w = exp(k − peak) / total``, the softmax of each key channel over the positions:
 
     context = Σ wᵀ v      y = q context
     ∂q = ∂y contextᵀ      ∂context = Σ qᵀ ∂y      ∂v = w ∂context      ∂k = w ∘ (v ∂contextᵀ − Σ_c context ∘ ∂context)

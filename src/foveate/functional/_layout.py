@@ -9,7 +9,12 @@ __all__ = ["by_position", "in_layout_of", "is_channels_last"]
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Tell whether ``x`` is stored with the channels last; of one channel, which is both, the strides tell."""
+    """Tell whether ``x`` is stored with the channels last; of one channel, which is both, the strides tell.
+
+    An exported graph has one layout for inputs of all sizes, the contiguous one.
+    """
+    if torch.compiler.is_exporting():
+        return False
     return x.is_contiguous(memory_format=torch.channels_last) and x.stride(1) == 1
 
 

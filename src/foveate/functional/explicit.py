@@ -80,6 +80,12 @@ def explicit_attention_rows(
     integer("height", height)
     integer("width", width)
     _check(kernel, radius)
+    return _rows(height, width, radius, kernel, rows, columns)
+
+
+def _rows(
+    height: int, width: int, radius: Tensor, kernel: str, rows: slice = slice(None), columns: slice = slice(None)
+) -> Tensor:
     with autocast_off(radius):
         radius = radius.to(widened_dtype(radius.dtype)).reshape(())
         if kernel == "gaussian":  # A = A_H ⊗ A_W
@@ -107,7 +113,8 @@ def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") 
     - ``gaussian``: ``A_H V A_Wᵀ``, two products with one-dimensional maps, ``N(H + W)C`` multiply-adds. The
       same numbers as with the whole map, not an approximation of them.
     - the others: a convolution with the fixed stencil κ(‖δ‖/r), divided by the same convolution of ones; a
-      product of spectra in ``O(N log N)`` above `DENSE_MAX_POSITIONS` positions, the map itself up to there.
+      product of spectra in ``O(N log N)`` above `DENSE_MAX_POSITIONS` positions, the map itself up to there, and in
+      an exported graph, which is for every size.
 
     As ``r → 0`` the result tends to ``value``, as ``r → ∞`` to its mean over the positions; nothing overflows
     on the way, whatever the dtype: maps and sums are in at least float32. The gradient of ``r`` is exact; it
@@ -133,8 +140,8 @@ def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") 
         wide, radius = value.to(dtype), radius.to(dtype).reshape(())
         if kernel == "gaussian":
             out = _gaussian(wide, radius)
-        elif value.shape[-2] * value.shape[-1] <= DENSE_MAX_POSITIONS:
-            weights = explicit_attention_map(value.shape[-2], value.shape[-1], radius, kernel)
+        elif torch.compiler.is_exporting() or value.shape[-2] * value.shape[-1] <= DENSE_MAX_POSITIONS:
+            weights = _rows(value.shape[-2], value.shape[-1], radius, kernel).flatten(2).flatten(0, 1)
             out = (wide.flatten(2) @ weights.mT).view(wide.shape)
         else:
             out = _spectral(wide, radius, kernel)

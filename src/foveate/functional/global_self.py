@@ -78,6 +78,9 @@ def content_attention(query: Tensor, key: Tensor, value: Tensor, *, fused: bool 
     if key.shape != query.shape:
         raise ValueError(f"keys must have the shape of the queries; got {tuple(key.shape)} and {tuple(query.shape)}")
     with autocast_off(value):
+        if torch.compiler.is_exporting():  # in operators that others have
+            q, k, v = (widen(x).flatten(2, 3) for x in (query, key, value))
+            return (q @ (k.softmax(2).mT @ v)).view(value.shape).to(value.dtype)
         return content(query.to(value.dtype), key.to(value.dtype), value, fused)
 
 
@@ -127,6 +130,10 @@ def axial_positional_attention(
     _check(query, table, axis)
     _alike(query, value)
     with autocast_off(value):
+        if torch.compiler.is_exporting():  # in operators that others have
+            scores = axial_positional_map(query, table, axis)
+            equation = "bhyxk,bhkxd->bhyxd" if axis == 0 else "bhyxk,bhykd->bhyxd"
+            return torch.einsum(equation, scores, widen(value)).to(value.dtype)
         window = relative_window(table.to(widened_dtype(value.dtype)), value.shape[2 + axis])
         return axial_pass(query.to(value.dtype), value, window, axis, fused)
 

@@ -52,7 +52,8 @@ def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: floa
     with autocast_off(rectangle):
         cx, cy, sx, sy, angle = widen(rectangle)[:, :, None, None].unbind(1)  # each B, 1, 1
         x = pixel_centres(width, cx)
-        y = x if height == width else pixel_centres(height, cy)
+        square = not torch.compiler.is_compiling() and height == width  # a graph is to be for every size
+        y = x if square else pixel_centres(height, cy)
         dx, dy = x - cx, y[:, None] - cy  # B, 1, W and B, H, 1
         cos, sin = angle.cos(), angle.sin()
         u = cos * dx + sin * dy

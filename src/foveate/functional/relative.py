@@ -29,7 +29,12 @@ def relative_window(table: Tensor, size: int, *, outside: str = "zero") -> Tenso
     """
     one_of("outside", outside, ("zero", "edge"))
     _check(table)
-    missing = size - (table.shape[0] + 1) // 2
+    extent = (table.shape[0] + 1) // 2
+    if torch.compiler.is_compiling():  # one graph for every size, where the way below has two
+        offsets = torch.arange(1 - size, size, device=table.device)
+        window = table[offsets.clamp(1 - extent, extent - 1) + extent - 1]
+        return window if outside == "edge" else torch.where((offsets.abs() < extent)[:, None], window, 0)
+    missing = size - extent
     if missing <= 0:
         return table[-missing : table.shape[0] + missing]
     if outside == "zero":

@@ -3,6 +3,6 @@
 from foveate.models.attention_net import AttentionResNet
 from foveate.models.insertion import insert
 from foveate.models.tables import resize_relative_tables
-from foveate.models.zoo import registered
+from foveate.models.zoo import registered, shipped
 
-__all__ = ["AttentionResNet", "insert", "registered", "resize_relative_tables"]
+__all__ = ["AttentionResNet", "insert", "registered", "resize_relative_tables", "shipped"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import timm
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._features import FeatureGetterNet
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
 from torch import nn
 
 from foveate._checks import one_of
@@ -84,10 +84,36 @@ INSERTED_IN = {
 }
 """The networks with inserted attention, and the timm model that each is made from."""
 
+FETCHING = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""Keywords with which timm says where weights come from."""
+
+DIGITS = "digits"
+"""Tag of the weights that ship with the library, of networks trained on cluttered digits (recipes/shipped.yaml)."""
+SHIPPED = ("conv_resnet_tiny", "expatt_resnet_tiny", "gsa_resnet_tiny", "positionwise_resnet_tiny", "cram_resnet_tiny")
+WEIGHTS = Path(__file__).parent / "weights"
+DIGITS_CONFIGURATION: dict[str, Any] = {
+    "num_classes": 10,
+    "mean": (0.14, 0.14, 0.14),
+    "std": (0.31, 0.31, 0.31),
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "label_names": tuple("0123456789"),
+}
+"""How images are prepared for them, as their model cards say."""
+
 
 def registered() -> list[str]:
     """Return the names of the networks that this library registers with timm."""
     return list(__all__)
+
+
+def shipped() -> dict[str, Path]:
+    """Return the networks whose weights come with the library, by the name that `timm.create_model` takes.
+
+    ``timm.create_model("cram_resnet_tiny.digits", pretrained=True)`` is one that finds a handwritten digit among
+    fragments of others, in images of 32×32 pixels. The values are the files with the weights.
+    """
+    return {f"{name}.{DIGITS}": WEIGHTS / f"{name}.{DIGITS}.safetensors" for name in SHIPPED}
 
 
 def _network(family: Family, variant: str, defaults: Mapping[str, Any]) -> Callable[..., nn.Module]:
@@ -113,29 +139,44 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
         at: int | str | Sequence[int | str] = -2,  # one place, or several with a module each
         stem: str | None = None,
         img_size: int | tuple[int, int] | None = None,  # accepted by all networks; nothing here depends on it
-        features_only: bool = False,
-        out_indices: int | tuple[int, ...] = (0, 1, 2, 3, 4),
         **kwargs: Any,
     ) -> nn.Module:
         options = {name: kwargs.pop(name) for name in ("sharpness", "hidden") if name in kwargs}
         small = one_of("stem", stem or "imagenet", ("imagenet", "small")) == "small"
-        if pretrained and small:
+        source = {key: kwargs.pop(key) for key in FETCHING if key in kwargs}
+        chosen = source.get("pretrained_cfg")
+        # Weights with the attention, not of the network that it is inserted in alone. What comes from a folder or a
+        # hub was found by its own name.
+        own = chosen == DIGITS or (isinstance(chosen, Mapping) and chosen.get("source") in ("local-dir", "hf-hub"))
+        if pretrained and small and not own:
             raise ValueError(
                 "stem='small' has no pretrained weights; pass pretrained=False, or leave the stem as it is"
             )
-        model = timm.create_model(base, pretrained=pretrained, **kwargs)
-        if small and not base.endswith("_tiny"):
-            use_small_stem(model)
-        for place in at if isinstance(at, list | tuple) and at else (at,):
-            insert(model, attention, place, **options)
-        # What is saved under this name must be built under it again.
-        configuration: Any = model.pretrained_cfg
-        model.pretrained_cfg = model.default_cfg = {**configuration, "architecture": name}  # type: ignore[assignment]
-        if not features_only:
+        configuration = resolve_pretrained_cfg(
+            name if own else base, chosen, source.get("pretrained_cfg_overlay")
+        ).to_dict()
+
+        def build(**kwargs: Any) -> nn.Module:
+            if own:
+                model = timm.create_model(base, **kwargs)
+            else:
+                model = timm.create_model(base, pretrained=pretrained, **source, **kwargs)
+            if small and not base.endswith("_tiny"):
+                use_small_stem(model)
+            for place in at if isinstance(at, list | tuple) and at else (at,):
+                insert(model, attention, place, **options)
             return model
-        features = FeatureGetterNet(model, out_indices=out_indices)
-        features.pretrained_cfg = features.default_cfg = model.pretrained_cfg
-        return features
+
+        return build_model_with_cfg(
+            build,
+            name,
+            pretrained and own,
+            # What is saved under this name must be built under it again.
+            pretrained_cfg={**configuration, "architecture": name},
+            feature_cfg={"feature_cls": "getter"},
+            cache_dir=source.get("cache_dir"),
+            **kwargs,
+        )
 
     return create
 
@@ -180,8 +221,15 @@ def _base_configuration(base: str) -> dict[str, Any]:
 
 def _register() -> None:
     networks = list(_all_networks())
+    untrained = {name: configuration for name, configuration, _ in networks}
+    configurations: dict[str, Any] = {
+        name: {**untrained[name.removesuffix(f".{DIGITS}")], **DIGITS_CONFIGURATION, "file": str(file)}
+        for name, file in shipped().items()
+    }
+    # Last, and with an asterisk: without a tag, a network is the untrained one, also where there are weights.
+    configurations |= {f"{name}.*": configuration for name, configuration in untrained.items()}
     # timm reads the configurations from the module that a constructor says it is from.
-    globals()["default_cfgs"] = generate_default_cfgs({name: configuration for name, configuration, _ in networks})
+    globals()["default_cfgs"] = generate_default_cfgs(configurations)
     for name, _, create in networks:
         create.__name__ = create.__qualname__ = name
         globals()[name] = register_model(create)

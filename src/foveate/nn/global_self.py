@@ -167,6 +167,10 @@ class GlobalSelfAttention2d(RelativeTables2d):
     def _pool(self, x: Tensor) -> Tensor:
         if self.stride == 1:
             return x
+        if torch.compiler.is_compiling():  # else there would be a graph for even and one for odd sizes, in every stage
+            room = (0, self.stride - 1) * 2
+            there = F.pad(x.new_ones(1, 1, *x.shape[2:]), room)
+            return F.avg_pool2d(F.pad(x, room), self.stride) / F.avg_pool2d(there, self.stride)
         return F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
 
     def extra_repr(self) -> str:

@@ -108,8 +108,8 @@ def _spatial_moments(scores: Tensor) -> Tensor:
     """
     height, width = scores.shape[2:]
     weights = scores.flatten(2).softmax(-1) - 1 / (height * width)  # B, hidden, N
-    x = pixel_centres(width, scores).repeat(height)  # of all positions, N
-    y = pixel_centres(height, scores).repeat_interleave(width)
+    x = pixel_centres(width, scores).expand(height, width).flatten()  # of all positions, N
+    y = pixel_centres(height, scores)[:, None].expand(height, width).flatten()
     return (weights @ torch.stack([x, y, x * x, x * y, y * y], dim=-1)).flatten(1)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,20 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from foveate._networks import create_network
-from foveate.training.files import write_bytes
+from foveate.models import shipped
+from foveate.training.card import ModelCard, NetworkMeta, card_of, read_card, sha256_of
+from foveate.training.files import write_bytes, write_json
 
-__all__ = ["META_KEY", "WEIGHTS", "NetworkMeta", "load_network", "load_weights", "meta_to_json", "save_network"]
+__all__ = [
+    "META_KEY",
+    "WEIGHTS",
+    "NetworkMeta",
+    "load_network",
+    "load_weights",
+    "meta_to_json",
+    "save_network",
+    "save_with_card",
+]
 
 WEIGHTS = "model.safetensors"
 """Name of the file with the final weights in the folder of a run."""
@@ -25,35 +35,53 @@ META_KEY = "foveate"
 """Under which a checkpoint holds the fields of its `NetworkMeta`, as JSON."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkMeta:
-    """What else than its weights a network needs in order to be used: saved with every checkpoint.
+def save_network(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False) -> None:
+    """Write the weights of ``model`` as safetensors with ``meta`` in the header, whole or not at all.
 
-    Attributes:
-        model: Name under which timm knows the network.
-        kwargs: What `timm.create_model` gets beside the name.
-        classes: Names of the classes, in the order of the network's outputs.
-        img_size: ``(height, width)`` of the images that it was trained on.
-        mean: Of each channel, subtracted from images in [0, 1].
-        std: Of each channel, by which they are then divided.
-        crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its centre is cropped.
-        interpolation: With which it is resized.
+    With ``half`` the parameters are stored as float16, in half the space, and are float32 again when they are loaded.
+    Running statistics, few numbers of a wide range, stay as they are.
+
+    Raises:
+        ValueError: A parameter is beyond the range of float16.
     """
-
-    model: str
-    kwargs: Mapping[str, Any]
-    classes: Sequence[str]
-    img_size: Sequence[int]
-    mean: Sequence[float]
-    std: Sequence[float]
-    crop_pct: float
-    interpolation: str
+    write_bytes(path, save(_tensors(model, half=half), metadata={META_KEY: meta_to_json(meta)}))
 
 
-def save_network(path: Path, model: nn.Module, meta: NetworkMeta) -> None:
-    """Write the weights of ``model`` as safetensors with ``meta`` in the header, whole or not at all."""
+def _tensors(model: nn.Module, *, half: bool) -> dict[str, Tensor]:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(path, save(tensors, metadata={META_KEY: meta_to_json(meta)}))
+    for name, parameter in model.named_parameters() if half else ():
+        tensors[name] = tensors[name].half()
+        if not tensors[name].isfinite().all() and parameter.isfinite().all():
+            raise ValueError(f"{name} holds numbers beyond the range of float16; store it without `half`")
+    return tensors
+
+
+def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False, **about: Any) -> ModelCard:
+    """Write the weights to ``path``, as `save_network` does, and their `ModelCard` beside them; return the card.
+
+    The card is written last: weights without it are whole, and an older card does not fit them.
+
+    Args:
+        path: ``NAME.safetensors``.
+        model: The network.
+        meta: What else it needs.
+        half: As in `save_network`.
+        **about: The fields of the card that the network does not tell: ``licence``, ``data``, ``recipe``, ``test``,
+            ``versions``.
+
+    Raises:
+        ValueError: A parameter is beyond the range of float16, or a field is not of its kind.
+        OSError: A file cannot be written; there are no weights at ``path`` then.
+    """
+    save_network(path, model, meta, half=half)
+    try:
+        stored = _stored(model, _read(path)[0])
+        card = ModelCard(name=path.stem, network=meta, sha256=sha256_of(path), **stored, **about)
+        write_json(card_of(path), dataclasses.asdict(card))
+    except (OSError, ValueError):
+        path.unlink()
+        raise
+    return card
 
 
 def meta_to_json(meta: NetworkMeta) -> str:
@@ -64,37 +92,54 @@ def meta_to_json(meta: NetworkMeta) -> str:
 def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:
     """Build the network that a checkpoint holds, with its weights; in evaluation mode, on the CPU.
 
+    Where a model card stands beside ``NAME.safetensors``, as ``NAME.json``, the weights must be those that it
+    describes.
+
     Args:
         path: A ``model.safetensors``, a ``last.ckpt`` or ``best.ckpt``, or the folder of a run, which stands for the
-            first of these. A ``.ckpt`` gives the averaged weights where the run averaged them.
+            first of these; or a model card, which stands for the weights beside it; or the name of a network that
+            ships with the library, see `foveate.models.shipped`. A ``.ckpt`` gives the averaged weights where the run
+            averaged them.
 
     Raises:
-        ValueError: There is no such file, it is cut short, it is no checkpoint of this library, or its weights
-            are not those of the network that it names.
+        ValueError: There is no such file, it is cut short, it is no checkpoint of this library, its weights
+            are not those of the network that it names, or it is not the file that the card beside it describes.
     """
-    path = Path(path)
-    path = path / WEIGHTS if path.is_dir() else path
+    path = _file(path)
     tensors, meta_json = _read(path)
+    card = _card_beside(path)
     if meta_json is None:
         raise ValueError(f"{path} does not say which network it holds; give one that `foveate train` has written")
     try:
         meta = NetworkMeta(**json.loads(meta_json))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} describes its network in a way that is not understood: {error}") from error
-    model = create_network(meta.model, meta.kwargs)
+    if card is not None:
+        card.check(path, network=meta)
+    try:
+        model = create_network(meta.model, meta.kwargs)
+    except ValueError as error:
+        raise ValueError(f"{path} names a network that cannot be built: {error}") from error
     _fill(model, tensors, f"{path} is not a checkpoint of {meta.model}")
+    if card is not None:
+        card.check(path, **_stored(model, tensors))
     return model.eval(), meta
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Give ``model`` the weights in ``path``: another checkpoint of the same network, or a plain state dict.
 
+    ``path`` is one that `load_network` takes.
+
     A classifier for another number of classes is left out, and stays as ``model`` has it.
 
     Raises:
-        ValueError: There is no such file, it is cut short or no checkpoint, or it is one of another network.
+        ValueError: There is no such file, it is cut short or no checkpoint, it is one of another network, or not the
+            file that the model card beside it describes.
     """
-    tensors, _ = _read(Path(path))
+    path = _file(path)
+    tensors, _ = _read(path)
+    _card_beside(path)
     own = model.state_dict()
     heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else heads
@@ -102,6 +147,22 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         if key in tensors and key in own and tensors[key].shape != own[key].shape:
             tensors[key] = own[key]
     _fill(model, tensors, f"{path} is a checkpoint of another network than {type(model).__name__} as asked for")
+
+
+def _file(path: str | Path) -> Path:
+    """Return the file of weights that a name, a folder or a card stands for, see `load_network`."""
+    path = shipped().get(str(path), Path(path))
+    path = path / WEIGHTS if path.is_dir() else path
+    return path.with_suffix(".safetensors") if path.suffix == ".json" else path
+
+
+def _card_beside(path: Path) -> ModelCard | None:
+    """Return the card of the weights in ``path`` if there is one, having made sure that it is theirs."""
+    if path.suffix != ".safetensors" or not card_of(path).is_file():
+        return None
+    card = read_card(card_of(path))
+    card.check(path, sha256=sha256_of(path))
+    return card
 
 
 def _fill(model: nn.Module, tensors: Mapping[str, Tensor], complaint: str) -> None:
@@ -114,10 +175,24 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], complaint: str) -> No
             raise ValueError(
                 f"{complaint}: {key!r} has shape {tuple(tensors[key].shape)}, the network {tuple(tensor.shape)}"
             )
+        if _sort(tensors[key]) != _sort(tensor):  # copying it would fail half-way, or lose the imaginary part
+            raise ValueError(f"{complaint}: {key!r} is {_sort(tensors[key])}, in the network {_sort(tensor)}")
     unknown = next((key for key in tensors if key not in own), None)
     if unknown is not None:
         raise ValueError(f"{complaint}: the network has no {unknown!r}")
     model.load_state_dict(tensors)
+
+
+def _sort(tensor: Tensor) -> str:
+    """Return what a tensor must have in common with one that is copied into it, whatever their precision."""
+    numbers = "complex" if tensor.is_complex() else "floating-point" if tensor.is_floating_point() else "integer"
+    return f"{numbers}, {'without content' if tensor.is_meta else tensor.layout}"
+
+
+def _stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return how many parameters the network has, and in which dtype ``tensors`` hold them."""
+    dtypes = [str(tensors[name].dtype).removeprefix("torch.") for name, _ in model.named_parameters()]
+    return {"parameters": sum(parameter.numel() for parameter in model.parameters()), "dtype": dtypes[0]}
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
@@ -135,11 +210,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on damaged bytes the unpickler raises nearly anything
         raise ValueError(f"{path} is not a checkpoint of weights, or is cut short") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not weights by name")
-    tensors = _network_part(content.get("state_dict", content))
-    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError(f"{path} holds a {type(state).__name__}, not weights by name")
+    tensors = _network_part(state)
+    if not tensors:
         raise ValueError(f"{path} does not hold weights by name")
+    wrong = next((key for key, tensor in tensors.items() if not isinstance(tensor, Tensor)), None)
+    if wrong is not None:
+        raise ValueError(f"{path} does not hold weights by name: {wrong!r} is a {type(tensors[wrong]).__name__}")
     return tensors, content.get(META_KEY)
 
 

@@ -9,23 +9,61 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "writable_file", "writable_folder", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "read_json",
+    "remove_temporary",
+    "writable_file",
+    "writable_folder",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write ``content`` to ``path``, whole or not at all.
+def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = None) -> None:
+    """Write ``content`` to ``path``, whole or not at all, even if the machine stops meanwhile.
+
+    The content goes to a file beside ``path`` first and from there to the disk; then the file is moved into its place.
+
+    Args:
+        path: The file.
+        content: What it will hold.
+        keep: Where to move what stands at ``path`` now, in the same folder; else it is replaced.
 
     Raises:
         OSError: It cannot be written, the disk being full for example; it names ``path``.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names in ``folder`` on the disk: a file that was moved is lost with the power otherwise."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote in ``folder`` has left there."""
+    for place in (folder, folder / "logs"):  # not below: there may be other runs, which are writing
+        for left in place.glob(".*.[0-9]*.tmp"):
+            if left.is_file():
+                left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,24 +1,24 @@
-"""The training, validation and test step of a classifier, on timm's losses, optimisers, schedules and averaging."""
+"""What is trained: a network with its loss, optimiser, schedule and average, on timm's; and how it is judged."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-import lightning.pytorch as pl
+import numpy as np
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from foveate.training.checkpoint import META_KEY, NetworkMeta, meta_to_json
+from foveate.training.checkpoint import NetworkMeta
 from foveate.training.equivariance import Equivariance
 from foveate.training.recipe import Recipe
 
@@ -36,11 +36,12 @@ class Mixing(Protocol):
         ...
 
 
-class Classifier(pl.LightningModule):
-    """Trains an image classifier by a `Recipe`.
+class Classifier(nn.Module):
+    """An image classifier that is trained by a `Recipe`; `foveate.training.fit` does it.
 
-    All that is random inside the network (dropout, stochastic depth) is drawn from ``(seed, epoch)``, so that a run
-    that was interrupted and resumed at the start of an epoch computes what it would have computed uninterrupted.
+    All that is random inside the network (dropout, stochastic depth) is drawn from ``(seed, epoch, step)``, with
+    ``step`` counting the batches of the epoch: a run that was interrupted anywhere and is resumed there computes what
+    it would have computed uninterrupted.
 
     Args:
         model: The network: images ``(B, C, H, W)`` to logits ``(B, num_classes)``.
@@ -48,7 +49,8 @@ class Classifier(pl.LightningModule):
         num_classes: Number of classes.
         mixing: Mixes batches in training. It must smooth the labels itself if they are to be smoothed.
         meta: Saved with each checkpoint, so that `load_network` can build the network again.
-        seed: Of what is random inside the network, and of the similarities of the equivariance term.
+        seed: Of what is random inside the network, and of the similarities of the equivariance term; of several
+            processes that train together, each has its own.
 
     Raises:
         ValueError: The recipe asks for equivariance, and the network has no gate.
@@ -77,6 +79,7 @@ class Classifier(pl.LightningModule):
         self.equivariance = Equivariance(self.model, recipe, seed=seed) if recipe.equivariance else None
         self.mixing = mixing
         self.meta = meta
+        self.num_classes = num_classes
         self.seed = seed
         self.loss: Callable[[Tensor, Tensor], Tensor]
         if mixing is not None:
@@ -85,87 +88,67 @@ class Classifier(pl.LightningModule):
             self.loss = LabelSmoothingCrossEntropy(recipe.label_smoothing)
         ks = (1, 5) if num_classes > 5 else (1,)
         top: dict[str, Metric | MetricCollection] = {
-            f"top{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in ks
+            f"val_top{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in ks
         }
-        self.val_accuracy = MetricCollection(top, prefix="val/")
+        self.val_accuracy = MetricCollection(top)
         self.val_loss = MeanMetric()
-        self.tested: list[Batch] = []
 
     @property
     def network(self) -> nn.Module:
         """The network to be used: the one with averaged weights if weights are averaged."""
         return self.model if self.ema is None else self.ema.module
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Give the images the memory format of the network."""
+    def placed(self, batch: Batch, device: torch.device) -> Batch:
+        """Return a batch on ``device``, its images in the memory format of the network."""
         images, labels = batch
-        return images.contiguous(memory_format=self._memory_format), labels
+        images = images.to(device, non_blocking=True).contiguous(memory_format=self._memory_format)
+        return images, labels.to(device, non_blocking=True)
 
-    def on_train_epoch_start(self) -> None:
-        """Fix what is random inside the network for this epoch."""
-        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+    def forward(self, images: Tensor, labels: Tensor, *, epoch: int, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch of training: of classification, and of equivariance by its weight.
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch: of classification, and ``recipe.equivariance`` times the equivariance term.
+        Args:
+            images: ``(B, C, H, W)``.
+            labels: ``(B,)``, class indices.
+            epoch: Number of the epoch, from 0.
+            step: Number of the batch in the epoch, from 0.
 
-        Raises:
-            ValueError: The loss is not finite; the weights are those before this batch.
+        Returns:
+            The loss, and what it is made of, each without its weight.
         """
-        images, targets = batch
         if self.mixing is not None:
-            images, targets = self.mixing(images, targets, epoch=self.current_epoch, step=batch_idx)
-        term = None
+            images, labels = self.mixing(images, labels, epoch=epoch, step=step)
+        # Not (seed, epoch, step) as such: from that the similarities are drawn, which dropout must not depend on.
+        key = np.random.SeedSequence([self.seed, epoch, step, 1]).generate_state(1, np.uint64)
+        torch.manual_seed(int(key[0]))
         if self.equivariance is None:
-            logits = self.model(images)
-        else:
-            logits, term = self.equivariance(images, epoch=self.current_epoch, step=batch_idx)
-        classification = self.loss(logits.float(), targets)
-        loss = classification if term is None else classification + self.recipe.equivariance * term
-        # This waits for the GPU once per batch: the price of stopping before the weights are lost.
-        if not math.isfinite(loss.item()):
-            lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-            raise ValueError(
-                f"the training loss became {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, "
-                f"at learning rate {lr:.3g}; training stopped before this step. "
-                "Lower lr, lengthen warmup_epochs, set clip_grad=1, or use precision=32-true, and start anew with "
-                "another `out`: a run resumes with its own settings only"
-            )
-        logged = {"train/loss": classification} | ({} if term is None else {"train/equivariance": term})
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(images), prog_bar=True)
-        return loss
+            classification = self.loss(self.model(images).float(), labels)
+            return classification, {"loss": classification}
+        logits, term = self.equivariance(images, epoch=epoch, step=step)
+        classification = self.loss(logits.float(), labels)
+        return classification + self.recipe.equivariance * term, {"loss": classification, "equivariance": term}
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Update the weights, then their average."""
-        super().optimizer_step(*args, **kwargs)
-        if self.ema is not None:
-            self.ema.update(self.model, step=self.global_step + 1)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validate(self, images: Tensor, labels: Tensor) -> None:
         """Add a batch to the validation loss and accuracies."""
-        images, labels = batch
         logits = self.network(images).float()
         self.val_loss.update(F.cross_entropy(logits, labels), len(images))
         self.val_accuracy.update(logits, labels)
-        self.log("val/loss", self.val_loss, prog_bar=True)
-        self.log_dict(self.val_accuracy, prog_bar=True)
 
-    def on_test_start(self) -> None:
-        """Forget what an earlier test collected."""
-        self.tested = []
+    def validated(self) -> dict[str, float]:
+        """Return ``val_loss``, ``val_top1`` and, with more than 5 classes, ``val_top5``; forget what they are of."""
+        metrics = {"val_loss": self.val_loss.compute(), **self.val_accuracy.compute()}
+        self.val_loss.reset()
+        self.val_accuracy.reset()
+        return {name: float(value) for name, value in metrics.items()}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect logits ``(B, num_classes)`` and labels ``(B,)`` in `tested`, on the CPU."""
-        images, labels = batch
-        self.tested.append((self.network(images).float().cpu(), labels.cpu()))
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build timm's optimiser and, unless ``sched`` is ``none``, its schedule, stepped after every update."""
+    def configure_optimizers(self, updates_per_epoch: int) -> tuple[Optimizer, Scheduler | None]:
+        """Build timm's optimiser and, unless ``sched`` is ``none``, its schedule, a function of the updates made."""
         recipe = self.recipe
         optimizer = create_optimizer_v2(
             self.model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
         if recipe.sched == "none":
-            return optimizer
+            return optimizer, None
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched=recipe.sched,
@@ -176,15 +159,6 @@ class Classifier(pl.LightningModule):
             decay_epochs=recipe.decay_epochs,
             decay_rate=recipe.decay_rate,
             step_on_epochs=False,
-            updates_per_epoch=int(self.trainer.estimated_stepping_batches) // recipe.epochs,
+            updates_per_epoch=updates_per_epoch,
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Set the learning rate for the next update: timm's schedules are functions of the number of updates."""
-        scheduler.step_update(self.global_step)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `load_network` needs."""
-        if self.meta is not None:
-            checkpoint[META_KEY] = meta_to_json(self.meta)
+        return optimizer, scheduler

@@ -9,10 +9,11 @@ import timm.optim
 
 from foveate import _checks
 
-__all__ = ["Precision", "Recipe", "Schedule"]
+__all__ = ["NonFinite", "Precision", "Recipe", "Schedule"]
 
 Schedule = Literal["cosine", "step", "poly", "tanh", "none"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+NonFinite = Literal["stop", "skip"]
 
 
 @dataclass(kw_only=True)
@@ -21,7 +22,8 @@ class Recipe:
 
     Attributes:
         epochs: Passes over the training images.
-        batch_size: Images per step, before accumulation.
+        batch_size: Images per step, before accumulation; with several processes, of all of them together, so that
+            the gradients do not depend on their number.
         opt: Optimiser, any name that `timm.optim.list_optimizers()` gives.
         lr: Learning rate after the warm-up.
         momentum: Momentum, where the optimiser has one.
@@ -37,6 +39,9 @@ class Recipe:
             It is warmed up: at update t the decay is 1 - (1 + t)^(-2/3), and at most this.
         clip_grad: Norm to which gradients are clipped; 0 clips nothing.
         accumulate: Batches whose gradients are added up for one update.
+        non_finite: What happens when a loss or the norm of the gradient is infinite or NaN: stop, with a message, or
+            skip the update, which then changes nothing. Either way the weights stay those before it.
+        max_skipped: With non_finite=skip, how many updates of a run are skipped before it stops all the same.
         precision: Arithmetic; the mixed ones keep the weights in 32 bits. 16-mixed needs a GPU.
         compile: Compile the network with torch.compile.
         channels_last: Store images and weights with the channels last, often faster on GPUs with mixed precision.
@@ -62,6 +67,8 @@ class Recipe:
     ema_decay: float = 0.0
     clip_grad: float = 0.0
     accumulate: int = 1
+    non_finite: NonFinite = "stop"
+    max_skipped: int = 10
     precision: Precision = "32-true"
     compile: bool = False
     channels_last: bool = False
@@ -93,6 +100,8 @@ class Recipe:
             raise ValueError(f"opt must be an optimiser of timm's, such as adamw, sgd or lamb; got {self.opt!r}{close}")
         _checks.one_of("sched", self.sched, get_args(Schedule))
         _checks.one_of("precision", self.precision, get_args(Precision))
+        _checks.one_of("non_finite", self.non_finite, get_args(NonFinite))
+        _checks.integer("max_skipped", self.max_skipped, minimum=0)
         self._check_equivariance()
 
     def _check_equivariance(self) -> None:

@@ -18,14 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from foveate import _checks
+from foveate._bootstrap import RESAMPLES, at_once, interval
 
 __all__ = ["Accuracy", "Difference", "accuracy", "paired_difference"]
-
-RESAMPLES = 9999
-"""Resamples per interval and per p-value; the smallest p-value that can be reported is 1 / (RESAMPLES + 1)."""
-
-_CHUNK = 4_000_000  # numbers held at once while resampling: 32 MB in float64
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def accuracy(correct: ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> 
         ValueError: ``correct`` is not such a matrix, or ``confidence`` not between 0 and 1.
     """
     matrix = _matrix("correct", correct)
-    low, high = _interval(matrix.mean(axis=0), confidence, seed)
+    low, high = interval(matrix.mean(axis=0), confidence, seed)
     per_seed = matrix.mean(axis=1)
     return Accuracy(float(matrix.mean()), low, high, confidence, tuple(per_seed.tolist()), _spread(per_seed))
 
@@ -112,13 +107,13 @@ def paired_difference(
     if a.shape[1] < 2:
         raise ValueError("a paired comparison needs at least 2 test images; got 1")
     difference = (a - b).mean(axis=0)
-    low, high = _interval(difference, confidence, seed)
+    low, high = interval(difference, confidence, seed)
     test = stats.permutation_test(
         (difference,),
         np.mean,
         permutation_type="samples",
         n_resamples=RESAMPLES,
-        batch=_batch(difference),
+        batch=at_once(difference),
         rng=np.random.default_rng(seed),
     )
     per_seed = (a - b).mean(axis=1)
@@ -143,28 +138,6 @@ def _matrix(name: str, value: ArrayLike) -> NDArray[np.float64]:
     if not np.isin(matrix, (0, 1)).all():
         raise ValueError(f"{name} must hold nothing but 0 (wrong) and 1 (right)")
     return matrix
-
-
-def _interval(values: NDArray[np.float64], confidence: float, seed: int) -> tuple[float, float]:
-    _checks.number("confidence", confidence, above=0)
-    if confidence >= 1:
-        raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")
-    if np.ptp(values) == 0:  # scipy refuses a single image, and would warn of the rest
-        return float(values[0]), float(values[0])
-    result = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        batch=_batch(values),
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
-def _batch(values: NDArray[np.float64]) -> int:
-    return max(1, _CHUNK // len(values))
 
 
 def _spread(per_seed: NDArray[np.float64]) -> float | None:

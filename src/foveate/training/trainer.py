@@ -1,36 +1,34 @@
-"""Lightning's trainer, set up to be quiet, to resume exactly, and to leave whole files behind."""
+"""Training and predicting, on Lightning's Fabric."""
 
 from __future__ import annotations
 
-import io
 import logging
-import signal
-import sys
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision
+from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch.utils.data import DataLoader
 
 from foveate import _checks
-from foveate.training.files import write_bytes
+from foveate._signals import deferred_signals
+from foveate.training.files import remove_temporary
+from foveate.training.loop import TrainingLoop
 from foveate.training.module import Classifier
-from foveate.training.recipe import Recipe
+from foveate.training.progress import read_checkpoint
+from foveate.training.sharding import check_sharding, shard
+from foveate.training.team import ALONE, Team
 
-__all__ = ["DEVICES", "LAST", "check_device", "fit", "predict"]
+__all__ = ["DEVICES", "check_device", "fit", "predict"]
+
+logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda")
-LAST = "last.ckpt"
-"""Name of the checkpoint in the folder of a run from which it resumes."""
 
 
 def check_device(device: str, precision: str) -> torch.device:
@@ -57,192 +55,135 @@ def fit(
     device: torch.device,
     resume: bool = False,
     verbose: bool = True,
+    checkpoint_minutes: float = 10.0,
+    checkpoint_updates: int = 0,
+    team: Team = ALONE,
 ) -> list[dict[str, float]]:
     """Train ``module`` by its recipe; return what happened in each epoch.
 
-    After each epoch ``out`` holds ``last.ckpt`` and ``best.ckpt`` (the highest validation top-1), and the logs
-    ``logs/version_k/metrics.csv`` and ``tensorboard/version_k``, one ``k`` per start. A run that ends early for
-    whatever reason resumes from ``last.ckpt`` with the epoch that it did not finish, and goes on to compute what it
-    would have computed. It is written before the first epoch already.
+    ``out`` holds ``last.ckpt`` from the start on: written after each epoch, in between as often as asked for, and when
+    SIGINT (Ctrl-C) or SIGTERM arrives, at the end of the update or, in validation, of the batch. The one before it is
+    ``previous.ckpt``, and that of the epoch with the highest validation top-1 ``best.ckpt``. A run that ends early for
+    whatever reason resumes from there and computes what it would have computed, to the last bit on a CPU. Besides,
+    ``out`` holds ``logs/metrics.csv`` and ``tensorboard/``.
 
     Args:
         module: What to train.
-        train: Batches to train on; Lightning calls ``sampler.set_epoch`` where there is one.
+        train: Batches to train on, a `foveate.data.ImageLoader` or what has its ``set_epoch`` and ``state_dict``.
         val: Batches to validate on after each epoch.
         out: Folder of the run; it exists.
         device: Where to compute.
-        resume: Continue from ``last.ckpt``, which exists.
+        resume: Continue from ``last.ckpt``; from ``previous.ckpt`` if that is damaged, saying so.
         verbose: Print a line per epoch. In a terminal, a progress bar is shown besides.
+        checkpoint_minutes: Save within an epoch when so long has passed; 0 does not.
+        checkpoint_updates: Save within an epoch after so many updates; 0 does not.
+        team: The processes that train together, see `joined`. Each calls this function with its share of the images.
+            One of them writes; a run that is resumed is read by all, and may be by another number of them.
 
     Returns:
-        For each epoch ``epoch`` (from 1), ``train_loss`` (of classification), ``val_loss``, ``val_top1`` (a
-        fraction), ``lr`` (at its end) and ``seconds``, with an equivariance term ``train_equivariance`` (without its
-        weight); those before a resumption included.
+        For each epoch ``epoch`` (from 1), ``train_loss`` (of classification), ``val_loss``, ``val_top1`` and
+        ``val_top5`` (fractions; the latter with more than 5 classes), ``lr`` (at its end) and ``seconds``; with an
+        equivariance term ``train_equivariance`` (without its weight), with ``non_finite=skip`` the number ``skipped``.
+        Those before a resumption are included.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C.
-        ValueError: The loss is not finite, or ``last.ckpt`` is damaged.
+        Interrupted: SIGINT or SIGTERM; a `KeyboardInterrupt`.
+        ValueError: A loss, the gradient or a weight is not finite, or there is no checkpoint that is whole.
+        OSError: A file cannot be written; the checkpoints that were there are whole.
     """
-    history = _History(out / LAST, verbose=verbose)
-    # At the end of the training epoch rather than of its validation: only then is the epoch complete in the file.
-    each_epoch = partial(ModelCheckpoint, out, save_on_train_epoch_end=True, enable_version_counter=False)
-    best = each_epoch(filename="best", monitor="val/top1", mode="max")
-    last = each_epoch(filename=Path(LAST).stem)
-    with _quiet():
-        trainer = _trainer(
-            module.recipe,
-            device,
-            max_epochs=module.recipe.epochs,
-            accumulate_grad_batches=module.recipe.accumulate,
-            gradient_clip_val=module.recipe.clip_grad or None,
-            callbacks=[history, best, last],
-            logger=[CSVLogger(out, name="logs"), TensorBoardLogger(out, name="tensorboard")],
-            default_root_dir=out,
+    if team.leads:
+        remove_temporary(out)
+    if team.sharded:
+        check_sharding(module.recipe)
+    with _quiet(), deferred_signals(verbose=team.leads) as stop:
+        loop = TrainingLoop(
+            module.to(device),
+            train,
+            val,
+            fabric=_fabric(module.recipe.precision, device, team),
+            team=team,
+            folder=out,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_updates=checkpoint_updates,
         )
-        with _keyboard_interrupt():
-            trainer.fit(module, train, val, ckpt_path=out / LAST if resume else None, weights_only=True)
-    return history.epochs
+        if resume:
+            _resume(loop, out)
+        loop.run(stop, verbose=verbose)
+        return loop.rows
 
 
-def predict(module: Classifier, loader: DataLoader[Any], *, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+@torch.no_grad()
+def predict(
+    module: Classifier, loader: DataLoader[Any], *, device: torch.device, team: Team = ALONE
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits ``(images, num_classes)`` of the network for all of ``loader``, and the labels ``(images,)``.
 
-    Computed in the precision of the module's recipe and returned in float32 on the CPU, in the order of ``loader``.
+    Computed in the precision of the module's recipe and returned in float32 on the CPU, in the order of ``loader``;
+    those of a team together, each image once, in the order of the data set.
     """
-    with _quiet(), _keyboard_interrupt():
-        # Not trainer.predict: that one rebuilds the loader with a sampler of its own.
-        _trainer(module.recipe, device, logger=False, enable_checkpointing=False).test(module, loader, verbose=False)
-    logits, labels = zip(*module.tested, strict=True)
-    return torch.cat(logits), torch.cat(labels)
+    network = module.to(device).network.eval()
+    logits, labels = [torch.empty(0, module.num_classes)], [torch.empty(0, dtype=torch.long)]
+    with _quiet(), _fabric(module.recipe.precision, device, team).autocast():
+        for batch in loader:
+            images, targets = module.placed(batch, device)
+            logits.append(network(images).float().cpu())
+            labels.append(targets.cpu())
+    return team.gather(torch.cat(logits)), team.gather(torch.cat(labels))
 
 
-def _trainer(recipe: Recipe, device: torch.device, *, callbacks: Sequence[Callback] = (), **kwargs: Any) -> pl.Trainer:
-    interactive = sys.stdout.isatty()
-    return pl.Trainer(
+def _resume(loop: TrainingLoop, out: Path) -> None:
+    state, complaint = read_checkpoint(out)
+    if complaint:
+        logger.warning("%s; going on from the checkpoint before it", complaint)
+    try:
+        loop.load_state_dict(state)
+    except Exception as error:  # what is in a file that looks like a checkpoint may be anything
+        raise ValueError(f"the checkpoint in {out} is not one of this run: {error}; give another `out`") from error
+    updates = loop.progress.updates
+    if loop.team.max(updates, -updates) != [updates, -updates]:
+        raise ValueError(f"not all processes found the same checkpoint in {out}; give an `out` that all machines share")
+
+
+def _fabric(precision: str, device: torch.device, team: Team) -> Fabric:
+    mixed = precision != "32-true"
+    fabric = Fabric(
         accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=1,
-        precision=recipe.precision,
-        callbacks=[*callbacks, *([_ProgressBar()] if interactive else [])],
-        enable_progress_bar=interactive,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        plugins=[_WholeFiles()],
-        **kwargs,
+        devices=team.local_size,
+        num_nodes=team.size // team.local_size,
+        strategy=_strategy(team),
+        **({"plugins": [_Autocast(precision, device.type)]} if mixed else {}),  # type: ignore[arg-type]
     )
+    fabric.launch()
+    return fabric
 
 
-class _WholeFiles(TorchCheckpointIO):
-    """Writes checkpoints beside their place first; Lightning's way goes through /tmp, which may be another disk.
-
-    What it reads must be whole as well.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_bytes(Path(path), buffer.getbuffer())
-
-    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        try:
-            checkpoint = super().load_checkpoint(path, *args, **kwargs)
-            if "loops" not in checkpoint:
-                raise KeyError("loops")
-        except Exception as error:  # on damaged bytes the unpickler raises nearly anything
-            raise ValueError(f"{path} is damaged, or not of a run; delete it, or give another `out`") from error
-        return checkpoint
+def _strategy(team: Team) -> Strategy | str:
+    if team.sharded:
+        return ModelParallelStrategy(shard, data_parallel_size=team.size, tensor_parallel_size=1)
+    if team.size == 1:
+        return "auto"
+    # To find unused parameters keeps the buckets as they are after the first step; if they were built anew, sums over
+    # more than two processes would be rounded otherwise in a run that was resumed.
+    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
 
 
-class _History(Callback):
-    """Keeps and prints the figures of each epoch, and sees to it that there is a checkpoint from the start."""
+class _Autocast(MixedPrecision):
+    """Leaves images and targets their 32 bits until an operation takes fewer; Fabric's own rounds them all."""
 
-    def __init__(self, last: Path, *, verbose: bool) -> None:
-        self.epochs: list[dict[str, float]] = []
-        self._last = last
-        self._verbose = verbose
-        self._start = 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epochs": self.epochs}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.epochs = state_dict["epochs"]
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step == 0:
-            trainer.save_checkpoint(self._last)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {
-            "epoch": trainer.current_epoch + 1,
-            "train_loss": metrics["train/loss"],
-            "val_loss": metrics["val/loss"],
-            "val_top1": metrics["val/top1"],
-            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
-            "seconds": time.perf_counter() - self._start,
-        }
-        equivariance = ""
-        if "train/equivariance" in metrics:
-            row["train_equivariance"] = metrics["train/equivariance"]
-            equivariance = f"equivariance {row['train_equivariance']:.4f}  "
-        self.epochs.append(row)
-        pl_module.log("lr", row["lr"])
-        if self._verbose:
-            pl_module.print(
-                f"epoch {row['epoch']:>3}/{trainer.max_epochs}  train loss {row['train_loss']:.4f}  "
-                f"{equivariance}val loss {row['val_loss']:.4f}  val top-1 {row['val_top1']:6.2%}  lr {row['lr']:.2e}  "
-                f"{row['seconds']:.1f} s"
-            )
-
-
-class _ProgressBar(TQDMProgressBar):
-    """Lightning's bar, gone when it is done, counting epochs from 1, without the number of the log folder."""
-
-    def init_train_tqdm(self) -> Any:
-        bar = super().init_train_tqdm()
-        bar.leave = False
-        return bar
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        super().on_train_epoch_start(trainer)
-        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
-
-    def init_test_tqdm(self) -> Any:
-        bar = super().init_test_tqdm()
-        bar.leave = False
-        return bar
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+    def convert_input(self, data: Any) -> Any:
+        return data
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what Lightning tells its own users: tips, devices, numbers of workers. Errors still come through."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
+    """Silence what Lightning tells its own users. Errors still come through."""
+    fabric = logging.getLogger("lightning.fabric")
+    level = fabric.level
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
+        # The name that replaces it is unknown to older versions of PyTorch.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
+            fabric.setLevel(logging.ERROR)
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-@contextmanager
-def _keyboard_interrupt() -> Iterator[None]:
-    """Let Ctrl-C be a `KeyboardInterrupt` again, where Lightning exits with 1 and leaves further Ctrl-C ignored."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from error
+            fabric.setLevel(level)

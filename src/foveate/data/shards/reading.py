@@ -1,0 +1,146 @@
+"""Images read out of shards, without unpacking them."""
+
+from __future__ import annotations
+
+import bisect
+import io
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from foveate import _checks
+from foveate.data.decoding import BadImage, UnreadableImageError, read_image
+from foveate.data.folder import check_inside
+from foveate.data.shards.index import BLOCK, ShardIndex, read_index, read_records
+from foveate.data.shards.order import LANES, ShardOrder
+from foveate.data.splitting import Splits
+
+__all__ = ["ShardImages", "ShardSample", "open_shards"]
+
+MAX_OPEN = 2 * LANES
+"""Shards that a process holds open: those that are being read, and those that they take over from."""
+
+
+class _Open(NamedTuple):
+    file: IO[bytes]
+    records: np.ndarray
+
+
+class ShardSample(NamedTuple):
+    """An image as it lies in a shard.
+
+    Attributes:
+        name: Its shard and its name in it.
+        content: The bytes of the file.
+        label: The index of its class.
+    """
+
+    name: str
+    content: bytes
+    label: int
+
+
+class ShardImages(Dataset[tuple[Image.Image, int]]):
+    """RGB images of one split of a folder of shards, by number: in the order of the shards, and within them.
+
+    Nothing is unpacked to the disk, and no more is held in memory than the image that is being decoded and the places
+    of the images of a few shards. Any number of processes may read the same shards.
+
+    Args:
+        folder: The folder of the shards.
+        split: ``train``, ``val`` or ``test``.
+        index: What ``shards.json`` in ``folder`` holds, if it has been read.
+
+    Raises:
+        ValueError: The index is missing or damaged, or a shard is missing, has another size than it says, or
+            is a link that leads out of the folder.
+    """
+
+    def __init__(self, folder: Path, split: str, index: ShardIndex | None = None) -> None:
+        self.folder = folder
+        self.split = split
+        self.index = read_index(folder) if index is None else index
+        self.shards = self.index.shards[_checks.one_of("split", split, self.index.shards)]
+        self._ends = list(itertools.accumulate(shard.images for shard in self.shards))
+        self._open: dict[int, _Open] = {}
+        for shard in self.shards:
+            path = folder / shard.name
+            check_inside(str(path), folder)
+            if not path.is_file():
+                raise ValueError(f"the shard {path} is missing; fetch it again")
+            if (size := path.stat().st_size) != shard.bytes:
+                raise ValueError(
+                    f"the shard {path} is {'truncated' if size < shard.bytes else 'not the one in the index'}: it has "
+                    f"{size} bytes and should have {shard.bytes}; fetch it again"
+                )
+
+    def __reduce__(self) -> tuple[type[ShardImages], tuple[Path, str]]:
+        return ShardImages, (self.folder, self.split)  # a process that is not forked opens the files itself
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        sample = self.sample(index)
+        return read_image(io.BytesIO(sample.content), name=sample.name), sample.label
+
+    def shuffled(self, positions: range, *, seed: int, epoch: int) -> Iterator[int]:
+        """Yield the numbers of the images at ``positions`` of the random order of ``epoch``, see `ShardOrder`."""
+        return ShardOrder([shard.images for shard in self.shards], seed=seed, epoch=epoch).at(positions)
+
+    def sample(self, index: int) -> ShardSample:
+        """Return image ``index`` undecoded.
+
+        Raises:
+            UnreadableImageError: The shard cannot be read, or ends inside of the image.
+            ValueError: The index of the shard is damaged.
+        """
+        number = bisect.bisect_right(self._ends, index)
+        shard = self.shards[number]
+        within = index - self._ends[number] + shard.images
+        place = f"{self.folder / shard.name}, image {within}"
+        try:
+            opened = self._opened(number)
+            offset, size, label = opened.records[within].tolist()
+            found = os.pread(opened.file.fileno(), BLOCK + size, offset - BLOCK)  # of a file that others may share
+        except OSError as error:
+            raise UnreadableImageError(BadImage(place, str(error))) from error
+        if len(found) < BLOCK + size:
+            raise UnreadableImageError(BadImage(place, "the shard ends before or inside of it"))
+        name = found[:100].rstrip(bytes(1)).decode("utf-8", "backslashreplace")
+        return ShardSample(f"{self.folder / shard.name}/{name}", found[BLOCK:], label)
+
+    def _opened(self, number: int) -> _Open:
+        if number not in self._open:
+            if len(self._open) == MAX_OPEN:
+                self._open.pop(next(iter(self._open))).file.close()
+            shard = self.shards[number]
+            records = read_records(self.folder, shard, len(self.index.classes))
+            self._open[number] = _Open((self.folder / shard.name).open("rb", buffering=0), records)
+        return self._open[number]
+
+
+def open_shards(folder: Path) -> Splits:
+    """Open a folder of shards.
+
+    Raises:
+        ValueError: The index is missing, damaged or incomplete, a shard is missing or truncated, or there are no images
+            to train on or none to validate on.
+    """
+    index = read_index(folder)
+    if not index.complete:
+        raise ValueError(f"not all shards of {folder} were written; the command that began it continues it")
+    if lacking := [split for split in ("train", "val") if not index.count(split)]:
+        raise ValueError(
+            f"{folder} has no shards called {' nor '.join(f'{split}-000000.tar' for split in lacking)}; "
+            "make some, or rename those that are to serve as such and run `foveate shards index`"
+        )
+    train, val = (ShardImages(folder, split, index) for split in ("train", "val"))
+    test = ShardImages(folder, "test", index) if index.count("test") else None
+    return Splits(index.classes, train, val, test, index.img_size)

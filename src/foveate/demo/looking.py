@@ -1,0 +1,163 @@
+"""What the page computes: one network's prediction for one image, and where that network looked."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from foveate import _checks
+from foveate._networks import attention_modules
+from foveate.commands.explain_networks import ExplainedNetwork, load_networks
+from foveate.commands.explain_pictures import Finding
+from foveate.data import make_transform, placement
+from foveate.demo.samples import ShownImage
+from foveate.explain import AttentionRecord, explain, shown_module
+from foveate.models import shipped
+
+__all__ = ["Layer", "ShownNetwork", "View", "load_shown", "look", "private_copy"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What can be asked of one attention module, or of the layer that Grad-CAM looks at."""
+
+    name: str
+    kind: str
+    """Its class, or ``GradCAM``."""
+    size: tuple[int, int]
+    """Rows and columns of its map."""
+    heads: int = 0
+    """0 where it does not weigh one position for another."""
+    parts: tuple[str, ...] = ()
+    radius: float | None = None
+    """The learnt one, in positions of the map."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShownNetwork:
+    """A network of the page. It is never changed: `look` works on a copy, so that requests may run at the same time."""
+
+    network: ExplainedNetwork
+    layers: tuple[Layer, ...]
+    first: str
+    """Name of the layer that is shown first."""
+
+    @property
+    def name(self) -> str:
+        """What the page calls it; no path of the machine."""
+        return self.network.slug
+
+    @property
+    def attends(self) -> bool:
+        """Whether it has attention; else Grad-CAM shows where it looks."""
+        return self.layer(self.first).kind != "GradCAM"
+
+    def layer(self, name: str | None) -> Layer:
+        """Return the layer called ``name``; the one shown first if there is none."""
+        found = {layer.name: layer for layer in self.layers}
+        return found.get(name or "", found[self.first] if self.first in found else self.layers[0])
+
+
+@dataclass(frozen=True)
+class View:
+    """What of a network's attention is to be seen."""
+
+    layer: str | None = None
+    point: tuple[float, float] | None = None
+    """x and y in pixels of the image: the position whose attention is shown; none, all (of ExpAtt, the middle)."""
+    direction: str = "from"
+    part: str = "both"
+    head: int | None = None
+    radius: float | None = None
+    """Of the layer, which must be explicit attention, in place of the learnt one."""
+
+
+def load_shown(checkpoints: Sequence[str]) -> list[ShownNetwork]:
+    """Load the networks in ``checkpoints``, or those that come with the package, on the CPU.
+
+    Raises:
+        ValueError: As `load_networks`.
+    """
+    networks = load_networks(
+        checkpoints,
+        [] if checkpoints else list(reversed(shipped())),  # that without attention last
+        model_args={},
+        num_classes=10,
+        img_size=None,
+        pretrained=not checkpoints,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    return [_shown(network) for network in networks]
+
+
+def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Finding:
+    """Return what a network makes of an image; its one record is that of ``view``.
+
+    Raises:
+        ValueError: The view asks for what the network does not have, or for a pixel that it does not see.
+    """
+    view = view or View()
+    layer = shown.layer(view.layer)
+    network = dataclasses.replace(shown.network, model=private_copy(shown.network.model))
+    if view.radius is not None:
+        _set_radius(network.model, layer, view.radius)
+    place = placement(network.transform, (image.pixels.height, image.pixels.width))
+    tensor = make_transform(network.transform, training=False)(image.pixels)[None]
+    query = None
+    if view.point is not None and layer.heads:
+        x, y = place.to_input(view.point).tolist()
+        query = math.floor(y), math.floor(x)
+        if any(not 0 <= at < side for at, side in zip(query, place.input_size, strict=True)):
+            raise ValueError(
+                "That pixel is cropped away before the network sees the image; choose one nearer the middle."
+            )
+    elif layer.radius is not None:
+        query = place.input_size[0] // 2, place.input_size[1] // 2
+    names = [layer.name] if layer.kind != "GradCAM" else None
+    explanation = explain(network.model, tensor, names=names)
+    (record,) = explanation.records
+    if layer.heads:
+        record = record.queried(query, direction=view.direction, part=view.part, head=view.head)
+    return Finding("image", image.pixels, image.label, network, explanation, [record], place)
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """Copy the modules of a network, but not its tensors, which both have from then on.
+
+    Hooks, the mode and parameters that are *replaced* are the copy's own.
+    """
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def _set_radius(model: nn.Module, layer: Layer, radius: float) -> None:
+    """Give the explicit attention ``layer`` of a copy another radius, in positions of its map."""
+    if layer.radius is None:
+        raise ValueError(f"{layer.name} has no radius; choose a layer with explicit attention")
+    module: Any = model.get_submodule(layer.name)
+    logarithm = math.log(_checks.number("radius", radius, above=0))
+    module.log_radius = nn.Parameter(torch.full_like(module.log_radius, logarithm), requires_grad=False)
+
+
+def _shown(network: ExplainedNetwork) -> ShownNetwork:
+    """Find out what can be asked of ``network``."""
+    network.model.requires_grad_(False)  # Grad-CAM follows the image's gradient; that of weights nobody needs
+    image = torch.zeros(1, 3, *network.meta.img_size)
+    layers = tuple(map(_layer, explain(network.model, image).records))
+    first = shown_module(network.model, image) if attention_modules(network.model) else layers[0].name
+    return ShownNetwork(network, layers, first)
+
+
+def _layer(record: AttentionRecord) -> Layer:
+    height, width = record.map.shape[1:]
+    heads = record.weights.heads if record.weights is not None else 0
+    parts = record.weights.parts if record.weights is not None else ()
+    return Layer(record.name, record.kind, (height, width), heads, parts, record.radius)

@@ -1,0 +1,267 @@
+"""The page itself: what stands where, and what happens when something is chosen, clicked or dragged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from foveate.demo.looking import Layer, ShownNetwork, View, look
+from foveate.demo.parts import drawn, enlarged, heading, html, picture, take_no_addresses, zoom_of
+from foveate.demo.samples import MAX_UPLOAD, ShownImage, read_upload
+from foveate.demo.server import CACHED
+from foveate.demo.words import comparison, mechanism, numbers, prediction, scale_bar, scale_meaning
+
+__all__ = ["appearance", "build_page"]
+
+PANEL, SMALL_PANEL, THUMBNAIL = 448, 256, 96
+"""Longest sides of the large pictures, of those side by side, and of the samples, in pixels."""
+ALL = "All side by side"
+EVERY_HEAD = "All heads"
+BOTH, FROM = "Both", "What the pixel takes"
+PARTS = {BOTH: "both", "What is there": "content", "Where it is": "positional"}
+DIRECTIONS = {FROM: "from", "Who takes from the pixel": "to"}
+INTRODUCTION = """
+# Where a network looks
+Choose an image. The network says what it is, and the colours show where it looked in order to say so, on the grid on
+which it works; each cell of the grid is called a *position*.
+"""
+
+
+def appearance() -> dict[str, Any]:
+    """Return how the page looks, for `gradio.Blocks.launch`; nothing of it comes from another server."""
+    letters = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
+    theme = gr.themes.Base(
+        primary_hue="teal", neutral_hue="slate", radius_size="sm", font=letters, font_mono=["ui-monospace", "monospace"]
+    )
+    return {"theme": theme, "css": Path(__file__).with_name("page.css").read_text(encoding="utf-8")}
+
+
+def build_page(networks: Sequence[ShownNetwork], samples: Sequence[ShownImage]) -> gr.Blocks:
+    """Lay the page out.
+
+    Args:
+        networks: To choose from; at least one.
+        samples: Images to choose from; at least one, and the first is shown.
+    """
+    return _Page(networks, samples).blocks
+
+
+class _Page:
+    """The components, and the functions that connect them."""
+
+    def __init__(self, networks: Sequence[ShownNetwork], samples: Sequence[ShownImage]) -> None:
+        self.networks = {network.name: network for network in networks}
+        self.samples = list(samples)
+        with gr.Blocks(title="foveate: where a network looks", analytics_enabled=False, delete_cache=CACHED) as blocks:
+            self.image = gr.State(samples[0], time_to_live=3600)
+            self.point = gr.State(None)
+            gr.Markdown(INTRODUCTION, elem_id="introduction")
+            with gr.Row(elem_id="layout"):
+                with gr.Column(scale=2, min_width=300, elem_id="choices"):
+                    self._lay_out_choices()
+                with gr.Column(scale=5, min_width=320, elem_id="result"):
+                    self._lay_out_result()
+        self.blocks = blocks
+        with blocks:
+            self._connect()
+
+    def _lay_out_choices(self) -> None:
+        heading("Image")
+        thumbnails = [enlarged(sample.pixels, THUMBNAIL) for sample in self.samples]
+        self.gallery = gr.Gallery(
+            thumbnails,
+            columns=4,
+            format="png",
+            allow_preview=False,
+            show_label=False,
+            interactive=False,
+            buttons=[],
+            height="auto",
+            selected_index=0,
+            elem_id="samples",
+        )
+        self.upload = gr.UploadButton("Upload an image", size="sm", elem_id="upload")
+        take_no_addresses(self.upload)
+        limit = f"JPEG, PNG, WebP, BMP, TIFF or still GIF, at most {MAX_UPLOAD // 2**20} MB"
+        gr.HTML(f"<small>{limit}. The file is deleted once it is read.</small>", padding=False)
+        self.message = html("message")
+        heading("Network")
+        names = {mechanism(network.layer(network.first).kind).name: name for name, network in self.networks.items()}
+        choices = list(names.items())
+        if len(choices) < len(self.networks):  # several of one kind
+            choices = [(name, name) for name in self.networks]
+        choices += [(ALL, ALL)] if len(self.networks) > 1 else []
+        self.network = gr.Radio(choices, value=choices[0][1], show_label=False, container=False, elem_id="network")
+
+    def _lay_out_result(self) -> None:
+        with gr.Column(elem_id="one") as self.one:
+            self.sentence = html("sentence")
+            with gr.Row(elem_id="pictures"):
+                with gr.Column(min_width=250):
+                    heading("What it was shown")
+                    self.original = picture(enlarged(self.samples[0].pixels, PANEL), "the image", "original")
+                with gr.Column(min_width=250):
+                    heading("Where it looked")
+                    self.attention = picture(None, "where the network looked, drawn over the image", "attention")
+                    self.scale = html("scale")
+                with gr.Column(min_width=230):
+                    heading("What it says")
+                    self.prediction = html("prediction")
+            self._lay_out_controls()
+            with gr.Row():
+                with gr.Column(min_width=250):
+                    heading("What the colours mean")
+                    self.meaning = html("meaning")
+                with gr.Column(min_width=250, scale=2):
+                    heading("Numbers")
+                    self.numbers = html("numbers")
+        with gr.Column(visible=False, elem_id="all") as self.all:
+            self.comparison = html("comparison")
+
+    def _lay_out_controls(self) -> None:
+        with gr.Row(elem_id="controls"):
+            self.layer = gr.Radio([], label="Layer: the deeper, the coarser its grid", elem_id="layer")
+            self.radius = gr.Slider(0.05, 8, step=0.01, buttons=[], min_width=260, elem_id="radius")
+            self.reset = gr.Button("Back to the learnt radius", size="sm", min_width=200, scale=0, elem_id="reset")
+            self.direction = gr.Radio(
+                list(DIRECTIONS), value=FROM, label="Of the pixel that was clicked", elem_id="direction"
+            )
+            self.part = gr.Radio(list(PARTS), value=BOTH, label="What for", elem_id="part")
+            self.head = gr.Dropdown([], label="Head", min_width=120, filterable=False, elem_id="head")
+            self.everywhere = gr.Button("All pixels together", size="sm", min_width=160, scale=0, elem_id="everywhere")
+
+    def _connect(self) -> None:
+        controls = [self.layer, self.radius, self.reset, self.direction, self.part, self.head, self.everywhere]
+        chosen = [self.network, self.image, self.point, self.layer, self.radius, self.direction, self.part, self.head]
+        shown = [self.one, self.all, self.sentence, self.attention, self.scale, self.meaning, self.prediction]
+        shown += [self.numbers, self.comparison]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        show: dict[str, Any] = {"fn": self._show, "inputs": chosen, "outputs": shown, **quiet}
+
+        def listen(event: Any, **first: Any) -> None:
+            """Do something first when ``event`` happens, and then show what has changed by it."""
+            event(**first, **quiet).success(**show)
+
+        opened: dict[str, Any] = {"fn": self._offer, "inputs": [self.network], "outputs": [*controls, self.point]}
+        listen(self.blocks.load, **opened)
+        listen(self.network.input, **opened)
+        listen(self.layer.input, fn=self._offer_layer, inputs=[self.network, self.layer], outputs=controls[1:])
+        image = [self.image, self.original, self.point, self.message]
+        listen(self.gallery.select, fn=self._choose_sample, outputs=image)
+        listen(self.upload.upload, fn=self._take_upload, inputs=[self.upload], outputs=[*image, self.gallery])
+        for shown_picture in (self.original, self.attention):
+            listen(shown_picture.select, fn=self._choose_point, inputs=[self.image], outputs=[self.point])
+        listen(self.everywhere.click, fn=lambda: None, outputs=[self.point])
+        listen(self.reset.click, fn=self._learnt_radius, inputs=[self.network, self.layer], outputs=[self.radius])
+        for control in (self.radius, self.direction, self.part, self.head):
+            control.input(**show, trigger_mode="always_last")
+
+    def _offer(self, name: str) -> list[Any]:
+        """Show the controls that a network has, with the values that it starts from, for all positions."""
+        if name == ALL:
+            return [gr.update(visible=False)] * 7 + [None]
+        network = self.networks[name]
+        count = len(network.layers)
+        layers = [(_layer_label(number, count, layer), layer.name) for number, layer in enumerate(network.layers, 1)]
+        layer = gr.update(choices=layers, value=network.first, visible=len(layers) > 1)
+        return [layer, *self._offer_layer(name, network.first), None]
+
+    def _offer_layer(self, name: str, layer_name: str) -> list[Any]:
+        layer = self._network(name).layer(layer_name)
+        pairs, radial = bool(layer.heads), layer.radius is not None
+        label = f"Radius in positions (learnt: {layer.radius or 1:.2f})"
+        heads = [EVERY_HEAD, *(f"Head {head + 1}" for head in range(layer.heads))]
+        return [
+            gr.update(label=label, maximum=max(layer.size), value=round(layer.radius or 1, 2), visible=radial),
+            gr.update(visible=radial),
+            gr.update(visible=pairs and not radial),
+            gr.update(visible=len(layer.parts) > 1),
+            gr.update(choices=heads, value=EVERY_HEAD, visible=layer.heads > 1),
+            gr.update(visible=pairs and not radial),
+        ]
+
+    def _learnt_radius(self, name: str, layer_name: str) -> Any:
+        return round(self._network(name).layer(layer_name).radius or 1, 2)
+
+    def _choose_sample(self, event: gr.SelectData) -> tuple[Any, ...]:
+        if not isinstance(event.index, int) or not 0 <= event.index < len(self.samples):
+            raise gr.Error("There is no such sample.")
+        sample = self.samples[event.index]
+        return sample, enlarged(sample.pixels, PANEL), None, ""
+
+    def _take_upload(self, path: str) -> tuple[Any, ...]:
+        try:
+            image = read_upload(path)
+        except ValueError as error:
+            return gr.skip(), gr.skip(), gr.skip(), f'<p role="alert">{escape(str(error))}</p>', gr.skip()
+        finally:
+            Path(path).unlink(missing_ok=True)
+        return image, enlarged(image.pixels, PANEL), None, "", gr.update(selected_index=-1)
+
+    def _choose_point(self, image: ShownImage, event: gr.SelectData) -> tuple[float, float]:
+        zoom = zoom_of(image.pixels, PANEL)
+        x, y = event.index
+        return (float(x) + 0.5) / zoom, (float(y) + 0.5) / zoom
+
+    def _network(self, name: str) -> ShownNetwork:
+        if name not in self.networks:
+            raise gr.Error("There is no such network.")
+        return self.networks[name]
+
+    def _show(
+        self,
+        name: str,
+        image: ShownImage,
+        point: Any,
+        layer_name: str,
+        radius: float,
+        direction: str,
+        part: str,
+        head: Any,
+    ) -> list[Any]:
+        """Look, and return the contents of what is shown."""
+        if name == ALL:
+            looked = [look(network, image) for network in self.networks.values()]
+            columns = [(finding, drawn(finding, SMALL_PANEL)) for finding in looked]
+            page = comparison(enlarged(image.pixels, SMALL_PANEL), image.label, columns)
+            return [gr.update(visible=False), gr.update(visible=True), *[gr.skip()] * 6, page]
+        network = self._network(name)
+        layer = network.layer(layer_name)
+        view = _view(layer, point, radius, direction, part, head)
+        try:
+            finding = look(network, image, view)
+        except ValueError as error:
+            raise gr.Error(str(error), duration=8) from error
+        (record,) = finding.records
+        words = mechanism(record.kind)
+        return [
+            gr.update(visible=True),
+            gr.update(visible=False),
+            f"<p><b>{escape(words.name)}.</b> {escape(words.seen)}</p>",
+            drawn(finding, PANEL),
+            scale_bar(record.scale),
+            scale_meaning(record.scale),
+            prediction(finding),
+            numbers(finding),
+            gr.skip(),
+        ]
+
+
+def _view(layer: Layer, point: Any, radius: float, direction: str, part: str, head: Any) -> View:
+    """Translate what the controls say; those that a layer does not have are hidden and count for nothing."""
+    return View(
+        layer=layer.name,
+        point=point if layer.heads else None,
+        direction=DIRECTIONS[direction] if layer.radius is None else "from",
+        part=PARTS[part] if len(layer.parts) > 1 else "both",
+        head=None if layer.heads < 2 or head in (None, EVERY_HEAD) else int(head.removeprefix("Head ")) - 1,
+        radius=None if layer.radius is None or radius == round(layer.radius, 2) else radius,
+    )
+
+
+def _layer_label(number: int, count: int, layer: Layer) -> str:
+    return f"{number} of {count}: {layer.size[0]}×{layer.size[1]}"

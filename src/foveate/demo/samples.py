@@ -1,0 +1,65 @@
+"""The images that the page offers, and those that are uploaded to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from foveate.data import ClutteredDigits
+from foveate.data.decoding import UnreadableImageError, open_image, to_rgb
+
+__all__ = ["MAX_PIXELS", "MAX_SIDE", "MAX_UPLOAD", "ShownImage", "draw_samples", "read_upload"]
+
+MAX_UPLOAD = 10 * 2**20
+"""Most bytes of a file that is uploaded."""
+MAX_PIXELS = 2**25
+"""Most pixels that it may have, by its head: 8192×4096."""
+MAX_SIDE = 1024
+"""What is larger is reduced to this before it is kept, so that many visitors fit in memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShownImage:
+    """An image that networks are shown."""
+
+    pixels: Image.Image
+    """8-bit RGB."""
+    label: str | None = None
+    """Its true class, where it is known."""
+
+
+def draw_samples(number: int, seed: int) -> list[ShownImage]:
+    """Draw cluttered digits from handwriting that no network was trained on."""
+    digits = ClutteredDigits("test", length=number, seed=seed)
+    samples = map(digits.sample, range(number))
+    return [ShownImage(sample.image, digits.classes[sample.label]) for sample in samples]
+
+
+def read_upload(path: str | Path) -> ShownImage:
+    """Decode an uploaded file, turned as its orientation tag says, at most `MAX_SIDE` pixels long.
+
+    What it is, and how large, is read from its head before anything is decoded.
+
+    Raises:
+        ValueError: It is no image, damaged, too large, or moves; the message is for the person who uploaded it.
+    """
+    try:
+        with open_image(path, name="the file", max_pixels=MAX_PIXELS) as image:
+            # Telephones store a preview beside a photograph, and call that MPO.
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":
+                raise ValueError(f"it moves or has pages, {frames} of them; save one as PNG")
+            pixels = to_rgb(ImageOps.exif_transpose(image))
+    except UnreadableImageError as error:
+        raise ValueError(f"This file cannot be shown: {_reason(error)}.") from error
+    pixels.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    pixels.info.clear()
+    return ShownImage(pixels)
+
+
+def _reason(error: UnreadableImageError) -> str:
+    if isinstance(error.__cause__, Image.DecompressionBombError):
+        return f"it has more than the {MAX_PIXELS} pixels that are decoded here; reduce it first"
+    return error.bad.reason

@@ -1,0 +1,177 @@
+"""What the page says: the mechanisms in plain words, predictions as bars, the scale, the numbers behind a picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from PIL import Image
+
+from foveate.commands.explain_pictures import Finding
+from foveate.explain import AttentionRecord, Scale, palette_stops
+
+__all__ = ["Mechanism", "comparison", "mechanism", "numbers", "picture_tag", "prediction", "scale_bar", "scale_meaning"]
+
+MOST_BARS, MOST_COMPARED = 10, 3
+
+
+class Mechanism(NamedTuple):
+    """How a network decides where to look."""
+
+    name: str
+    seen: str
+    """What one sees in the picture, in a sentence or two."""
+
+
+MECHANISMS = {
+    "RectangularAttention2d": Mechanism(
+        "CRAM: one rectangle",
+        "For each image the network predicts one soft rectangle from five numbers. What lies inside passes, what lies "
+        "outside is dimmed.",
+    ),
+    "PositionwiseAttention2d": Mechanism(
+        "Position-wise attention: a gate at each position",
+        "Each position has a gate of its own, predicted from the image: at 1 all passes, at 0 nothing.",
+    ),
+    "ExplicitAttention2d": Mechanism(
+        "ExpAtt: attention to what is near",
+        "Each position takes from those around it, the nearer the more, in every image alike. The circle is the "
+        "radius, learnt in training, the only number behind the map. Change it: map and prediction follow.",
+    ),
+    "GlobalSelfAttention2d": Mechanism(
+        "GSA: attention of each position to all",
+        "Each position takes from all others, for what is there (content) and for where it is (position). Click a "
+        "pixel of a picture to see from where it takes.",
+    ),
+    "AttentionAugmentedConv2d": Mechanism(
+        "AA: attention beside convolution",
+        "Some channels take from all positions, the others are a convolution. Click a pixel of a picture to see from "
+        "where it takes.",
+    ),
+    "GradCAM": Mechanism(
+        "Without attention: Grad-CAM",
+        "This network has no attention to show. Grad-CAM computes afterwards which places spoke for the class that it "
+        "predicts.",
+    ),
+}
+
+
+def mechanism(kind: str) -> Mechanism:
+    """Return the words for a kind of attention; of one that is not ours, its class and nothing more."""
+    return MECHANISMS.get(kind, Mechanism(kind, "Attention of another library, as its map says."))
+
+
+def prediction(finding: Finding, most: int = MOST_BARS) -> str:
+    """Write the verdict and the probability of each class (the ``most`` probable if there are more) as HTML."""
+    classes = finding.network.meta.classes
+    ranked = finding.explanation.top(len(classes))[0]
+    best = ranked[0].label
+    shown = sorted(ranked) if len(classes) <= most else ranked[:most]  # few stay in their places while one compares
+    rows = []
+    for label, probability in shown:
+        true = classes[label] == finding.label
+        marks = " best" * (label == best) + " true" * true
+        note = ' <abbr title="the true class">✓</abbr>' if true else ""
+        rows.append(
+            f'<div class="bar{marks}" role="listitem"><span>{escape(classes[label])}{note}</span>'
+            f'<i><b style="width:{probability:.2%}"></b></i><span>{probability:.1%}</span></div>'
+        )
+    return f'{_verdict(finding)}<div class="bars" role="list" aria-label="probabilities">{"".join(rows)}</div>'
+
+
+def _verdict(finding: Finding) -> str:
+    classes, (guess,) = finding.network.meta.classes, finding.explanation.top(1)[0]
+    said = f"Predicted <b>{escape(classes[guess.label])}</b>, {guess.probability:.1%}"
+    if finding.label is None:
+        return f'<p class="verdict">{said}</p>'
+    if classes[guess.label] == finding.label:
+        return f'<p class="verdict right">{said}: right</p>'
+    return f'<p class="verdict wrong">{said}: wrong, it is <b>{escape(finding.label)}</b></p>'
+
+
+def scale_bar(scale: Scale) -> str:
+    """Draw the colours of a scale with their numbers, above as over white and below as over black, as HTML."""
+    strips = "".join(
+        f'<i style="background:linear-gradient(to right,{",".join(palette_stops(17, ground=ground))})"></i>'
+        for ground in (255, 0)
+    )
+    values = (scale.low + share * (scale.high - scale.low) for share in (0, 0.25, 0.5, 0.75, 1))
+    ticks = "".join(f"<span>{value:g}</span>" for value in values)
+    return (
+        f'<div class="scale"><div class="strips" title="above over white, below over black">{strips}</div>'
+        f'<div class="ticks">{ticks}</div></div>'
+    )
+
+
+def scale_meaning(scale: Scale) -> str:
+    """Say what the numbers of a scale mean, as HTML."""
+    return f'<p class="meaning">{escape(scale.meaning[0].upper() + scale.meaning[1:])}.</p>'
+
+
+def numbers(finding: Finding) -> str:
+    """Write the numbers behind the picture as a table in HTML: those of the rectangle, the radius or the position."""
+    (record,) = finding.records
+    rows = [("Layer", f"{record.name}, {record.map.shape[1]}×{record.map.shape[2]} positions")]
+    rows += _rectangle(finding, record)
+    if record.radius is not None and record.radius_image is not None:
+        (x0, y0), (x1, y1) = finding.placement.to_image([[0, 0], record.radius_image]).tolist()
+        rows.append(("Radius", f"{record.radius:.2f} positions, {x1 - x0:.1f} × {y1 - y0:.1f} pixels"))
+    if record.query is not None:
+        row, column = record.position(record.query)
+        rows.append(("Position", f"row {row + 1}, column {column + 1} of the map"))
+    if record.target is not None:
+        rows.append(("Class", finding.network.meta.classes[record.target[0]]))
+    least, most = float(record.map.min()), float(record.map.max())
+    rows.append(("Values", f"from {least:.2f} to {most:.2f}"))
+    body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+    return f'<table class="numbers">{body}</table>'
+
+
+def _rectangle(finding: Finding, record: AttentionRecord) -> list[tuple[str, str]]:
+    if record.rectangle is None or record.numbers is None:
+        return []
+    cx, cy, sx, sy, angle = record.numbers[0].tolist()
+    corners = finding.placement.to_image(record.rectangle[0].numpy()).tolist()
+    return [
+        (
+            "Five numbers",
+            f"centre ({cx:.2f}, {cy:.2f}), half-sides {sx:.2f} and {sy:.2f}, angle {math.degrees(angle):.0f}°",
+        ),
+        ("", "where the map spans −1 to 1, x to the right and y down"),
+        ("Corners", ", ".join(f"({x:.1f}, {y:.1f})" for x, y in corners) + " in pixels"),
+    ]
+
+
+def comparison(image: Image.Image, label: str | None, columns: Sequence[tuple[Finding, Image.Image]]) -> str:
+    """Lay an image and what several networks made of it out side by side, as HTML.
+
+    Args:
+        image: As it is to be shown.
+        label: Its true class, where it is known.
+        columns: What each network made of it, and the picture of that.
+    """
+    about = "the image" if label is None else f"the image: it is {label}"
+    figures = [
+        f"<figure><figcaption><b>{escape(about.capitalize())}</b></figcaption>{picture_tag(image, about)}</figure>"
+    ]
+    for finding, picture in columns:
+        (record,) = finding.records
+        words = mechanism(record.kind)
+        figures.append(
+            f"<figure><figcaption><b>{escape(words.name)}</b></figcaption>{picture_tag(picture, words.name)}"
+            f"{scale_bar(record.scale)}{prediction(finding, MOST_COMPARED)}</figure>"
+        )
+    meanings = dict.fromkeys(scale_meaning(finding.records[0].scale) for finding, _ in columns)
+    return f'<div class="comparison">{"".join(figures)}</div>{"".join(meanings)}'
+
+
+def picture_tag(picture: Image.Image, description: str) -> str:
+    """Return an ``<img>`` that holds the picture itself."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{escape(description)}" src="data:image/png;base64,{data}">'

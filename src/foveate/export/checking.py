@@ -1,0 +1,92 @@
+"""Whether what was exported computes what the network computes, at sizes that it was not exported with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["TOLERANCE", "Agreement", "agreement", "check_agreement", "shapes_to_check"]
+
+TOLERANCE = 1e-4
+"""Largest relative error, ‖exported − eager‖ / ‖eager‖ of the logits, with which an export is put in its place."""
+
+Shape = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two computations of the logits of some images agree.
+
+    Attributes:
+        shape: ``(B, C, H, W)`` of the images.
+        error: ``‖other − eager‖ / ‖eager‖``; infinite where the shapes differ or a number is not finite.
+        same_top1: Of how many images the largest logit is the same.
+    """
+
+    shape: Shape
+    error: float
+    same_top1: int
+
+
+def agreement(model: nn.Module, other: Callable[[Tensor], Tensor], images: Tensor) -> Agreement:
+    """Compare the logits of ``images`` by ``model``, in evaluation mode, with those by ``other``."""
+    with torch.no_grad():
+        wanted, got = model(images), other(images)
+    batch, channels, height, width = images.shape
+    shape = (batch, channels, height, width)
+    if got.shape != wanted.shape or not (got.isfinite().all() and wanted.isfinite().all()):
+        return Agreement(shape, float("inf"), 0)
+    error = (got.double() - wanted.double()).norm() / wanted.double().norm().clamp(min=1e-12)
+    return Agreement(shape, error.item(), int((got.argmax(1) == wanted.argmax(1)).sum()))
+
+
+def shapes_to_check(
+    image: tuple[int, int, int], *, batch: int | None = None, smallest: int | None = None
+) -> list[Shape]:
+    """Return shapes of images at which to compare an export, none of which it was traced with if it takes others.
+
+    The size that the network was made for with several numbers of images, and, where sizes are open, the smallest, and
+    unequal and odd ones around.
+
+    Args:
+        image: ``(channels, height, width)`` that the network was made for.
+        batch: Images at a time; None for any number.
+        smallest: The smallest side that it takes; None where the size is fixed.
+    """
+    channels, *size = image
+    sizes = [size] * (1 if batch is not None else 3)
+    if smallest is not None:
+        height, width = (max(side, smallest) for side in size)
+        sizes += [[smallest, smallest], [height + 1, width], [height, 5 * width // 4 | 1], [smallest, 2 * width]]
+    batches = [batch] if batch is not None else [1, 3, 5]
+    return [(number, channels, h, w) for number, (h, w) in zip(itertools.cycle(batches), sizes, strict=False)]
+
+
+def check_agreement(
+    model: nn.Module, other: Callable[[Tensor], Tensor], shapes: Sequence[Shape], *, seed: int = 0
+) -> list[Agreement]:
+    """Compare ``model`` with ``other`` on random images of several shapes; return how far they agree.
+
+    Raises:
+        ValueError: They differ by more than `TOLERANCE`, or ``other`` does not take images of a shape.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for shape in shapes:
+        size = "×".join(map(str, shape))
+        images = torch.rand(shape, generator=generator)
+        try:
+            found.append(agreement(model, other, images))
+        except Exception as error:  # onnxruntime has its own kinds
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"what was exported does not take images of {size}: {reason}") from error
+        if not found[-1].error <= TOLERANCE:
+            raise ValueError(
+                f"what was exported differs from the network by {found[-1].error:.1e} (relative) for images of {size}, "
+                f"where at most {TOLERANCE:g} is rounding; nothing was written"
+            )
+    return found

@@ -1,0 +1,91 @@
+"""A network as a folder that timm loads, from a disk or from a Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from foveate._networks import FAILURES
+
+__all__ = ["HubEntry", "check_hub_folder", "push_to_hub", "save_for_hub"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubEntry:
+    """What timm's configuration says besides the network.
+
+    Attributes:
+        classes: Names of the classes.
+        preparation: What timm calls a data configuration: ``input_size``, ``mean``, ``std``, ``crop_pct``,
+            ``interpolation``.
+        licence: Under which the weights may be used; None if nobody has said.
+    """
+
+    classes: Sequence[str]
+    preparation: Mapping[str, Any]
+    licence: str | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of timm's two functions."""
+        # The network's own entry in timm is of other weights.
+        entry = {"tag": None, "license": self.licence}
+        return {
+            "model_config": {"label_names": list(self.classes), "pretrained_cfg": entry},
+            "data_config": dict(self.preparation),
+            "safe_serialization": True,
+        }
+
+
+def save_for_hub(model: nn.Module, folder: Path, entry: HubEntry) -> None:
+    """Write the folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads, after ``import foveate``.
+
+    ``config.json`` and ``model.safetensors``, as `timm.models.save_for_hf` writes them.
+
+    Args:
+        model: A network from `timm.create_model`.
+        folder: Is created.
+        entry: What goes with it.
+    """
+    timm.models.save_for_hf(model, str(folder), **entry.arguments())
+
+
+def check_hub_folder(model: nn.Module, folder: Path, image: tuple[int, int, int]) -> None:
+    """Load what `save_for_hub` wrote as timm does, and compare it with ``model`` on random images.
+
+    Raises:
+        ValueError: It is another network, or cannot be loaded.
+    """
+    try:
+        loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    except (ValueError, *FAILURES) as error:
+        raise ValueError(f"timm cannot load the folder that was to be written: {error}") from error
+    images = torch.rand(3, *image, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        if not torch.equal(loaded(images), model(images)):
+            raise ValueError("what timm loads from the folder that was to be written is not this network")
+
+
+def push_to_hub(model: nn.Module, repository: str, entry: HubEntry, *, page: Mapping[str, Any]) -> None:
+    """Upload what `save_for_hub` writes, and a page about it, to ``owner/name`` on the Hugging Face hub.
+
+    It needs a token that may write there, as ``huggingface_hub`` finds it (``hf auth login``, or ``HF_TOKEN``).
+
+    Args:
+        model: As in `save_for_hub`.
+        repository: ``owner/name``; created if there is none.
+        entry: As in `save_for_hub`.
+        page: What timm writes on the page, where there is none: ``license``, ``details``, ``usage``.
+
+    Raises:
+        ValueError: The name is none, or the upload fails.
+    """
+    try:
+        timm.models.push_to_hf_hub(model, repository, model_card=dict(page), **entry.arguments())
+    except Exception as error:  # the hub's client raises its own kinds, and those of what it is built on
+        raise ValueError(f"cannot upload to {repository}: {error}") from error

@@ -1,0 +1,174 @@
+"""What goes with the weights of a network: how to build and feed it, and the model card that vouches for the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from foveate import _checks
+
+__all__ = ["CARD_FORMAT", "ModelCard", "NetworkMeta", "card_of", "read_card", "sha256_of"]
+
+CARD_FORMAT = 1
+"""Of the cards that are written; raised when a reader of the older ones would misunderstand them."""
+DTYPES = ("float32", "float16", "float64", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkMeta:
+    """What else than its weights a network needs in order to be used: saved with every checkpoint.
+
+    Attributes:
+        model: Name under which timm knows the network.
+        kwargs: What `timm.create_model` gets beside the name.
+        classes: Names of the classes, in the order of the network's outputs.
+        img_size: ``(height, width)`` of the images that it was trained on.
+        mean: Of each channel, subtracted from images in [0, 1].
+        std: Of each channel, by which they are then divided.
+        crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its centre is cropped.
+        interpolation: With which it is resized.
+
+    Raises:
+        ValueError: A value is not of its kind, or out of its range.
+    """
+
+    model: str
+    kwargs: Mapping[str, Any]
+    classes: Sequence[str]
+    img_size: Sequence[int]
+    mean: Sequence[float]
+    std: Sequence[float]
+    crop_pct: float
+    interpolation: str
+
+    def __post_init__(self) -> None:
+        _text("model", self.model)
+        _mapping("kwargs", self.kwargs)
+        for name in _sequence("classes", self.classes):
+            _text("classes", name)
+        _checks.pair("img_size", self.img_size)
+        for value in _sequence("mean", self.mean):
+            _checks.number("mean", value)
+        for value in _sequence("std", self.std):
+            _checks.number("std", value, above=0)
+        _checks.number("crop_pct", self.crop_pct, above=0, maximum=1)
+        _text("interpolation", self.interpolation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What stands in ``NAME.json`` beside ``NAME.safetensors``: where the weights come from, and that they are those.
+
+    Attributes:
+        name: Of the weights.
+        network: How to build the network, and how to prepare its images.
+        parameters: Number of the network's parameters.
+        dtype: In which they are stored; running statistics are stored as they are.
+        sha256: Of the file of weights, in hexadecimal digits.
+        licence: Under which the weights may be used, as an SPDX identifier; None if nobody has said.
+        data: What it was trained on: ``name``, ``options``, ``seed``, and the number of images of each split in
+            ``sizes`` where they are known. Empty if it is not known.
+        recipe: How: the settings of the training. Empty if it is not known.
+        test: What came out: ``split``, ``images``, ``top1``, ``top5`` and ``loss`` of the weights as they were
+            trained, before any rounding to half precision. Empty if it is not known.
+        versions: What trained it, or, if that is not known, wrote it.
+        format: `CARD_FORMAT`.
+
+    Raises:
+        ValueError: A value is not of its kind, or out of its range.
+    """
+
+    name: str
+    network: NetworkMeta
+    parameters: int
+    dtype: str
+    sha256: str
+    licence: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    test: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format: int = CARD_FORMAT
+
+    def __post_init__(self) -> None:
+        if self.format != CARD_FORMAT:
+            raise ValueError(f"format must be {CARD_FORMAT}, the only one that this version reads; got {self.format!r}")
+        _text("name", self.name)
+        _checks.integer("parameters", self.parameters, minimum=0)
+        _checks.one_of("dtype", self.dtype, DTYPES)
+        if not isinstance(self.sha256, str) or not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256 must be 64 hexadecimal digits; got {self.sha256!r}")
+        if self.licence is not None:
+            _text("licence", self.licence)
+        for name in ("data", "recipe", "test", "versions"):
+            _mapping(name, getattr(self, name))
+
+    def check(self, path: Path, **found: Any) -> None:
+        """Raise a `ValueError` that names the first field that is not as ``found`` in the weights in ``path``."""
+        for name, value in found.items():
+            claimed = getattr(self, name)
+            if name == "network":
+                name, claimed, value = _first_difference(claimed, value)
+            if claimed != value:
+                raise ValueError(
+                    f"{card_of(path)} does not belong to {path.name}: its {name} is {claimed!r}, that of the weights "
+                    f"{value!r}. One of the two files was changed or mixed up; get both anew"
+                )
+
+
+def card_of(path: Path) -> Path:
+    """Return where the card of a file of weights stands: ``NAME.json`` beside ``NAME.safetensors``."""
+    return path.with_suffix(".json")
+
+
+def read_card(path: Path) -> ModelCard:
+    """Return the model card in a file.
+
+    Raises:
+        ValueError: It is none, or damaged; the message names the file and the key.
+        OSError: It cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return ModelCard(**{**content, "network": NetworkMeta(**_mapping("network", content["network"]))})
+    except KeyError as error:
+        raise ValueError(f"{path} is not a model card: it has no {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a model card, or is damaged: {error}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_difference(one: NetworkMeta, other: NetworkMeta) -> tuple[str, Any, Any]:
+    """Return the name of a field, and its two values; equal ones if there is no difference."""
+    # As JSON has them, which knows no tuples.
+    first, second = (json.loads(json.dumps(dataclasses.asdict(meta))) for meta in (one, other))
+    name = next((name for name in first if first[name] != second[name]), "model")
+    return f"network.{name}", first[name], second[name]
+
+
+def _text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} must be text; got {value!r}")
+
+
+def _sequence(name: str, value: Any) -> Sequence[Any]:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"{name} must be a list with something in it; got {value!r}")
+    return value
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be keys with values; got {value!r}")
+    return value

@@ -1,0 +1,272 @@
+"""The training loop: one that can be left after any update, and be continued there as if it had not been left."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from tqdm import tqdm
+
+from foveate._signals import Interrupted, StopRequest
+from foveate.training.checkpoint import META_KEY, meta_to_json
+from foveate.training.history import History, Rows
+from foveate.training.module import Classifier
+from foveate.training.non_finite import check_weights, culprit
+from foveate.training.progress import Progress, write_checkpoint
+from foveate.training.sharding import gathered, load_optimizer, load_weights
+from foveate.training.team import Team
+
+__all__ = ["TrainingLoop"]
+
+
+class TrainingLoop:
+    """Trains a `Classifier`, and saves it where it can be left: after an update.
+
+    What a checkpoint holds is all that the loop goes on from: weights, average, optimiser, `Progress` with the sums
+    that the figures of the epoch are made of, the rows of the epochs before, and how far the loader is. What is random
+    has no state, as it is drawn from the numbers of the epoch and of the batch.
+
+    Several processes take each step together, each with its share of the images; whatever follows from a figure or a
+    signal is decided by all, so that none waits for another in vain. What is here of one process alone costs nothing.
+
+    Args:
+        module: What to train; it is on the device.
+        train: Batches to train on, with ``set_epoch``, ``state_dict`` and ``load_state_dict``.
+        val: Batches to validate on.
+        fabric: Computes.
+        team: The processes that train together.
+        folder: Folder of the run; only the process that leads writes there.
+        checkpoint_minutes: Save when so long has passed since the last time; 0 saves at the ends of epochs only.
+        checkpoint_updates: Save after so many updates; 0 does not count them.
+    """
+
+    def __init__(
+        self,
+        module: Classifier,
+        train: Any,
+        val: Any,
+        *,
+        fabric: Fabric,
+        team: Team,
+        folder: Path,
+        checkpoint_minutes: float,
+        checkpoint_updates: int,
+    ) -> None:
+        # Of a network that is trained in parts, what was given stays whole: it is judged, and what is left in the end.
+        self.whole = module
+        self.module = copy.deepcopy(module) if team.sharded else module
+        self.train, self.val = train, val
+        self.fabric, self.team, self.folder = fabric, team, folder
+        self.recipe = module.recipe
+        self.checkpoint_seconds = 60 * checkpoint_minutes or math.inf
+        self.checkpoint_updates = checkpoint_updates
+        self.progress = Progress()
+        self.rows: list[dict[str, float]] = []
+        self.forward = fabric.setup_module(self.module)
+        optimizer, self.schedule = self.module.configure_optimizers(math.ceil(len(train) / self.recipe.accumulate))
+        self.optimizer: Any = fabric.setup_optimizers(optimizer)
+        # With 16-bit floats some gradients are infinite as a matter of course: the scaler leaves their updates out.
+        self.scaler = getattr(fabric.strategy.precision, "scaler", None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the content of a checkpoint."""
+        meta = self.module.meta
+        return {
+            "progress": vars(self.progress),
+            "history": self.rows,
+            "loader": self.train.state_dict(),
+            "state_dict": gathered(self.module.state_dict()),
+            "optimizer": gathered(self.optimizer.state_dict()),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            **({} if meta is None else {META_KEY: meta_to_json(meta)}),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            Exception: It is not one of this run; of any kind, and the loop is not to be used any more.
+        """
+        self.progress = Progress(**state["progress"])
+        self.rows = state["history"]
+        self.train.load_state_dict(state["loader"])
+        load_weights(self.module, state["state_dict"])
+        load_optimizer(self.optimizer.optimizer, state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+
+    def run(self, stop: StopRequest, *, verbose: bool) -> None:
+        """Train until all epochs are complete, or ``stop`` was requested.
+
+        Raises:
+            Interrupted: It was. The checkpoint is that of the last update.
+            ValueError: A number that is not finite, and the recipe does not let it be skipped.
+            OSError: A file cannot be written.
+        """
+        check_weights(self.module)
+        epochs = self.recipe.epochs
+        say = self.fabric.print if verbose else lambda _: None
+        history = History(self.folder, self.rows, epochs=epochs, say=say) if self.team.leads else Rows(self.rows)
+        try:
+            if self.progress.updates == 0:
+                self.save()
+            while self.progress.epoch < epochs:
+                self._started = self._saved = time.perf_counter()
+                self._train(stop)
+                metrics = self._validate(stop)
+                history.add(self._row(metrics))
+                self.progress.next_epoch()
+                self.save(best=history.last_is_best)
+                history.saved()
+                if (signum := self._signum(stop)) and self.progress.epoch < epochs:
+                    raise Interrupted(signum)
+        finally:
+            history.close()
+        self._make_whole()
+
+    def save(self, *, best: bool = False) -> None:
+        """Write a checkpoint; ``best.ckpt`` too, if it is the best one."""
+        state = self.state_dict()
+        if self.team.leads:
+            write_checkpoint(self.folder, state, best=best)
+        self._saved = time.perf_counter()
+
+    def _train(self, stop: StopRequest) -> None:
+        """Do what is left of an epoch."""
+        progress, accumulate, batches = self.progress, self.recipe.accumulate, len(self.train)
+        self.module.train()
+        self.train.set_epoch(progress.epoch)
+        self._begin_update()
+        for batch in (bar := self._bar(self.train, "epoch", first=progress.batch)):
+            last = (progress.batch + 1) % accumulate == 0 or progress.batch + 1 == batches
+            self._add(*self.module.placed(batch, self.fabric.device), last=last)
+            progress.batch += 1
+            if last:
+                self._update()
+                bar.set_postfix({f"train/{name}": mean for name, mean in progress.means().items()})
+                self._save_if_due(stop)
+        if self._losses:  # a batch of which no image could be read is not given, so that the last was not recognised
+            self._update()
+            self._save_if_due(stop)
+
+    def _begin_update(self) -> None:
+        self._losses: list[dict[str, Tensor]] = []
+        self._sizes: list[int] = []
+        if self.recipe.non_finite == "skip":  # running statistics change before it is known what a batch is worth
+            self._buffers = [buffer.clone() for buffer in self.module.model.buffers()]
+
+    def _add(self, images: Tensor, labels: Tensor, *, last: bool) -> None:
+        """Add the gradient of a batch to those of the update; with its last batch, take their mean over the team."""
+        self._images = images
+        (size,) = map(int, self.team.sum(len(images)))
+        weight = len(images) * self.team.size / size  # 1 but where an image could not be read
+        with self.fabric.no_backward_sync(self.forward, enabled=not last):
+            loss, parts = self.forward(images, labels, epoch=self.progress.epoch, step=self.progress.batch)
+            self.fabric.backward(loss * weight / self.recipe.accumulate)
+        self._losses.append({name: part.detach() * weight for name, part in parts.items()})
+        self._sizes.append(size)
+
+    def _update(self) -> None:
+        """Change the weights, the learning rate and the average; or nothing, if a number is not finite."""
+        module, progress = self.module, self.progress
+        self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
+        gradients = [p.grad for p in module.model.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients)
+        whole_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        # One wait for the device per update: the price of knowing before the weights are lost.
+        losses = self.team.mean(torch.stack([part for parts in self._losses for part in parts.values()]))
+        values = torch.cat([losses, whole_norm[None]]).tolist()
+        if not all(map(math.isfinite, values[:-1] if self.scaler else values)):
+            self._skip_or_stop(culprit(module, self._images, values[:-1]))
+        else:
+            if self.recipe.clip_grad:
+                clip_grads_with_norm_(module.model.parameters(), self.recipe.clip_grad, norm)
+            self.optimizer.step()
+            self.team.average_statistics(module.model)
+            if module.ema is not None:
+                module.ema.update(module.model, step=progress.updates + 1)
+            for size, parts in zip(self._sizes, self._losses, strict=True):
+                progress.add(size, {name: values.pop(0) for name in parts})
+        self.optimizer.zero_grad()
+        progress.updates += 1
+        if self.schedule is not None:
+            self.schedule.step_update(progress.updates)
+        self._begin_update()
+
+    def _skip_or_stop(self, what: str) -> None:
+        progress, recipe = self.progress, self.recipe
+        where = f"{what} in epoch {progress.epoch + 1}, batch {progress.batch}, at learning rate {self._lr:.3g}"
+        if recipe.non_finite == "stop":
+            raise ValueError(
+                f"{where}; training stopped before this step. Lower lr, lengthen warmup_epochs, set clip_grad=1, use "
+                "precision=32-true, or leave such steps out with non_finite=skip, and start anew with another `out`: "
+                "a run resumes with its own settings only"
+            )
+        progress.skipped += 1
+        progress.skipped_in_epoch += 1
+        if progress.skipped > recipe.max_skipped:
+            raise ValueError(
+                f"{where}; this is one more update than max_skipped={recipe.max_skipped} lets be skipped, and training "
+                "stopped before it"
+            )
+        for buffer, before in zip(self.module.model.buffers(), self._buffers, strict=True):
+            buffer.copy_(before)
+        progress.add(0, dict.fromkeys(self._losses[0], 0.0))  # of an epoch without an update, means of nothing
+
+    def _save_if_due(self, stop: StopRequest) -> None:
+        now = time.perf_counter()
+        counted = self.checkpoint_updates and self.progress.updates % self.checkpoint_updates == 0
+        signum, timed = self.team.max(stop.signum or 0, now - self._saved >= self.checkpoint_seconds)
+        if signum or counted or timed:
+            self.progress.seconds += now - self._started
+            self._started = now
+            self.save()
+        if signum:
+            raise Interrupted(int(signum))
+
+    def _signum(self, stop: StopRequest) -> int:
+        """Return the signal that any process of the team got; 0 if none did."""
+        return int(self.team.max(stop.signum or 0)[0])
+
+    @torch.no_grad()
+    def _validate(self, stop: StopRequest) -> dict[str, float]:
+        """Return the metrics of validation, which an interruption begins again: it changes nothing."""
+        self._make_whole()
+        self.whole.eval()
+        batches = iter(self._bar(self.val, "validation"))
+        with self.fabric.autocast():
+            for _ in range(int(self.team.max(len(self.val))[0])):
+                batch = next(batches, None)
+                if batch is not None:  # another process has one more
+                    self.whole.validate(*self.module.placed(batch, self.fabric.device))
+                if self._signum(stop):
+                    self._save_if_due(stop)
+        return self.whole.validated()
+
+    def _make_whole(self) -> None:
+        if self.team.sharded:
+            self.whole.load_state_dict(gathered(self.module.state_dict()))
+
+    def _row(self, metrics: dict[str, float]) -> dict[str, float]:
+        progress = self.progress
+        means = {f"train_{name}": mean for name, mean in progress.means().items()}
+        skipped = {"skipped": progress.skipped_in_epoch} if self.recipe.non_finite == "skip" else {}
+        seconds = progress.seconds + time.perf_counter() - self._started
+        return {"epoch": progress.epoch + 1, **means, **metrics, "lr": self._lr, "seconds": seconds, **skipped}
+
+    @property
+    def _lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _bar(self, loader: Any, what: str, first: int = 0) -> Any:
+        """Return what iterates over ``loader`` and, in a terminal, shows a bar of progress meanwhile."""
+        name = f"{what} {self.progress.epoch + 1}/{self.recipe.epochs}"
+        hidden = None if self.team.leads else True
+        return tqdm(loader, name, total=len(loader), initial=first, leave=False, disable=hidden, mininterval=0)

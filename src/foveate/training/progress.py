@@ -1,0 +1,113 @@
+"""How far a run has come, and the checkpoints that hold it."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveate.training.files import write_bytes
+
+__all__ = ["BEST", "LAST", "PREVIOUS", "Progress", "find_checkpoint", "read_checkpoint", "write_checkpoint"]
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+"""Names of the checkpoints in the folder of a run: the newest, the one before it, and that of the best epoch."""
+
+PARTS = {"progress": dict, "history": list, "loader": dict, "state_dict": dict, "optimizer": dict, "scaler": dict}
+"""What a checkpoint holds."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come: all that the loop itself has to remember.
+
+    Attributes:
+        epoch: Epochs that are complete.
+        batch: Batches that are done in the next epoch.
+        updates: Updates so far, skipped ones included: what the schedule counts.
+        skipped: Those of all that were skipped.
+        seconds: Spent in the epoch that is not complete.
+        images: That its sums are of.
+        sums: Sums over these images, by name.
+        skipped_in_epoch: Updates that were skipped in it.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    updates: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    images: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    skipped_in_epoch: int = 0
+
+    def add(self, images: int, means: Mapping[str, float]) -> None:
+        """Count a batch of so many images, with the means over them."""
+        self.images += images
+        for name, mean in means.items():
+            self.sums[name] = self.sums.get(name, 0.0) + images * mean
+
+    def means(self) -> dict[str, float]:
+        """Return the means over the images of the epoch so far; NaN where every update was skipped."""
+        return {name: total / self.images if self.images else float("nan") for name, total in self.sums.items()}
+
+    def next_epoch(self) -> None:
+        """Begin the next epoch."""
+        fresh = Progress(epoch=self.epoch + 1, updates=self.updates, skipped=self.skipped)
+        vars(self).update(vars(fresh))
+
+
+def write_checkpoint(folder: Path, content: dict[str, Any], *, best: bool = False) -> None:
+    """Write ``last.ckpt``, the former one becoming ``previous.ckpt``; and ``best.ckpt`` before it if asked to.
+
+    Raises:
+        OSError: One cannot be written; those that were there are still.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    if best:
+        write_bytes(folder / BEST, buffer.getbuffer())
+    write_bytes(folder / LAST, buffer.getbuffer(), keep=folder / PREVIOUS)
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint in ``folder``; None if there is none.
+
+    Between two files being moved there is a ``previous.ckpt`` alone.
+    """
+    return next((folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()), None)
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Any], str]:
+    """Return the newest checkpoint in ``folder`` that is whole, and what is wrong with a newer one, if there is one.
+
+    Raises:
+        ValueError: There is none that is whole.
+    """
+    complaint = ""
+    for name in (LAST, PREVIOUS):
+        if not (folder / name).exists():
+            continue
+        try:
+            return _read(folder / name), complaint
+        except ValueError as error:
+            complaint = complaint or str(error)
+    raise ValueError(f"{complaint or f'{folder / LAST} is missing'}; delete it, or give another `out`")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the check sums
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # on damaged bytes the unpickler raises nearly anything
+        raise ValueError(f"{path} is damaged, or not of a run") from error
+    if not isinstance(content, dict) or any(not isinstance(content.get(key), kind) for key, kind in PARTS.items()):
+        raise ValueError(f"{path} is damaged, or not of a run")
+    return content

@@ -1,0 +1,108 @@
+"""One server and one browser for all tests of the page."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from playwright.sync_api import Browser, Error, sync_playwright
+
+from foveate._networks import build_network
+from foveate.training import NetworkMeta, save_network
+
+
+class Server(NamedTuple):
+    process: subprocess.Popen[str]
+    url: str
+    temporary: Path
+    """The only folder in which it may leave anything."""
+
+
+@pytest.fixture(scope="session")
+def networks() -> list[str]:
+    """Checkpoints for the page; none are those that come with the package."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One checkpoint."""
+    return save(tmp_path_factory.mktemp("checkpoint"), "cram_resnet_tiny")
+
+
+def save(folder: Path, name: str) -> Path:
+    """Write the checkpoint of a network whose weights are random, all of them."""
+    torch.manual_seed(0)
+    model, kwargs = build_network(name, num_classes=10, img_size=(32, 32))
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=1.0 if "proj" in key else 0.1)
+    meta = NetworkMeta(
+        model=name,
+        kwargs=kwargs,
+        classes=list("0123456789"),
+        img_size=(32, 32),
+        mean=(0.14,) * 3,
+        std=(0.31,) * 3,
+        crop_pct=1.0,
+        interpolation="bilinear",
+    )
+    save_network(folder / "model.safetensors", model, meta)
+    return folder / "model.safetensors"
+
+
+def start(arguments: list[str], temporary: Path, **environment: str) -> Server:
+    """Start `foveate demo` on a free port, and wait until it answers."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys, foveate.cli; sys.exit(foveate.cli.main())", "demo", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary), **environment},
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if found := re.search(r"page is at (http://\S+)", line):
+            # Read on, so that it never waits for a reader.
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            return Server(process, found[1], temporary)
+    raise AssertionError(f"the server ended with code {process.wait()}:\n{said}")
+
+
+@pytest.fixture(scope="session")
+def server(networks: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The page with `networks`, as `foveate demo` serves it."""
+    found = start([f"--checkpoint={path}" for path in networks], tmp_path_factory.mktemp("temporary"))
+    try:
+        yield found
+    finally:
+        found.process.terminate()
+        found.process.wait(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium: that of the system, or else playwright's own."""
+    system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        try:
+            found = playwright.chromium.launch(executable_path=system, args=sandbox)
+        except Error as error:
+            pytest.fail(
+                "the page is tested in Chromium, and there is none; install it with `apt-get install chromium` or "
+                f"`playwright install chromium`\n{error}"
+            )
+        yield found
+        found.close()

@@ -1,0 +1,135 @@
+"""What the page computes is what `foveate.explain` says, and the networks stay as they are."""
+
+from __future__ import annotations
+
+import copy
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foveate.data import make_transform
+from foveate.demo.looking import ShownNetwork, View, load_shown, look, private_copy
+from foveate.demo.samples import ShownImage, draw_samples
+from foveate.explain import explain
+
+
+@pytest.fixture(scope="module")
+def shown(networks: list[str]) -> dict[str, ShownNetwork]:
+    return {network.name.partition("_")[0]: network for network in load_shown(networks)}
+
+
+@pytest.fixture(scope="module")
+def image() -> ShownImage:
+    return draw_samples(4, 0)[3]
+
+
+def tensor(network: ShownNetwork, image: ShownImage) -> torch.Tensor:
+    return make_transform(network.network.transform, training=False)(image.pixels)[None]
+
+
+@pytest.mark.parametrize("family", ["cram", "positionwise", "conv"])
+def test_what_is_shown_is_what_explain_says(shown: dict[str, ShownNetwork], family: str, image: ShownImage) -> None:
+    network = shown[family]
+    finding = look(network, image)
+    expected = explain(network.network.model, tensor(network, image))
+    torch.testing.assert_close(finding.explanation.logits, expected.logits, rtol=0, atol=0)
+    (record,) = expected.records
+    assert finding.records[0].name == record.name
+    torch.testing.assert_close(finding.records[0].map, record.map, rtol=0, atol=0)
+    assert finding.label == "3"
+
+
+@pytest.mark.parametrize("direction", ["from", "to"])
+@pytest.mark.parametrize("part", ["both", "content", "positional"])
+def test_a_clicked_pixel_is_asked_for(
+    shown: dict[str, ShownNetwork], image: ShownImage, direction: str, part: str
+) -> None:
+    network = shown["gsa"]
+    layer = network.layers[2].name
+    finding = look(network, image, View(layer, (21.5, 6.5), direction, part))
+    record = explain(network.network.model, tensor(network, image))[layer]
+    weights = (record.attention_from if direction == "from" else record.attention_to)((6, 21), part).abs().sum(1)
+    expected = weights / weights.mean((1, 2), keepdim=True)
+    assert finding.records[0].query == (6, 21)
+    torch.testing.assert_close(finding.records[0].map, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_clicked_pixel_of_a_larger_image_is_where_the_network_sees_it(shown: dict[str, ShownNetwork]) -> None:
+    pixels = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 150, 3), dtype=np.uint8))
+    large = ShownImage(pixels)  # 150×90 becomes 53×32, of which the middle 32 columns are seen
+    finding = look(shown["gsa"], large, View(point=(75, 45)))
+    assert finding.records[0].query == (16, 16)
+    with pytest.raises(ValueError, match="cropped away"):
+        look(shown["gsa"], large, View(point=(5, 45)))
+
+
+def test_another_radius_is_that_of_a_network_with_this_radius(
+    shown: dict[str, ShownNetwork], image: ShownImage
+) -> None:
+    network = shown["expatt"]
+    layer = network.layers[1]
+    assert layer.radius is not None
+    changed = look(network, image, View(layer.name, radius=0.7))
+    other = copy.deepcopy(network.network.model)
+    with torch.no_grad():
+        other.get_submodule(layer.name).log_radius.fill_(math.log(0.7))
+    expected = explain(other, tensor(network, image), query=(16, 16))
+    torch.testing.assert_close(changed.explanation.logits, expected.logits, rtol=0, atol=0)
+    torch.testing.assert_close(changed.records[0].map, expected[layer.name].map, rtol=0, atol=0)
+    assert changed.records[0].radius == pytest.approx(0.7)
+
+    learnt = look(network, image, View(layer.name))
+    assert not torch.equal(changed.explanation.logits, learnt.explanation.logits)
+    assert not torch.equal(changed.records[0].map, learnt.records[0].map)
+    assert learnt.records[0].radius == pytest.approx(layer.radius)
+
+
+def test_networks_stay_as_they_are_while_many_look_at_once(shown: dict[str, ShownNetwork]) -> None:
+    images = draw_samples(6, 1)
+    jobs = [
+        (network, image, View(radius=radius))
+        for image in images
+        for network in shown.values()
+        for radius in ((None, 0.3, 4.0) if network.layer(None).radius else (None,))
+    ]
+    alone = [look(*job).explanation.logits for job in jobs]
+    before = {name: copy.deepcopy(network.network.model.state_dict()) for name, network in shown.items()}
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda job: look(*job).explanation.logits, jobs))
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    for name, network in shown.items():
+        model = network.network.model
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, before[name][key]), (name, key)
+        assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+        assert not any(module.training for module in model.modules())
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_copy_shares_the_tensors_and_not_the_modules(shown: dict[str, ShownNetwork]) -> None:
+    model = shown["cram"].network.model
+    twin = private_copy(model)
+    assert all(a is b for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    assert all(a is b for a, b in zip(model.buffers(), twin.buffers(), strict=True))
+    assert not {id(module) for module in model.modules()} & {id(module) for module in twin.modules()}
+
+
+def test_names_on_the_page_hold_no_path(checkpoint: Path) -> None:
+    twice = load_shown([str(checkpoint), str(checkpoint)])
+    assert [network.name for network in twice] == ["cram_resnet_tiny", "cram_resnet_tiny-2"]
+
+
+def test_a_radius_is_refused_where_there_is_none_or_none_possible(
+    shown: dict[str, ShownNetwork], image: ShownImage
+) -> None:
+    with pytest.raises(ValueError, match="has no radius"):
+        look(shown["gsa"], image, View(radius=1.0))
+    for radius in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="radius must be a finite number above 0"):
+            look(shown["expatt"], image, View(radius=radius))

@@ -1,0 +1,248 @@
+"""A person's whole path over the page, in Chromium: what is seen is what the networks say."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from foveate.demo.looking import ShownNetwork, View, load_shown, look
+from foveate.demo.page import PANEL
+from foveate.demo.samples import MAX_UPLOAD, ShownImage, draw_samples, read_upload
+from foveate.demo.words import prediction
+from foveate.explain import overlay
+
+from .conftest import Server
+from .files import BAD, photograph
+
+ZOOM = PANEL // 32
+
+
+@pytest.fixture
+def page(server: Server, browser: Browser) -> Iterator[Page]:
+    """The page, opened; at the end nothing may have gone wrong in it, nor been asked of other servers."""
+    expect.set_options(timeout=10_000)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    found = context.new_page()
+    asked: list[str] = []
+    wrong: list[str] = []
+    found.on("request", lambda request: asked.append(request.url))
+    found.on("pageerror", lambda error: wrong.append(str(error)))
+    found.goto(server.url)
+    expect(found.locator("#prediction .verdict")).to_be_visible()
+    yield found
+    context.close()
+    assert [url for url in asked if not url.startswith((f"{server.url}/", "data:", "blob:"))] == []
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def shown(networks: list[str]) -> dict[str, ShownNetwork]:
+    return {network.name.partition("_")[0]: network for network in load_shown(networks)}
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[ShownImage]:
+    return draw_samples(20, 0)
+
+
+def source(picture: Locator) -> str:
+    """Return the address of what a picture shows."""
+    return picture.locator("img").get_attribute("src") or ""
+
+
+def pixels(picture: Locator) -> np.ndarray:
+    """Return what a picture shows, as the browser got it."""
+    src = source(picture)
+    data = base64.b64decode(src.partition(",")[2]) if src.startswith("data:") else httpx.get(src).content
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def changed(picture: Locator, before: str) -> None:
+    """Wait until a picture shows something else."""
+    expect(picture.locator("img")).not_to_have_attribute("src", before)
+
+
+def choose_network(page: Page, words: str) -> None:
+    page.locator("#network label", has_text=words).click()
+
+
+def upload(page: Page, path: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.locator("#upload").click()
+    chooser.value.set_files(path)
+
+
+def expected(network: ShownNetwork, image: ShownImage, view: View | None = None) -> tuple[np.ndarray, str]:
+    """Return the picture and the words that the page must show."""
+    finding = look(network, image, view)
+    picture = overlay(image.pixels, finding.records[0], zoom=ZOOM, placement=finding.placement)
+    return np.asarray(picture), prediction(finding)
+
+
+def said(page: Page) -> list[str]:
+    """Return the probabilities on the page."""
+    return page.locator("#prediction .bar > span:last-child").all_inner_texts()
+
+
+def words_of(html: str) -> list[str]:
+    return re.findall(r"<span>([\d.]+%)</span>", html)
+
+
+def test_a_sample_is_looked_at_by_one_network_after_the_other(
+    page: Page, shown: dict[str, ShownNetwork], samples: list[ShownImage]
+) -> None:
+    attention = page.locator("#attention")
+    before = source(attention)
+    page.locator("#samples button").nth(7).click()
+    changed(attention, before)
+    for family, words in (("cram", None), ("positionwise", "Position-wise"), ("conv", "Without attention")):
+        if words is not None:
+            before = source(attention)
+            choose_network(page, words)
+            changed(attention, before)
+        picture, html = expected(shown[family], samples[7])
+        assert np.array_equal(pixels(attention), picture), family
+        assert said(page) == words_of(html), family
+    assert np.array_equal(pixels(page.locator("#original"))[::ZOOM, ::ZOOM], np.asarray(samples[7].pixels))
+    expect(page.locator("#prediction .true")).to_contain_text("7")
+
+
+def test_a_click_shows_what_a_pixel_attends_to(
+    page: Page, shown: dict[str, ShownNetwork], samples: list[ShownImage]
+) -> None:
+    attention, original = page.locator("#attention"), page.locator("#original img")
+    before = source(attention)
+    choose_network(page, "GSA")
+    changed(attention, before)
+    views = [View()]
+    box = original.bounding_box()
+    assert box is not None
+    for x, y in ((0.2, 0.3), (0.71, 0.86)):
+        before = source(attention)
+        original.click(position={"x": x * box["width"], "y": y * box["height"]})
+        changed(attention, before)
+        views.append(View(point=(x * 32, y * 32)))
+        assert np.array_equal(pixels(attention), expected(shown["gsa"], samples[0], views[-1])[0])
+    for choice, view in (
+        ("Who takes from the pixel", View(point=views[-1].point, direction="to")),
+        ("What is there", View(point=views[-1].point, direction="to", part="content")),
+        ("2 of 4", View(shown["gsa"].layers[1].name, views[-1].point, direction="to")),
+    ):
+        before = source(attention)
+        page.locator("#controls label", has_text=choice).click()
+        changed(attention, before)
+        if choice == "2 of 4":  # the other choices are kept
+            view = View(view.layer, view.point, "to", "content")
+        assert np.array_equal(pixels(attention), expected(shown["gsa"], samples[0], view)[0]), choice
+
+
+def test_another_radius_changes_the_map_and_the_prediction(
+    page: Page, shown: dict[str, ShownNetwork], samples: list[ShownImage]
+) -> None:
+    attention, network = page.locator("#attention"), shown["expatt"]
+    before = source(attention)
+    choose_network(page, "ExpAtt")
+    changed(attention, before)
+    learnt = expected(network, samples[0])
+    assert np.array_equal(pixels(attention), learnt[0])
+    slider = page.locator("#radius input[type=range]")
+    before = source(attention)
+    slider.focus()
+    page.keyboard.press("Home")  # the smallest
+    changed(attention, before)
+    expect(page.locator("#numbers")).to_contain_text("0.05 positions")
+    small = expected(network, samples[0], View(radius=0.05))
+    assert np.array_equal(pixels(attention), small[0])
+    assert said(page) == words_of(small[1]) != words_of(learnt[1])
+
+    page.locator("#reset").click()
+    expect(page.locator("#numbers")).to_contain_text(f"{network.layer(None).radius:.2f} positions")
+    assert np.array_equal(pixels(attention), learnt[0])
+    assert said(page) == words_of(learnt[1])
+
+    before = source(attention)
+    box = slider.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+    changed(attention, before)
+    radius = float(slider.input_value())
+    assert radius > 5
+    expect(page.locator("#numbers")).to_contain_text(f"{radius:.2f} positions")
+
+
+def test_all_networks_side_by_side(page: Page, shown: dict[str, ShownNetwork], samples: list[ShownImage]) -> None:
+    choose_network(page, "All side by side")
+    figures = page.locator("#comparison figure")
+    expect(figures).to_have_count(1 + len(shown))
+    verdicts = page.locator("#comparison .verdict").all_inner_texts()
+    for network, verdict in zip(shown.values(), verdicts, strict=True):
+        (guess,) = look(network, samples[0]).explanation.top(1)[0]
+        assert verdict.startswith(f"Predicted {guess.label}, {guess.probability:.1%}")
+    page.locator("#samples button").nth(4).click()
+    expect(figures.first).to_contain_text("it is 4")
+    choose_network(page, "CRAM")
+    expect(page.locator("#prediction .true")).to_contain_text("4")
+    expect(figures.first).to_be_hidden()
+
+
+def test_good_and_bad_uploads(page: Page, shown: dict[str, ShownNetwork], tmp_path: Path) -> None:
+    attention, message = page.locator("#attention"), page.locator("#message")
+    photo = photograph(tmp_path)
+    kept = photo.read_bytes()
+    first = source(attention)
+    upload(page, photo)
+    changed(attention, first)
+    expect(page.locator("#prediction .true")).to_have_count(0)
+    finding = look(shown["cram"], read_upload(photo))
+    assert said(page) == words_of(prediction(finding))
+    image = finding.image
+    picture = overlay(image, finding.records[0], zoom=PANEL / max(image.size), placement=finding.placement)
+    assert np.array_equal(pixels(attention), np.asarray(picture))
+
+    before = source(attention)
+    for write, words in BAD.items():
+        upload(page, write(tmp_path))
+        expect(message).to_contain_text(words)
+        expect(message.get_by_role("alert")).to_be_visible()
+        assert source(attention) == before
+    (tmp_path / "large.png").write_bytes(kept + bytes(MAX_UPLOAD))
+    upload(page, tmp_path / "large.png")
+    expect(page.get_by_text(re.compile("exceed the maximum allowed size of 10"))).to_be_visible()
+
+    Image.open(io.BytesIO(kept)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "other.webp", lossless=True)
+    upload(page, tmp_path / "other.webp")
+    changed(attention, before)
+    expect(message).to_be_empty()
+    expect(page.locator("#samples .selected")).to_have_count(0)
+
+    page.locator("#samples button").first.click()
+    expect(page.locator("#prediction .true")).to_contain_text("0")
+    upload(page, photo)  # the same file once more
+    expect(page.locator("#prediction .true")).to_have_count(0)
+    assert np.array_equal(pixels(attention), np.asarray(picture))
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_nothing_is_wider_than_the_screen(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 850})
+    for choice, where, words in (
+        ("GSA", "#sentence", "GSA"),
+        ("ExpAtt", "#sentence", "ExpAtt"),
+        ("All side by side", "#comparison", "Grad-CAM"),
+    ):
+        choose_network(page, choice)
+        expect(page.locator(where)).to_contain_text(words)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

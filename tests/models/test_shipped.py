@@ -1,0 +1,96 @@
+"""The networks that come with the library: loadable by name, small, and as good as is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.data import resolve_model_data_config
+
+import foveate
+from foveate.data import ClutteredDigits, make_transform, open_data
+from foveate.models import shipped
+from foveate.training import load_network, read_card
+from foveate.training.checkpoint import load_weights
+
+RESULTS = Path(__file__).parents[2] / "results" / "shipped"
+
+
+def test_all_together_are_small():
+    assert sum(path.stat().st_size for path in shipped().values()) < 3e6
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_timm_and_load_network_give_the_same_network(name):
+    ours, meta = load_network(name)
+    theirs = timm.create_model(name, pretrained=True).eval()
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
+    assert all(parameter.dtype == torch.float32 for parameter in theirs.parameters())
+    config = resolve_model_data_config(theirs)
+    assert (config["mean"], config["std"]) == (tuple(meta.mean), tuple(meta.std))
+    assert (config["crop_pct"], config["interpolation"]) == (meta.crop_pct, meta.interpolation)
+    assert config["input_size"] == (3, *meta.img_size)
+    assert list(theirs.pretrained_cfg["label_names"]) == list(meta.classes)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_its_accuracy_is_that_of_its_card(name):
+    model, _ = load_network(name)
+    card = read_card(shipped()[name].with_suffix(".json"))
+    transform = make_transform(open_data("digits").transform, training=False)
+    digits = ClutteredDigits("test", transform=transform)
+    images, labels = zip(*(digits[index] for index in range(len(digits))), strict=True)
+    with torch.inference_mode():
+        predicted = torch.cat([model(batch) for batch in torch.stack(images).split(250)]).argmax(1)
+    accuracy = (predicted == torch.tensor(labels)).double().mean().item()
+    # The card's is of the weights before they were rounded to half precision: an image or two may fall otherwise.
+    assert accuracy == pytest.approx(card.test["top1"], abs=3 / len(digits))
+    assert accuracy > 0.9
+
+
+def test_other_uses_of_a_shipped_network():
+    features = timm.create_model("cram_resnet_tiny.digits", pretrained=True, features_only=True)
+    whole = timm.create_model("cram_resnet_tiny.digits", pretrained=True)
+    assert torch.equal(features.state_dict()["model.conv1.weight"], whole.state_dict()["conv1.weight"])
+    fewer = timm.create_model("cram_resnet_tiny.digits", pretrained=True, num_classes=3)
+    assert fewer.num_classes == 3
+    assert torch.equal(fewer.layer4[0].conv3.weight, whole.layer4[0].conv3.weight)
+    untrained = timm.create_model("cram_resnet_tiny")
+    assert untrained.num_classes == 1000
+    with pytest.raises(RuntimeError, match="No pretrained weights exist"):
+        timm.create_model("cram_resnet_tiny", pretrained=True)
+    with pytest.raises(RuntimeError, match="Invalid pretrained tag"):
+        timm.create_model("cram_resnet50.digits")
+
+
+def test_training_starts_from_one_by_name():
+    model = timm.create_model("cram_resnet_tiny", num_classes=10)
+    load_weights(model, "cram_resnet_tiny.digits")
+    assert torch.equal(model.fc.weight, load_network("cram_resnet_tiny.digits")[0].fc.weight)
+
+
+def test_scores_are_of_the_networks_that_ship():
+    scores = json.loads((RESULTS / "scores.json").read_text())
+    assert [network["checkpoint"] for network in scores["networks"]] == list(shipped())
+    by_name = {network["checkpoint"]: network["scores"] for network in scores["networks"]}
+    for name in ("conv_resnet_tiny.digits", "positionwise_resnet_tiny.digits"):
+        assert by_name["cram_resnet_tiny.digits"]["pointing"]["low"] > by_name[name]["pointing"]["high"]
+    assert by_name["cram_resnet_tiny.digits"]["pointing"]["low"] > 0.8
+
+
+def test_they_are_what_foveate_explains():
+    digits = ClutteredDigits("test", transform=make_transform(open_data("digits").transform, training=False))
+    images = torch.stack([digits[index][0] for index in range(3)])
+    model = timm.create_model("cram_resnet_tiny.digits", pretrained=True)
+    (record,) = foveate.explain(model, images).records
+    assert record.rectangle is not None
+    # The rectangle holds the middle of the true box.
+    for index, corners in enumerate(record.rectangle):
+        left, top, right, bottom = digits.boxes(index)
+        low, high = corners.amin(0), corners.amax(0)
+        middle = torch.tensor([(left + right) / 2, (top + bottom) / 2])
+        assert ((low < middle) & (middle < high)).all()

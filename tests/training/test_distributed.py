@@ -1,0 +1,311 @@
+"""Several processes against one: gradients, figures, samples; and what happens when one of them ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from tests.training.interruptions import PROCESSES, Run, _main, differences
+from tests.training.processes import ended, note_samples, process_trials, shared_run, together, train_together
+from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+import foveate  # noqa: F401  registers the networks
+from foveate.data import EpochSampler, make_loader, open_data
+from foveate.data.decoding import BadImage, UnreadableImageError
+from foveate.training import Classifier, Recipe, Team, fit, joined, predict
+from foveate.training.sharding import gathered
+
+PROCESSES.set_forkserver_preload(["foveate.cli", "foveate.commands.train", "tests.training.test_distributed"])
+
+CPU = torch.device("cpu")
+NETWORKS = ("conv_resnet_tiny", "expatt_resnet_tiny", "gsa_resnet_tiny", "aa_resnet_tiny", "cram_resnet_tiny")
+SIZES = (1, 2, 4)
+BATCH = 24
+
+
+class Damaged:
+    """Images of which some cannot be read."""
+
+    def __init__(self, images: Any, damaged: set[int]) -> None:
+        self.images, self.damaged = images, damaged
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        if index in self.damaged:
+            raise UnreadableImageError(BadImage(str(index), "damaged"))
+        return self.images[index]
+
+
+def network(name: str, *, frozen: bool) -> nn.Module:
+    """Return a network in which every parameter has a gradient: as they are built, blocks add nothing at first.
+
+    Its activations are smooth: a ReLU that rounding switches changes the gradient by more than rounding.
+    """
+    torch.manual_seed(2)
+    model = timm.create_model(name, num_classes=10)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    for place in list(model.modules()):
+        for name, child in place.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(place, name, nn.SiLU())
+    return freeze_batch_norm_2d(model) if frozen else model
+
+
+def one_update(
+    team: Team, out: Path, model: nn.Module, *, damaged: set[int] = frozenset(), accumulate: int = 1, val: int = 23
+) -> dict[str, Any]:
+    """Train for one update; return the gradients, the running statistics, the figures, and what is predicted."""
+    options = {"clutter": 1, "length": accumulate * BATCH, "val_length": val}
+    data = open_data("digits", img_size=32, options=options)
+    shared: dict[str, Any] = {"transform": data.transform, "batch_size": BATCH // team.size, "seed": 3}
+    shared |= {"rank": team.rank, "world_size": team.size, "max_bad_images": len(damaged)}
+    loaders = [
+        make_loader(Damaged(part, damaged), training=part is data.train, **shared) for part in (data.train, data.val)
+    ]
+    recipe = Recipe(epochs=1, batch_size=BATCH, opt="sgd", lr=1e-6, sched="none", accumulate=accumulate)
+    module = Classifier(model, recipe, num_classes=10, seed=team.seed(3))
+    gradients: dict[str, Tensor] = {}
+
+    def note(optimizer: Any, *_: Any) -> None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        gradients.update({str(number): gathered(p.grad).clone() for number, p in enumerate(parameters)})
+
+    handle = register_optimizer_step_pre_hook(note)
+    out.mkdir(exist_ok=True)
+    rows = fit(module, *loaders, out=out, device=CPU, verbose=False, team=team)
+    handle.remove()
+    logits, labels = predict(module, loaders[1], device=CPU, team=team)
+    buffers = {name: buffer.clone() for name, buffer in module.model.named_buffers()}
+    figures = {name: rows[0][name] for name in ("train_loss", "val_loss", "val_top1", "val_top5")}
+    return {"gradients": gradients, "buffers": buffers, "figures": figures, "logits": logits, "labels": labels}
+
+
+def all_updates(folder: str) -> None:
+    """Be one process of a team: do every update that the tests look at, and save what came out."""
+    torch.set_num_threads(1)
+    with joined("auto", CPU) as team:
+        out = Path(folder)
+        results = {name: one_update(team, out / name, network(name, frozen=True)) for name in NETWORKS}
+        for name in NETWORKS:
+            results[f"{name} in float64"] = one_update(team, out / "64", Doubled(network(name, frozen=True)))
+        parts = dataclasses.replace(team, sharded=team.size > 1)
+        results["in parts"] = one_update(parts, out / "p", network("gsa_resnet_tiny", frozen=True), accumulate=2)
+        results["accumulated"] = one_update(team, out / "a", network("conv_resnet_tiny", frozen=True), accumulate=3)
+        results["damaged"] = one_update(
+            team, out / "d", network("conv_resnet_tiny", frozen=True), damaged={1, 7, 8, 20}
+        )
+        results["few"] = one_update(team, out / "f", network("conv_resnet_tiny", frozen=True), val=3)
+        results["statistics"] = one_update(team, out / "s", network("gsa_resnet_tiny", frozen=False))
+        torch.save(results, out / f"{team.rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def updates(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+    """By the number of processes: for each of them, what came out."""
+    found = {}
+    for size in SIZES:
+        folder = tmp_path_factory.mktemp(f"team-of-{size}")
+        assert ended(together(size, all_updates, str(folder))) == [0] * size
+        found[size] = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
+    return found
+
+
+class Doubled(nn.Module):
+    """A network in float64."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.double())
+
+
+def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """Return the relative L2 difference of two gradients of the whole network."""
+    assert a.keys() == b.keys()
+    one, other = (torch.cat([x[name].flatten() for name in b]).double() for x in (a, b))
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+@pytest.mark.parametrize("case", [*NETWORKS, "in parts", "accumulated", "damaged"])
+def test_the_gradients_are_those_of_one_process(updates: Any, case: str, size: int) -> None:
+    alone = updates[1][0][case]["gradients"]
+    assert all(gradient.any() for gradient in alone.values())
+    for one in updates[size]:
+        assert difference(one[case]["gradients"], alone) < 1e-6
+        assert one[case]["figures"]["train_loss"] == pytest.approx(
+            updates[1][0][case]["figures"]["train_loss"], rel=1e-6
+        )
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_they_differ_by_nothing_but_rounding(updates: Any, name: str, size: int) -> None:
+    alone = updates[1][0][f"{name} in float64"]["gradients"]
+    for one in updates[size]:
+        assert difference(one[f"{name} in float64"]["gradients"], alone) < 1e-14
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+@pytest.mark.parametrize("case", ["conv_resnet_tiny", "in parts", "damaged", "few"])
+def test_each_image_counts_once(updates: Any, case: str, size: int) -> None:
+    alone = updates[1][0][case]
+    assert len(alone["labels"]) == {"damaged": 23 - 4, "few": 3}.get(case, 23)
+    for one in updates[size]:
+        assert torch.equal(one[case]["labels"], alone["labels"])
+        torch.testing.assert_close(one[case]["logits"], alone["logits"], rtol=1e-5, atol=1e-5)
+        assert one[case]["figures"] == pytest.approx(alone["figures"], rel=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_running_statistics_are_the_mean_over_the_processes(updates: Any, size: int) -> None:
+    alone = updates[1][0]["statistics"]["buffers"]
+    together = [one["statistics"]["buffers"] for one in updates[size]]
+    first = next(name for name in alone if name.endswith("running_mean"))
+    for name in alone:
+        assert all(torch.equal(one[name], together[0][name]) for one in together)
+    # Behind the first layer each process's share has been normalised by itself.
+    torch.testing.assert_close(together[0][first], alone[first])
+    variance = first.replace("mean", "var")
+    assert (together[0][variance] < alone[variance] * 1.002).all()
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (1, 3), (3, 1)])
+@pytest.mark.parametrize("size", [101, 96])
+def test_another_number_of_ranks_loses_and_repeats_no_image(before: int, after: int, size: int) -> None:
+    def sampler(rank: int, world_size: int) -> EpochSampler:
+        return EpochSampler(size, training=True, seed=5, rank=rank, world_size=world_size)
+
+    whole, seen = [key.item for key in sampler(0, 1)], []
+    for rank in range(before):
+        seen += [key.item for key in sampler(rank, before)][: 24 // before]
+    for rank in range(after):
+        resumed = sampler(rank, after)
+        resumed.resume(0, 24)
+        seen += [key.item for key in resumed]
+        resumed.set_epoch(1)
+        assert len(list(resumed)) == len(resumed)
+    assert set(seen[:24]) == set(whole[:24])
+    assert len(set(seen)) == len(seen) == size - size % after
+
+
+def test_ranks_that_cannot_share_what_is_left_are_refused() -> None:
+    with pytest.raises(ValueError, match="20 images cannot be shared by world_size=3 processes"):
+        EpochSampler(100, training=True, rank=0, world_size=3).resume(0, 20)
+
+
+@pytest.mark.parametrize(("before", "after"), [("ddp", "fsdp"), ("fsdp", "ddp")])
+def test_four_processes_go_on_as_two(before: str, after: str, tmp_path: Path) -> None:
+    run = shared_run(tmp_path / "run", often=False)
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    run.arguments += ["--epochs=2", f"--strategy={before}"]
+    assert train_together(run, 4, note_samples, str(samples), 8 + 3, 2) == [128 + signal.SIGTERM] * 4
+    text = run.text()
+    assert text.count("saving at the end of this step") <= 1  # the third was told to, the first speaks
+    assert text.count("go on with: torchrun --nnodes=1 --nproc_per_node=4 -m foveate train") == 1
+    run.arguments.append(f"--strategy={after}")
+    assert train_together(run, 2, note_samples, str(samples)) == [0, 0], run.text()
+    seen = [
+        tuple(key) for file in samples.iterdir() for line in file.read_text().splitlines() for key in json.loads(line)
+    ]
+    for epoch in range(2):
+        order = np.random.default_rng([0, epoch]).permutation(200)[: 8 * 24]
+        assert Counter(seen)[epoch, int(order[0])] == 1
+        assert sorted(item for of, item in seen if of == epoch) == sorted(order.tolist())
+    assert len(seen) == 2 * 8 * 24
+    assert len(json.loads((run.out / "result.json").read_text())["correct"]) == 30
+
+
+def test_a_killed_process_of_torchrun(tmp_path: Path) -> None:
+    outcome = process_trials(1, 1, tmp_path / "trials", sizes=(2,))
+    assert outcome.failures == []
+    assert outcome.counts == {"kills": 1, "started anew": 1, "bit-equal": 1}
+
+
+def test_parts_go_on_as_if_none_had_been_killed(tmp_path: Path) -> None:
+    whole, run = (shared_run(tmp_path / name, strategy="fsdp") for name in ("whole", "killed"))
+    for one in (whole, run):
+        one.arguments.append("--epochs=2")
+    assert train_together(whole, 2) == [0, 0]
+    assert train_together(run, 2, _break, 1, 8 + 3, True) == [2, -signal.SIGKILL]
+    assert train_together(run, 2) == [0, 0]
+    assert differences(run, whole.result()) == []
+
+
+def test_one_that_fails_ends_all(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", often=False)
+    assert train_together(run, 2, _break, 1, 3, False) == [2, 2]
+    assert "foveate: error: the images of process 1" in run.text()
+    assert "foveate: error: process 0 of 2 lost the others: one of them has ended" in run.text()
+
+
+def _break(rank: int, batch: int, killed: bool) -> None:
+    """Let a process fail in a batch of training, or be killed in it."""
+    from foveate.training.module import Classifier
+
+    forward, seen = Classifier.forward, Counter()
+
+    def failing(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen["batches"] += 1
+        if seen["batches"] == batch and os.environ["RANK"] == str(rank):
+            if killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ValueError(f"the images of process {rank}")
+        return forward(self, *args, **kwargs)
+
+    Classifier.forward = failing  # type: ignore[method-assign]
+
+
+def test_settings_that_need_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="strategy=ddp is for several processes, and torchrun has started none"):
+        joined("ddp", CPU).__enter__()
+    with pytest.raises(ValueError, match=r"strategy must be one of auto, ddp, fsdp; got 'dpp'; did you mean 'ddp'"):
+        joined("dpp", CPU).__enter__()  # type: ignore[arg-type]
+    run = Run(tmp_path / "run", often=False)
+    assert train_together(run, 3) == [2, 2, 2]
+    assert (
+        "batch_size=16 is of all 3 processes together, which cannot share it equally; give a multiple of 3, such as 15"
+        in run.text()
+    )
+    run = Run(tmp_path / "parts", "everything", often=False)
+    run.arguments.append("--strategy=fsdp")
+    assert train_together(run, 2) == [2, 2]
+    assert "strategy=fsdp does not go with equivariance; use strategy=ddp" in run.text()
+    run = Run(tmp_path / "other", often=False)
+    run.arguments.append("--sync_bn")
+    assert run.finish() == 2
+    assert "sync_bn needs GPUs" in run.text()
+
+
+def test_sync_bn_takes_every_place_and_keeps_the_names() -> None:
+    plain, synchronised = (timm.create_model("gsa_resnet_tiny") for _ in range(2))
+    synchronised = convert_sync_batchnorm(synchronised)
+    norms = [type(norm) for norm in synchronised.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+    assert all(issubclass(norm, nn.SyncBatchNorm) for norm in norms)
+    assert len(norms) == sum(isinstance(norm, nn.BatchNorm2d) for norm in plain.modules()) > 10
+    plain.load_state_dict(synchronised.state_dict())
+
+
+def test_what_runs_in_one_process_refuses_several(tmp_path: Path) -> None:
+    arguments = ["compare", "conv_resnet_tiny", f"--out={tmp_path / 'out'}"]
+    assert ended(together(2, _main, arguments, str(tmp_path / "log"), None, ())) == [2, 2]
+    assert "foveate compare runs in one process; start it without torchrun" in (tmp_path / "log").read_text()
+    assert not (tmp_path / "out").exists()
