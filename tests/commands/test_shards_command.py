@@ -148,12 +148,6 @@ def test_an_index_of_what_was_interrupted_does_not_make_it_whole(photos: Path, t
         open_data(folder)
 
 
-def test_what_is_no_plain_file_is_not_waited_for(photos: Path, tmp_path: Path):
-    os.mkfifo(photos / "train" / "ant" / "pipe.png")
-    with pytest.raises(ValueError, match=r"pipe\.png is no plain file; remove it"):
-        run(ShardsConfig(task=["make", str(photos)], out=tmp_path / "shards"))
-
-
 def test_check_names_images_that_cannot_be_decoded(photos: Path, tmp_path: Path):
     (photos / "train" / "bee" / "7.png").write_text("not an image")
     run(ShardsConfig(task=["make", str(photos)], out=tmp_path / "shards"))

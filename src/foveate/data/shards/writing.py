@@ -141,8 +141,6 @@ def _member(name: str, content: bytes) -> bytes:
 
 def _size_in_tar(path: str) -> int:
     size = os.path.getsize(path)
-    if not os.path.isfile(path):
-        raise ValueError(f"{path} is no plain file; remove it")
     if size > MAX_MEMBER:
         raise ValueError(f"{path} has {size} bytes; readers of shards take at most {MAX_MEMBER}")
     return BLOCK + size + -size % BLOCK + 2 * BLOCK  # its header, and that and the block of the .cls
