@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import yaml
 
-from foveate.commands.protocol import WHERE, Protocol, environment
+from foveate.commands.protocol import WHERE, environment
+from foveate.commands.train import TrainConfig
 from foveate.models import shipped
 from foveate.training.card import card_of, read_card
 from foveate.training.checkpoint import WEIGHTS
@@ -23,7 +24,7 @@ CONFIG, RESULT = "config.yaml", "result.json"
 ABOUT = ("licence", "data", "recipe", "test", "versions")
 IN_THE_NETWORK = {"model", "model_args", "img_size", "crop_pct", "interpolation"}
 IN_THE_DATA = {"data", "data_options", "data_seed"}
-RECIPE = {field.name for field in dataclasses.fields(Protocol)} - WHERE - IN_THE_NETWORK - IN_THE_DATA
+RECIPE = {field.name for field in dataclasses.fields(TrainConfig)} - WHERE - IN_THE_NETWORK - IN_THE_DATA
 """Settings of a training, without those that a card has in another place, or that nobody else has, such as folders."""
 OF_A_RUN = {WEIGHTS, LAST, PREVIOUS, BEST}
 
