@@ -4,15 +4,22 @@ BIN := .venv/bin
 JOBS ?= 2
 KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 
-.PHONY: demo test bench networks fuzz lint types docs check clean
+.PHONY: demo test browser bench networks fuzz lint types docs check clean
 
 demo: .venv/installed-demo
 	$(BIN)/foveate compare --config recipes/digits.yaml --out runs/digits
 	@$(BIN)/foveate report runs/digits
 
 # One thread a process: the tests are many and small.
-test: .venv/installed-dev
+test: .venv/installed-dev browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+# The web page is tested in Chromium: that of the system, else Debian's package, else playwright's own.
+browser: .venv/installed-dev
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else $(BIN)/playwright install chromium; fi
 
 # The figures of docs/cost.md, about 20 minutes on two idle cores. It ends with code 1 if a result was wrong.
 BENCH = $(BIN)/foveate bench --threads 2 --out results/bench
