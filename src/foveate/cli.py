@@ -85,12 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell(message: str) -> None:
-    """Print on stderr, if anybody still reads there."""
+    """Print on stderr, if anybody still reads there, behind all that was printed before: it is the last word."""
     try:
-        print(message, file=sys.stderr, flush=True)
         sys.stdout.flush()
     except BrokenPipeError:
         _silence(sys.stdout)
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except BrokenPipeError:
         _silence(sys.stderr)
 
 
