@@ -286,3 +286,12 @@ def test_every_option_of_training_is_one_of_comparing() -> None:
     comparing = {field.name for field in dataclasses.fields(CompareConfig)}
     assert training - comparing == {"model", "seed", "resume", "checkpoint", "strategy", "sync_bn"}
     assert comparing - training == {"models", "seeds"}
+
+
+def test_a_network_has_settings_of_its_own() -> None:
+    config = CompareConfig(models=["test_resnet", "test_resnet:lr=0.5,drop_rate=0.4"], lr=0.01)
+    plain, own = (config.run_of(spec, 0) for spec in config.models)
+    assert (plain.lr, plain.model_args) == (0.01, {})
+    assert (own.lr, own.model_args) == (0.5, {"drop_rate": 0.4})
+    with pytest.raises(ValueError, match="lr must be a finite number above 0; got -1"):
+        config.run_of("test_resnet:lr=-1", 0).check()

@@ -43,7 +43,7 @@ def expatt_conv_case(rng: random.Random, dtype: torch.dtype) -> Case:
 def global_self_case(rng: random.Random, dtype: torch.dtype) -> Case:
     heads, dim, stride = rng.choice((1, 2, 3)), rng.choice((3, 5)), rng.choice((1, 2))
     dim_key, dim_out = heads * rng.choice((1, 2, 3)), heads * rng.choice((1, 2, 3))
-    feat_size = rng.randint(1, 8), rng.randint(1, 8)
+    feat_size, part = (rng.randint(1, 8), rng.randint(1, 8)), rng.choice(("both", "both", "content", "positional"))
     module = GlobalSelfAttention2d(
         dim,
         dim_out,
@@ -51,12 +51,20 @@ def global_self_case(rng: random.Random, dtype: torch.dtype) -> Case:
         dim_key=dim_key,
         feat_size=feat_size,
         stride=stride,
+        part=part,
         fused=rng.choice((None, False)),
     )
     x = random_map(rng, dim, dtype)
     training = rng.random() < 0.5 and x.shape[0] * x.shape[2] * x.shape[3] > 4
     module.train(training)
-    loops = partial(reference.global_self_module, num_heads=heads, dim_key=dim_key, stride=stride, training=training)
+    loops = partial(
+        reference.global_self_module,
+        num_heads=heads,
+        dim_key=dim_key,
+        stride=stride,
+        training=training,
+        part=part,
+    )
     return Case(shaken(module, rng, dtype), loops, x, f"{module}, {training=}, fused={module.fused}")
 
 

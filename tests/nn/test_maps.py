@@ -47,8 +47,9 @@ def test_augmented_convolution_shows_the_map_of_its_attention():
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
-def test_global_self(stride, size):
-    module = prepared(GlobalSelfAttention2d(5, 6, num_heads=3, dim_key=6, feat_size=6, stride=stride))
+@pytest.mark.parametrize("part", ["both", "content", "positional"])
+def test_global_self(part, stride, size):
+    module = prepared(GlobalSelfAttention2d(5, 6, num_heads=3, dim_key=6, feat_size=6, stride=stride, part=part))
     x = torch.randn(2, 5, *size, dtype=torch.float64)
     assert relative_error(module(x), module.forward_by_maps(x)) < 1e-12
 
@@ -63,6 +64,21 @@ def test_global_self_maps_add_up_to_the_output_when_nothing_is_normalised():
     assert relative_error(both, parts) < 1e-14
     applied = (both @ module.values(x)).permute(0, 1, 3, 2).reshape(2, 6, 5, 7)
     assert relative_error(module(x), applied) < 1e-12
+
+
+@pytest.mark.parametrize(("part", "other"), [("content", "positional"), ("positional", "content")])
+def test_the_map_of_a_module_of_one_part_is_that_part(part, other):
+    module = prepared(GlobalSelfAttention2d(5, 6, num_heads=3, dim_key=6, feat_size=6, part=part))
+    if part == "positional":  # nothing normalised between the passes
+        module.norm.reset_parameters()
+        module.norm.reset_running_stats()
+        module.norm.eps = 0.0
+    x = torch.randn(2, 5, 5, 7, dtype=torch.float64)
+    applied = (module.attention_map(x) @ module.values(x)).permute(0, 1, 3, 2).reshape(2, 6, 5, 7)
+    assert relative_error(module(x), applied) < 1e-12
+    assert torch.equal(module.attention_map(x), module.attention_map(x, part))
+    with pytest.raises(ValueError, match=f"part must be one of both, {part}; got '{other}'"):
+        module.attention_map(x, other)
 
 
 def test_a_mode_of_training_is_left_alone_by_the_maps():

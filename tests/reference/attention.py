@@ -87,18 +87,23 @@ def normalised(grid: Grid, p: Parameters, prefix: str, training: bool, eps: floa
 
 
 def global_self_module(
-    x: Tensor, p: Parameters, *, num_heads: int, dim_key: int, stride: int, training: bool
+    x: Tensor, p: Parameters, *, num_heads: int, dim_key: int, stride: int, training: bool, part: str = "both"
 ) -> Tensor:
     qkv = pointwise(to_grid(x), p["qkv.weight"])
-    q, k, v = (
-        heads({i: t[:, part] for i, t in qkv.items()}, num_heads)
-        for part in (slice(0, dim_key), slice(dim_key, 2 * dim_key), slice(2 * dim_key, None))
-    )
-    down = joined([axial(q[h], v[h], p["rel_height"], 0) for h in range(num_heads)])
-    down = heads(normalised(down, p, "norm", training), num_heads)
-    along = [axial(q[h], down[h], p["rel_width"], 1) for h in range(num_heads)]
-    contents = [content(q[h], k[h], v[h]) for h in range(num_heads)]
-    out = joined([{i: along[h][i] + contents[h][i] for i in along[h]} for h in range(num_heads)])
+
+    def split(first: int, last: int | None) -> list[Grid]:
+        return heads({i: t[:, first:last] for i, t in qkv.items()}, num_heads)
+
+    q, v = split(0, dim_key), split(dim_key if part == "positional" else 2 * dim_key, None)
+    terms = []
+    if part != "content":
+        down = joined([axial(q[h], v[h], p["rel_height"], 0) for h in range(num_heads)])
+        down = heads(normalised(down, p, "norm", training), num_heads)
+        terms.append([axial(q[h], down[h], p["rel_width"], 1) for h in range(num_heads)])
+    if part != "positional":
+        k = split(dim_key, 2 * dim_key)
+        terms.append([content(q[h], k[h], v[h]) for h in range(num_heads)])
+    out = joined([{i: sum(term[h][i] for term in terms) for i in v[h]} for h in range(num_heads)])
     return from_grid(out if stride == 1 else halved(out))
 
 

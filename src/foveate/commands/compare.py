@@ -35,8 +35,9 @@ __all__ = ["CompareConfig", "run"]
 
 Figure = TypeVar("Figure")
 
-OF_ONE_NETWORK = ("equivariance", "equivariance_shift", "equivariance_rotation", "equivariance_scale")
-"""Settings that one network of a comparison may have for itself: a term of the loss that not every network has."""
+OF_ONE_NETWORK = ("lr", "equivariance", "equivariance_shift", "equivariance_rotation", "equivariance_scale")
+"""Settings that one network of a comparison may have for itself: a term of the loss that not every network has, and the
+learning rate, which need not suit all of them."""
 
 
 @dataclass(kw_only=True)
@@ -45,8 +46,8 @@ class CompareConfig(Protocol):
 
     Attributes:
         models: Names of the networks, each with keywords of its own if need be, as in gsa_resnet26:stem=small,
-            num_heads=4 (without the space), the equivariance settings among them: cram_resnet26:equivariance=1. The
-            first is what the others are compared to.
+            num_heads=4 (without the space), the equivariance settings and the learning rate among them:
+            cram_resnet26:equivariance=1, gsa_resnet26:lr=0.002. The first is what the others are compared to.
         seeds: How many times each is trained, with seeds 0, 1, 2...; equal seeds see the same images in the same order.
         out: Folder of the comparison, with a folder per run. A comparison that was interrupted is continued.
     """

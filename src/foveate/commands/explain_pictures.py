@@ -19,6 +19,7 @@ from foveate.explain import AttentionRecord, Explanation, Panel, Scale, Strip, c
 from foveate.training.files import write_bytes
 
 __all__ = [
+    "CROPPED",
     "Comparison",
     "Finding",
     "check_ours",
@@ -34,6 +35,8 @@ PANEL, SMALL_PANEL = 400, 240
 ACROSS = 4
 """Layers side by side in one image's sheet."""
 SOFTWARE = "Software"
+CROPPED = "Pale, without colour: cropped away before the network saw the image."
+"""What has to be said of a picture of an image that the network did not see all of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,13 @@ class Finding:
     explanation: Explanation
     records: Sequence[AttentionRecord]
     placement: Placement
+
+    @property
+    def cropped(self) -> bool:
+        """Whether the network did not see all of the image, by half a pixel or more at an edge."""
+        height, width = self.placement.input_size
+        left, top, right, bottom = self.placement.to_image([[0, 0], [width, height]]).reshape(4).tolist()
+        return left > 0.5 or top > 0.5 or right < self.image.width - 0.5 or bottom < self.image.height - 0.5
 
     def verdict(self, number: int = 1) -> str:
         """Say what the network takes the image for, the most probable first, and whether that is so."""
@@ -141,10 +151,8 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
                 notes["circle"] = "Circle: the learnt radius of explicit attention around the position that attends."
             elif record.query is not None:
                 notes["square"] = "Outlined square: the position that attends."
-        height, width = finding.placement.input_size
-        left, top, right, bottom = finding.placement.to_image([[0, 0], [width, height]]).reshape(4).tolist()
-        if left > 0.5 or top > 0.5 or right < finding.image.width - 0.5 or bottom < finding.image.height - 0.5:
-            notes["margin"] = "Pale, without colour: cropped away before the network saw the image."
+        if finding.cropped:
+            notes["margin"] = CROPPED
     return list(notes.values())
 
 

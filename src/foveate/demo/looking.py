@@ -16,12 +16,12 @@ from foveate import _checks
 from foveate._networks import attention_modules
 from foveate.commands.explain_networks import ExplainedNetwork, load_networks
 from foveate.commands.explain_pictures import Finding
-from foveate.data import make_transform, placement
+from foveate.data import Placement, make_transform, placement
 from foveate.demo.samples import ShownImage
 from foveate.explain import AttentionRecord, explain, shown_module
 from foveate.models import shipped
 
-__all__ = ["Layer", "ShownNetwork", "View", "load_shown", "look", "private_copy"]
+__all__ = ["Layer", "ShownNetwork", "View", "load_shown", "look", "private_copy", "seen_pixel"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,10 @@ class ShownNetwork:
     def attends(self) -> bool:
         """Whether it has attention; else Grad-CAM shows where it looks."""
         return self.layer(self.first).kind != "GradCAM"
+
+    def placement(self, image: ShownImage) -> Placement:
+        """Return where ``image`` ends up in the network's input."""
+        return placement(self.network.transform, (image.pixels.height, image.pixels.width))
 
     def layer(self, name: str | None) -> Layer:
         """Return the layer called ``name``; the one shown first if there is none."""
@@ -109,16 +113,11 @@ def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Fi
     network = dataclasses.replace(shown.network, model=private_copy(shown.network.model))
     if view.radius is not None:
         _set_radius(network.model, layer, view.radius)
-    place = placement(network.transform, (image.pixels.height, image.pixels.width))
+    place = shown.placement(image)
     tensor = make_transform(network.transform, training=False)(image.pixels)[None]
     query = None
     if view.point is not None and layer.heads:
-        x, y = place.to_input(view.point).tolist()
-        query = math.floor(y), math.floor(x)
-        if any(not 0 <= at < side for at, side in zip(query, place.input_size, strict=True)):
-            raise ValueError(
-                "That pixel is cropped away before the network sees the image; choose one nearer the middle."
-            )
+        query = seen_pixel(place, view.point)
     elif layer.radius is not None:
         query = place.input_size[0] // 2, place.input_size[1] // 2
     names = [layer.name] if layer.kind != "GradCAM" else None
@@ -127,6 +126,19 @@ def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Fi
     if layer.heads:
         record = record.queried(query, direction=view.direction, part=view.part, head=view.head)
     return Finding("image", image.pixels, image.label, network, explanation, [record], place)
+
+
+def seen_pixel(place: Placement, point: tuple[float, float]) -> tuple[int, int]:
+    """Return row and column of the input's pixel in which ``point``, x and y in pixels of the image, ends up.
+
+    Raises:
+        ValueError: The network does not see it; the message is for the person who chose it.
+    """
+    x, y = place.to_input(point).tolist()
+    pixel = math.floor(y), math.floor(x)
+    if any(not 0 <= at < side for at, side in zip(pixel, place.input_size, strict=True)):
+        raise ValueError("That pixel is cropped away before the network sees the image; choose one nearer the middle.")
+    return pixel
 
 
 def private_copy(model: nn.Module) -> nn.Module:

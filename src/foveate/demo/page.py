@@ -9,11 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from foveate.demo.looking import Layer, ShownNetwork, View, look
-from foveate.demo.parts import drawn, enlarged, heading, html, picture, take_no_addresses, zoom_of
+from foveate.demo.looking import Layer, ShownNetwork, View, look, seen_pixel
+from foveate.demo.parts import drawn, enlarged, heading, html, picture, refusal, take_no_addresses, zoom_of
 from foveate.demo.samples import MAX_UPLOAD, ShownImage, read_upload
 from foveate.demo.server import CACHED
-from foveate.demo.words import comparison, mechanism, numbers, prediction, scale_bar, scale_meaning
+from foveate.demo.words import comparison, meaning, mechanism, numbers, prediction, scale_bar
 
 __all__ = ["appearance", "build_page"]
 
@@ -154,7 +154,12 @@ class _Page:
         listen(self.gallery.select, fn=self._choose_sample, outputs=image)
         listen(self.upload.upload, fn=self._take_upload, inputs=[self.upload], outputs=[*image, self.gallery])
         for shown_picture in (self.original, self.attention):
-            listen(shown_picture.select, fn=self._choose_point, inputs=[self.image], outputs=[self.point])
+            listen(
+                shown_picture.select,
+                fn=self._choose_point,
+                inputs=[self.network, self.image, self.layer],
+                outputs=[self.point],
+            )
         listen(self.everywhere.click, fn=lambda: None, outputs=[self.point])
         listen(self.reset.click, fn=self._learnt_radius, inputs=[self.network, self.layer], outputs=[self.radius])
         for control in (self.radius, self.direction, self.part, self.head):
@@ -189,7 +194,7 @@ class _Page:
 
     def _choose_sample(self, event: gr.SelectData) -> tuple[Any, ...]:
         if not isinstance(event.index, int) or not 0 <= event.index < len(self.samples):
-            raise gr.Error("There is no such sample.")
+            raise refusal("There is no such sample.")
         sample = self.samples[event.index]
         return sample, enlarged(sample.pixels, PANEL), None, ""
 
@@ -202,14 +207,20 @@ class _Page:
             Path(path).unlink(missing_ok=True)
         return image, enlarged(image.pixels, PANEL), None, "", gr.update(selected_index=-1)
 
-    def _choose_point(self, image: ShownImage, event: gr.SelectData) -> tuple[float, float]:
-        zoom = zoom_of(image.pixels, PANEL)
+    def _choose_point(self, name: str, image: ShownImage, layer_name: str, event: gr.SelectData) -> tuple[float, float]:
+        network, zoom = self._network(name), zoom_of(image.pixels, PANEL)
         x, y = event.index
-        return (float(x) + 0.5) / zoom, (float(y) + 0.5) / zoom
+        point = (float(x) + 0.5) / zoom, (float(y) + 0.5) / zoom
+        if network.layer(layer_name).heads:
+            try:
+                seen_pixel(network.placement(image), point)
+            except ValueError as error:
+                raise refusal(str(error)) from error
+        return point
 
     def _network(self, name: str) -> ShownNetwork:
         if name not in self.networks:
-            raise gr.Error("There is no such network.")
+            raise refusal("There is no such network.")
         return self.networks[name]
 
     def _show(
@@ -235,7 +246,7 @@ class _Page:
         try:
             finding = look(network, image, view)
         except ValueError as error:
-            raise gr.Error(str(error), duration=8) from error
+            raise refusal(str(error)) from error
         (record,) = finding.records
         words = mechanism(record.kind)
         return [
@@ -244,7 +255,7 @@ class _Page:
             f"<p><b>{escape(words.name)}.</b> {escape(words.seen)}</p>",
             drawn(finding, PANEL),
             scale_bar(record.scale),
-            scale_meaning(record.scale),
+            meaning(finding),
             prediction(finding),
             numbers(finding),
             gr.skip(),

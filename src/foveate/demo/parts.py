@@ -11,7 +11,7 @@ from PIL import Image
 from foveate.commands.explain_pictures import Finding
 from foveate.explain import overlay
 
-__all__ = ["drawn", "enlarged", "heading", "html", "picture", "take_no_addresses", "zoom_of"]
+__all__ = ["drawn", "enlarged", "heading", "html", "picture", "refusal", "take_no_addresses", "zoom_of"]
 
 
 def heading(text: str) -> None:
@@ -49,6 +49,11 @@ def picture(value: Image.Image | None, description: str, name: str) -> gr.Image:
         alt_text=description,
         elem_id=name,
     )
+
+
+def refusal(message: str) -> gr.Error:
+    """Return what is raised to tell the person before the page why something is not done; nothing is logged."""
+    return gr.Error(message, duration=8, title="That cannot be shown", print_exception=False)
 
 
 def zoom_of(image: Image.Image, side: int) -> float:

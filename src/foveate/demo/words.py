@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from foveate.commands.explain_pictures import Finding
+from foveate.commands.explain_pictures import CROPPED, Finding
 from foveate.explain import AttentionRecord, Scale, palette_stops
 
-__all__ = ["Mechanism", "comparison", "mechanism", "numbers", "picture_tag", "prediction", "scale_bar", "scale_meaning"]
+__all__ = ["Mechanism", "comparison", "meaning", "mechanism", "numbers", "picture_tag", "prediction", "scale_bar"]
 
 MOST_BARS, MOST_COMPARED = 10, 3
 
@@ -40,7 +40,8 @@ MECHANISMS = {
     "ExplicitAttention2d": Mechanism(
         "ExpAtt: attention to what is near",
         "Each position takes from those around it, the nearer the more, in every image alike. The circle is the "
-        "radius, learnt in training, the only number behind the map. Change it: map and prediction follow.",
+        "radius, learnt in training, the only number behind the map. Change it: map and prediction follow. Click a "
+        "pixel of a picture to see from where it takes.",
     ),
     "GlobalSelfAttention2d": Mechanism(
         "GSA: attention of each position to all",
@@ -107,9 +108,12 @@ def scale_bar(scale: Scale) -> str:
     )
 
 
-def scale_meaning(scale: Scale) -> str:
-    """Say what the numbers of a scale mean, as HTML."""
-    return f'<p class="meaning">{escape(scale.meaning[0].upper() + scale.meaning[1:])}.</p>'
+def meaning(*findings: Finding) -> str:
+    """Say what the colours of the pictures mean, each scale once, as HTML."""
+    scales = [finding.records[0].scale.meaning for finding in findings]
+    said = [f"{scale[0].upper()}{scale[1:]}." for scale in scales]
+    said += [CROPPED for finding in findings if finding.cropped]
+    return "".join(f'<p class="meaning">{escape(words)}</p>' for words in dict.fromkeys(said))
 
 
 def numbers(finding: Finding) -> str:
@@ -165,8 +169,7 @@ def comparison(image: Image.Image, label: str | None, columns: Sequence[tuple[Fi
             f"<figure><figcaption><b>{escape(words.name)}</b></figcaption>{picture_tag(picture, words.name)}"
             f"{scale_bar(record.scale)}{prediction(finding, MOST_COMPARED)}</figure>"
         )
-    meanings = dict.fromkeys(scale_meaning(finding.records[0].scale) for finding, _ in columns)
-    return f'<div class="comparison">{"".join(figures)}</div>{"".join(meanings)}'
+    return f'<div class="comparison">{"".join(figures)}</div>{meaning(*(finding for finding, _ in columns))}'
 
 
 def picture_tag(picture: Image.Image, description: str) -> str:

@@ -102,14 +102,16 @@ class GlobalSelfWeights(PairwiseWeights):
 
         A_ij = C_ij + ḡ P_ij.
 
-    `attended` uses each channel's own ``g_c``, and ``b_c``.
+    `attended` uses each channel's own ``g_c``, and ``b_c``. A module of one part has that one alone.
     """
-
-    parts = PARTS
 
     def __init__(self, module: GlobalSelfAttention2d, x: Tensor) -> None:
         self.query, self.key, values = map(_kept, module.project(x))
         super().__init__(values)
+        self.has = {part for part in PARTS if module.part in ("both", part)}
+        self.parts = PARTS if module.part == "both" else PARTS[:1]
+        if module.part == "content":
+            return
         self.table_rows, self.table_columns = _kept(module.rel_width), _kept(module.rel_height)
         weight, bias, mean, var = (
             _kept(x).unflatten(0, (self.heads, -1)) for x in _normalisation(module)
@@ -119,20 +121,20 @@ class GlobalSelfWeights(PairwiseWeights):
 
     def rows(self, images: slice, rows: slice, columns: slice, part: str = "both") -> Tensor:
         content = positional = None
-        if part != "positional":
+        if "content" in self.has and part != "positional":
             query = self.query[images, :, rows, columns]
             content = FA.content_attention_map(query, self.key[images])
             content = content.unflatten(3, self.size).unflatten(2, query.shape[2:4])
-        if part != "content":
+        if "positional" in self.has and part != "content":
             positional = self._positional(images, rows, columns) * self.gain.mean(1)[:, None, None, None, None]
         return _sum(content, positional)
 
     def given_by(self, position: tuple[int, int], part: str = "both") -> Tensor:
         row, column = self._check(position, part)
         content = positional = None
-        if part != "positional":
+        if "content" in self.has and part != "positional":
             content = FA.content_attention_column(self.query, self.key, row, column)
-        if part != "content":
+        if "positional" in self.has and part != "content":
             positional = FA.global_positional_column(self.query, self.table_rows, self.table_columns, row, column)
             positional = positional * self.gain.mean(1)[:, None, None]
         return _sum(content, positional)
@@ -140,13 +142,17 @@ class GlobalSelfWeights(PairwiseWeights):
     def attended(self, position: tuple[int, int]) -> Tensor:
         row, column = self._check(position, "both")
         here = (slice(None), slice(row, row + 1), slice(column, column + 1))
-        content, positional = (
-            torch.einsum("bhyx,bhyxd->bhd", weights[:, :, 0, 0], self.values)
-            for weights in (self.rows(*here, "content"), self._positional(*here))
-        )
-        along = FA.axial_positional_map(self.query[:, :, row : row + 1], self.table_rows, 1)[:, :, 0, column]
-        shift = along.sum(-1)[..., None] * self.shift  # the second pass weighs b_c as well
-        return (content + self.gain * positional + shift).flatten(1)
+        content = positional = None
+        if "content" in self.has:
+            content = self._applied(self.rows(*here, "content"))
+        if "positional" in self.has:
+            along = FA.axial_positional_map(self.query[:, :, row : row + 1], self.table_rows, 1)[:, :, 0, column]
+            shift = along.sum(-1)[..., None] * self.shift  # the second pass weighs b_c as well
+            positional = self.gain * self._applied(self._positional(*here)) + shift
+        return _sum(content, positional).flatten(1)
+
+    def _applied(self, weights: Tensor) -> Tensor:
+        return torch.einsum("bhyx,bhyxd->bhd", weights[:, :, 0, 0], self.values)
 
     def _positional(self, images: slice, rows: slice, columns: slice) -> Tensor:
         return FA.global_positional_rows(self.query[images], self.table_rows, self.table_columns, rows, columns)

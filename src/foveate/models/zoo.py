@@ -61,7 +61,7 @@ class Family:
 FAMILIES = {
     "conv": Family(convolution),
     "expatt": Family(explicit, ("kernel", "radius", "value_ratio")),
-    "gsa": Family(global_self, ("num_heads",), {"num_heads": 1}),
+    "gsa": Family(global_self, ("num_heads", "part"), {"num_heads": 1}),
     "aa": Family(
         augmented,
         ("half_resolution", "num_heads", "key_ratio", "value_ratio", "min_dim_key"),

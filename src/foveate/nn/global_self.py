@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate._checks import feature_map, integer, one_of
+from foveate._checks import feature_map, integer, one_of, pair
 from foveate.functional._layout import in_layout_of
 from foveate.functional.global_self import (
     axial_positional_attention,
@@ -21,6 +21,8 @@ from foveate.nn._heads import divisible, merge_heads, split_heads
 from foveate.nn._tables import RelativeTables2d
 
 __all__ = ["GlobalSelfAttention2d"]
+
+PARTS = ("both", "content", "positional")
 
 
 class GlobalSelfAttention2d(RelativeTables2d):
@@ -38,6 +40,9 @@ class GlobalSelfAttention2d(RelativeTables2d):
     is a window of ``2L − 1`` pixels along each axis, while content attention stays global. `resize` fits the
     tables to another size.
 
+    With ``part="content"`` there are no tables and no normalisation between passes, with ``part="positional"`` no
+    keys: the two ablations, each without parameters that nothing would read.
+
     Source: Shen et al. 2020 (arXiv 2010.03019), section 3.
 
     Args:
@@ -48,6 +53,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         feat_size: Size of the feature map that the tables are made for, ``L`` or ``(L_H, L_W)``: its size at
             the training resolution, before the stride.
         stride: 1, or the window of an average pooling that follows the attention (2 halves each side, rounded up).
+        part: ``both``, ``content`` or ``positional``: what the output is made of.
         fused: As in `foveate.functional.content_attention`: None takes fused kernels where there are any.
         device: Where the parameters are created.
         dtype: Their type.
@@ -55,6 +61,8 @@ class GlobalSelfAttention2d(RelativeTables2d):
     Raises:
         ValueError: An argument is out of its range, or the heads do not divide the channels.
     """
+
+    norm: nn.BatchNorm2d
 
     def __init__(
         self,
@@ -65,6 +73,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         dim_key: int | None = None,
         feat_size: int | tuple[int, int],
         stride: int = 1,
+        part: str = "both",
         fused: bool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -76,10 +85,14 @@ class GlobalSelfAttention2d(RelativeTables2d):
         self.dim_out = divisible("dim_out", dim if dim_out is None else dim_out, num_heads)
         self.dim_key = divisible("dim_key", dim if dim_key is None else dim_key, num_heads)
         self.stride = integer("stride", stride)
+        self.part = one_of("part", part, PARTS)
         self.fused = fused
-        self.qkv = nn.Conv2d(dim, 2 * self.dim_key + self.dim_out, 1, bias=False, **dd)
-        self.norm = nn.BatchNorm2d(self.dim_out, **dd)
-        self.make_tables(feat_size, self.dim_key // num_heads, **dd)
+        self.widths = (self.dim_key, 0 if part == "positional" else self.dim_key, self.dim_out)
+        self.qkv = nn.Conv2d(dim, sum(self.widths), 1, bias=False, **dd)
+        self.feat_size = pair("feat_size", feat_size)
+        if part != "content":
+            self.norm = nn.BatchNorm2d(self.dim_out, **dd)
+            self.make_tables(feat_size, self.dim_key // num_heads, **dd)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -88,21 +101,30 @@ class GlobalSelfAttention2d(RelativeTables2d):
         The tables' deviation ``(d·L)^−½`` gives the sum over a line of ``L`` offsets the variance of one value.
         """
         nn.init.kaiming_normal_(self.qkv.weight, nonlinearity="linear")
+        if self.part == "content":
+            return
         for table, extent in zip((self.rel_height, self.rel_width), self.feat_size, strict=True):
             nn.init.normal_(table, std=(table.shape[1] * extent) ** -0.5)
         self.norm.reset_parameters()
 
+    def resize(self, feat_size: int | tuple[int, int]) -> None:
+        """Stretch the tables, by linear interpolation, to those of another ``feat_size``."""
+        if self.part == "content":
+            self.feat_size = pair("feat_size", feat_size)
+        else:
+            super().resize(feat_size)
+
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return queries, keys and values, each ``(B, heads, H, W, channels / heads)``, in the memory order of heads.
+
+        Where the positional part is the only one, the keys have no channels.
 
         Where autocast makes float16 of the projection, in the dtype of the parameters: products of three projections
         would leave float16's range.
         """
         feature_map(x, self.dim, "GlobalSelfAttention2d")
         qkv = self.qkv(x).contiguous(memory_format=torch.channels_last)
-        return split_heads(
-            _not_float16(qkv, self.norm.weight), (self.dim_key, self.dim_key, self.dim_out), self.num_heads
-        )
+        return split_heads(_not_float16(qkv, self.qkv.weight), self.widths, self.num_heads)
 
     def values(self, x: Tensor) -> Tensor:
         """Return the values ``(B, heads, N, dim_out / heads)`` that the maps weigh."""
@@ -113,21 +135,24 @@ class GlobalSelfAttention2d(RelativeTables2d):
 
         Args:
             x: ``(B, dim, H, W)``.
-            part: ``content``, ``positional`` or ``both``, their sum. The positional map is that of the two passes
-                together without the normalisation between them, which scales and shifts each channel
-                (`forward_by_maps` has it).
+            part: ``content``, ``positional`` or ``both``, the sum of those that the module has. The positional map is
+                that of the two passes together without the normalisation between them, which scales and shifts
+                each channel (`forward_by_maps` has it).
 
         Raises:
-            ValueError: ``part`` is none of the three.
+            ValueError: ``part`` is none of the three, or one that the module does not have.
         """
-        one_of("part", part, ("content", "positional", "both"))
+        one_of("part", part, PARTS if self.part == "both" else ("both", self.part))
         query, key, _ = self.project(x)
         maps = []
-        if part != "positional":
+        if self._has("content") and part != "positional":
             maps.append(content_attention_map(query, key))
-        if part != "content":
+        if self._has("positional") and part != "content":
             maps.append(global_positional_map(query, self.rel_width, self.rel_height))
         return sum(maps[1:], maps[0])
+
+    def _has(self, part: str) -> bool:
+        return self.part in ("both", part)
 
     def forward_by_maps(self, x: Tensor) -> Tensor:
         """Compute what `forward` computes by forming its maps, normalisation included; for small maps only.
@@ -136,6 +161,15 @@ class GlobalSelfAttention2d(RelativeTables2d):
         and leaves its running ones alone.
         """
         query, key, value = self.project(x)
+        terms = []
+        if self._has("content"):
+            attended = content_attention_map(query, key).to(value.dtype) @ value.flatten(2, 3)
+            terms.append(attended.view(value.shape))
+        if self._has("positional"):
+            terms.append(self._positional_by_maps(query, value))
+        return self._pool(in_layout_of(x, merge_heads(sum(terms[1:], terms[0]))))
+
+    def _positional_by_maps(self, query: Tensor, value: Tensor) -> Tensor:
         column = axial_positional_map(query, self.rel_height, 0).to(value.dtype)
         row = axial_positional_map(query, self.rel_width, 1).to(value.dtype)
         hidden = torch.einsum("bhyxk,bhkxd->bhyxd", column, value)
@@ -150,19 +184,20 @@ class GlobalSelfAttention2d(RelativeTables2d):
             eps=norm.eps,
         )
         (hidden,) = split_heads(hidden, (self.dim_out,), self.num_heads)
-        positional = torch.einsum("bhyxk,bhykd->bhyxd", row, hidden)
-        content = content_attention_map(query, key).to(value.dtype) @ value.flatten(2, 3)
-        return self._pool(in_layout_of(x, merge_heads(content.view(positional.shape) + positional)))
+        return torch.einsum("bhyxk,bhykd->bhyxd", row, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: ``(B, dim, H, W)`` to ``(B, dim_out, ⌈H/stride⌉, ⌈W/stride⌉)``."""
         query, key, value = self.project(x)
         # Content first: going backward it comes last, when what the positional passes saved is free again.
-        content = content_attention(query, key, value, fused=self.fused)
-        hidden = merge_heads(axial_positional_attention(query, value, self.rel_height, 0, fused=self.fused))
-        (hidden,) = split_heads(self.norm(hidden), (self.dim_out,), self.num_heads)
-        positional = axial_positional_attention(query, hidden, self.rel_width, 1, fused=self.fused)
-        return self._pool(in_layout_of(x, merge_heads(content + positional)))
+        terms = []
+        if self._has("content"):
+            terms.append(content_attention(query, key, value, fused=self.fused))
+        if self._has("positional"):
+            hidden = merge_heads(axial_positional_attention(query, value, self.rel_height, 0, fused=self.fused))
+            (hidden,) = split_heads(self.norm(hidden), (self.dim_out,), self.num_heads)
+            terms.append(axial_positional_attention(query, hidden, self.rel_width, 1, fused=self.fused))
+        return self._pool(in_layout_of(x, merge_heads(sum(terms[1:], terms[0]))))
 
     def _pool(self, x: Tensor) -> Tensor:
         if self.stride == 1:
@@ -177,7 +212,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         """Describe the module."""
         return (
             f"{self.dim}, {self.dim_out}, num_heads={self.num_heads}, dim_key={self.dim_key}, "
-            f"feat_size={self.feat_size}, stride={self.stride}"
+            f"feat_size={self.feat_size}, stride={self.stride}{'' if self.part == 'both' else f', part={self.part}'}"
         )
 
 
