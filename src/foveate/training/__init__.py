@@ -7,6 +7,7 @@ for _needed in ("lightning", "torchmetrics", "scipy", "tensorboard"):
 
 from foveate.training.card import ModelCard, NetworkMeta, read_card  # noqa: E402
 from foveate.training.checkpoint import load_network, load_weights, save_network, save_with_card  # noqa: E402
+from foveate.training.crossed import CrossedDifference, crossed_difference, holm  # noqa: E402
 from foveate.training.equivariance import Equivariance, check_gates  # noqa: E402
 from foveate.training.evaluation import Evaluation, evaluate  # noqa: E402
 from foveate.training.module import Classifier  # noqa: E402
@@ -18,6 +19,7 @@ from foveate.training.trainer import check_device, fit, predict  # noqa: E402
 __all__ = [
     "Accuracy",
     "Classifier",
+    "CrossedDifference",
     "Difference",
     "Equivariance",
     "Evaluation",
@@ -29,8 +31,10 @@ __all__ = [
     "accuracy",
     "check_device",
     "check_gates",
+    "crossed_difference",
     "evaluate",
     "fit",
+    "holm",
     "joined",
     "load_network",
     "load_weights",

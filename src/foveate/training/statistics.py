@@ -20,7 +20,7 @@ from scipy import stats
 
 from foveate._bootstrap import RESAMPLES, at_once, interval
 
-__all__ = ["Accuracy", "Difference", "accuracy", "paired_difference"]
+__all__ = ["Accuracy", "Difference", "accuracy", "paired_difference", "paired_matrices"]
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,7 @@ def paired_difference(
         ValueError: The matrices differ in shape, are not as described or hold a single image, or ``confidence`` is
             not between 0 and 1.
     """
-    a, b = _matrix("correct", correct), _matrix("reference", reference)
-    if a.shape != b.shape:
-        raise ValueError(
-            f"correct and reference must hold the same seeds and images; got shapes {a.shape} and {b.shape}. "
-            "Compare runs with paired seeds on one test set"
-        )
-    if a.shape[1] < 2:
-        raise ValueError("a paired comparison needs at least 2 test images; got 1")
+    a, b = paired_matrices(correct, reference)
     difference = (a - b).mean(axis=0)
     low, high = interval(difference, confidence, seed)
     test = stats.permutation_test(
@@ -126,6 +119,23 @@ def paired_difference(
         tuple(per_seed.tolist()),
         _spread(per_seed),
     )
+
+
+def paired_matrices(correct: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both as ``(seeds, images)`` of the same shape, with at least 2 images.
+
+    Raises:
+        ValueError: They differ in shape, are not matrices of 0 and 1, or hold a single image.
+    """
+    a, b = _matrix("correct", correct), _matrix("reference", reference)
+    if a.shape != b.shape:
+        raise ValueError(
+            f"correct and reference must hold the same seeds and images; got shapes {a.shape} and {b.shape}. "
+            "Compare runs with paired seeds on one test set"
+        )
+    if a.shape[1] < 2:
+        raise ValueError("a paired comparison needs at least 2 test images; got 1")
+    return a, b
 
 
 def _matrix(name: str, value: ArrayLike) -> NDArray[np.float64]:
