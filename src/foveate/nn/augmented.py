@@ -123,8 +123,11 @@ class AttentionAugmentedConv2d(RelativeTables2d):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and attend: ``(B, in_channels, H, W)`` to ``(B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``."""
         query, key, value = self.project(x)
+        return self.combine(x, augmented_attention(query, key, value, self.rel_height, self.rel_width))
+
+    def combine(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Put what was attended to, ``(B, heads, H', W', d_v / heads)``, beside the convolution of ``x``."""
         convolved = self.conv(x)
-        attended = augmented_attention(query, key, value, self.rel_height, self.rel_width)
         attended = self.proj(in_layout_of(x, merge_heads(attended)))
         if self.downsample:
             attended = F.interpolate(attended, convolved.shape[2:], mode="bilinear")
