@@ -25,6 +25,8 @@ class Server(NamedTuple):
     url: str
     temporary: Path
     """The only folder in which it may leave anything."""
+    printed: list[str]
+    """The lines that it has written since it answers."""
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +77,9 @@ def start(arguments: list[str], temporary: Path, **environment: str) -> Server:
         said += line
         if found := re.search(r"page is at (http://\S+)", line):
             # Read on, so that it never waits for a reader.
-            threading.Thread(target=process.stdout.read, daemon=True).start()
-            return Server(process, found[1], temporary)
+            printed: list[str] = []
+            threading.Thread(target=printed.extend, args=[process.stdout], daemon=True).start()
+            return Server(process, found[1], temporary, printed)
     raise AssertionError(f"the server ended with code {process.wait()}:\n{said}")
 
 

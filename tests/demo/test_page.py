@@ -146,6 +146,45 @@ def test_a_click_shows_what_a_pixel_attends_to(
         assert np.array_equal(pixels(attention), expected(shown["gsa"], samples[0], view)[0]), choice
 
 
+def test_a_click_on_what_was_cropped_away_changes_nothing(page: Page, server: Server, tmp_path: Path) -> None:
+    """It is said why, once; nothing is logged; and the page goes on from where it was."""
+    attention, printed = page.locator("#attention"), len(server.printed)
+    before = source(attention)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 300), np.uint8)).save(tmp_path / "wide.png")
+    upload(page, tmp_path / "wide.png")
+    changed(attention, before)
+    expect(page.locator("#meaning")).to_contain_text("cropped away before the network saw the image")
+    before = source(attention)
+    choose_network(page, "GSA")
+    changed(attention, before)
+    before = source(attention)
+    page.locator("#original img").click(position={"x": 3, "y": 3})
+    said = page.get_by_text("That pixel is cropped away")
+    expect(said).to_be_visible()
+    page.locator("#controls label", has_text="3 of 4").click()
+    changed(attention, before)
+    expect(page.locator("#numbers")).not_to_contain_text("Position")
+    expect(said).to_have_count(1)
+    assert server.printed[printed:] == []
+
+
+def test_a_click_moves_the_middle_of_explicit_attention(
+    page: Page, shown: dict[str, ShownNetwork], samples: list[ShownImage]
+) -> None:
+    attention = page.locator("#attention")
+    before = source(attention)
+    choose_network(page, "ExpAtt")
+    changed(attention, before)
+    expect(page.locator("#meaning")).not_to_contain_text("cropped away")
+    expect(page.locator("#sentence")).to_contain_text("Click a pixel")
+    before, box = source(attention), attention.locator("img").bounding_box()
+    assert box is not None
+    attention.locator("img").click(position={"x": 0.2 * box["width"], "y": 0.8 * box["height"]})
+    changed(attention, before)
+    picture, _ = expected(shown["expatt"], samples[0], View(point=(0.2 * 32, 0.8 * 32)))
+    assert np.array_equal(pixels(attention), picture)
+
+
 def test_another_radius_changes_the_map_and_the_prediction(
     page: Page, shown: dict[str, ShownNetwork], samples: list[ShownImage]
 ) -> None:

@@ -154,12 +154,8 @@ class _Page:
         listen(self.gallery.select, fn=self._choose_sample, outputs=image)
         listen(self.upload.upload, fn=self._take_upload, inputs=[self.upload], outputs=[*image, self.gallery])
         for shown_picture in (self.original, self.attention):
-            listen(
-                shown_picture.select,
-                fn=self._choose_point,
-                inputs=[self.network, self.image, self.layer],
-                outputs=[self.point],
-            )
+            looked_at = [self.network, self.image, self.layer]
+            listen(shown_picture.select, fn=self._choose_point, inputs=looked_at, outputs=[self.point])
         listen(self.everywhere.click, fn=lambda: None, outputs=[self.point])
         listen(self.reset.click, fn=self._learnt_radius, inputs=[self.network, self.layer], outputs=[self.radius])
         for control in (self.radius, self.direction, self.part, self.head):

@@ -111,8 +111,7 @@ def scale_bar(scale: Scale) -> str:
 def meaning(*findings: Finding) -> str:
     """Say what the colours of the pictures mean, each scale once, as HTML."""
     scales = [finding.records[0].scale.meaning for finding in findings]
-    said = [f"{scale[0].upper()}{scale[1:]}." for scale in scales]
-    said += [CROPPED for finding in findings if finding.cropped]
+    said = [f"{words[0].upper()}{words[1:]}." for words in scales] + [CROPPED for f in findings if f.cropped]
     return "".join(f'<p class="meaning">{escape(words)}</p>' for words in dict.fromkeys(said))
 
 
