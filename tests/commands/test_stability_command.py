@@ -233,6 +233,7 @@ def test_what_cannot_be_measured_is_refused(runs: Path, tmp_path: Path) -> None:
             ([str(tmp_path / "nowhere")], {}, "there is no checkpoint"),
             ([run, str(plain)], {}, "holds conv_resnet_tiny, a network without attention; leave it out"),
             ([run, run], {}, "cram_resnet_tiny:at=3 with seed 0 is given twice"),
+            ([str(bare), str(bare)], {}, r"model\.safetensors is given twice; name each checkpoint once"),
             ([run, str(other)], {}, r"trained with different img_size: \[16, 16\] and \[20, 20\]"),
             ([str(bare)], {}, "does not say what it was trained on; name the images with --data"),
             ([run], {"images": 1}, "images must be at least 2"),

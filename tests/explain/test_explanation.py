@@ -175,6 +175,10 @@ def test_bad_input_is_refused() -> None:
     for wrong, got in ((images[0], r"shape \(3, 32, 32\)"), ([1], "a list"), (images[:0], r"shape \(0, 3, 32, 32\)")):
         with pytest.raises(ValueError, match=rf"images must be a batch \(B, C, H, W\).*{got}"):
             foveate.explain(model, wrong)
+    with pytest.raises(ValueError, match=r"images must be floating-point numbers.*got torch\.uint8"):
+        foveate.explain(model, images.to(torch.uint8))
+    with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module.*got 'cram_resnet_tiny'"):
+        foveate.explain("cram_resnet_tiny", images)
     with pytest.raises(ValueError, match="method must be one of auto, attention, gradcam"):
         foveate.explain(model, images, method="grad-cam")
     with pytest.raises(ValueError, match="targets choose the class that Grad-CAM explains"):

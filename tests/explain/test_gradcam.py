@@ -173,6 +173,8 @@ def test_bad_input_is_refused() -> None:
         foveate.explain(model, images, targets=[1, 7])
     with pytest.raises(ValueError, match="a class in targets must be an integer"):
         foveate.explain(model, images, targets=[1, "cat"])
+    with pytest.raises(ValueError, match="names must name a module for Grad-CAM to look at; got none"):
+        foveate.explain(model, images, names=[])
     with pytest.raises(ValueError, match="did you mean 'layer4'"):
         foveate.explain(model, images, names=["layer5"])
     with pytest.raises(ValueError, match=r"'fc' puts out shape \(2, 7\), where Grad-CAM needs a feature map"):

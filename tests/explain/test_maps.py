@@ -211,6 +211,8 @@ def test_bad_input_is_refused() -> None:
         attention_records(model, images[0])
     with pytest.raises(ValueError, match="images must be a batch"):
         attention_records(model, images[:0])
+    with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module.*got None"):
+        attention_records(None, images)
     with pytest.raises(ValueError, match=r"query=\(24, 0\) lies outside of images of 24×32"):
         attention_records(model, images, query=(24, 0))
     with pytest.raises(ValueError, match=r"did you mean 'attention\.layer3'"):

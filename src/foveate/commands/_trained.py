@@ -98,6 +98,9 @@ def networks_of(paths: Sequence[str]) -> list[TrainedNetwork]:
     twice = [key for key, times in Counter((one.label, one.seed) for one in found).items() if times > 1]
     if twice:
         raise ValueError(f"{twice[0][0]} with seed {twice[0][1]} is given twice; name each run once")
+    files = Counter(Path(one.checkpoint).resolve() for one in found)  # of a checkpoint alone the seed is not known
+    if files and files.most_common(1)[0][1] > 1:
+        raise ValueError(f"{files.most_common(1)[0][0]} is given twice; name each checkpoint once")
     return found
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foveate import _checks
 from foveate._networks import attention_modules
 from foveate.explain.gradcam import grad_cam
-from foveate.explain.maps import check_images, check_logits, observe
+from foveate.explain.maps import check_input, check_logits, observe
 from foveate.explain.records import AttentionRecord
 from foveate.explain.untouched import untouched
 
@@ -88,7 +88,7 @@ def explain(
         ValueError: An argument is wrong, or the network is no classifier, see also `attention_records`.
         MissingExtraError: Grad-CAM is to be used and not installed.
     """
-    check_images(images)
+    check_input(model, images)
     _checks.one_of("method", method, METHODS)
     by_attention = bool(attention_modules(model)) if method == "auto" else method == "attention"
     if method == "attention" and not attention_modules(model):

@@ -57,6 +57,8 @@ def grad_cam(
                 f"{type(model).__name__} has no feature_info that names its last stage; name a module for Grad-CAM "
                 "with names=…, one that puts out a feature map (B, C, H, W)"
             )
+    if not names:
+        raise ValueError("names must name a module for Grad-CAM to look at; got none. Leave it out for the last stage")
     for name in names:
         _checks.one_of("a name in names", name, modules)
     for target in targets or ():

@@ -15,7 +15,7 @@ from foveate.explain.untouched import untouched
 from foveate.explain.weights import weights_of
 from foveate.functional import rectangle_corners
 
-__all__ = ["attention_records", "check_images", "check_logits", "observe"]
+__all__ = ["attention_records", "check_input", "check_logits", "observe"]
 
 
 def attention_records(
@@ -43,7 +43,7 @@ def attention_records(
         ValueError: ``query`` lies outside of the images, a name is not that of an attention module, or a map that can
             only be formed as a whole would have more than `foveate.explain.weights.MAX_WEIGHTS` weights.
     """
-    check_images(images)
+    check_input(model, images)
     with untouched(model, images):
         return observe(model, images, query=query, names=names)[1]
 
@@ -75,11 +75,15 @@ def observe(
             handle.remove()
 
 
-def check_images(images: Tensor) -> None:
-    """Raise a `ValueError` unless ``images`` is a batch ``(B, C, H, W)`` of at least one."""
+def check_input(model: nn.Module, images: Tensor) -> None:
+    """Raise a `ValueError` unless ``model`` is a module and ``images`` a batch ``(B, C, H, W)`` of at least one."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, as timm.create_model gives one; got {model!r:.60}")
     if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
         got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
         raise ValueError(f"images must be a batch (B, C, H, W) of at least one; got {got}")
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floating-point numbers, normalised for the network; got {images.dtype}")
 
 
 def check_logits(model: nn.Module, output: Any, images: Tensor) -> Tensor:
