@@ -3,22 +3,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from tests.made_sets import write_photo
 
 
 @pytest.fixture
 def photo() -> Callable[..., Path]:
     """Write a smooth, random, recognisable RGB image of 37×29 pixels and return its path."""
-
-    def write(path: Path, number: int = 0, size: tuple[int, int] = (37, 29)) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = np.random.default_rng(number).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
-        return path
-
-    return write
+    return write_photo
 
 
 @pytest.fixture

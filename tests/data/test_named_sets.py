@@ -9,24 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision
+from tests.made_sets import write_pets
 
 from foveate.data import UnreadableImageError, make_loader, open_data, open_named
 from foveate.data.named import NAMED_SETS
 
 
 @pytest.fixture
-def pets(tmp_path: Path, photo: Callable[..., Path]) -> Path:
+def pets(tmp_path: Path) -> Path:
     """Return a root that holds a small Oxford-IIIT Pet in its published layout."""
-    base = tmp_path / "oxford-iiit-pet"
-    (base / "annotations").mkdir(parents=True)
-    for split, count in {"trainval": 20, "test": 7}.items():
-        lines = []
-        for label, (breed, species) in enumerate([("Abyssinian", 1), ("great_pyrenees", 2)], start=1):
-            for i in range(count):
-                photo(base / "images" / f"{breed}_{split}{i}.jpg", number=100 * label + i)
-                lines.append(f"{breed}_{split}{i} {label} {species} 1")
-        (base / "annotations" / f"{split}.txt").write_text("\n".join(lines) + "\n")
-    return tmp_path
+    return write_pets(tmp_path, {"trainval": (20, 20), "test": (7, 7)}, [("Abyssinian", 1), ("great_pyrenees", 2)])
 
 
 @pytest.fixture
