@@ -44,6 +44,7 @@ COMMANDS = {
     "test": Command("test a trained network", "checkpoint"),
     "compare": Command("train several networks with paired seeds and compare them", "models"),
     "report": Command("write a page about a comparison", "runs"),
+    "evidence": Command("make the tables and figures of an experiment from its raw results", "out"),
     "explain": Command("show what networks predict for images and where they look", "images"),
     "score": Command("score where networks look, and how faithfully, on images with boxes", "checkpoints"),
     "demo": Command("show a web page on which to explore where networks look", "checkpoint", "foveate.demo"),
