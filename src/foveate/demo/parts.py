@@ -53,7 +53,7 @@ def picture(value: Image.Image | None, description: str, name: str) -> gr.Image:
 
 def refusal(message: str) -> gr.Error:
     """Return what is raised to tell the person before the page why something is not done; nothing is logged."""
-    return gr.Error(message, duration=8, title="That cannot be shown", print_exception=False)
+    return gr.Error(message, duration=8, print_exception=False)
 
 
 def zoom_of(image: Image.Image, side: int) -> float:
