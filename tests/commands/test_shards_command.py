@@ -60,18 +60,25 @@ def test_the_same_folder_and_seed_give_the_same_bytes(photos: Path, tmp_path: Pa
     assert one["val-000000.tar"] == three["val-000000.tar"]
 
 
+WAITING = """
+import sys, time
+from pathlib import Path
+from foveate.cli import main
+read = Path.read_bytes
+Path.read_bytes = lambda path: time.sleep(600) if path.match("val/bee/4.png") else read(path)
+sys.exit(main())
+"""
+"""The command, but that reading the last image takes so long that a signal comes inside of the last shard."""
+
+
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_an_interrupted_run_is_continued_to_the_same_bytes(
     photos: Path, tmp_path: Path, end: signal.Signals, code: int
 ):
-    last = photos / "val" / "bee" / "4.png"
-    last.write_bytes(b"")
     run(ShardsConfig(task=["make", str(photos)], out=tmp_path / "whole", images_per_shard=7))
     arguments = ["shards", "make", str(photos), "--out", str(tmp_path / "parts"), "--images_per_shard", "7"]
-    last.unlink()
-    os.mkfifo(last)  # reading it waits for ever: the signal comes inside of the last shard
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from foveate.cli import main; sys.exit(main())", *arguments],
+        [sys.executable, "-c", WAITING, *arguments],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -90,8 +97,6 @@ def test_an_interrupted_run_is_continued_to_the_same_bytes(
     if code == 130:
         assert "the same command writes the others" in said
         assert not [name for name in written if name.endswith(".tmp")]
-    last.unlink()
-    last.write_bytes(b"")
     before = os.stat(tmp_path / "parts" / "train-000000.tar").st_mtime_ns
     assert main(arguments) == 0
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
@@ -146,6 +151,13 @@ def test_an_index_of_what_was_interrupted_does_not_make_it_whole(photos: Path, t
     run(ShardsConfig(task=["index", str(folder)]))
     with pytest.raises(ValueError, match="not all shards"):
         open_data(folder)
+
+
+@pytest.mark.parametrize("options", [{}, {"decode": True, "max_bad_images": 1}])
+def test_a_pipe_is_not_waited_for(photos: Path, tmp_path: Path, options: dict[str, object]):
+    os.mkfifo(photos / "train" / "ant" / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png is a pipe or a device, not a file; remove it"):
+        run(ShardsConfig(task=["make", str(photos)], out=tmp_path / "shards", **options))
 
 
 def test_check_names_images_that_cannot_be_decoded(photos: Path, tmp_path: Path):

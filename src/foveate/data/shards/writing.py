@@ -58,7 +58,7 @@ def plan_shards(
         seed: Decides the order.
 
     Raises:
-        ValueError: A file is larger than readers take.
+        ValueError: A file is larger than readers take, or is a pipe or a device.
     """
     planned = []
     for split in SPLITS:
@@ -140,6 +140,8 @@ def _member(name: str, content: bytes) -> bytes:
 
 
 def _size_in_tar(path: str) -> int:
+    if not os.path.isfile(path):
+        raise ValueError(f"{path} is a pipe or a device, not a file; remove it")  # which one would wait for
     size = os.path.getsize(path)
     if size > MAX_MEMBER:
         raise ValueError(f"{path} has {size} bytes; readers of shards take at most {MAX_MEMBER}")
