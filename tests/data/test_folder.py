@@ -173,6 +173,15 @@ def test_a_link_out_of_the_folder_is_refused(photo_folder: Path, photo: Callable
         open_folder(photo_folder)
 
 
+def test_of_a_split_that_is_a_link_out_of_the_folder_no_name_is_told(photo_folder: Path):
+    secret = photo_folder.parent / "photos-of-others" / "secret"
+    secret.mkdir(parents=True)
+    (photo_folder / "test").symlink_to(secret.parent)
+    with pytest.raises(ValueError, match=r"photos/test is, or is behind, a link to .*, outside of") as refused:
+        open_folder(photo_folder)
+    assert secret.name not in str(refused.value)
+
+
 def test_a_link_to_a_folder_as_a_whole_is_the_users_own(photo_folder: Path, tmp_path: Path):
     (tmp_path / "link").symlink_to(photo_folder)
     assert len(open_folder(tmp_path / "link").train) == 24

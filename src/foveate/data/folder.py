@@ -135,6 +135,8 @@ def _split_folder(path: Path, names: tuple[str, ...]) -> Path | None:
     found = [path / name for name in names if (path / name).is_dir()]
     if len(found) > 1:
         raise ValueError(f"{path} has {' and '.join(folder.name for folder in found)}; keep the one to validate on")
+    for folder in found:
+        check_inside(str(folder), path)
     return found[0] if found else None
 
 
