@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,15 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"harmful.ckpt is not a checkpoint of weights"):
         load_network(tmp_path / "harmful.ckpt")
     assert not (tmp_path / "touched").exists()
+
+
+def test_of_a_plain_pickle_nothing_is_said_but_that_it_is_refused(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Path("x"), protocol=4))
+    with pytest.raises(ValueError, match=r"plain.ckpt is not a checkpoint of weights"):
+        load_network(tmp_path / "plain.ckpt")
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"weight": 3}}, {}], ids=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
         except SafetensorError as error:
             raise ValueError(f"{path} is not a safetensors file, or is cut short: {error}") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle that no `torch.save` has written; it is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on damaged bytes the unpickler raises nearly anything
         raise ValueError(f"{path} is not a checkpoint of weights, or is cut short") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else content
