@@ -91,7 +91,7 @@ def load_shown(checkpoints: Sequence[str]) -> list[ShownNetwork]:
     """
     networks = load_networks(
         checkpoints,
-        [] if checkpoints else list(reversed(shipped())),  # that without attention last
+        [] if checkpoints else list(reversed(shipped("digits"))),  # that without attention last
         model_args={},
         num_classes=10,
         img_size=None,

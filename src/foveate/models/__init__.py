@@ -2,7 +2,8 @@
 
 from foveate.models.attention_net import AttentionResNet
 from foveate.models.insertion import insert
+from foveate.models.shipped import shipped
 from foveate.models.tables import resize_relative_tables
-from foveate.models.zoo import registered, shipped
+from foveate.models.zoo import registered
 
 __all__ = ["AttentionResNet", "insert", "registered", "resize_relative_tables", "shipped"]

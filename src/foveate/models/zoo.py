@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -23,6 +22,7 @@ from foveate.models.attention_net import (
     resize_tables_in_checkpoint,
 )
 from foveate.models.insertion import insert
+from foveate.models.shipped import TRAININGS, shipped
 from foveate.models.stem import use_small_stem
 from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
 
@@ -87,33 +87,10 @@ INSERTED_IN = {
 FETCHING = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 """Keywords with which timm says where weights come from."""
 
-DIGITS = "digits"
-"""Tag of the weights that ship with the library, of networks trained on cluttered digits (recipes/shipped.yaml)."""
-SHIPPED = ("conv_resnet_tiny", "expatt_resnet_tiny", "gsa_resnet_tiny", "positionwise_resnet_tiny", "cram_resnet_tiny")
-WEIGHTS = Path(__file__).parent / "weights"
-DIGITS_CONFIGURATION: dict[str, Any] = {
-    "num_classes": 10,
-    "mean": (0.14, 0.14, 0.14),
-    "std": (0.31, 0.31, 0.31),
-    "crop_pct": 1.0,
-    "interpolation": "bilinear",
-    "label_names": tuple("0123456789"),
-}
-"""How images are prepared for them, as their model cards say."""
-
 
 def registered() -> list[str]:
     """Return the names of the networks that this library registers with timm."""
     return list(__all__)
-
-
-def shipped() -> dict[str, Path]:
-    """Return the networks whose weights come with the library, by the name that `timm.create_model` takes.
-
-    ``timm.create_model("cram_resnet_tiny.digits", pretrained=True)`` is one that finds a handwritten digit among
-    fragments of others, in images of 32×32 pixels. The values are the files with the weights.
-    """
-    return {f"{name}.{DIGITS}": WEIGHTS / f"{name}.{DIGITS}.safetensors" for name in SHIPPED}
 
 
 def _network(family: Family, variant: str, defaults: Mapping[str, Any]) -> Callable[..., nn.Module]:
@@ -147,7 +124,9 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
         chosen = source.get("pretrained_cfg")
         # Weights with the attention, not of the network that it is inserted in alone. What comes from a folder or a
         # hub was found by its own name.
-        own = chosen == DIGITS or (isinstance(chosen, Mapping) and chosen.get("source") in ("local-dir", "hf-hub"))
+        own = chosen in tuple(TRAININGS) or (
+            isinstance(chosen, Mapping) and chosen.get("source") in ("local-dir", "hf-hub")
+        )
         if pretrained and small and not own:
             raise ValueError(
                 "stem='small' has no pretrained weights; pass pretrained=False, or leave the stem as it is"
@@ -223,8 +202,9 @@ def _register() -> None:
     networks = list(_all_networks())
     untrained = {name: configuration for name, configuration, _ in networks}
     configurations: dict[str, Any] = {
-        name: {**untrained[name.removesuffix(f".{DIGITS}")], **DIGITS_CONFIGURATION, "file": str(file)}
-        for name, file in shipped().items()
+        name: {**untrained[name.partition(".")[0]], **training.configuration, "file": str(file)}
+        for tag, training in TRAININGS.items()
+        for name, file in shipped(tag).items()
     }
     # Last, and with an asterisk: without a tag, a network is the untrained one, also where there are weights.
     configurations |= {f"{name}.*": configuration for name, configuration in untrained.items()}

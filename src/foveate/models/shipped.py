@@ -1,0 +1,56 @@
+"""The trained networks whose weights come with the library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foveate._checks import one_of
+
+__all__ = ["TRAININGS", "shipped"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What several networks were trained on, and how images are prepared for them, as their model cards say."""
+
+    networks: tuple[str, ...]
+    configuration: Mapping[str, Any]
+
+
+TRAININGS: dict[str, Training] = {
+    "digits": Training(  # recipes/shipped.yaml
+        ("conv_resnet_tiny", "expatt_resnet_tiny", "gsa_resnet_tiny", "positionwise_resnet_tiny", "cram_resnet_tiny"),
+        {
+            "num_classes": 10,
+            "mean": (0.14, 0.14, 0.14),
+            "std": (0.31, 0.31, 0.31),
+            "crop_pct": 1.0,
+            "interpolation": "bilinear",
+            "label_names": tuple("0123456789"),
+        },
+    ),
+}
+"""By the tag that follows the name of a network: ``cram_resnet_tiny.digits``."""
+
+
+def shipped(tag: str | None = None) -> dict[str, Path]:
+    """Return the networks whose weights come with the library, by the name that `timm.create_model` takes.
+
+    ``timm.create_model("cram_resnet_tiny.digits", pretrained=True)`` is one that finds a handwritten digit among
+    fragments of others, in images of 32×32 pixels. The values are the files with the weights; beside each lies its
+    model card.
+
+    Args:
+        tag: ``digits``: those that were trained on cluttered digits. Not given: all.
+
+    Raises:
+        ValueError: There are none of that tag.
+    """
+    tags = TRAININGS if tag is None else (one_of("tag", tag, tuple(TRAININGS)),)
+    names = [f"{network}.{each}" for each in tags for network in TRAININGS[each].networks]
+    return {name: WEIGHTS / f"{name}.safetensors" for name in names}
