@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 
-.PHONY: demo test browser bench networks fuzz lint types docs check clean
+.PHONY: demo test browser bench networks evidence fuzz lint types docs check clean
 
 demo: .venv/installed-demo
 	$(BIN)/foveate compare --config recipes/digits.yaml --out runs/digits
@@ -40,6 +40,29 @@ networks: .venv/installed-dev
 	|| exit; done
 	$(BIN)/foveate score $(SHIPPED) --out results/shipped/scores.json > results/shipped/scores.txt
 	cp runs/shipped/compare.* results/shipped
+
+# The tables and figures of docs/evidence.md from the committed raw results, byte for byte. With RERUN=1 the experiments are
+# made first, in about three hours on one core, from the photographs in the folder SOURCE (recipes/photographs/prepare.py
+# says what lies there); what is finished is kept, so that the same command goes on after an interruption.
+SOURCE ?= ../shared/data/tiny-imagenet-100
+PHOTOGRAPHS := photographs photographs-explained photographs-longer
+GATES := $(foreach name,cram positionwise,$(foreach at,at=1 at=2 equivariance=1,runs/photographs/$(name)_resnet_tiny+$(at)) \
+	runs/photographs/$(name)_resnet_tiny)
+evidence: .venv/installed-demo
+ifdef RERUN
+	$(BIN)/python recipes/photographs/prepare.py $(SOURCE) --out data
+	for name in $(PHOTOGRAPHS); do $(BIN)/foveate compare --config recipes/$$name.yaml --out runs/$$name || exit; done
+	rm -rf results/photographs/runs results/photographs/longer/runs
+	$(BIN)/foveate evidence --config recipes/evidence.yaml --collect runs/photographs --collect runs/photographs-explained
+	$(BIN)/foveate evidence --config recipes/evidence-longer.yaml --collect runs/photographs-longer
+	$(BIN)/foveate score $(foreach run,$(GATES) runs/photographs/conv_resnet_tiny,$(foreach k,0 1 2,$(run)/seed-$(k))) \
+	--data data/photographs --out results/photographs/scores.json > results/photographs/scores.txt
+	$(BIN)/foveate stability $(foreach run,$(filter-out %equivariance=1,$(GATES)),$(foreach k,0 1 2,$(run)/seed-$(k))) \
+	--out results/photographs/stability
+else
+	$(BIN)/foveate evidence --config recipes/evidence.yaml
+	$(BIN)/foveate evidence --config recipes/evidence-longer.yaml
+endif
 
 # Faults and noise, the figures of docs/trust.md, about an hour on two cores. It ends with code 1 if a bound is broken.
 fuzz: .venv/installed-dev

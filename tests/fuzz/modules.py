@@ -23,6 +23,7 @@ BOUND = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.b
 TIMES = {"output": 2, "gradient": 3}
 """How often the error of the loops in the same dtype ours may be."""
 ONEDNN = "wrong gradients of a plain convolution in bfloat16 by oneDNN, computed again without it"
+CONVOLUTION = "gradient of conv.weight"
 ENOUGH = 100
 """Configurations of which quantiles are judged."""
 QUANTILES = {"median": 0.5, "99 %": 0.99}
@@ -133,10 +134,11 @@ def _errors(
         torch.manual_seed(index)
         case = make(random.Random(key), dtype)
         ours, loops = errors_beside_loops(case)
-        if not max(ours.values()) < 0.5:  # a NaN as well
+        # The weights of a plain convolution, which no code of ours touches: what else is wrong is not hidden by this.
+        if not ours.get(CONVOLUTION, 0.0) <= BOUND[dtype]:  # a NaN as well
             with torch.backends.mkldnn.flags(enabled=False):
-                again = errors(case)
-            if max(again.values()) < 0.5:
+                again = errors(case)[CONVOLUTION]
+            if again <= BOUND[dtype]:
                 outcome.count(ONEDNN)
-                ours = again
+                ours[CONVOLUTION] = again
         return f"{key}, x {tuple(case.x.shape)}, {' '.join(case.label.split())}", ours, loops
