@@ -160,6 +160,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, capsys: pytest.Capture
         (["train", "test_resnet", "--sched=cosin"], "--sched: Expected a Literal['cosine',"),
         (["train", "test_resnet", "--resume=maybe"], "--resume"),
         (["train", "test_resnet", "--img_size=0"], "img_size must be at least 1; got 0"),
+        (["train", "test_resnet", "--seed=99999999999999999999"], "seed must be at most 9223372036854775807, the larg"),
         (["train", "inception_v3", "--data_options", TINY], "inception_v3 does not take an image of 3×16×16: "),
         (["train", "test_resnet", "--model_args.act_layer=nope"], "model test_resnet cannot be built with "),
         (["cost", "test_resnet", "--model_args.num_classes=3"], "model_args cannot set num_classes"),

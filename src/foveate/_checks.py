@@ -14,6 +14,8 @@ import torch
 
 __all__ = ["feature_map", "integer", "number", "one_of", "pair", "suggestion"]
 
+LARGEST = 2**63 - 1
+
 
 def suggestion(got: str, allowed: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` when something allowed is close to what was got, else nothing."""
@@ -31,11 +33,13 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> Any:
 
 
 def integer(name: str, value: Any, *, minimum: int = 1) -> int:
-    """Return ``value`` if it is an integer of at least ``minimum``, else raise a `ValueError`."""
+    """Return ``value`` if it is an integer of at least ``minimum`` that 64 bits hold, else raise a `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}; got {value}")
+    if isinstance(value, int) and value > LARGEST:  # not a symbolic size
+        raise ValueError(f"{name} must be at most {LARGEST}, the largest integer of 64 bits; got {value}")
     return int(value)
 
 
