@@ -208,7 +208,8 @@ def _mutated_json(rng: random.Random, text: str) -> tuple[str, str, str | None]:
         inner[key] = 1
     else:
         inner[key] = rng.choice(forged[key])
-        return json.dumps(content), f"{key}={str(inner[key])[:60]}", None
+        named = None if key == "kwargs" else key  # of those, a message names the keyword, or the weights that differ
+        return json.dumps(content), f"{key}={str(inner[key])[:60]}", named
     return json.dumps(content), f"{key} {how}", key
 
 

@@ -43,6 +43,9 @@ VARIANTS = {
 }
 """Networks and settings by which a run that goes on could betray that it was interrupted."""
 
+SAVING, ENOUGH = 0.3, 100
+"""The least share of kills during a save, of so many trials that it is no matter of chance."""
+
 
 def _main(arguments: list[str], log: str, prepare: Callable[..., None] | None, details: tuple[Any, ...]) -> None:
     """Be the command: what a process of its own executes."""
@@ -115,9 +118,9 @@ def uninterrupted(folder: Path, variant: str) -> tuple[dict[str, Any], float]:
     return run.result(), time.perf_counter() - start
 
 
-def saving(run: Run) -> bool:
-    """Whether a checkpoint is being written, or was when the run was killed."""
-    return any(run.out.glob(".*.ckpt.*.tmp"))
+def saving(run: Run, process: Any) -> bool:
+    """Whether ``process`` is writing a checkpoint, or was when it was killed; what others left does not count."""
+    return any(run.out.glob(f".*.ckpt.{process.pid}.tmp"))
 
 
 def kill_trials(trials: int, seed: int, folder: Path, *, variants: tuple[str, ...] = tuple(VARIANTS)) -> Outcome:
@@ -134,22 +137,25 @@ def kill_trials(trials: int, seed: int, folder: Path, *, variants: tuple[str, ..
         for _ in range(1 + (trial % 3 == 2) * rng.randrange(1, 4)):
             process = run.start()
             process.join(rng.uniform(0, seconds))
-            while trial % 2 and process.is_alive() and not saving(run):
+            while trial % 2 and process.is_alive() and not saving(run, process):
                 time.sleep(0.0002)
             process.kill()
             process.join()
             outcome.count("kills", process.exitcode == -signal.SIGKILL)
-            outcome.count("during a save", saving(run))
+            outcome.count("during a save", saving(run, process))
             if process.exitcode == 0:
                 outcome.count("ended before the kill")
                 break
             if run.out.exists() and find_checkpoint(run.out):
                 try:
-                    read_checkpoint(run.out)
-                    outcome.count("checkpoint whole")
+                    complaint = read_checkpoint(run.out)[1]  # the newest must do, without the one before it
                 except ValueError as error:
-                    outcome.failures.append(f"trial {trial}: {error}")
+                    complaint = str(error)
+                outcome.check(not complaint, f"trial {trial}: {complaint}")
+                outcome.count("checkpoint whole", not complaint)
         _end(run, reference, outcome, f"trial {trial}")
+    for what, wanted in {"kills": trials, "during a save": int(SAVING * trials)}.items():
+        outcome.check(outcome.counts[what] >= wanted or trials < ENOUGH, f"{what}: {outcome.counts[what]} of {wanted}")
     return outcome
 
 
