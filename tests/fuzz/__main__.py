@@ -77,7 +77,10 @@ def report(done: list[dict[str, Any]]) -> str:
     ]
     lines = [f"Seed {done[0]['seed']}. Made by `make fuzz`.", "", to_markdown(overview)]
     for part in done:
-        lines += ["", f"## {part['part']}", "", *part["notes"]]
+        if not (part["notes"] or part["rows"] or part["failures"]):
+            continue
+        lines += ["", f"### {part['part']}"]
+        lines += ["", *part["notes"]] if part["notes"] else []
         lines += ["", to_markdown(part["rows"])] if part["rows"] else []
         lines += ["", *(f"- {failure}" for failure in part["failures"])] if part["failures"] else []
     lines += ["", ", ".join(f"{name} {value}" for name, value in done[0]["environment"].items())]

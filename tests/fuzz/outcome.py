@@ -70,4 +70,8 @@ def progress(items: Iterable[Any], name: str) -> Iterable[Any]:
 def to_markdown(rows: list[Mapping[str, Any]]) -> str:
     """Return a table."""
     lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows])
+    return "\n".join(lines + ["| " + " | ".join(map(_cell, row.values())) + " |" for row in rows])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.1e}" if isinstance(value, float) else str(value)

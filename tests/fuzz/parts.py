@@ -12,6 +12,7 @@ from tests.fuzz.outcome import Outcome, Part
 from tests.training.injections import injection_trials
 from tests.training.interruptions import disk_trials, kill_trials, signal_trials
 from tests.training.processes import process_trials
+from tests.training.sharing import sharing_trials
 
 
 def _in_a_folder(driver: Callable[[int, int, Path], Outcome]) -> Callable[[int, int], Outcome]:
@@ -41,6 +42,12 @@ PARTS: dict[str, Part] = {
     ),
     "processes": Part(
         _in_a_folder(process_trials), 6, 0, "one of several processes killed: the job ends, restarts, and is bit-equal"
+    ),
+    "sharing": Part(
+        _in_a_folder(sharing_trials),
+        2,
+        0,
+        "2 and 4 processes against one: gradients to 1e-6; 4 gone on as 2: each image once",
     ),
     "disk": Part(
         _in_a_folder(disk_trials), 50, 0, "files that cannot be written to the end: the checkpoint before is unharmed"

@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parents[2] / "results" / "shipped"
 
 def test_all_together_are_small():
     assert sum(path.stat().st_size for path in shipped("digits").values()) < 3e6
-    with pytest.raises(ValueError, match="tag must be one of digits.*; got 'digit'; did you mean 'digits'"):
+    with pytest.raises(ValueError, match=r"tag must be one of digits.*; got 'digit'; did you mean 'digits'"):
         shipped("digit")
 
 

@@ -2,154 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
 from tests.training.interruptions import PROCESSES, Run, _main, differences
-from tests.training.processes import ended, note_samples, process_trials, shared_run, together, train_together
-from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
-from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from tests.training.processes import ended, process_trials, shared_run, together, train_together
+from tests.training.sharing import CASES, CPU, GRADIENTS, NETWORKS, SIZES, difference, four_then_two, updates_by
+from timm.layers import convert_sync_batchnorm
+from torch import nn
 
 import foveate  # noqa: F401  registers the networks
-from foveate.data import EpochSampler, make_loader, open_data
-from foveate.data.decoding import BadImage, UnreadableImageError
-from foveate.training import Classifier, Recipe, Team, fit, joined, predict
-from foveate.training.sharding import gathered
+from foveate.data import EpochSampler
+from foveate.training import joined
 
-PROCESSES.set_forkserver_preload(["foveate.cli", "foveate.commands.train", "tests.training.test_distributed"])
-
-CPU = torch.device("cpu")
-NETWORKS = ("conv_resnet_tiny", "expatt_resnet_tiny", "gsa_resnet_tiny", "aa_resnet_tiny", "cram_resnet_tiny")
-SIZES = (1, 2, 4)
-BATCH = 24
-
-
-class Damaged:
-    """Images of which some cannot be read."""
-
-    def __init__(self, images: Any, damaged: set[int]) -> None:
-        self.images, self.damaged = images, damaged
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Any:
-        if index in self.damaged:
-            raise UnreadableImageError(BadImage(str(index), "damaged"))
-        return self.images[index]
-
-
-def network(name: str, *, frozen: bool) -> nn.Module:
-    """Return a network in which every parameter has a gradient: as they are built, blocks add nothing at first.
-
-    Its activations are smooth: a ReLU that rounding switches changes the gradient by more than rounding.
-    """
-    torch.manual_seed(2)
-    model = timm.create_model(name, num_classes=10)
-    for parameter in model.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.1)
-    for place in list(model.modules()):
-        for name, child in place.named_children():
-            if isinstance(child, nn.ReLU):
-                setattr(place, name, nn.SiLU())
-    return freeze_batch_norm_2d(model) if frozen else model
-
-
-def one_update(
-    team: Team, out: Path, model: nn.Module, *, damaged: set[int] = frozenset(), accumulate: int = 1, val: int = 23
-) -> dict[str, Any]:
-    """Train for one update; return the gradients, the running statistics, the figures, and what is predicted."""
-    options = {"clutter": 1, "length": accumulate * BATCH, "val_length": val}
-    data = open_data("digits", img_size=32, options=options)
-    shared: dict[str, Any] = {"transform": data.transform, "batch_size": BATCH // team.size, "seed": 3}
-    shared |= {"rank": team.rank, "world_size": team.size, "max_bad_images": len(damaged)}
-    loaders = [
-        make_loader(Damaged(part, damaged), training=part is data.train, **shared) for part in (data.train, data.val)
-    ]
-    recipe = Recipe(epochs=1, batch_size=BATCH, opt="sgd", lr=1e-6, sched="none", accumulate=accumulate)
-    module = Classifier(model, recipe, num_classes=10, seed=team.seed(3))
-    gradients: dict[str, Tensor] = {}
-
-    def note(optimizer: Any, *_: Any) -> None:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        gradients.update({str(number): gathered(p.grad).clone() for number, p in enumerate(parameters)})
-
-    handle = register_optimizer_step_pre_hook(note)
-    out.mkdir(exist_ok=True)
-    rows = fit(module, *loaders, out=out, device=CPU, verbose=False, team=team)
-    handle.remove()
-    logits, labels = predict(module, loaders[1], device=CPU, team=team)
-    buffers = {name: buffer.clone() for name, buffer in module.model.named_buffers()}
-    figures = {name: rows[0][name] for name in ("train_loss", "val_loss", "val_top1", "val_top5")}
-    return {"gradients": gradients, "buffers": buffers, "figures": figures, "logits": logits, "labels": labels}
-
-
-def all_updates(folder: str) -> None:
-    """Be one process of a team: do every update that the tests look at, and save what came out."""
-    torch.set_num_threads(1)
-    with joined("auto", CPU) as team:
-        out = Path(folder)
-        results = {name: one_update(team, out / name, network(name, frozen=True)) for name in NETWORKS}
-        for name in NETWORKS:
-            results[f"{name} in float64"] = one_update(team, out / "64", Doubled(network(name, frozen=True)))
-        parts = dataclasses.replace(team, sharded=team.size > 1)
-        results["in parts"] = one_update(parts, out / "p", network("gsa_resnet_tiny", frozen=True), accumulate=2)
-        results["accumulated"] = one_update(team, out / "a", network("conv_resnet_tiny", frozen=True), accumulate=3)
-        results["damaged"] = one_update(
-            team, out / "d", network("conv_resnet_tiny", frozen=True), damaged={1, 7, 8, 20}
-        )
-        results["few"] = one_update(team, out / "f", network("conv_resnet_tiny", frozen=True), val=3)
-        results["statistics"] = one_update(team, out / "s", network("gsa_resnet_tiny", frozen=False))
-        torch.save(results, out / f"{team.rank}.pt")
+PROCESSES.set_forkserver_preload(
+    ["foveate.cli", "foveate.commands.train", "tests.training.sharing", "tests.training.test_distributed"]
+)
 
 
 @pytest.fixture(scope="module")
 def updates(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """By the number of processes: for each of them, what came out."""
-    found = {}
-    for size in SIZES:
-        folder = tmp_path_factory.mktemp(f"team-of-{size}")
-        assert ended(together(size, all_updates, str(folder))) == [0] * size
-        found[size] = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
-    return found
-
-
-class Doubled(nn.Module):
-    """A network in float64."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net.double()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x.double())
-
-
-def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-    """Return the relative L2 difference of two gradients of the whole network."""
-    assert a.keys() == b.keys()
-    one, other = (torch.cat([x[name].flatten() for name in b]).double() for x in (a, b))
-    return float((one - other).norm() / other.norm())
+    return {size: updates_by(size, tmp_path_factory.mktemp(f"team-of-{size}")) for size in SIZES}
 
 
 @pytest.mark.parametrize("size", SIZES[1:])
-@pytest.mark.parametrize("case", [*NETWORKS, "in parts", "accumulated", "damaged"])
+@pytest.mark.parametrize("case", CASES)
 def test_the_gradients_are_those_of_one_process(updates: Any, case: str, size: int) -> None:
     alone = updates[1][0][case]["gradients"]
     assert all(gradient.any() for gradient in alone.values())
     for one in updates[size]:
-        assert difference(one[case]["gradients"], alone) < 1e-6
+        assert difference(one[case]["gradients"], alone) < GRADIENTS
         assert one[case]["figures"]["train_loss"] == pytest.approx(
             updates[1][0][case]["figures"]["train_loss"], rel=1e-6
         )
@@ -213,25 +102,10 @@ def test_ranks_that_cannot_share_what_is_left_are_refused() -> None:
 
 @pytest.mark.parametrize(("before", "after"), [("ddp", "fsdp"), ("fsdp", "ddp")])
 def test_four_processes_go_on_as_two(before: str, after: str, tmp_path: Path) -> None:
-    run = shared_run(tmp_path / "run", often=False)
-    samples = tmp_path / "samples"
-    samples.mkdir()
-    run.arguments += ["--epochs=2", f"--strategy={before}"]
-    assert train_together(run, 4, note_samples, str(samples), 8 + 3, 2) == [128 + signal.SIGTERM] * 4
-    text = run.text()
+    wrong, text = four_then_two(tmp_path, before, after)
+    assert wrong == [0, 0, 0, 0]
     assert text.count("saving at the end of this step") <= 1  # the third was told to, the first speaks
     assert text.count("go on with: torchrun --nnodes=1 --nproc_per_node=4 -m foveate train") == 1
-    run.arguments.append(f"--strategy={after}")
-    assert train_together(run, 2, note_samples, str(samples)) == [0, 0], run.text()
-    seen = [
-        tuple(key) for file in samples.iterdir() for line in file.read_text().splitlines() for key in json.loads(line)
-    ]
-    for epoch in range(2):
-        order = np.random.default_rng([0, epoch]).permutation(200)[: 8 * 24]
-        assert Counter(seen)[epoch, int(order[0])] == 1
-        assert sorted(item for of, item in seen if of == epoch) == sorted(order.tolist())
-    assert len(seen) == 2 * 8 * 24
-    assert len(json.loads((run.out / "result.json").read_text())["correct"]) == 30
 
 
 def test_a_killed_process_of_torchrun(tmp_path: Path) -> None:
