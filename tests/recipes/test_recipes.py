@@ -1,48 +1,27 @@
-"""Every recipe can be run: its settings, its network, its header, and a few steps of training on made images."""
+"""Every recipe says what it does: its settings, its network's cost, its header, its line in the documentation."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import math
 import re
 import shlex
-import shutil
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import torch
-import torchvision
 import yaml
-from safetensors.torch import load_file
 
-import foveate.commands.compare
 import foveate.commands.train
-import foveate.training.loop
 from foveate._networks import build_network
 from foveate.benchmark import network_cost
-from foveate.cli import _parse, main
+from foveate.cli import _parse
 from foveate.commands.compare import CompareConfig
 from foveate.commands.train import TrainConfig
-from tests.made_sets import write_cifar100, write_folder, write_pets
+from tests.recipes.files import COMPARED, ROOT, TEXTS, TRAINED, configuration, header, said
 
-ROOT = Path(__file__).parents[2]
-TEXTS = {
-    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("recipes/**/*.yaml"))
-}
-TRAINED = [file for file, text in TEXTS.items() if "model" in yaml.safe_load(text)]
-COMPARED = [file for file, text in TEXTS.items() if "models" in yaml.safe_load(text)]
 FOLDERS = sorted({str(Path(file).parent) for file in TRAINED})
-
-NEW: dict[str, list[str]] = {}
-"""Of the networks that a recipe compares, those that none of the recipes before it has."""
-for compared in COMPARED:
-    earlier = {network for networks in NEW.values() for network in networks}
-    NEW[compared] = [network for network in yaml.safe_load(TEXTS[compared])["models"] if network not in earlier]
 
 CLASSES = {"imagenet": 1000, "torch/cifar100": 100, "torchvision/OxfordIIITPet": 37}
 """Classes of the published sets."""
@@ -58,34 +37,6 @@ PUBLISHED = {
 
 CLAIMED = {"+2.2 points", "+0.9 points", "6.4 %", "6.7 %"}
 """The papers' figures of quality and of relative cost that a header may name; no other is known here."""
-
-
-def configuration(file: str, *options: str) -> Any:
-    """Return what the command line makes of a recipe."""
-    if file in TRAINED or file in COMPARED:
-        command = "train" if file in TRAINED else "compare"
-    else:  # a recipe that trains nothing, for the command that it names
-        found = re.search(rf"foveate (\w+) --config {re.escape(file)}", header(file)["command"])
-        assert found is not None
-        command = found[1]
-    module = importlib.import_module(f"foveate.commands.{command}")
-    return _parse(command, module, ["--config", str(ROOT / file), *options])
-
-
-def header(file: str) -> dict[str, str]:
-    """Return the parts of the comment that a recipe begins with: its title, and the others by their names."""
-    comment = re.match(r"(?:#.*\n)+", TEXTS[file])
-    assert comment is not None, f"{file} does not begin with a comment"
-    title, _, parts = comment[0].partition("\n#\n")
-    return {"title": title} | {
-        name: re.sub(r"\n# *", "\n", part).strip()
-        for name, part in re.findall(r"^# (\w+) +(.*\n(?:#  .*\n)*)", parts, re.M)
-    }
-
-
-def said(part: str) -> str:
-    """Return a part of a header in one line."""
-    return " ".join(part.split())
 
 
 @functools.cache
@@ -220,120 +171,3 @@ def test_every_recipe_is_on_the_page():
     assert {name: (parameters, gflops) for name, parameters, gflops in rows} == counted
     for file in COMPARED:
         assert f"`{file}`" in page
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Iterator[Path]:
-    """Give a folder for runs that is gone after the test: the weights of all recipes are gigabytes."""
-    yield tmp_path / "runs"
-    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
-
-
-class Start(NamedTuple):
-    """What a run starts from, and what becomes of it."""
-
-    weights: dict[str, torch.Tensor]
-    used: set[str]
-    """Names of the weights that a gradient other than zero has reached."""
-
-
-@pytest.fixture
-def starts(monkeypatch: pytest.MonkeyPatch) -> list[Start]:
-    """Collect what each run starts from."""
-    build, seen = foveate.commands.train.build, []
-
-    def noting(*arguments: Any) -> Any:
-        model, meta = build(*arguments)
-        start = Start({name: weight.detach().clone() for name, weight in model.named_parameters()}, set())
-        for name, weight in model.named_parameters():
-            weight.register_post_accumulate_grad_hook(partial(note, start.used, name))
-        seen.append(start)
-        return model, meta
-
-    def note(used: set[str], name: str, weight: torch.Tensor) -> None:
-        if weight.grad is not None and weight.grad.any():
-            used.add(name)
-
-    monkeypatch.setattr(foveate.commands.train, "build", noting)
-    return seen
-
-
-@pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
-    """Make images like those of a set, and return the options that lead a recipe to them."""
-
-    def make(data: str) -> list[str]:
-        if data == "digits":
-            return ["--data_options.length=8", "--data_options.val_length=4", "--data_options.test_length=4"]
-        if data == "torch/cifar100":
-            for files in ("train_list", "test_list"):
-                names = [[name, None] for name, _ in getattr(torchvision.datasets.CIFAR100, files)]
-                monkeypatch.setattr(torchvision.datasets.CIFAR100, files, names)  # None: no sum to compare with
-            monkeypatch.setattr(
-                torchvision.datasets.CIFAR100, "meta", torchvision.datasets.CIFAR100.meta | {"md5": None}
-            )
-            return [f"--root={write_cifar100(tmp_path / 'sets', {'train': 5, 'test': 1})}"]
-        if data == "torchvision/OxfordIIITPet":
-            counts = {"trainval": [5, 5, *[1] * 35], "test": [1, 1, *[0] * 35]}
-            breeds = [(f"Breed_{number}", 1 + number % 2) for number in range(37)]
-            return [f"--root={write_pets(tmp_path / 'sets', counts, breeds)}"]
-        # 1000 class folders would be 1000 images, too many steps for ResNet-152: two classes stand for them.
-        return [f"--data={write_folder(tmp_path / 'sets', {'train': 3, 'val': 1})}"]
-
-    return make
-
-
-STEPS = ["--epochs=1", "--warmup_epochs=0", "--device=cpu", "--workers=0"]
-
-
-@pytest.fixture
-def only_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes most of the time, checkpoints and measurements of speed; other tests are about them."""
-    monkeypatch.setattr(foveate.training.loop, "write_checkpoint", lambda *arguments, **options: None)
-    monkeypatch.setattr(foveate.commands.compare, "_measured", lambda measure: None)
-
-
-@pytest.mark.usefixtures("only_steps")
-@pytest.mark.parametrize("file", TRAINED)
-def test_it_trains(file: str, out: Path, made: Callable[[str], list[str]], starts: list[Start]):
-    config = configuration(file)
-    pets = config.data == "torchvision/OxfordIIITPet"
-    changes = [
-        f"--batch_size={16 if pets else 2}",  # 37 breeds have an image each; the others come to 3 or 4 updates
-        f"--img_size={min(config.img_size, 64)}",  # at 224 pixels all recipes together would take minutes
-        f"--lr={min(config.lr, 0.02)}",  # the recipes' own are for larger batches and are warmed up to
-        "--pretrained=false",
-        f"--out={out}",
-    ]
-    assert main(["train", "--config", str(ROOT / file), *STEPS, *changes, *made(config.data)]) == 0
-
-    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
-    assert result["model"] == config.model
-    (row,) = result["history"]
-    assert row["train_loss"] > 0
-    assert all(math.isfinite(figure) for figure in (row["train_loss"], row["val_loss"], result["metrics"]["loss"]))
-    assert ("train_equivariance" in row) == bool(config.equivariance)
-    (start,), trained = starts, load_file(out / "model.safetensors")
-    assert start.used == start.weights.keys() <= trained.keys()
-    # Those of norms start at 1 and may have moved by less than a unit in their last place.
-    assert not [name for name, w in start.weights.items() if w.ndim > 1 and torch.equal(w, trained[name])]
-
-
-@pytest.mark.usefixtures("only_steps")
-@pytest.mark.parametrize("file", COMPARED)
-def test_it_compares(file: str, out: Path, made: Callable[[str], list[str]], starts: list[Start]):
-    config = configuration(file)
-    for spec in config.models:
-        config.run_of(spec, seed=0).check()
-    networks = NEW[file] or config.models[-1:]
-    changes = ["--batch_size=4", "--seeds=1", f"--out={out}", f"--models={json.dumps(networks)}"]
-    assert main(["compare", "--config", str(ROOT / file), *STEPS, *changes, *made(config.data)]) == 0
-
-    table = json.loads((out / "compare.json").read_text(encoding="utf-8"))
-    assert [network["label"] for network in table["networks"]] == networks
-    for network, start in zip(table["networks"], starts, strict=True):
-        (run,) = network["runs"]
-        result = json.loads((out / run / "result.json").read_text(encoding="utf-8"))
-        assert math.isfinite(result["metrics"]["loss"])
-        trained = load_file(out / run / "model.safetensors")
-        assert any(not torch.equal(weight, trained[name]) for name, weight in start.weights.items())

@@ -1,0 +1,49 @@
+"""The recipes: their texts, what the command line makes of them, and the comments that they begin with."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foveate.cli import _parse
+
+__all__ = ["COMPARED", "ROOT", "TEXTS", "TRAINED", "configuration", "header", "said"]
+
+ROOT = Path(__file__).parents[2]
+TEXTS = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("recipes/**/*.yaml"))
+}
+TRAINED = [file for file, text in TEXTS.items() if "model" in yaml.safe_load(text)]
+COMPARED = [file for file, text in TEXTS.items() if "models" in yaml.safe_load(text)]
+
+
+def configuration(file: str, *options: str) -> Any:
+    """Return what the command line makes of a recipe."""
+    if file in TRAINED or file in COMPARED:
+        command = "train" if file in TRAINED else "compare"
+    else:  # a recipe that trains nothing, for the command that it names
+        found = re.search(rf"foveate (\w+) --config {re.escape(file)}", header(file)["command"])
+        assert found is not None
+        command = found[1]
+    module = importlib.import_module(f"foveate.commands.{command}")
+    return _parse(command, module, ["--config", str(ROOT / file), *options])
+
+
+def header(file: str) -> dict[str, str]:
+    """Return the parts of the comment that a recipe begins with: its title, and the others by their names."""
+    comment = re.match(r"(?:#.*\n)+", TEXTS[file])
+    assert comment is not None, f"{file} does not begin with a comment"
+    title, _, parts = comment[0].partition("\n#\n")
+    return {"title": title} | {
+        name: re.sub(r"\n# *", "\n", part).strip()
+        for name, part in re.findall(r"^# (\w+) +(.*\n(?:#  .*\n)*)", parts, re.M)
+    }
+
+
+def said(part: str) -> str:
+    """Return a part of a header in one line."""
+    return " ".join(part.split())

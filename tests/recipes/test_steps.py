@@ -1,0 +1,147 @@
+"""Every recipe trains: a few updates through the command itself, on made images laid out like the published ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torchvision
+import yaml
+from safetensors.torch import load_file
+
+import foveate.commands.compare
+import foveate.commands.train
+import foveate.training.loop
+from foveate.cli import main
+from tests.made_sets import write_cifar100, write_folder, write_pets
+from tests.recipes.files import COMPARED, ROOT, TEXTS, TRAINED, configuration
+
+NEW: dict[str, list[str]] = {}
+"""Of the networks that a recipe compares, those that none of the recipes before it has."""
+for compared in COMPARED:
+    earlier = {network for networks in NEW.values() for network in networks}
+    NEW[compared] = [network for network in yaml.safe_load(TEXTS[compared])["models"] if network not in earlier]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Iterator[Path]:
+    """Give a folder for runs that is gone after the test: the weights of all recipes are gigabytes."""
+    yield tmp_path / "runs"
+    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+
+class Start(NamedTuple):
+    """What a run starts from, and what becomes of it."""
+
+    weights: dict[str, torch.Tensor]
+    used: set[str]
+    """Names of the weights that a gradient other than zero has reached."""
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[Start]:
+    """Collect what each run starts from."""
+    build, seen = foveate.commands.train.build, []
+
+    def noting(*arguments: Any) -> Any:
+        model, meta = build(*arguments)
+        start = Start({name: weight.detach().clone() for name, weight in model.named_parameters()}, set())
+        for name, weight in model.named_parameters():
+            weight.register_post_accumulate_grad_hook(partial(note, start.used, name))
+        seen.append(start)
+        return model, meta
+
+    def note(used: set[str], name: str, weight: torch.Tensor) -> None:
+        if weight.grad is not None and weight.grad.any():
+            used.add(name)
+
+    monkeypatch.setattr(foveate.commands.train, "build", noting)
+    return seen
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """Make images like those of a set, and return the options that lead a recipe to them."""
+
+    def make(data: str) -> list[str]:
+        if data == "digits":
+            return ["--data_options.length=8", "--data_options.val_length=4", "--data_options.test_length=4"]
+        if data == "torch/cifar100":
+            for files in ("train_list", "test_list"):
+                names = [[name, None] for name, _ in getattr(torchvision.datasets.CIFAR100, files)]
+                monkeypatch.setattr(torchvision.datasets.CIFAR100, files, names)  # None: no sum to compare with
+            monkeypatch.setattr(
+                torchvision.datasets.CIFAR100, "meta", torchvision.datasets.CIFAR100.meta | {"md5": None}
+            )
+            return [f"--root={write_cifar100(tmp_path / 'sets', {'train': 5, 'test': 1})}"]
+        if data == "torchvision/OxfordIIITPet":
+            counts = {"trainval": [5, 5, *[1] * 35], "test": [1, 1, *[0] * 35]}
+            breeds = [(f"Breed_{number}", 1 + number % 2) for number in range(37)]
+            return [f"--root={write_pets(tmp_path / 'sets', counts, breeds)}"]
+        # 1000 class folders would be 1000 images, too many steps for ResNet-152: two classes stand for them.
+        return [f"--data={write_folder(tmp_path / 'sets', {'train': 2, 'val': 1})}"]
+
+    return make
+
+
+STEPS = ["--epochs=1", "--warmup_epochs=0", "--device=cpu", "--workers=0"]
+
+
+@pytest.fixture
+def only_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of the time, checkpoints and measurements of speed; other tests are about them."""
+    monkeypatch.setattr(foveate.training.loop, "write_checkpoint", lambda *arguments, **options: None)
+    monkeypatch.setattr(foveate.commands.compare, "_measured", lambda measure: None)
+
+
+@pytest.mark.usefixtures("only_steps")
+@pytest.mark.parametrize("file", TRAINED)
+def test_it_trains(file: str, out: Path, made: Callable[[str], list[str]], starts: list[Start]):
+    config = configuration(file)
+    batch = {"torch/cifar100": 4, "torchvision/OxfordIIITPet": 16}.get(config.data, 2)
+    changes = [
+        f"--batch_size={batch}",  # two updates: what a norm that starts at zero follows has no gradient in the first
+        f"--img_size={min(config.img_size, 64)}",  # at 224 pixels all recipes together would take minutes
+        f"--lr={min(config.lr, 0.02)}",  # the recipes' own are for larger batches and are warmed up to
+        "--pretrained=false",
+        f"--out={out}",
+    ]
+    assert main(["train", "--config", str(ROOT / file), *STEPS, *changes, *made(config.data)]) == 0
+
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert result["model"] == config.model
+    (row,) = result["history"]
+    assert row["train_loss"] > 0
+    assert all(math.isfinite(figure) for figure in (row["train_loss"], row["val_loss"], result["metrics"]["loss"]))
+    assert ("train_equivariance" in row) == bool(config.equivariance)
+    (start,), trained = starts, load_file(out / "model.safetensors")
+    assert start.used == start.weights.keys() <= trained.keys()
+    # Those of norms start at 1 and may have moved by less than a unit in their last place.
+    assert not [name for name, w in start.weights.items() if w.ndim > 1 and torch.equal(w, trained[name])]
+
+
+@pytest.mark.usefixtures("only_steps")
+@pytest.mark.parametrize("file", COMPARED)
+def test_it_compares(file: str, out: Path, made: Callable[[str], list[str]], starts: list[Start]):
+    config = configuration(file)
+    for spec in config.models:
+        config.run_of(spec, seed=0).check()
+    networks = NEW[file] or config.models[-1:]
+    changes = ["--batch_size=4", "--seeds=1", f"--out={out}", f"--models={json.dumps(networks)}"]
+    assert main(["compare", "--config", str(ROOT / file), *STEPS, *changes, *made(config.data)]) == 0
+
+    table = json.loads((out / "compare.json").read_text(encoding="utf-8"))
+    assert [network["label"] for network in table["networks"]] == networks
+    for network, start in zip(table["networks"], starts, strict=True):
+        (run,) = network["runs"]
+        result = json.loads((out / run / "result.json").read_text(encoding="utf-8"))
+        assert math.isfinite(result["metrics"]["loss"])
+        trained = load_file(out / run / "model.safetensors")
+        assert any(not torch.equal(weight, trained[name]) for name, weight in start.weights.items())
