@@ -311,3 +311,11 @@ def test_no_weights_are_left_without_their_card(saved: tuple[Path, nn.Module, Ne
     with pytest.raises(OSError, match=r"other.json"):
         save_with_card(other, model, meta)
     assert not other.exists()
+    path.with_suffix(".json").mkdir()
+    before = path.read_bytes()
+    with torch.no_grad():
+        model.get_classifier().bias += 1
+    with pytest.raises(OSError, match=r"\.json"):
+        save_with_card(path, model, meta)
+    assert path.read_bytes() == before  # what was there is not lost
+    assert sorted(file.suffix for file in path.parent.iterdir()) == [".json", ".json", ".safetensors"]

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def _tensors(model: nn.Module, *, half: bool) -> dict[str, Tensor]:
 def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False, **about: Any) -> ModelCard:
     """Write the weights to ``path``, as `save_network` does, and their `ModelCard` beside them; return the card.
 
-    The card is written last: weights without it are whole, and an older card does not fit them.
+    Both are put in their places when both are whole; what was there before stays until then.
 
     Args:
         path: ``NAME.safetensors``.
@@ -72,16 +73,16 @@ def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: boo
 
     Raises:
         ValueError: A parameter is beyond the range of float16, or a field is not of its kind.
-        OSError: A file cannot be written; there are no weights at ``path`` then.
+        OSError: A file cannot be written.
     """
-    save_network(path, model, meta, half=half)
-    try:
-        stored = _stored(model, _read(path)[0])
-        card = ModelCard(name=path.stem, network=meta, sha256=sha256_of(path), **stored, **about)
-        write_json(card_of(path), dataclasses.asdict(card))
-    except (OSError, ValueError):
-        path.unlink()
-        raise
+    with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        built = Path(folder) / path.name
+        save_network(built, model, meta, half=half)
+        stored = _stored(model, _read(built)[0])
+        card = ModelCard(name=path.stem, network=meta, sha256=sha256_of(built), **stored, **about)
+        write_json(card_of(built), dataclasses.asdict(card))
+        for file in (card_of(built), built):  # in between, the card does not fit the older weights: loading says so
+            file.replace(path.with_name(file.name))
     return card
 
 
