@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from foveate._networks import attention_modules
 from foveate.commands.train import RESULT, TrainConfig, loaders
-from foveate.explain.usage import attention_off, gradient_shares, parts_of
+from foveate.explain import attention_off, gradient_shares, parts_of
 from foveate.nn import ExplicitAttention2d, RectangularAttention2d
 from foveate.training import Classifier, check_device, evaluate, load_network, predict
 from foveate.training.files import read_json, writable_folder, write_json

@@ -30,6 +30,7 @@ from foveate.explain.scores import (  # noqa: E402
     pointing_game,
 )
 from foveate.explain.sheet import Panel, Strip, contact_sheet  # noqa: E402
+from foveate.explain.usage import attention_off, gradient_shares, parts_of  # noqa: E402
 
 __all__ = [
     "BASELINES",
@@ -44,6 +45,7 @@ __all__ = [
     "Saliency",
     "Scale",
     "Strip",
+    "attention_off",
     "attention_records",
     "baseline_maps",
     "box_above",
@@ -56,10 +58,12 @@ __all__ = [
     "energy_inside",
     "estimate",
     "explain",
+    "gradient_shares",
     "insertion",
     "max_box_acc",
     "overlay",
     "palette_stops",
+    "parts_of",
     "pointing_game",
     "saliency",
     "shown_module",
