@@ -46,8 +46,7 @@ networks: .venv/installed-dev
 # says what lies there); what is finished is kept, so that the same command goes on after an interruption.
 SOURCE ?= ../shared/data/tiny-imagenet-100
 PHOTOGRAPHS := photographs photographs-explained photographs-longer
-GATES := $(foreach name,cram positionwise,$(foreach at,at=1 at=2 equivariance=1,runs/photographs/$(name)_resnet_tiny+$(at)) \
-	runs/photographs/$(name)_resnet_tiny)
+SEEDS = $(foreach run,$(1),$(foreach seed,0 1 2,runs/photographs/$(run)_resnet_tiny$(2)/seed-$(seed)))
 evidence: .venv/installed-demo
 ifdef RERUN
 	$(BIN)/python recipes/photographs/prepare.py $(SOURCE) --out data
@@ -55,9 +54,14 @@ ifdef RERUN
 	rm -rf results/photographs/runs results/photographs/longer/runs
 	$(BIN)/foveate evidence --config recipes/evidence.yaml --collect runs/photographs --collect runs/photographs-explained
 	$(BIN)/foveate evidence --config recipes/evidence-longer.yaml --collect runs/photographs-longer
-	$(BIN)/foveate score $(foreach run,$(GATES) runs/photographs/conv_resnet_tiny,$(foreach k,0 1 2,$(run)/seed-$(k))) \
-	--data data/photographs --out results/photographs/scores.json > results/photographs/scores.txt
-	$(BIN)/foveate stability $(foreach run,$(filter-out %equivariance=1,$(GATES)),$(foreach k,0 1 2,$(run)/seed-$(k))) \
+	for run in expatt_resnet_tiny gsa_resnet_tiny cram_resnet_tiny+equivariance=1; do \
+	$(BIN)/foveate export runs/photographs/$$run/seed-0 --half --licence LicenseRef-research-only \
+	--name $${run%%+*}.photographs --out src/foveate/models/weights || exit; done
+	$(BIN)/foveate score $(call SEEDS,cram) $(call SEEDS,cram,+equivariance=1) $(call SEEDS,positionwise) \
+	$(call SEEDS,positionwise,+equivariance=1) $(call SEEDS,conv) --data data/photographs \
+	--out results/photographs/scores.json > results/photographs/scores.txt
+	$(BIN)/foveate stability $(call SEEDS,cram,+at=1) $(call SEEDS,cram,+at=2) $(call SEEDS,cram) \
+	$(call SEEDS,positionwise,+at=1) $(call SEEDS,positionwise,+at=2) $(call SEEDS,positionwise) \
 	--out results/photographs/stability
 else
 	$(BIN)/foveate evidence --config recipes/evidence.yaml

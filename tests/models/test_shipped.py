@@ -96,3 +96,15 @@ def test_they_are_what_foveate_explains():
         low, high = corners.amin(0), corners.amax(0)
         middle = torch.tensor([(left + right) / 2, (top + bottom) / 2])
         assert ((low < middle) & (middle < high)).all()
+
+
+@pytest.mark.parametrize("name", shipped("photographs"))
+def test_a_network_of_photographs_is_the_run_that_is_published(name):
+    assert shipped()[name].stat().st_size < 3e6
+    card = read_card(shipped()[name].with_suffix(".json"))
+    label = f"{card.network.model}+equivariance=1" if card.recipe["equivariance"] else card.network.model
+    raw = json.loads((RESULTS.parent / "photographs" / "runs" / f"{label}.seed-0.json").read_text())
+    assert card.test["top1"] == raw["metrics"]["top1"]
+    assert all(raw["config"][setting] == value for setting, value in card.recipe.items())
+    assert len(card.network.classes) == 20
+    assert len(shipped("photographs")) == 3

@@ -29,6 +29,8 @@ KINDS = (("plain", "ddp"), ("plain", "fsdp"), ("everything", "ddp"))
 """Variants of runs, see `VARIANTS`, and how the processes share the work."""
 SECONDS = 60
 """In which a job has to end of which a process was killed."""
+PATIENCE = 600
+"""For what may take as long as it takes, on a machine with other work."""
 
 
 def together(size: int, function: Callable[..., None], *arguments: Any) -> list[Any]:
@@ -71,7 +73,7 @@ def ended(processes: list[Any], seconds: float = SECONDS) -> list[int | None]:
 def train_together(run: Run, size: int, prepare: Callable[..., None] | None = None, *details: Any) -> list[int | None]:
     """Execute the command of a run in as many processes, to its end; return their exit codes."""
     resume = ["--resume"] if run.out.exists() and find_checkpoint(run.out) else []
-    return ended(together(size, _main, [*run.arguments, *resume], str(run.log), prepare, details))
+    return ended(together(size, _main, [*run.arguments, *resume], str(run.log), prepare, details), PATIENCE)
 
 
 class Job:
@@ -103,10 +105,10 @@ class Job:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return sorted(map(int, children))
 
-    def end(self) -> int | None:
+    def end(self, seconds: float) -> int | None:
         """Wait for the job to end; return its exit code, None if it did not end in time."""
         try:
-            return self.process.wait(SECONDS)
+            return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
         finally:
@@ -158,7 +160,7 @@ def _kill_trial(
     job = Job(run, size, max_restarts=int(restarts))
     job.wait_for_update(update)
     os.kill(job.workers()[rank], signal.SIGKILL)
-    code = job.end()
+    code = job.end(PATIENCE if restarts else SECONDS)
     outcome.count("kills")
     if restarts:
         outcome.check(code == 0, f"{name}: the job that was started anew ended with {code}: {run.text()[-500:]}")

@@ -16,7 +16,7 @@ import numpy as np
 import timm
 import torch
 from tests.fuzz.outcome import Outcome
-from tests.training.processes import ended, note_samples, shared_run, together, train_together
+from tests.training.processes import PATIENCE, ended, note_samples, shared_run, together, train_together
 from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -138,7 +138,7 @@ def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 def updates_by(size: int, folder: Path) -> list[dict[str, Any]]:
     """Let so many processes do every update; return what came out in each of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    assert ended(together(size, all_updates, str(folder)), 300) == [0] * size
+    assert ended(together(size, all_updates, str(folder)), PATIENCE) == [0] * size
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
 
 

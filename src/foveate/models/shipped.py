@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
 from foveate._checks import one_of
 
 __all__ = ["TRAININGS", "shipped"]
@@ -22,6 +24,12 @@ class Training:
     configuration: Mapping[str, Any]
 
 
+SYNSETS = (
+    *(1443537, 1784675, 2002724, 2123045, 2231487, 2410509, 2669723, 2814533, 2909870, 3026506),
+    *(3255030, 3584254, 3770439, 3937543, 4070727, 4259630, 4398044, 4532670, 7615774, 7871810),
+)
+"""The classes of the photographs, by their numbers in WordNet."""
+
 TRAININGS: dict[str, Training] = {
     "digits": Training(  # recipes/shipped.yaml
         ("conv_resnet_tiny", "expatt_resnet_tiny", "gsa_resnet_tiny", "positionwise_resnet_tiny", "cram_resnet_tiny"),
@@ -32,6 +40,17 @@ TRAININGS: dict[str, Training] = {
             "crop_pct": 1.0,
             "interpolation": "bilinear",
             "label_names": tuple("0123456789"),
+        },
+    ),
+    "photographs": Training(  # recipes/photographs.yaml, the first seed; CRAM with the equivariance term
+        ("expatt_resnet_tiny", "gsa_resnet_tiny", "cram_resnet_tiny"),
+        {
+            "num_classes": 20,
+            "mean": IMAGENET_DEFAULT_MEAN,
+            "std": IMAGENET_DEFAULT_STD,
+            "crop_pct": 1.0,
+            "interpolation": "bicubic",
+            "label_names": tuple(f"n{synset:08d}" for synset in SYNSETS),
         },
     ),
 }
@@ -46,7 +65,8 @@ def shipped(tag: str | None = None) -> dict[str, Path]:
     model card.
 
     Args:
-        tag: ``digits``: those that were trained on cluttered digits. Not given: all.
+        tag: ``digits``: those that were trained on cluttered digits; ``photographs``: on 20 classes of Tiny ImageNet,
+            at 32×32 pixels. Not given: all.
 
     Raises:
         ValueError: There are none of that tag.
