@@ -42,30 +42,28 @@ networks: .venv/installed-dev
 	cp runs/shipped/compare.* results/shipped
 
 # The tables and figures of docs/evidence.md from the committed raw results, byte for byte. With RERUN=1 the experiments are
-# made first, in about three hours on one core, from the photographs in the folder SOURCE (recipes/photographs/prepare.py
+# made first, in about two hours on one core, from the photographs in the folder SOURCE (recipes/photographs/prepare.py
 # says what lies there); what is finished is kept, so that the same command goes on after an interruption.
 SOURCE ?= ../shared/data/tiny-imagenet-100
-PHOTOGRAPHS := photographs photographs-explained photographs-longer
+PHOTOGRAPHS := photographs photographs-explained
 SEEDS = $(foreach run,$(1),$(foreach seed,0 1 2,runs/photographs/$(run)_resnet_tiny$(2)/seed-$(seed)))
 evidence: .venv/installed-demo
 ifdef RERUN
 	$(BIN)/python recipes/photographs/prepare.py $(SOURCE) --out data
 	for name in $(PHOTOGRAPHS); do $(BIN)/foveate compare --config recipes/$$name.yaml --out runs/$$name || exit; done
-	rm -rf results/photographs/runs results/photographs/longer/runs
+	rm -rf results/photographs/runs
 	$(BIN)/foveate evidence --config recipes/evidence.yaml --collect runs/photographs --collect runs/photographs-explained
-	$(BIN)/foveate evidence --config recipes/evidence-longer.yaml --collect runs/photographs-longer
 	for run in expatt_resnet_tiny gsa_resnet_tiny cram_resnet_tiny+equivariance=1; do \
 	$(BIN)/foveate export runs/photographs/$$run/seed-0 --half --licence LicenseRef-research-only \
 	--name $${run%%+*}.photographs --out src/foveate/models/weights || exit; done
 	$(BIN)/foveate score $(call SEEDS,cram) $(call SEEDS,cram,+equivariance=1) $(call SEEDS,positionwise) \
-	$(call SEEDS,positionwise,+equivariance=1) $(call SEEDS,conv) --data data/photographs \
-	--out results/photographs/scores.json > results/photographs/scores.txt
+	$(call SEEDS,positionwise,+equivariance=1) $(call SEEDS,conv) --data data/photographs --images 1000 \
+	--faithful_images 0 --out results/photographs/scores.json > results/photographs/scores.txt
 	$(BIN)/foveate stability $(call SEEDS,cram,+at=1) $(call SEEDS,cram,+at=2) $(call SEEDS,cram) \
 	$(call SEEDS,positionwise,+at=1) $(call SEEDS,positionwise,+at=2) $(call SEEDS,positionwise) \
 	--out results/photographs/stability
 else
 	$(BIN)/foveate evidence --config recipes/evidence.yaml
-	$(BIN)/foveate evidence --config recipes/evidence-longer.yaml
 endif
 
 # Faults and noise, the figures of docs/trust.md, about an hour on two cores. It ends with code 1 if a bound is broken.
