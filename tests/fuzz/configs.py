@@ -140,10 +140,12 @@ def _wrong_type(command: str, rng: random.Random, places: dict[str, str]) -> Tri
         return _unknown(command, rng, places)
     field = rng.choice(fields)
     value = rng.choice(BY_TYPE[_kind(field)])
+    # A keyword of a network or a set may be anything; that networks are missing is then found first.
+    named = (field.name, "no networks given") if "Option" in str(field.type) else (field.name,)
     if rng.random() < 0.5:
-        return Trial("wrong type", [command, f"--{field.name}={value}"], (field.name,))
+        return Trial("wrong type", [command, f"--{field.name}={value}"], named)
     config = f"{field.name}: {value}\n".encode()
-    return Trial("wrong type in a file", [command, "--config=config.yaml"], (field.name, "config.yaml"), config)
+    return Trial("wrong type in a file", [command, "--config=config.yaml"], (*named, "config.yaml"), config)
 
 
 def _wrong_value(command: str, rng: random.Random, places: dict[str, str]) -> Trial:
@@ -170,7 +172,13 @@ def _unknown(command: str, rng: random.Random, places: dict[str, str]) -> Trial:
         lambda: Trial(
             "noise for an option",
             [command, f"--{noise}x"],
-            (noise, "option", "argument", f"{COMMANDS[command].positional}="),
+            (
+                noise,
+                "option",
+                "argument",
+                f"{COMMANDS[command].positional}=",
+                f"{COMMANDS[command].positional} must be",
+            ),
         ),
         lambda: Trial("noise for a command", [f"x{noise}", command], ("COMMAND",)),
         lambda: Trial("a key below a field", [command, f"--{field}.init_args.x=1"], (field, "init_args")),
