@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import torch
 from torch import Tensor, nn
 
 from foveate._networks import attention_modules
 from foveate.commands.train import RESULT, TrainConfig, loaders
-from foveate.explain import attention_off, gradient_shares, parts_of
-from foveate.nn import ExplicitAttention2d, RectangularAttention2d
+from foveate.explain import attention_off, attention_records, gradient_shares, parts_of
+from foveate.nn import ExplicitAttention2d
 from foveate.training import Classifier, check_device, evaluate, load_network, predict
 from foveate.training.files import read_json, writable_folder, write_json
 
@@ -124,27 +122,15 @@ def _radii(network: nn.Module) -> dict[str, Any]:
     return {"radii": radii} if radii else {}
 
 
-@torch.no_grad()
 def _rectangles(network: nn.Module, images: Tensor) -> dict[str, Any]:
     """Return mean and deviation, over images, of what each CRAM predicts: whether the rectangles follow the images."""
-    modules = {name: m for name, m in network.named_modules() if isinstance(m, RectangularAttention2d)}
-    seen: dict[str, Tensor] = {}
-
-    def watch(name: str, module: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
-        seen[name] = module.rectangle(inputs[0])  # type: ignore[operator]
-
-    handles = [m.register_forward_hook(partial(watch, name)) for name, m in modules.items()]
-    try:
-        network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     names = ("cx", "cy", "sx", "sy", "angle")
     numbers = {
-        name: {
-            "mean": dict(zip(names, rectangle.mean(0).tolist(), strict=True)),
-            "deviation": dict(zip(names, rectangle.std(0).tolist(), strict=True)),
+        record.name: {
+            "mean": dict(zip(names, record.numbers.mean(0).tolist(), strict=True)),
+            "deviation": dict(zip(names, record.numbers.std(0).tolist(), strict=True)),
         }
-        for name, rectangle in seen.items()
+        for record in attention_records(network, images)
+        if record.numbers is not None
     }
     return {"rectangles": numbers} if numbers else {}
