@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from foveate import _checks
-from foveate._networks import GIVEN, attention_modules
 from foveate.commands.protocol import DataConfig
 from foveate.commands.score_networks import Trained, load_trained
 from foveate.data import ImageData, LabelledImages, TransformConfig, make_loader
+from foveate.models.building import GIVEN
+from foveate.models.inspection import attention_modules
 from foveate.training import NetworkMeta, check_device
 from foveate.training.files import read_json
 
@@ -170,8 +171,8 @@ class Images:
 
 
 def gate_name(name: str) -> str:
-    """Return the name of an attention module without that of the holder of inserted ones: where it stands."""
-    return name.removeprefix("attention.")
+    """Return the name of the stage behind which an attention module stands, where it is an inserted one."""
+    return name.removesuffix(".attention")
 
 
 def _runs(path: Path) -> list[tuple[str | None, Path]]:

@@ -12,10 +12,11 @@ from timm.data import ImageNetInfo, resolve_model_data_config
 from torch import Tensor, nn
 
 from foveate import _checks
-from foveate._networks import attention_modules, build_network, check_classifier
 from foveate.commands.explain_images import slugs
 from foveate.data import TransformConfig
 from foveate.explain import AttentionRecord, Explanation, explain
+from foveate.models.building import build_network, check_classifier
+from foveate.models.inspection import attention_modules
 from foveate.training import NetworkMeta, load_network
 
 __all__ = ["ExplainedNetwork", "load_networks"]

@@ -16,10 +16,10 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from foveate import _checks
-from foveate._networks import build_network, check_classifier
 from foveate._signals import Interrupted
 from foveate.commands.protocol import Protocol, check_unchanged, environment, read_settings, to_yaml
 from foveate.data import ImageData, ImageLoader, make_loader, make_mixup
+from foveate.models.building import build_network, check_classifier
 from foveate.training import (
     Classifier,
     NetworkMeta,

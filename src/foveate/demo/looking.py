@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -12,16 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from foveate import _checks
-from foveate._networks import attention_modules
 from foveate.commands.explain_networks import ExplainedNetwork, load_networks
 from foveate.commands.explain_pictures import Finding
 from foveate.data import Placement, make_transform, placement
 from foveate.demo.samples import ShownImage
 from foveate.explain import AttentionRecord, explain, shown_module
 from foveate.models import shipped
+from foveate.models.inspection import attention_modules, private_copy
 
-__all__ = ["Layer", "ShownNetwork", "View", "load_shown", "look", "private_copy", "seen_pixel"]
+__all__ = ["Layer", "ShownNetwork", "View", "load_shown", "look", "seen_pixel"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,8 @@ class Layer:
     name: str
     kind: str
     """Its class, or ``GradCAM``."""
+    title: str
+    """Names the mechanism for readers."""
     size: tuple[int, int]
     """Rows and columns of its map."""
     heads: int = 0
@@ -110,8 +110,9 @@ def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Fi
     """
     view = view or View()
     layer = shown.layer(view.layer)
-    network = dataclasses.replace(shown.network, model=private_copy(shown.network.model))
+    network = shown.network
     if view.radius is not None:
+        network = dataclasses.replace(network, model=private_copy(network.model))
         _set_radius(network.model, layer, view.radius)
     place = shown.placement(image)
     tensor = make_transform(network.transform, training=False)(image.pixels)[None]
@@ -141,22 +142,12 @@ def seen_pixel(place: Placement, point: tuple[float, float]) -> tuple[int, int]:
     return pixel
 
 
-def private_copy(model: nn.Module) -> nn.Module:
-    """Copy the modules of a network, but not its tensors, which both have from then on.
-
-    Hooks, the mode and parameters that are *replaced* are the copy's own.
-    """
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)
-
-
 def _set_radius(model: nn.Module, layer: Layer, radius: float) -> None:
     """Give the explicit attention ``layer`` of a copy another radius, in positions of its map."""
     if layer.radius is None:
         raise ValueError(f"{layer.name} has no radius; choose a layer with explicit attention")
     module: Any = model.get_submodule(layer.name)
-    logarithm = math.log(_checks.number("radius", radius, above=0))
-    module.log_radius = nn.Parameter(torch.full_like(module.log_radius, logarithm), requires_grad=False)
+    module.radius = radius
 
 
 def _shown(network: ExplainedNetwork) -> ShownNetwork:
@@ -172,4 +163,4 @@ def _layer(record: AttentionRecord) -> Layer:
     height, width = record.map.shape[1:]
     heads = record.weights.heads if record.weights is not None else 0
     parts = record.weights.parts if record.weights is not None else ()
-    return Layer(record.name, record.kind, (height, width), heads, parts, record.radius)
+    return Layer(record.name, record.kind, record.title, (height, width), heads, parts, record.radius)

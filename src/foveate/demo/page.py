@@ -90,7 +90,7 @@ class _Page:
         gr.HTML(f"<small>{limit}. The file is deleted once it is read.</small>", padding=False)
         self.message = html("message")
         heading("Network")
-        names = {mechanism(network.layer(network.first).kind).name: name for name, network in self.networks.items()}
+        names = {network.layer(network.first).title: name for name, network in self.networks.items()}
         choices = list(names.items())
         if len(choices) < len(self.networks):  # several of one kind
             choices = [(name, name) for name in self.networks]
@@ -244,7 +244,7 @@ class _Page:
         except ValueError as error:
             raise refusal(str(error)) from error
         (record,) = finding.records
-        words = mechanism(record.kind)
+        words = mechanism(record)
         return [
             gr.update(visible=True),
             gr.update(visible=False),

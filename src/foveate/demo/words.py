@@ -27,43 +27,14 @@ class Mechanism(NamedTuple):
     """What one sees in the picture, in a sentence or two."""
 
 
-MECHANISMS = {
-    "RectangularAttention2d": Mechanism(
-        "CRAM: one rectangle",
-        "For each image the network predicts one soft rectangle from five numbers. What lies inside passes, what lies "
-        "outside is dimmed.",
-    ),
-    "PositionwiseAttention2d": Mechanism(
-        "Position-wise attention: a gate at each position",
-        "Each position has a gate of its own, predicted from the image: at 1 all passes, at 0 nothing.",
-    ),
-    "ExplicitAttention2d": Mechanism(
-        "ExpAtt: attention to what is near",
-        "Each position takes from those around it, the nearer the more, in every image alike. The circle is the "
-        "radius, learnt in training, the only number behind the map. Change it: map and prediction follow. Click a "
-        "pixel of a picture to see from where it takes.",
-    ),
-    "GlobalSelfAttention2d": Mechanism(
-        "GSA: attention of each position to all",
-        "Each position takes from all others, for what is there (content) and for where it is (position). Click a "
-        "pixel of a picture to see from where it takes.",
-    ),
-    "AttentionAugmentedConv2d": Mechanism(
-        "AA: attention beside convolution",
-        "Some channels take from all positions, the others are a convolution. Click a pixel of a picture to see from "
-        "where it takes.",
-    ),
-    "GradCAM": Mechanism(
-        "Without attention: Grad-CAM",
-        "This network has no attention to show. Grad-CAM computes afterwards which places spoke for the class that it "
-        "predicts.",
-    ),
-}
-
-
-def mechanism(kind: str) -> Mechanism:
-    """Return the words for a kind of attention; of one that is not ours, its class and nothing more."""
-    return MECHANISMS.get(kind, Mechanism(kind, "Attention of another library, as its map says."))
+def mechanism(record: AttentionRecord) -> Mechanism:
+    """Return the words for what a record shows, and for what a reader can do with it."""
+    can = ""
+    if record.radius is not None:
+        can += " Change the radius: map and prediction follow."
+    if record.weights is not None:
+        can += " Click a pixel of a picture to see from where it takes."
+    return Mechanism(record.title, record.description + can)
 
 
 def prediction(finding: Finding, most: int = MOST_BARS) -> str:
@@ -163,7 +134,7 @@ def comparison(image: Image.Image, label: str | None, columns: Sequence[tuple[Fi
     ]
     for finding, picture in columns:
         (record,) = finding.records
-        words = mechanism(record.kind)
+        words = mechanism(record)
         figures.append(
             f"<figure><figcaption><b>{escape(words.name)}</b></figcaption>{picture_tag(picture, words.name)}"
             f"{scale_bar(record.scale)}{prediction(finding, MOST_COMPARED)}</figure>"

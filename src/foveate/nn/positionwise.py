@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from foveate._checks import feature_map, integer
 from foveate.functional.positionwise import positionwise_map
+from foveate.nn.spatial_attention import GatedAttention
 
 __all__ = ["PositionwiseAttention2d"]
 
 
-class PositionwiseAttention2d(nn.Module):
+class PositionwiseAttention2d(GatedAttention):
     """Multiply a feature map by a gate predicted for each position, ``x ⊙ σ(w · relu(W x))``.
 
     Two 1×1 convolutions, at the cost of `RectangularAttention2d`'s head. The second starts at zero with a bias of
@@ -31,6 +32,9 @@ class PositionwiseAttention2d(nn.Module):
     Raises:
         ValueError: An argument is out of its range.
     """
+
+    title = "Position-wise attention: a gate at each position"
+    description = "Each position has a gate of its own, predicted from the image: at 1 all passes, at 0 nothing."
 
     INITIAL_LOGIT = 3.0  # σ(3) = 0.953
 
@@ -63,10 +67,6 @@ class PositionwiseAttention2d(nn.Module):
         """Return the gate, ``(B, 1, H, W)`` in [0, 1], of at least float32."""
         feature_map(x, self.dim, "PositionwiseAttention2d")
         return positionwise_map(self.score(self.act(self.reduce(x))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x ⊙ A``, with the shape, dtype and memory format of ``x``."""
-        return x * self.attention_map(x).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Describe the module."""

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from foveate._networks import create_network
 from foveate.models import shipped
+from foveate.models.building import create_network
 from foveate.training.card import ModelCard, NetworkMeta, card_of, read_card, sha256_of
 from foveate.training.files import write_bytes, write_json
 

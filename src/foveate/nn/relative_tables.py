@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foveate._checks import pair
 from foveate.functional.relative import resize_relative_table
+from foveate.nn.spatial_attention import PairwiseAttention
 
-__all__ = ["RelativeTables2d"]
+__all__ = ["TABLES", "RelativeTables2d"]
+
+TABLES = ("rel_height", "rel_width")
 
 
-class RelativeTables2d(nn.Module):
+class RelativeTables2d(PairwiseAttention):
     """Base of the modules that hold a table of vertical and one of horizontal offsets.
 
     Attributes:
@@ -33,6 +37,29 @@ class RelativeTables2d(nn.Module):
         self.feat_size = pair("feat_size", feat_size)
         self.rel_height = nn.Parameter(torch.empty(2 * self.feat_size[0] - 1, dim, **factory))
         self.rel_width = nn.Parameter(torch.empty(2 * self.feat_size[1] - 1, dim, **factory))
+
+    def map_parameters(self) -> dict[str, slice]:
+        """Name the tables."""
+        return dict.fromkeys(TABLES, slice(None))
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the tables: decay would pull positions towards not mattering."""
+        return {name for name in TABLES if hasattr(self, name)}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Stretch tables that were trained for another size of the map to this module's, and warn of it."""
+        for name in TABLES:
+            loaded, own = state_dict.get(prefix + name), getattr(self, name, None)
+            if loaded is None or own is None or loaded.ndim != 2 or loaded.shape[1] != own.shape[1]:
+                continue  # missing, or of another network: the caller says so
+            if len(loaded) != len(own) and len(loaded) % 2:
+                state_dict[prefix + name] = resize_relative_table(loaded, (len(own) + 1) // 2)
+                warnings.warn(
+                    f"relative tables for maps of {(len(loaded) + 1) // 2} positions are stretched to "
+                    f"{(len(own) + 1) // 2}, by linear interpolation",
+                    stacklevel=2,
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def resize(self, feat_size: int | tuple[int, int]) -> None:
         """Stretch the tables, by linear interpolation, to those of another ``feat_size``."""
