@@ -24,6 +24,7 @@ from foveate.functional._differentiation import reverse_mode_only
 from foveate.functional._layout import by_position
 from foveate.functional._precision import widen
 from foveate.functional.relative import relative_vectors
+from foveate.kernels.sizes import check_axial
 
 __all__ = ["axial_pass"]
 
@@ -50,6 +51,7 @@ def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: b
 def _forward(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None) -> Tensor:
     if kernel := kernels.axial(query, value, fused):
         return kernel.axial_forward(query, value, window, axis)
+    check_axial(query, value, window, axis)
     out = by_position(value)
     query, value, window = widen(query), widen(value), widen(window)
     vectors = relative_vectors(window)
@@ -62,6 +64,7 @@ def _forward(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: boo
 
 @_forward.register_fake
 def _(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None) -> Tensor:
+    check_axial(query, value, window, axis)
     return by_position(value)
 
 
@@ -71,6 +74,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if kernel := kernels.axial(query, value, fused):
         return kernel.axial_backward(grad, query, value, window, axis)
+    check_axial(query, value, window, axis, grad)
     grad_query, grad_value, dtype = by_position(query), by_position(value), window.dtype
     grad, query, value, window = widen(grad), widen(query), widen(value), widen(window)
     vectors = relative_vectors(window)
@@ -89,6 +93,7 @@ def _backward(
 def _(
     grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_axial(query, value, window, axis, grad)
     return by_position(query), by_position(value), torch.empty_like(window)
 
 
@@ -149,7 +154,7 @@ def _parts(query: Tensor, axis: int) -> Iterator[_Part]:
     batch, heads, *sides, _ = query.shape
     n, m = sides[axis], sides[1 - axis]
     lines = max(1, SCORES_AT_ONCE.get(query.device.type, SCORES_ELSEWHERE) // n**2)
-    steps = max(1, lines // (m * heads)), min(heads, max(1, lines // m)), min(m, lines)
+    steps = max(1, lines // max(1, m * heads)), max(1, min(heads, lines // m)), min(m, lines)
     starts = (range(0, size, step) for size, step in zip((batch, heads, m), steps, strict=True))
     for first in product(*starts):
         images, some_heads, some_lines = (slice(i, i + step) for i, step in zip(first, steps, strict=True))

@@ -19,6 +19,7 @@ from foveate import kernels
 from foveate.functional._differentiation import reverse_mode_only
 from foveate.functional._layout import by_position
 from foveate.functional._precision import widen, widened_dtype
+from foveate.kernels.sizes import check_content
 
 __all__ = ["content"]
 
@@ -36,6 +37,7 @@ def content(query: Tensor, key: Tensor, value: Tensor, fused: bool | None = None
 def _forward(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> Four:
     if kernel := kernels.content(value, fused):
         return kernel.content_forward(query, key, value)
+    check_content(query, key, value)
     q, k, v = (widen(x).flatten(2, 3) for x in (query, key, value))  # B, heads, N, d
     peak = k.amax(2)
     weights = (k - peak.unsqueeze(2)).exp()
@@ -46,6 +48,7 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> F
 
 @_forward.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> Four:
+    check_content(query, key, value)
     batch, heads, *_, dim = query.shape
     context = query.new_empty(batch, heads, dim, value.shape[-1], dtype=widened_dtype(value.dtype))
     return by_position(value), context, torch.empty_like(context[..., 0]), torch.empty_like(context[..., 0])
@@ -64,6 +67,7 @@ def _backward(
 ) -> Three:
     if kernel := kernels.content(value, fused):
         return kernel.content_backward(grad, query, key, value, context, peak, total)
+    check_content(query, key, value, context, peak, total, grad=grad)
     g, q, k, v = (widen(x).flatten(2, 3) for x in (grad, query, key, value))
     weights = (k - peak.unsqueeze(2)).exp() / total.unsqueeze(2)
     grad_context = q.mT @ g
@@ -86,6 +90,7 @@ def _(
     total: Tensor,
     fused: bool | None,
 ) -> Three:
+    check_content(query, key, value, context, peak, total, grad=grad)
     return by_position(query), by_position(key), by_position(value)
 
 
