@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate._checks import number
+from foveate.functional._plain import any_size
 from foveate.functional._precision import autocast_off, widen
 
 __all__ = ["check_rectangle", "pixel_centres", "rectangle_corners", "rectangle_map"]
@@ -52,8 +53,7 @@ def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: floa
     with autocast_off(rectangle):
         cx, cy, sx, sy, angle = widen(rectangle)[:, :, None, None].unbind(1)  # each B, 1, 1
         x = pixel_centres(width, cx)
-        square = not torch.compiler.is_compiling() and height == width  # a graph is to be for every size
-        y = x if square else pixel_centres(height, cy)
+        y = x if not any_size() and height == width else pixel_centres(height, cy)
         dx, dy = x - cx, y[:, None] - cy  # B, 1, W and B, H, 1
         cos, sin = angle.cos(), angle.sin()
         u = cos * dx + sin * dy
@@ -82,7 +82,7 @@ def rectangle_corners(rectangle: Tensor) -> Tensor:
 
 def check_rectangle(rectangle: Tensor) -> None:
     """Raise a `ValueError` unless ``rectangle`` holds five numbers a row."""
-    if rectangle.ndim != 2 or rectangle.shape[1] != 5:
+    if rectangle.ndim != 2 or (not torch.jit.is_tracing() and rectangle.shape[1] != 5):
         raise ValueError(
             f"a rectangle is five numbers a row, (B, 5): cx, cy, sx, sy, angle; got shape {tuple(rectangle.shape)}"
         )
