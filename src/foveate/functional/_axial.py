@@ -50,7 +50,7 @@ def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: b
 
 
 def _plain(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
-    scores = relative_scores(widen(query), relative_vectors(widen(window)), axis)
+    scores = relative_scores(widen(query), relative_vectors(widen(window), query.shape[2 + axis]), axis)
     order = (3 - axis, 0, 1, 2 + axis, 4)  # m, B, heads, n, channels: see relative_scores
     out = torch.matmul(scores.permute(order), widen(value).permute(order))
     return (out.permute(1, 2, 3, 0, 4) if axis == 0 else out.permute(1, 2, 0, 3, 4)).to(value.dtype)

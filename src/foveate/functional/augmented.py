@@ -34,8 +34,8 @@ def augmented_attention_map(query: Tensor, key: Tensor, table_rows: Tensor, tabl
         if isinstance(dim, Tensor):  # in a trace
             dim = dim.to(widened_dtype(query.dtype))
         query, key = widen(query) * dim**-0.5, widen(key)
-        rows = relative_vectors(relative_window(table_rows.to(query.dtype), height, outside="edge"))
-        columns = relative_vectors(relative_window(table_columns.to(query.dtype), width, outside="edge"))
+        rows = relative_vectors(relative_window(table_rows.to(query.dtype), height, outside="edge"), height)
+        columns = relative_vectors(relative_window(table_columns.to(query.dtype), width, outside="edge"), width)
         content = torch.matmul(query.flatten(2, 3), key.flatten(2, 3).transpose(2, 3))  # B, heads, N, N
         vertical = relative_scores(query, rows, 0)  # B, heads, H, W, H
         horizontal = relative_scores(query, columns, 1)  # B, heads, H, W, W

@@ -141,11 +141,7 @@ def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") 
         wide, radius = value.to(dtype), radius.to(dtype).reshape(())
         if kernel == "gaussian":
             out = _gaussian(wide, radius)
-        elif (
-            torch.compiler.is_exporting()
-            or torch.jit.is_tracing()
-            or value.shape[-2] * value.shape[-1] <= DENSE_MAX_POSITIONS
-        ):
+        elif _one_graph() or value.shape[-2] * value.shape[-1] <= DENSE_MAX_POSITIONS:
             weights = _rows(value.shape[-2], value.shape[-1], radius, kernel).flatten(2).flatten(0, 1)
             out = torch.matmul(wide.flatten(2), weights.transpose(0, 1)).view(wide.shape)
         else:
@@ -158,6 +154,10 @@ def _check(kernel: str, radius: Tensor) -> None:
     one_of("kernel", kernel, KERNELS)
     if not torch.jit.is_tracing() and radius.numel() != 1:
         raise ValueError(f"radius must be a tensor of one element; got shape {tuple(radius.shape)}")
+
+
+def _one_graph() -> bool:
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def _gaussian(value: Tensor, radius: Tensor) -> Tensor:

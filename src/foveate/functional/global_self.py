@@ -195,7 +195,8 @@ def global_positional_column(query: Tensor, table_rows: Tensor, table_columns: T
 
 def _vectors(query: Tensor, table: Tensor, axis: int) -> Tensor:
     """Return the embeddings ``(n, n, d)`` of the offsets along an axis of ``query``, in at least float32."""
-    return relative_vectors(relative_window(table.to(widened_dtype(query.dtype)), query.shape[2 + axis]))
+    size = query.shape[2 + axis]
+    return relative_vectors(relative_window(table.to(widened_dtype(query.dtype)), size), size)
 
 
 def _alike(query: Tensor, value: Tensor) -> None:

@@ -12,7 +12,7 @@ from foveate._checks import number
 from foveate.functional._plain import any_size
 from foveate.functional._precision import autocast_off, widen
 
-__all__ = ["check_rectangle", "pixel_centres", "rectangle_corners", "rectangle_map"]
+__all__ = ["check_rectangle", "draw_rectangles", "pixel_centres", "rectangle_corners", "rectangle_map"]
 
 
 def pixel_centres(size: int, like: Tensor) -> Tensor:
@@ -51,15 +51,21 @@ def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: floa
     check_rectangle(rectangle)
     number("sharpness", sharpness, above=0)
     with autocast_off(rectangle):
-        cx, cy, sx, sy, angle = widen(rectangle)[:, :, None, None].unbind(1)  # each B, 1, 1
-        x = pixel_centres(width, cx)
-        y = x if not any_size() and height == width else pixel_centres(height, cy)
-        dx, dy = x - cx, y[:, None] - cy  # B, 1, W and B, H, 1
-        cos, sin = angle.cos(), angle.sin()
-        u = cos * dx + sin * dy
-        v = cos * dy - sin * dx
-        gate = (sharpness * (sx - u.abs())).sigmoid() * (sharpness * (sy - v.abs())).sigmoid()
-        return gate.unsqueeze(1)
+        rectangle = widen(rectangle)
+        x = pixel_centres(width, rectangle)
+        y = x if not any_size() and height == width else pixel_centres(height, rectangle)
+        return draw_rectangles(rectangle, x, y, sharpness)
+
+
+def draw_rectangles(rectangle: Tensor, x: Tensor, y: Tensor, sharpness: float) -> Tensor:
+    """Compute `rectangle_map` at the coordinates ``x`` of the columns and ``y`` of the rows; for TorchScript as well."""
+    cx, cy, sx, sy, angle = rectangle[:, :, None, None].unbind(1)  # each B, 1, 1
+    dx, dy = x - cx, y[:, None] - cy  # B, 1, W and B, H, 1
+    cos, sin = angle.cos(), angle.sin()
+    u = cos * dx + sin * dy
+    v = cos * dy - sin * dx
+    gate = (sharpness * (sx - u.abs())).sigmoid() * (sharpness * (sy - v.abs())).sigmoid()
+    return gate.unsqueeze(1)
 
 
 def rectangle_corners(rectangle: Tensor) -> Tensor:

@@ -43,9 +43,15 @@ def relative_window(table: Tensor, size: int, *, outside: str = "zero") -> Tenso
     return torch.cat([table[:1].expand(missing, -1), table, table[-1:].expand(missing, -1)])
 
 
-def relative_vectors(window: Tensor) -> Tensor:
-    """Lay a window ``(2n − 1, d)`` out as ``(n, n, d)``: entry ``(i, j)`` is the vector of the offset ``j − i``."""
-    size = (window.shape[0] + 1) // 2
+def relative_vectors(window: Tensor, size: int | None = None) -> Tensor:
+    """Lay a window ``(2n − 1, d)`` out as ``(n, n, d)``: entry ``(i, j)`` is the vector of the offset ``j − i``.
+
+    Args:
+        window: ``(2n − 1, d)``.
+        size: ``n``, where the caller has it. ONNX export by tracing takes the size of an input from the input, but
+            that of the window from the example.
+    """
+    size = (window.shape[0] + 1) // 2 if size is None else size
     positions = torch.arange(size, device=window.device)
     return window[positions - positions[:, None] + size - 1]
 

@@ -9,11 +9,12 @@ from torch import nn
 
 from foveate._checks import pair
 from foveate.functional.relative import resize_relative_table
+from foveate.nn._scripting import NotScriptable
 
 __all__ = ["RelativeTables2d"]
 
 
-class RelativeTables2d(nn.Module):
+class RelativeTables2d(NotScriptable, nn.Module):
     """Base of the modules that hold a table of vertical and one of horizontal offsets.
 
     Attributes:

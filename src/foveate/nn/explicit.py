@@ -12,11 +12,12 @@ from torch.nn import functional as F
 from foveate._checks import feature_map, integer, number, one_of
 from foveate.functional._precision import widen
 from foveate.functional.explicit import KERNELS, explicit_attention, explicit_attention_map
+from foveate.nn._scripting import NotScriptable
 
 __all__ = ["ExpAttConv2d", "ExplicitAttention2d"]
 
 
-class ExplicitAttention2d(nn.Module):
+class ExplicitAttention2d(NotScriptable, nn.Module):
     """Attention whose map is a function of distance with one learnable radius: ``W_O (A W_V x)``.
 
         A_ij = κ(‖p_i − p_j‖ / r) / Σ_k κ(‖p_i − p_k‖ / r)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number
 from foveate.functional._precision import autocast_off, widen
-from foveate.functional.rectangle import pixel_centres, rectangle_map
+from foveate.functional.rectangle import draw_rectangles, pixel_centres, rectangle_map
 
 __all__ = ["RectangularAttention2d"]
 
@@ -43,6 +43,7 @@ class RectangularAttention2d(nn.Module):
     """
 
     INITIAL_HALF_SIZE = 1.6
+    __constants__ = ("INITIAL_HALF_SIZE",)
 
     def __init__(
         self,
@@ -75,12 +76,20 @@ class RectangularAttention2d(nn.Module):
         the map), angle ``α`` in radians, any real number: it has period π, and ``(s_x, s_y, α)`` is the same
         rectangle as ``(s_y, s_x, α + π/2)``.
         """
-        feature_map(x, self.dim, "RectangularAttention2d")
-        return _rectangle(self.score(x), self.readout.weight, self.readout.bias)
+        if torch.jit.is_scripting():  # which knows neither the checks nor autocast
+            return _predict(self.score(x), self.readout.weight, self.readout.bias, self.INITIAL_HALF_SIZE)
+        else:  # noqa: RET505  # what comes after a `return` would be scripted
+            feature_map(x, self.dim, "RectangularAttention2d")
+            return _rectangle(self.score(x), self.readout.weight, self.readout.bias, self.INITIAL_HALF_SIZE)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Return the gate ``A``, ``(B, 1, H, W)`` in [0, 1], of at least float32."""
-        return _draw(self.rectangle(x), x, self.sharpness)
+        rectangle = self.rectangle(x)
+        if torch.jit.is_scripting():
+            rows, columns = pixel_centres(x.shape[2], rectangle), pixel_centres(x.shape[3], rectangle)
+            return draw_rectangles(rectangle, columns, rows, self.sharpness)
+        else:  # noqa: RET505
+            return _draw(rectangle, x, self.sharpness)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x ⊙ A``, with the shape, dtype and memory format of ``x``."""
@@ -91,13 +100,17 @@ class RectangularAttention2d(nn.Module):
         return f"{self.dim}, sharpness={self.sharpness:g}, hidden={self.hidden}"
 
 
-def _rectangle(scores: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _rectangle(scores: Tensor, weight: Tensor, bias: Tensor, half_size: float) -> Tensor:
     with autocast_off(scores):
-        moments = _spatial_moments(widen(scores))
-        raw = F.linear(moments, weight.to(moments.dtype), bias.to(moments.dtype))
-        centre, size, angle = raw.split((2, 2, 1), dim=1)
-        covering = math.log(math.expm1(RectangularAttention2d.INITIAL_HALF_SIZE))  # softplus⁻¹
-        return torch.cat([centre.tanh(), F.softplus(size + covering), angle], dim=1)
+        return _predict(scores, weight, bias, half_size)
+
+
+def _predict(scores: Tensor, weight: Tensor, bias: Tensor, half_size: float) -> Tensor:
+    moments = _spatial_moments(widen(scores))
+    raw = F.linear(moments, weight.to(moments.dtype), bias.to(moments.dtype))
+    centre, size, angle = raw.split([2, 2, 1], dim=1)
+    covering = math.log(math.expm1(half_size))  # softplus⁻¹
+    return torch.cat([centre.tanh(), F.softplus(size + covering), angle], dim=1)
 
 
 def _spatial_moments(scores: Tensor) -> Tensor:
@@ -110,7 +123,7 @@ def _spatial_moments(scores: Tensor) -> Tensor:
     weights = scores.flatten(2).softmax(-1) - 1 / (height * width)  # B, hidden, N
     x = pixel_centres(width, scores).expand(height, width).flatten()  # of all positions, N
     y = pixel_centres(height, scores)[:, None].expand(height, width).flatten()
-    return (weights @ torch.stack([x, y, x * x, x * y, y * y], dim=-1)).flatten(1)
+    return torch.matmul(weights, torch.stack([x, y, x * x, x * y, y * y], dim=-1)).flatten(1)
 
 
 def _draw(rectangle: Tensor, x: Tensor, sharpness: float) -> Tensor:
