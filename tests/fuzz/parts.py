@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.export import onnx_agreement
-from tests.fuzz import checkpoints, compiled, configs, images, modules
+from tests.fuzz import checkpoints, compiled, configs, images, modules, operators
 from tests.fuzz.outcome import Outcome, Part
 from tests.training.injections import injection_trials
 from tests.training.interruptions import disk_trials, kill_trials, signal_trials
@@ -26,6 +26,9 @@ def _in_a_folder(driver: Callable[[int, int, Path], Outcome]) -> Callable[[int, 
 PARTS: dict[str, Part] = {
     "modules": Part(
         modules.run, 1000, 2, "random configurations of each module, in each dtype, against loops in float64"
+    ),
+    "operators": Part(
+        operators.run, 200, 5, "GSA's operators called directly, with every kind of strides and with what does not fit"
     ),
     "images": Part(images.run, 500, 40, "unusual and broken images: decoded as stored, or named and counted"),
     "checkpoints": Part(checkpoints.run, 500, 40, "mutated checkpoints and model cards, and pickles that run commands"),

@@ -4,6 +4,7 @@ For each mechanism there is a *map* (what attends to what, with which weight) an
 result without forming the map.
 """
 
+from foveate.functional._plain import plain_operators
 from foveate.functional.augmented import augmented_attention, augmented_attention_map
 from foveate.functional.explicit import (
     KERNELS,
@@ -56,6 +57,7 @@ __all__ = [
     "global_positional_rows",
     "invert_similarity",
     "pixel_centres",
+    "plain_operators",
     "positionwise_map",
     "random_similarities",
     "rectangle_corners",

@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["by_position", "in_layout_of", "is_channels_last"]
+__all__ = ["by_position", "in_layout_of", "is_channels_last", "to_channels_last"]
 
 
 def is_channels_last(x: Tensor) -> bool:
     """Tell whether ``x`` is stored with the channels last; of one channel, which is both, the strides tell.
 
-    An exported graph has one layout for inputs of all sizes, the contiguous one.
+    An exported or traced graph has one layout for inputs of all sizes, the contiguous one; within a transform of
+    `torch.func` no other is known.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return False
     return x.is_contiguous(memory_format=torch.channels_last) and x.stride(1) == 1
 
@@ -24,6 +25,13 @@ def in_layout_of(like: Tensor, x: Tensor) -> Tensor:
         return x.contiguous()
     if x.shape[1] == 1:  # contiguous either way, but a concatenation goes by the strides
         return x.clone(memory_format=torch.channels_last)
+    return to_channels_last(x)
+
+
+def to_channels_last(x: Tensor) -> Tensor:
+    """Return ``x`` in channels_last, or as it is within a transform of `torch.func`, where layouts are not known."""
+    if torch._C._are_functorch_transforms_active():
+        return x
     return x.contiguous(memory_format=torch.channels_last)
 
 

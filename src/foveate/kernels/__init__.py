@@ -52,7 +52,9 @@ def _cpu(value: Tensor, fused: bool | None) -> ModuleType | None:
 
 
 def _cuda(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
-    if not _wanted(fused) or not value.is_cuda or not value.numel() or not importlib.util.find_spec("triton"):
+    if not _wanted(fused) or not value.is_cuda or not query.numel() or not value.numel():
+        return None
+    if not importlib.util.find_spec("triton"):
         return None
     from foveate.kernels import axial_triton
 

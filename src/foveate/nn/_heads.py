@@ -25,7 +25,10 @@ def divisible(name: str, channels: int, num_heads: int) -> int:
 def split_heads(x: Tensor, sizes: tuple[int, ...], num_heads: int) -> tuple[Tensor, ...]:
     """Split ``(B, sum(sizes), H, W)`` into one ``(B, heads, H, W, size / heads)`` view for each size."""
     parts = zip(x.split(sizes, dim=1), sizes, strict=True)
-    return tuple(part.unflatten(1, (num_heads, size // num_heads)).permute(0, 1, 3, 4, 2) for part, size in parts)
+    batch, _, height, width = x.shape  # rather than `unflatten`, behind which ONNX takes sizes to be the example's
+    return tuple(
+        part.view(batch, num_heads, size // num_heads, height, width).permute(0, 1, 3, 4, 2) for part, size in parts
+    )
 
 
 def merge_heads(x: Tensor) -> Tensor:

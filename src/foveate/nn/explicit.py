@@ -17,13 +17,14 @@ from foveate.functional.explicit import (
     explicit_attention_map,
     explicit_attention_rows,
 )
+from foveate.nn._scripting import NotScriptable
 from foveate.nn.spatial_attention import Observation, PairwiseAttention, detached
 from foveate.nn.weights import PairwiseWeights
 
 __all__ = ["ExpAttConv2d", "ExplicitAttention2d"]
 
 
-class ExplicitAttention2d(PairwiseAttention):
+class ExplicitAttention2d(NotScriptable, PairwiseAttention):
     """Attention whose map is a function of distance with one learnable radius: ``W_O (A W_V x)``.
 
         A_ij = κ(‖p_i − p_j‖ / r) / Σ_k κ(‖p_i − p_k‖ / r)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, one_of, pair
-from foveate.functional._layout import in_layout_of
+from foveate.functional._layout import in_layout_of, to_channels_last
 from foveate.functional.global_self import (
     axial_positional_attention,
     axial_positional_map,
@@ -131,7 +131,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         feature_map(x, self.dim, "GlobalSelfAttention2d")
         if self.part != "content":
             _warn_if_larger(x, self.feat_size)
-        qkv = self.qkv(x).contiguous(memory_format=torch.channels_last)
+        qkv = to_channels_last(self.qkv(x))
         return split_heads(_not_float16(qkv), self.widths, self.num_heads)
 
     def values(self, x: Tensor) -> Tensor:
@@ -261,7 +261,15 @@ def _not_float16(x: Tensor) -> Tensor:
 
 
 # Symbolic tracing keeps these whole: they look at shapes and dtypes.
-for _name in ("feature_map", "split_heads", "merge_heads", "in_layout_of", "_not_float16", "_warn_if_larger"):
+for _name in (
+    "feature_map",
+    "split_heads",
+    "merge_heads",
+    "in_layout_of",
+    "to_channels_last",
+    "_not_float16",
+    "_warn_if_larger",
+):
     torch.fx.wrap(_name)
 for _name in ("content_attention", "axial_positional_attention"):
     torch.fx.wrap(_name)

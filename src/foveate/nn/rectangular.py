@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number
 from foveate.functional._precision import autocast_off, widen
-from foveate.functional.rectangle import pixel_centres, rectangle_map
+from foveate.functional.rectangle import draw_rectangles, pixel_centres, rectangle_map
 from foveate.functional.similarity import rectangle_distance, transform_points
 from foveate.nn.spatial_attention import GatedAttention, Observation, mean_where, on_cpu
 
@@ -51,6 +51,7 @@ class RectangularAttention2d(GatedAttention):
     )
 
     INITIAL_HALF_SIZE = 1.6
+    __constants__ = ("INITIAL_HALF_SIZE",)
 
     def __init__(
         self,
@@ -83,12 +84,20 @@ class RectangularAttention2d(GatedAttention):
         the map), angle ``α`` in radians, any real number: it has period π, and ``(s_x, s_y, α)`` is the same
         rectangle as ``(s_y, s_x, α + π/2)``.
         """
-        feature_map(x, self.dim, "RectangularAttention2d")
-        return _rectangle(self.readout(_spatial_moments(self.score(x))))
+        if torch.jit.is_scripting():  # which knows neither the checks nor autocast
+            return _to_rectangle(self.readout(_moments(widen(self.score(x)))), self.INITIAL_HALF_SIZE)
+        else:  # noqa: RET505  # what comes after a `return` would be scripted
+            feature_map(x, self.dim, "RectangularAttention2d")
+            return _rectangle(self.readout(_spatial_moments(self.score(x))), self.INITIAL_HALF_SIZE)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Return the gate ``A``, ``(B, 1, H, W)`` in [0, 1], of at least float32."""
-        return _draw(self.rectangle(x), x, self.sharpness)
+        rectangle = self.rectangle(x)
+        if torch.jit.is_scripting():
+            rows, columns = pixel_centres(x.shape[2], rectangle), pixel_centres(x.shape[3], rectangle)
+            return draw_rectangles(rectangle, columns, rows, self.sharpness)
+        else:  # noqa: RET505
+            return _draw(rectangle, x, self.sharpness)
 
     @torch.jit.unused
     def observe(self, x: Tensor) -> Observation:
@@ -116,11 +125,13 @@ class RectangularAttention2d(GatedAttention):
 
 
 class _Readout(nn.Linear):
-    """A linear layer that computes in the dtype of its input, at least float32, also under autocast."""
+    """A linear layer that computes in the dtype of its input, also under autocast."""
 
     def forward(self, x: Tensor) -> Tensor:
-        assert self.bias is not None  # it is built with one
-        return _linear(x, self.weight, self.bias)
+        if torch.jit.is_scripting():
+            return F.linear(x, self.weight, self.bias)
+        else:  # noqa: RET505
+            return _linear(x, self.weight, self.bias)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -128,26 +139,33 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight.to(x.dtype), bias.to(x.dtype))
 
 
-def _rectangle(raw: Tensor) -> Tensor:
+def _rectangle(raw: Tensor, half_size: float) -> Tensor:
     with autocast_off(raw):
-        centre, size, angle = widen(raw).split((2, 2, 1), dim=1)
-        covering = math.log(math.expm1(RectangularAttention2d.INITIAL_HALF_SIZE))  # softplus⁻¹
-        return torch.cat([centre.tanh(), F.softplus(size + covering), angle], dim=1)
+        return _to_rectangle(widen(raw), half_size)
+
+
+def _to_rectangle(raw: Tensor, half_size: float) -> Tensor:
+    centre, size, angle = raw.split([2, 2, 1], dim=1)
+    covering = math.log(math.expm1(half_size))  # softplus⁻¹
+    return torch.cat([centre.tanh(), F.softplus(size + covering), angle], dim=1)
 
 
 def _spatial_moments(scores: Tensor) -> Tensor:
+    with autocast_off(scores):
+        return _moments(widen(scores))
+
+
+def _moments(scores: Tensor) -> Tensor:
     """Return the means of x, y, x², xy, y² under the spatial softmax of each score map, ``(B, 5·hidden)``.
 
     Less what a flat map has: a map that says nothing leaves the rectangle where the biases put it, and training cannot
     push all rectangles one way through features that never change.
     """
-    with autocast_off(scores):
-        scores = widen(scores)
-        height, width = scores.shape[2:]
-        weights = scores.flatten(2).softmax(-1) - 1 / (height * width)  # B, hidden, N
-        x = pixel_centres(width, scores).expand(height, width).flatten()  # of all positions, N
-        y = pixel_centres(height, scores)[:, None].expand(height, width).flatten()
-        return (weights @ torch.stack([x, y, x * x, x * y, y * y], dim=-1)).flatten(1)
+    height, width = scores.shape[2:]
+    weights = scores.flatten(2).softmax(-1) - 1 / (height * width)  # B, hidden, N
+    x = pixel_centres(width, scores).expand(height, width).flatten()  # of all positions, N
+    y = pixel_centres(height, scores)[:, None].expand(height, width).flatten()
+    return torch.matmul(weights, torch.stack([x, y, x * x, x * y, y * y], dim=-1)).flatten(1)
 
 
 def _draw(rectangle: Tensor, x: Tensor, sharpness: float) -> Tensor:

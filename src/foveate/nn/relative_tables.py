@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foveate._checks import pair
 from foveate.functional.relative import resize_relative_table
+from foveate.nn._scripting import NotScriptable
 from foveate.nn.spatial_attention import PairwiseAttention
 
 __all__ = ["TABLES", "RelativeTables2d"]
@@ -17,7 +18,7 @@ __all__ = ["TABLES", "RelativeTables2d"]
 TABLES = ("rel_height", "rel_width")
 
 
-class RelativeTables2d(PairwiseAttention):
+class RelativeTables2d(NotScriptable, PairwiseAttention):
     """Base of the modules that hold a table of vertical and one of horizontal offsets.
 
     Attributes:

@@ -51,6 +51,7 @@ class SpatialAttention(nn.Module):
     """Whether the map depends on the values of the input, not on its size alone."""
     convolution: ClassVar[str | None] = None
     """Name of a submodule that convolves beside the attention, and is no part of what the attention costs."""
+    __jit_unused_properties__: ClassVar[list[str]] = ["parts"]
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Return the map for the input ``x`` of ``forward``, ``(B, C, H, W)``.

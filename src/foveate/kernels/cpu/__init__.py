@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.kernels.sizes import check_axial, check_content
+
 __all__ = ["INSTRUCTION_SETS", "axial_backward", "axial_forward", "content_backward", "content_forward", "library"]
 
 INSTRUCTION_SETS = {"AVX512": "_avx512", "AVX2": "_avx2", "DEFAULT": "_any"}
@@ -42,6 +44,7 @@ def library(instruction_set: str | None = None) -> ctypes.CDLL | None:
 
 def axial_forward(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
     """Compute `foveate.functional._axial.axial_pass`."""
+    check_axial(query, value, window, axis)
     q, v, out = _ready(query), _ready(value), _result(value)
     _Lines(q, v, axis).call("axial_forward", q, v, _flat(window), out)
     return out.to(value.dtype)
@@ -51,6 +54,7 @@ def axial_backward(
     grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, value and window."""
+    check_axial(query, value, window, axis, grad)
     g, q, v, r = _ready(grad), _ready(query), _ready(value), _flat(window)
     grad_query, grad_value, grad_window = _result(query), _result(value), torch.empty_like(r)
     _Lines(q, v, axis).call("axial_backward", g, q, v, r, grad_query, grad_value, grad_window)
@@ -59,6 +63,7 @@ def axial_backward(
 
 def content_forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute `foveate.functional._content.content`: the output, and what its backward pass starts from."""
+    check_content(query, key, value)
     q, k, v, out = _ready(query), _ready(key), _ready(value), _result(value)
     context = v.new_empty(*q.shape[:2], q.shape[-1], v.shape[-1])
     peak, total = torch.empty_like(context[..., 0]), torch.empty_like(context[..., 0])
@@ -70,6 +75,7 @@ def content_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, context: Tensor, peak: Tensor, total: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, key and value."""
+    check_content(query, key, value, context, peak, total, grad=grad)
     g, q, k, v = _ready(grad), _ready(query), _ready(key), _ready(value)
     grads = _result(query), _result(key), _result(value)
     _Lines(q, v, axis=1).call("content_backward", g, q, k, v, *map(_flat, (context, peak, total)), *grads)
@@ -81,21 +87,14 @@ class _Lines:
 
     def __init__(self, query: Tensor, value: Tensor, axis: int) -> None:
         self.order = (0, 1, 3 - axis, 2 + axis)
-        self.shape = tuple(query.shape[:4])
         self.dtype = str(query.dtype).removeprefix("torch.")
         sizes = (*(query.shape[dim] for dim in self.order), query.shape[-1], value.shape[-1])
         self.sizes = (ctypes.c_int64 * 6)(*sizes)
 
     def call(self, name: str, *tensors: Tensor) -> None:
-        """Call a kernel with tensors of five dimensions (with their strides) and one (without).
-
-        Raises:
-            ValueError: They are not alike but for their channels: the kernel would read and write beyond them.
-        """
+        """Call a kernel with tensors of five dimensions (with their strides) and one (without), checked before."""
         arguments: list[Any] = []
         for tensor in tensors:
-            if tensor.device.type != "cpu" or (tensor.ndim == 5 and tuple(tensor.shape[:4]) != self.shape):
-                raise ValueError(f"{name}: a tensor {tuple(tensor.shape)} on {tensor.device} among {self.shape} on cpu")
             arguments.append(ctypes.c_void_p(tensor.data_ptr()))
             if tensor.ndim == 5:
                 arguments.append((ctypes.c_int64 * 4)(*(tensor.stride(dim) for dim in self.order)))
