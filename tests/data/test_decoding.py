@@ -148,7 +148,9 @@ def test_formats_outside_of_the_list_are_not_decoded(tmp_path: Path, kind: str):
 
 def test_every_ending_has_its_format(tmp_path: Path):
     for ending in EXTENSIONS:
-        assert saved(coloured().resize((64, 48)), tmp_path / f"x{ending}").shape == (48, 64, 3)
+        kinds = {".pjpeg": "JPEG", ".pjp": "JPEG", ".jpe": "JPEG", ".pnm": "PPM", ".apng": "PNG", ".dib": "BMP"}
+        options = {"format": kinds[ending]} if ending in kinds else {}
+        assert saved(coloured().resize((64, 48)), tmp_path / f"x{ending}", **options).shape == (48, 64, 3)
 
 
 def bomb(width: int, height: int) -> bytes:

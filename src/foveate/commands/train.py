@@ -22,6 +22,7 @@ from foveate.commands.protocol import Protocol, check_unchanged, environment, re
 from foveate.data import ImageData, ImageLoader, make_loader, make_mixup
 from foveate.training import (
     Classifier,
+    DataFingerprint,
     NetworkMeta,
     Strategy,
     Team,
@@ -141,7 +142,11 @@ def _run(
     )
 
     out = config.folder
+    names = [name for name in ("train", "val", "test") if getattr(data, name) is not None]
+    fingerprint = DataFingerprint(data.classes, {name: partial(data.entries, name) for name in names})
     if team.leads:
+        if not resume:
+            fingerprint.write(writable_folder(out))
         write_text(writable_folder(out) / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
         if verbose and config.resume and not resume:
             print(f"there is no checkpoint in {out} yet; the run begins")
@@ -157,6 +162,7 @@ def _run(
             checkpoint_minutes=config.checkpoint_minutes,
             checkpoint_updates=config.checkpoint_updates,
             team=team,
+            data=fingerprint,
         )
         evaluation = evaluate(*predict(module, val if test is None else test, device=device, team=team))
     except KeyboardInterrupt as error:
