@@ -89,16 +89,17 @@ def _only(paths: Iterable[Path], top: Path) -> Path | None:
 
 
 def _keys(images: Found, base: Path, *, by_name: bool) -> dict[str, set[str]]:
-    """Return the paths of the images by what a list may call them."""
-    keys: dict[str, set[str]] = {}
+    """Return the paths of the images by what a list may call them: a path from its folder goes before a mere name."""
+    exact: dict[str, set[str]] = {}
+    names: dict[str, set[str]] = {}
     for path in images.all_paths():
-        names = {name_below(path, base)}
+        for key in {name_below(path, base), name_below(path, images.root if by_name else base)}:
+            exact.setdefault(key, set()).add(path)
         if by_name:
             file = os.path.basename(path)
-            names |= {name_below(path, images.root), file, os.path.splitext(file)[0]}
-        for name in names:
-            keys.setdefault(name, set()).add(path)
-    return keys
+            for key in {file, os.path.splitext(file)[0]}:
+                names.setdefault(key, set()).add(path)
+    return names | exact
 
 
 def _matched(
