@@ -73,11 +73,9 @@ class ImageData:
         return all(isinstance(split, BoxedImages) for split in (self.train, self.val, self.test) if split is not None)
 
     def entries(self, split: str) -> Iterable[tuple[str, int | None]]:
-        """Yield names and labels of the images of a split as `ListedImages` does; of others, how many there are."""
-        images: LabelledImages | None = getattr(self, split)
-        if isinstance(images, ListedImages):
-            return images.entries()
-        return [(f"{0 if images is None else len(images)} images", None)]
+        """Return names and labels of the images of a split, see `ListedImages`; nothing where they have no names."""
+        images = self.split(split)
+        return images.entries() if isinstance(images, ListedImages) else ()
 
     def split(self, name: str) -> LabelledImages:
         """Return the split called ``train``, ``val`` or ``test``, or raise a `ValueError` if it has none."""

@@ -26,14 +26,19 @@ class DataFingerprint:
 
     Args:
         classes: Names of the classes, in the order of the network's outputs.
+        sizes: The number of images in each split.
         splits: For each split a function that gives the names of its images and the indices of their classes; None for
-            something that holds images of several.
+            something that holds images of several. Of images that are made or have no names, it gives nothing.
     """
 
     def __init__(
-        self, classes: Sequence[str], splits: Mapping[str, Callable[[], Iterable[tuple[str, int | None]]]]
+        self,
+        classes: Sequence[str],
+        sizes: Mapping[str, int],
+        splits: Mapping[str, Callable[[], Iterable[tuple[str, int | None]]]],
     ) -> None:
         self.classes = list(classes)
+        self.sizes = dict(sizes)
         self._splits = splits
         digest = hashlib.sha256()
         for line in self._lines():
@@ -42,11 +47,12 @@ class DataFingerprint:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds of it: little, however many images there are."""
-        return {"classes": self.classes, "sha256": self.sha256}
+        return {"classes": self.classes, "images": self.sizes, "sha256": self.sha256}
 
     def write(self, folder: Path) -> None:
-        """List the images in ``folder``, so that a later difference can be named."""
-        write_bytes(folder / IMAGES, gzip.compress(b"".join(self._lines()), mtime=0))
+        """List the images in ``folder``, if they have names, so that a later difference can be named."""
+        if lines := b"".join(self._lines()):
+            write_bytes(folder / IMAGES, gzip.compress(lines, mtime=0))
 
     def check(self, saved: Any, folder: Path) -> None:
         """Make sure that nothing has changed.
@@ -62,14 +68,16 @@ class DataFingerprint:
             return
         then = _read(folder / IMAGES)
         now = {tuple(json.loads(line)) for line in self._lines()}
-        changes = _changed_classes(saved.get("classes", []), self.classes, then, now)
-        if then is not None:
-            changes += _changed_images(then, now)
+        changes = _changed_classes(saved["classes"], self.classes, then, now)
+        changes += [
+            f"{split}: {saved['images'].get(split, 0)} images then, {size} now"
+            for split, size in self.sizes.items()
+            if saved["images"].get(split, 0) != size
+        ]
+        changes += [] if then is None else _changed_images(then, now)
         raise ValueError(
             f"the run in {folder} was begun on other data:\n  "
-            + "\n  ".join(
-                changes or [f"images were renamed, removed or added; {IMAGES}, which says which, is not there"]
-            )
+            + "\n  ".join(changes or ["images were renamed or replaced by others"])
             + "\nput back what it was begun on, or train anew with another `out`"
         )
 
