@@ -74,6 +74,8 @@ NO_IMAGES = (
 """Endings of files that are passed over unopened. Of others, such as ``x.jpg_large`` or a number without an ending, the
 first bytes decide."""
 
+IMAGES = frozenset((*EXTENSIONS, *NOT_READ))
+
 JUNK = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini", "lost+found", "$recycle.bin", "__pycache__"})
 """What operating systems, network drives and notebooks leave behind."""
 
@@ -95,7 +97,7 @@ def is_junk(name: str) -> bool:
 
 def is_image(name: str) -> bool:
     """Return whether the ending of a name is that of an image, read or not."""
-    return name.lower().endswith((*EXTENSIONS, *NOT_READ)) and not is_junk(name)
+    return name[name.rfind(".") :].lower() in IMAGES and name[0] != "."
 
 
 def image_ending(path: str) -> str:

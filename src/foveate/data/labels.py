@@ -59,6 +59,8 @@ def read_lists(found: Mapping[str, Found], top: Path) -> dict[str, list[tuple[st
         names = [images.root / name for name in (*METADATA, *flat * OTHERS)]
         beside = [*dict.fromkeys(top / f"{name}.csv" for name in (images.root.name, split))] * flat
         own = _only(names, top) or _only(beside, top)
+        if own is None and not rows:
+            continue
         keys = _keys(images, top if own is None else own.parent, by_name=own is not None)
         listed = _rows(own) if own is not None else {name: label for name, label in rows.items() if name in keys}
         if not listed:

@@ -63,7 +63,7 @@ class Found:
         folders = {
             os.path.join(below, folder) if folder else below: names for folder, names in self.classes[name].items()
         }
-        return [os.path.join(folder, image) for folder in sorted(folders) for image in folders[folder]]
+        return [f"{folder}{os.sep}{image}" for folder in sorted(folders) for image in folders[folder]]
 
     def all_paths(self) -> list[str]:
         """Return the paths of all images."""

@@ -52,7 +52,7 @@ class DataFingerprint:
     def write(self, folder: Path) -> None:
         """List the images in ``folder``, if they have names, so that a later difference can be named."""
         if lines := b"".join(self._lines()):
-            write_bytes(folder / IMAGES, gzip.compress(lines, mtime=0))
+            write_bytes(folder / IMAGES, gzip.compress(lines, compresslevel=1, mtime=0))
 
     def check(self, saved: Any, folder: Path) -> None:
         """Make sure that nothing has changed.

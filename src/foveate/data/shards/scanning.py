@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 
 from foveate.data.decoding import UnreadableImageError, read_image
-from foveate.data.files import EXTENSIONS, NOT_READ, is_junk
+from foveate.data.files import is_image, is_junk
 from foveate.data.layout import SPLIT_NAMES
 from foveate.data.shards.index import BLOCK, MAX_MEMBER, Shard, read_records
 
@@ -22,8 +22,6 @@ __all__ = ["check_shard", "digest", "find_shards", "index_shard"]
 
 MAX_HEADER = 2**16
 """The most bytes of a header that goes on over several blocks, as one with a long name does."""
-IMAGES = frozenset((*EXTENSIONS, *NOT_READ))
-"""What follows the first dot in the name of an image; in ``KEY.seg.png``, it is another thing."""
 MAX_LABEL = 20
 """The most bytes of a ``.cls``."""
 
@@ -139,7 +137,7 @@ def _samples(path: Path) -> Iterator[_Sample]:
             if extension == "cls":
                 content.seek(member.offset_data)
                 sample.label = _label(path, member, content)
-            elif f".{extension}" in IMAGES:
+            elif "." not in extension and is_image(f"_.{extension}"):  # KEY.seg.png is another thing than KEY.png
                 if sample.image is not None:
                     raise ValueError(f"{path}: the sample {key} has two images")
                 sample.image = (member.offset_data, member.size)
