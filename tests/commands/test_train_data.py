@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.data.layouts import write_images
 
 from foveate import cli
@@ -180,3 +182,20 @@ def test_a_folder_of_the_run_and_of_the_data_whose_names_are_no_text(tmp_path: P
     (out / "result.json").unlink()
     run(config(odd, out, resume=True), verbose=False)
     assert (out / "result.json").exists()
+
+
+def test_the_range_of_intensities_stands_in_the_configuration_of_a_run(tmp_path: Path):
+    for split in ("train", "val"):
+        for number, name in enumerate(("cold", "warm")):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for i in range(4):
+                values = np.random.default_rng(i).integers(29_000 + 400 * number, 29_300 + 400 * number, (9, 11))
+                Image.fromarray(values.astype(np.uint16)).save(tmp_path / "photos" / split / name / f"{i}.png")
+    command = ["train", "test_resnet", f"--data={tmp_path / 'photos'}", f"--out={tmp_path / 'run'}", "--epochs=1"]
+    command += ["--batch_size=4", "--device=cpu", "--intensity_range=[29000, 29700]"]
+    assert cli.main(command) == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["config"]["intensity_range"] == [29000, 29700]
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(ValueError, match="intensity_range"):
+        run(config(tmp_path / "photos", tmp_path / "run", img_size=None, resume=True))
+    assert cli.main(["train", f"--config={tmp_path / 'run' / 'config.yaml'}", "--resume"]) == 0

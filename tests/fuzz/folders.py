@@ -300,7 +300,7 @@ def linked(layout: Layout, rng: random.Random) -> None:
 
 
 def listed(layout: Layout, rng: random.Random) -> str:
-    """Give the images numbers for names, and list their labels in a file of one of many kinds; return that of training."""
+    """Give the images numbers for names, and list their labels in a file of many kinds; return that of training."""
     lists = {}
     kind = rng.choice(["metadata.csv", "metadata.jsonl", "labels.csv", "labels.json", "_classes.csv", "beside"])
     kind = "labels.csv" if kind == "beside" and not layout.splits else kind
