@@ -155,6 +155,13 @@ def test_two_lists_and_a_split_without_one(tmp_path: Path):
         open_folder(tmp_path)
 
 
+def test_a_list_of_all_splits_that_names_no_image_is_not_passed_over(tmp_path: Path):
+    write_images(tmp_path, ["train/2021", "train/2022"], 6)
+    (tmp_path / "metadata.csv").write_text(csv_of("file_name,label", [f"2021/{i}.png,{n}" for i, n in ANTS.items()]))
+    with pytest.raises(ValueError, match=r"the image '2021/0.png', nor 5 others"):
+        open_folder(tmp_path)
+
+
 def test_labels_in_val_that_training_lacks(tmp_path: Path):
     LISTED["metadata.csv"](tmp_path)
     path = tmp_path / "val" / "metadata.csv"

@@ -68,10 +68,13 @@ def read_lists(found: Mapping[str, Found], top: Path) -> dict[str, list[tuple[st
         if own is None:
             unused -= set(listed)
         labelled[split] = _matched(listed, images, keys, own or shared)
+    if unused:
+        raise ValueError(
+            f"{shared}: no split has the image {min(unused)!r}, nor {len(unused) - 1} others that it lists; it "
+            f"must name images by their paths from {top}, or lie in the folder of a split"
+        )
     if not labelled:
         return None
-    if unused:
-        raise ValueError(f"{shared}: there is no image {min(unused)!r}, nor {len(unused) - 1} others that it lists")
     if lacking := [str(found[split].root) for split in found if split not in labelled]:
         raise ValueError(
             f"{', '.join(lacking)} has no list of labels, and other folders have; add one, or move it away"
