@@ -104,6 +104,7 @@ class ScoreConfig(DataConfig):
             max_bad_images=self.max_bad_images,
             options=self.data_options,
             boxes=self.boxes,
+            intensity_range=self.intensity_range,
         )
 
 

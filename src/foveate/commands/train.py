@@ -22,6 +22,7 @@ from foveate.data import ImageData, ImageLoader, make_loader, make_mixup
 from foveate.models.building import build_network, check_classifier
 from foveate.training import (
     Classifier,
+    DataFingerprint,
     NetworkMeta,
     Strategy,
     Team,
@@ -78,6 +79,8 @@ class TrainConfig(Protocol):
             raise ValueError("no network given; name one, as in `foveate train gsa_resnet26`")
         super().check()
         _checks.integer("seed", self.seed, minimum=0)
+        if any("\ud800" <= letter <= "\udfff" for letter in str(self.folder)):
+            raise ValueError(f"out must be a name in UTF-8, which TensorBoard's files need; got {self.out!r}")
         if self.sync_bn and check_device(self.device, self.precision).type != "cuda":
             raise ValueError("sync_bn needs GPUs, as PyTorch's SyncBatchNorm does; leave it out on the CPU")
 
@@ -141,7 +144,15 @@ def _run(
     )
 
     out = config.folder
+    names = [name for name in ("train", "val", "test") if getattr(data, name) is not None]
+    fingerprint = DataFingerprint(
+        data.classes,
+        {name: len(data.split(name)) for name in names},
+        {name: partial(data.entries, name) for name in names},
+    )
     if team.leads:
+        if not resume:
+            fingerprint.write(writable_folder(out))
         write_text(writable_folder(out) / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
         if verbose and config.resume and not resume:
             print(f"there is no checkpoint in {out} yet; the run begins")
@@ -157,6 +168,7 @@ def _run(
             checkpoint_minutes=config.checkpoint_minutes,
             checkpoint_updates=config.checkpoint_updates,
             team=team,
+            data=fingerprint,
         )
         evaluation = evaluate(*predict(module, val if test is None else test, device=device, team=team))
     except KeyboardInterrupt as error:

@@ -10,6 +10,7 @@ from foveate.training.checkpoint import load_network, load_weights, save_network
 from foveate.training.crossed import CrossedDifference, crossed_difference, holm  # noqa: E402
 from foveate.training.equivariance import Equivariance, check_gates  # noqa: E402
 from foveate.training.evaluation import Evaluation, evaluate  # noqa: E402
+from foveate.training.fingerprint import DataFingerprint  # noqa: E402
 from foveate.training.module import Classifier  # noqa: E402
 from foveate.training.recipe import Recipe  # noqa: E402
 from foveate.training.statistics import Accuracy, Difference, accuracy, paired_difference  # noqa: E402
@@ -20,6 +21,7 @@ __all__ = [
     "Accuracy",
     "Classifier",
     "CrossedDifference",
+    "DataFingerprint",
     "Difference",
     "Equivariance",
     "Evaluation",

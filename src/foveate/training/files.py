@@ -67,8 +67,11 @@ def remove_temporary(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in UTF-8, whole or not at all."""
-    write_bytes(path, text.encode())
+    r"""Write ``text`` to ``path`` in UTF-8, whole or not at all.
+
+    Names of files that are not UTF-8 are escaped, byte ``ff`` as ``\udcff``: JSON gives them back as they were.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

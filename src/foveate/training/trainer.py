@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from foveate import _checks
 from foveate._signals import deferred_signals
 from foveate.training.files import remove_temporary
+from foveate.training.fingerprint import DataFingerprint
 from foveate.training.loop import TrainingLoop
 from foveate.training.module import Classifier
 from foveate.training.progress import read_checkpoint
@@ -58,6 +59,7 @@ def fit(
     checkpoint_minutes: float = 10.0,
     checkpoint_updates: int = 0,
     team: Team = ALONE,
+    data: DataFingerprint | None = None,
 ) -> list[dict[str, float]]:
     """Train ``module`` by its recipe; return what happened in each epoch.
 
@@ -79,6 +81,7 @@ def fit(
         checkpoint_updates: Save within an epoch after so many updates; 0 does not.
         team: The processes that train together, see `joined`. Each calls this function with its share of the images.
             One of them writes; a run that is resumed is read by all, and may be by another number of them.
+        data: What the images are. A run is resumed on the same only.
 
     Returns:
         For each epoch ``epoch`` (from 1), ``train_loss`` (of classification), ``val_loss``, ``val_top1`` and
@@ -88,7 +91,8 @@ def fit(
 
     Raises:
         Interrupted: SIGINT or SIGTERM; a `KeyboardInterrupt`.
-        ValueError: A loss, the gradient or a weight is not finite, or there is no checkpoint that is whole.
+        ValueError: A loss, the gradient or a weight is not finite, there is no checkpoint that is whole, or it is of a
+            run on other data.
         OSError: A file cannot be written; the checkpoints that were there are whole.
     """
     if team.leads:
@@ -105,6 +109,7 @@ def fit(
             folder=out,
             checkpoint_minutes=checkpoint_minutes,
             checkpoint_updates=checkpoint_updates,
+            data=data,
         )
         if resume:
             _resume(loop, out)
@@ -135,6 +140,8 @@ def _resume(loop: TrainingLoop, out: Path) -> None:
     state, complaint = read_checkpoint(out)
     if complaint:
         logger.warning("%s; going on from the checkpoint before it", complaint)
+    if loop.data is not None:
+        loop.data.check(state.get("data"), out)
     try:
         loop.load_state_dict(state)
     except Exception as error:  # what is in a file that looks like a checkpoint may be anything
