@@ -17,16 +17,20 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from foveate._extras import MissingExtraError, require
 from foveate._signals import raising_sigterm
+from foveate._streams import tolerate_encodings
 from foveate._version import __version__
 
 __all__ = ["COMMANDS", "main"]
 
 FAILED = 2
+OUR_YAML = "yaml of any file name"
+SPARED = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
+"""Bytes of file names that are not UTF-8, as Python has them in text, and what stands for them while YAML is read."""
 
 
 class Command(NamedTuple):
@@ -65,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted by Ctrl-C; 143, ended by SIGTERM; 141, the reader of the output has gone. ``FOVEATE_DEBUG=1`` shows the
     traceback of an error besides.
     """
+    tolerate_encodings()
     arguments = _top_level().parse_args(argv)
     try:
         module = importlib.import_module(COMMANDS[arguments.command].module or f"foveate.commands.{arguments.command}")
@@ -126,7 +131,12 @@ def _parse(name: str, module: Any, argv: list[str]) -> Any:
     """
     jsonargparse = require("jsonargparse", extra="train")
     config_class = getattr(module, f"{name.capitalize()}Config")
-    parser = jsonargparse.ArgumentParser(prog=f"foveate {name}", exit_on_error=False, allow_abbrev=False)
+    jsonargparse.set_loader(
+        OUR_YAML, _any_name(jsonargparse.get_loader("yaml")), (require("yaml", extra="train").YAMLError,)
+    )
+    parser = jsonargparse.ArgumentParser(
+        prog=f"foveate {name}", exit_on_error=False, allow_abbrev=False, parser_mode=OUR_YAML
+    )
     parser.add_argument("--config", action="config", help="YAML file with options; those given beside it override it")
     parser.add_class_arguments(config_class, fail_untyped=True)
     if positional := COMMANDS[name].positional:
@@ -147,6 +157,24 @@ def _parse(name: str, module: Any, argv: list[str]) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"--config: the file is not text in UTF-8: {error}") from error
     return config_class(**{field.name: namespace[field.name] for field in dataclasses.fields(config_class)})
+
+
+def _any_name(load: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Let a reader of YAML take names of files that are not UTF-8, as Python has them or as YAML escapes those."""
+
+    def load_any(text: str) -> Any:
+        text = re.sub(r"(?i)\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), text)
+        return _translated(load(text.translate(SPARED)), {spare: byte for byte, spare in SPARED.items()})
+
+    return load_any
+
+
+def _translated(value: Any, table: Mapping[int, int]) -> Any:
+    if isinstance(value, dict):
+        return {_translated(key, table): _translated(item, table) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_translated(item, table) for item in value]
+    return value.translate(table) if isinstance(value, str) else value
 
 
 def _readable(message: str) -> str:

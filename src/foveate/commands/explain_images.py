@@ -16,6 +16,10 @@ from foveate.data.folder import EXTENSIONS, find_files, is_image
 __all__ = ["GivenImage", "find_images", "read_upright", "slugs", "upright_size"]
 
 
+LONGEST = 60
+"""Bytes of a part of a name of results."""
+
+
 @dataclass(frozen=True)
 class GivenImage:
     """An image file."""
@@ -56,11 +60,15 @@ def find_images(paths: Sequence[str], most: int | None) -> list[GivenImage]:
 
 
 def slugs(names: Iterable[str], taken: Collection[str] = ()) -> list[str]:
-    """Turn names into different names of files: what is no letter, digit, dot or underscore becomes a hyphen."""
+    """Turn names into different names of files: what is no letter, digit, dot or underscore becomes a hyphen.
+
+    Each has at most `LONGEST` bytes in UTF-8: file systems take names of 255, and results are called after three.
+    """
     found: list[str] = []
     used = {name.lower() for name in taken}
     for name in names:
-        plain = re.sub(r"[^\w.]+", "-", name).strip("-.") or "image"
+        plain = re.sub(r"[^\w.]+", "-", name).strip("-.")
+        plain = plain.encode()[:LONGEST].decode(errors="ignore") or "image"
         slug, number = plain, 1
         while slug.lower() in used:  # some file systems do not tell upper from lower case
             number += 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from foveate._streams import printable
 from foveate._version import __version__
 from foveate.commands.explain_networks import ExplainedNetwork
 from foveate.data import Placement, UnreadableImageError
@@ -165,7 +166,7 @@ def write_png(path: Path, picture: Image.Image, *, title: str) -> None:
     check_ours(path)
     info = PngInfo()
     info.add_text(SOFTWARE, f"foveate {__version__}")
-    info.add_itxt("Title", title)
+    info.add_itxt("Title", printable(title))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", pnginfo=info)
     write_bytes(path, buffer.getbuffer())

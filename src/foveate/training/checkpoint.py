@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from foveate._networks import create_network
+from foveate._streams import printable
 from foveate.models import shipped
 from foveate.training.card import ModelCard, NetworkMeta, card_of, read_card, sha256_of
 from foveate.training.files import write_bytes, write_json
@@ -203,7 +205,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
         raise ValueError(f"there is no checkpoint {path}; give a model.safetensors, a .ckpt, or the folder of a run")
     if path.suffix == ".safetensors":
         try:
-            with safe_open(path, framework="pt") as file:
+            with _utf8(path) as name, safe_open(name, framework="pt") as file:
                 header = file.metadata() or {}
                 return {key: file.get_tensor(key) for key in file.keys()}, header.get(META_KEY)  # noqa: SIM118
         except SafetensorError as error:
@@ -224,6 +226,18 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
     if wrong is not None:
         raise ValueError(f"{path} does not hold weights by name: {wrong!r} is a {type(tensors[wrong]).__name__}")
     return tensors, content.get(META_KEY)
+
+
+@contextmanager
+def _utf8(path: Path) -> Iterator[Path]:
+    """Give a file a name in UTF-8 for the duration: safetensors takes no other."""
+    if printable(str(path)) == str(path):
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        link = Path(folder) / "weights"
+        link.symlink_to(path.absolute())
+        yield link
 
 
 def _network_part(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from foveate._streams import encoded
+
 __all__ = [
     "read_json",
     "remove_temporary",
@@ -33,7 +35,8 @@ def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = 
     Raises:
         OSError: It cannot be written, the disk being full for example; it names ``path``.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    short = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name may be as long as the file system takes
+    temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -67,8 +70,8 @@ def remove_temporary(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in UTF-8, whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write ``text`` to ``path`` in UTF-8, whole or not at all; names that are not UTF-8 are escaped, see `encoded`."""
+    write_bytes(path, encoded(text))
 
 
 def write_json(path: Path, value: Any) -> None:
