@@ -240,7 +240,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert f"cannot write to the output folder {tmp_path}/before: File too large" in before
-    assert f"File too large: '{tmp_path}/during/last.ckpt'" in during
+    assert f"File too large: '{tmp_path}/during/model.safetensors'" in during
     assert not (tmp_path / "before").exists()
     assert not [path for path in (tmp_path / "during").rglob("*") if path.suffix in (".ckpt", ".tmp", ".safetensors")]
 

@@ -34,7 +34,7 @@ from foveate.training import (
     predict,
     save_network,
 )
-from foveate.training.checkpoint import WEIGHTS
+from foveate.training.checkpoint import WEIGHTS, rehearse_saving
 from foveate.training.files import read_json, writable_folder, write_json, write_text
 from foveate.training.progress import LAST, PREVIOUS, find_checkpoint
 from foveate.training.team import ALONE
@@ -143,6 +143,7 @@ def _run(
     out = config.folder
     if team.leads:
         write_text(writable_folder(out) / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
+        rehearse_saving(out / WEIGHTS, module.network, meta)
         if verbose and config.resume and not resume:
             print(f"there is no checkpoint in {out} yet; the run begins")
     try:

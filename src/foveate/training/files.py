@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = None) -> None:
+def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = None, rehearsal: bool = False) -> None:
     """Write ``content`` to ``path``, whole or not at all, even if the machine stops meanwhile.
 
     The content goes to a file beside ``path`` first and from there to the disk; then the file is moved into its place.
@@ -31,6 +31,7 @@ def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = 
         path: The file.
         content: What it will hold.
         keep: Where to move what stands at ``path`` now, in the same folder; else it is replaced.
+        rehearsal: Write the content, but then remove it, to know that it can be written.
 
     Raises:
         OSError: It cannot be written, the disk being full for example; it names ``path``.
@@ -42,6 +43,8 @@ def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = 
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if rehearsal:
+            return
         if keep is not None and path.exists():
             path.replace(keep)
         temporary.replace(path)
