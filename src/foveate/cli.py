@@ -70,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     traceback of an error besides.
     """
     tolerate_encodings()
-    arguments = _top_level().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if sorted(words) == ["--verbose", "--version"]:
+        print(importlib.import_module("foveate.commands._versions").describe())
+        return 0
+    arguments = _top_level().parse_args(words)
     try:
         module = importlib.import_module(COMMANDS[arguments.command].module or f"foveate.commands.{arguments.command}")
         config = _parse(arguments.command, module, arguments.arguments)
@@ -118,6 +122,7 @@ def _top_level() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"foveate {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="with --version: also what it computes with")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
     return parser

@@ -62,7 +62,7 @@ class ExplainConfig:
         query: Pixel [row, column] of the image whose attention is shown, where attention differs from pixel to pixel.
         max_images: Show only so many, at equal distances through those given.
         overlays: Write every layer's picture also at the image's own size.
-        device: auto (a GPU if there is one), cpu or cuda.
+        device: auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, or mps (the GPU of a Mac).
     """
 
     images: list[str] = field(default_factory=list)

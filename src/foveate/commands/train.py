@@ -18,6 +18,7 @@ from torch import nn
 from foveate import _checks
 from foveate._networks import build_network, check_classifier
 from foveate._signals import Interrupted
+from foveate.commands._versions import warn_of_missing_kernels
 from foveate.commands.protocol import Protocol, check_unchanged, environment, read_settings, to_yaml
 from foveate.data import ImageData, ImageLoader, make_loader, make_mixup
 from foveate.training import (
@@ -143,6 +144,7 @@ def _run(
     out = config.folder
     if team.leads:
         write_text(writable_folder(out) / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
+        warn_of_missing_kernels(device, module)
         rehearse_saving(out / WEIGHTS, module.network, meta)
         if verbose and config.resume and not resume:
             print(f"there is no checkpoint in {out} yet; the run begins")
