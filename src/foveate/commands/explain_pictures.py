@@ -53,6 +53,13 @@ class Finding:
     explanation: Explanation
     records: Sequence[AttentionRecord]
     placement: Placement
+    unlike: Sequence[str] = ()
+    """In what the image plainly differs from those of the network's training, see `NetworkMeta.unlike`."""
+
+    @property
+    def warning(self) -> str:
+        """What has to be said where the image plainly is not what the network was made for; else nothing."""
+        return f"unlike what it was trained on, in {' and '.join(self.unlike)}" if self.unlike else ""
 
     @property
     def cropped(self) -> bool:
@@ -154,6 +161,9 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
                 notes["square"] = "Outlined square: the position that attends."
         if finding.cropped:
             notes["margin"] = CROPPED
+        if finding.unlike:
+            about = f"{finding.name} is for {finding.network.label} {finding.warning}: what it predicts means nothing."
+            notes[about] = about
     return list(notes.values())
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from foveate import _checks
 from foveate._networks import build_network, check_classifier
 from foveate._signals import Interrupted
+from foveate.commands._appearance import appearance_of
 from foveate.commands._versions import warn_of_missing_kernels
 from foveate.commands.protocol import Protocol, check_unchanged, environment, read_settings, to_yaml
 from foveate.data import ImageData, ImageLoader, make_loader, make_mixup
@@ -129,6 +130,7 @@ def _run(
     with team.first_here_first():
         data = data or config.open()
         model, meta = build(config, data)
+    meta = dataclasses.replace(meta, appearance=appearance_of(data))
     train, val, test = loaders(config, data, team)
     mixing = {"mixup": config.mixup, "cutmix": config.cutmix, "label_smoothing": config.label_smoothing}
     seed = team.seed(config.seed)
