@@ -18,6 +18,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from foveate._extras import MissingExtraError, require
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = _parse(arguments.command, module, arguments.arguments)
         with raising_sigterm():
             module.run(config)
+        sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         _tell(f"\nfoveate: interrupted{f'; {interrupt}' if str(interrupt) else ''}")
         return 128 + getattr(interrupt, "signum", signal.SIGINT)
@@ -98,11 +100,11 @@ def _tell(message: str) -> None:
     """Print on stderr, if anybody still reads there, behind all that was printed before: it is the last word."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:  # nobody reads, or the disk that it goes to is full
         _silence(sys.stdout)
     try:
         print(message, file=sys.stderr, flush=True)
-    except BrokenPipeError:
+    except OSError:
         _silence(sys.stderr)
 
 
@@ -161,7 +163,16 @@ def _parse(name: str, module: Any, argv: list[str]) -> Any:
         raise ValueError(f"{_readable(str(error))} (`foveate {name} --help` explains the options)") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"--config: the file is not text in UTF-8: {error}") from error
-    return config_class(**{field.name: namespace[field.name] for field in dataclasses.fields(config_class)})
+    return config_class(**{field.name: _at_home(namespace[field.name]) for field in dataclasses.fields(config_class)})
+
+
+def _at_home(value: Any) -> Any:
+    """Put the user's folder where a path begins with ``~/``: shells leave it in ``--out=~/runs``, files in any case."""
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    if isinstance(value, str | Path) and str(value).startswith("~/"):
+        return type(value)(os.path.expanduser(value))
+    return value
 
 
 def _any_name(load: Callable[[str], Any]) -> Callable[[str], Any]:

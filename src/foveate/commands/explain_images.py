@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from foveate.data.decoding import open_image, to_rgb
+from foveate.data.decoding import UnreadableImageError, open_image, to_rgb
 from foveate.data.folder import EXTENSIONS, find_files, is_image
 
 __all__ = ["GivenImage", "find_images", "read_upright", "slugs", "upright_size"]
 
 
+SOFTWARE = "Software"
+"""Key under which a picture says who wrote it."""
 LONGEST = 60
 """Bytes of a part of a name of results."""
 
@@ -99,8 +102,18 @@ def upright_size(path: Path) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def is_ours(path: Path) -> bool:
+    """Tell whether a file is a picture that `foveate explain` has written."""
+    try:
+        with open_image(path, max_pixels=sys.maxsize) as image:  # nothing of it is decoded
+            return str(image.info.get(SOFTWARE, "")).startswith("foveate ")
+    except UnreadableImageError:
+        return False
+
+
 def _images_in(folder: Path) -> list[Path]:
     found = [Path(below, name) for below, names in find_files(folder, folder) for name in names if is_image(name)]
+    found = [path for path in found if path.suffix != ".png" or not is_ours(path)]  # as of an earlier call
     found.sort(key=lambda path: (path.parent.parts, path.name))
     if not found:
         raise ValueError(f"images: there is no image in {folder}; names of images end in {', '.join(EXTENSIONS)}")

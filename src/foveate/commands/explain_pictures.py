@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from foveate._streams import printable
 from foveate._version import __version__
+from foveate.commands.explain_images import SOFTWARE, is_ours
 from foveate.commands.explain_networks import ExplainedNetwork
-from foveate.data import Placement, UnreadableImageError
-from foveate.data.decoding import open_image
+from foveate.data import Placement
 from foveate.explain import AttentionRecord, Explanation, Panel, Scale, Strip, contact_sheet, overlay
 from foveate.training.files import write_bytes
 
@@ -35,7 +34,6 @@ PANEL, SMALL_PANEL = 400, 240
 """Longer side of the pictures of one image's sheet, and of those of a sheet that compares, in pixels."""
 ACROSS = 4
 """Layers side by side in one image's sheet."""
-SOFTWARE = "Software"
 CROPPED = "Pale, without colour: cropped away before the network saw the image."
 """What has to be said of a picture of an image that the network did not see all of."""
 
@@ -184,12 +182,5 @@ def write_png(path: Path, picture: Image.Image, *, title: str) -> None:
 
 def check_ours(path: Path) -> None:
     """Raise a `ValueError` if there is a file at ``path`` that `write_png` has not written."""
-    if not path.exists():
-        return
-    try:
-        with open_image(path, max_pixels=sys.maxsize) as image:  # nothing of it is decoded
-            ours = str(image.info.get(SOFTWARE, "")).startswith("foveate ")
-    except UnreadableImageError:
-        ours = False
-    if not ours:
+    if path.exists() and not is_ours(path):
         raise ValueError(f"out: {path} was not written by `foveate explain`; give another folder, or move it")

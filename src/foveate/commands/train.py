@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import signal
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ from foveate.training import (
     save_network,
 )
 from foveate.training.checkpoint import WEIGHTS, rehearse_saving
-from foveate.training.files import read_json, writable_folder, write_json, write_text
+from foveate.training.files import read_json, sole_writer, writable_folder, write_json, write_text
 from foveate.training.progress import LAST, PREVIOUS, find_checkpoint
 from foveate.training.team import ALONE
 
@@ -114,12 +115,12 @@ def run(config: TrainConfig, *, data: ImageData | None = None, verbose: bool = T
     """
     config.check()
     device = check_device(config.device, config.precision)
-    with joined(config.strategy, device) as team:
-        return _run(config, data, device, team, verbose=verbose and team.leads)
+    with ExitStack() as held, joined(config.strategy, device) as team:
+        return _run(config, data, device, team, held, verbose=verbose and team.leads)
 
 
 def _run(
-    config: TrainConfig, data: ImageData | None, device: torch.device, team: Team, *, verbose: bool
+    config: TrainConfig, data: ImageData | None, device: torch.device, team: Team, held: ExitStack, *, verbose: bool
 ) -> dict[str, Any]:
     restarted = team.max(team.restarts)[0] > 0
     if (
@@ -145,7 +146,10 @@ def _run(
 
     out = config.folder
     if team.leads:
-        write_text(writable_folder(out) / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
+        held.enter_context(sole_writer(writable_folder(out)))
+        if not resume and _to_be_resumed(config, team.launched, restarted):
+            raise ValueError(f"{out} was begun by another process meanwhile; give another `out`")
+        write_text(out / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
         warn_of_missing_kernels(device, module)
         rehearse_saving(out / WEIGHTS, module.network, meta)
         if verbose and config.resume and not resume:

@@ -16,7 +16,7 @@ from torch import Tensor
 from foveate import _checks
 from foveate.training.appearance import unlike
 
-__all__ = ["CARD_FORMAT", "ModelCard", "NetworkMeta", "card_of", "read_card", "sha256_of"]
+__all__ = ["CARD_FORMAT", "ModelCard", "NetworkMeta", "card_of", "meta_of", "read_card", "sha256_of"]
 
 CARD_FORMAT = 1
 """Of the cards that are written; raised when a reader of the older ones would misunderstand them."""
@@ -144,6 +144,20 @@ class ModelCard:
                 )
 
 
+def meta_of(fields: Mapping[str, Any]) -> NetworkMeta:
+    """Return the `NetworkMeta` of fields that were read.
+
+    Raises:
+        ValueError: A value is not of its kind, or there is a field that this version does not know.
+        TypeError: One is missing, or they are no fields.
+    """
+    known = {field.name for field in dataclasses.fields(NetworkMeta)}
+    unknown = sorted(str(name) for name in {**fields}.keys() - known)
+    if unknown:
+        raise ValueError(f"it has {', '.join(map(repr, unknown))}, written by a newer version perhaps; update foveate")
+    return NetworkMeta(**fields)
+
+
 def card_of(path: Path) -> Path:
     """Return where the card of a file of weights stands: ``NAME.json`` beside ``NAME.safetensors``."""
     return path.with_suffix(".json")
@@ -158,7 +172,7 @@ def read_card(path: Path) -> ModelCard:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return ModelCard(**{**content, "network": NetworkMeta(**_mapping("network", content["network"]))})
+        return ModelCard(**{**content, "network": meta_of(_mapping("network", content["network"]))})
     except KeyError as error:
         raise ValueError(f"{path} is not a model card: it has no {error}") from error
     except (ValueError, TypeError, RecursionError) as error:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from foveate import _checks
 from foveate._networks import FAILURES, build_network, create_network
 from foveate.models import shipped
-from foveate.training.card import ModelCard, NetworkMeta, card_of, read_card, sha256_of
+from foveate.training.card import ModelCard, NetworkMeta, card_of, meta_of, read_card, sha256_of
 from foveate.training.files import write_bytes, write_json
 from foveate.training.fitting import fill, resized
 from foveate.training.reading import META_KEY, WEIGHTS, WeightsFile, read_weights
@@ -193,7 +193,7 @@ def _meta(path: Path, file: WeightsFile) -> NetworkMeta:
     """Return how to build and feed the network whose weights are in ``file``, as this library or timm wrote it."""
     if file.meta_json is not None:
         try:
-            return NetworkMeta(**json.loads(file.meta_json))
+            return meta_of(json.loads(file.meta_json))
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} describes its network in a way that is not understood: {error}") from error
     if not file.arguments:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +18,16 @@ from foveate._streams import encoded
 __all__ = [
     "read_json",
     "remove_temporary",
+    "sole_writer",
     "writable_file",
     "writable_folder",
     "write_bytes",
     "write_json",
     "write_text",
 ]
+
+PATIENCE = 8.0
+"""Seconds for which the processes that load images may outlive one that was killed, and its hold on a folder."""
 
 
 def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = None, rehearsal: bool = False) -> None:
@@ -121,6 +129,37 @@ def writable_folder(path: Path) -> Path:
                 folder.rmdir()
         raise ValueError(f"cannot write to the output folder {path}: {error.strerror}; choose another one") from error
     return path
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same from writing to ``folder`` meanwhile; nothing is left behind.
+
+    Raises:
+        ValueError: Another process has it, and still after `PATIENCE` seconds.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        end = time.monotonic() + PATIENCE
+        while not _locked(descriptor):
+            if time.monotonic() > end:
+                raise ValueError(
+                    f"another process is writing to {folder}; wait until it has ended, or give another one"
+                )
+            time.sleep(0.2)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that has no locks, as some of networks
+        return True
+    return True
 
 
 def writable_file(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict")
 RAW = ("state_dict", "model", "model_state_dict", "net")
 """Under which checkpoints of others (timm, torchvision, DeiT, …) hold weights: averaged over the updates, and as they
 are."""
+ENDINGS = (".safetensors", ".ckpt", ".pth", ".pt", ".tar", ".bin")
+"""Of files of weights, as people call them."""
 WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel, AveragedModel and torch.compile put in front of each name."""
 
@@ -58,8 +61,10 @@ def read_weights(path: Path) -> WeightsFile:
             the message then says how to convert it.
     """
     if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}; give a model.safetensors, a .ckpt, or the folder of a run")
-    if path.suffix == ".safetensors":
+        raise ValueError(
+            f"there is no checkpoint {path}; give a model.safetensors, a .ckpt, or the folder of a run{_beside(path)}"
+        )
+    if _is_safetensors(path):
         try:
             with _utf8(path) as name, safe_open(name, framework="pt") as file:
                 header = file.metadata() or {}
@@ -80,17 +85,50 @@ def read_weights(path: Path) -> WeightsFile:
     return WeightsFile(tensors, content.get(META_KEY), _arguments(content))
 
 
+def _beside(path: Path) -> str:
+    """Name what could have been meant by a file that is not there."""
+    folder = path if path.is_dir() else path.parent
+    found = sorted(other.name for other in folder.glob("*") if other.suffix.lower() in ENDINGS and other.is_file())
+    return f". There are {', '.join(found[:5])}" if found else ""
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tell by the first bytes, for files are renamed, and by the name where these say nothing.
+
+    Raises:
+        ValueError: It is what stands for a file, or came instead of it.
+    """
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is not a checkpoint but a pointer to one, of Git LFS; fetch it with `git lfs pull`")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise ValueError(f"{path} is not a checkpoint but a web page, perhaps an error of a server; fetch it again")
+    if head.startswith(b"PK"):
+        return False
+    return head[8:9] == b"{" or path.suffix.lower() == ".safetensors"
+
+
 def _unpickled(path: Path) -> Any:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(HARMLESS)):
+        with (
+            path.open("rb") as file,  # by its name torch.load would judge it
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(list(HARMLESS)),
+        ):
             warnings.simplefilter("ignore")  # of a pickle that no `torch.save` has written; it is refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # on damaged bytes the unpickler raises nearly anything
         try:
             named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         except Exception:
             named = []
         named = sorted(set(named) - {f"{kind.__module__}.{kind.__qualname__}" for kind in HARMLESS})
+        if _is_program(path):
+            raise ValueError(
+                f"{path} is not a checkpoint of weights but a program, of torch.jit or torch.export; give the weights "
+                "that it was made of"
+            ) from error
         if not named:
             raise ValueError(f"{path} is not a checkpoint of weights, or is cut short") from error
         raise ValueError(
@@ -98,6 +136,15 @@ def _unpickled(path: Path) -> Any:
             "is never done here. If you trust who made it, write the weights alone: "
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
         ) from error
+
+
+def _is_program(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return not names.isdisjoint({"constants.pkl", "archive_format"})
 
 
 def _chosen(content: Any, path: Path) -> Any:
