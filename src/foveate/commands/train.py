@@ -56,7 +56,8 @@ class TrainConfig(Protocol):
         out: Folder of the run. Not given: runs/MODEL-seed-SEED.
         seed: Of the initial weights, the order of the images and their augmentation.
         resume: Continue an interrupted run in `out` where its last checkpoint left it.
-        checkpoint: File with weights of the same network to start from; another number of classes is no hindrance.
+        checkpoint: File with weights of the same network to start from, timm's too; another number of classes or
+            image size is no hindrance.
         strategy: How the processes that torchrun starts share the work: ddp (each holds the whole network), fsdp
             (each holds a part), or auto, which is ddp.
         sync_bn: Let batch normalisation use the images of all processes. On GPUs only.
