@@ -53,7 +53,7 @@ class DataConfig:
             and white, [low, high]. Not given: the whole range.
         max_bad_images: Images that cannot be read are left out, up to so many; one more is an error.
         workers: Processes that load images; 0 loads them in this one. The result does not depend on it.
-        device: auto (a GPU if there is one), cpu or cuda.
+        device: auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, or mps (the GPU of a Mac).
     """
 
     data: str = "digits"
@@ -187,6 +187,7 @@ def to_yaml(config: Protocol) -> str:
 
 def environment(device: torch.device) -> dict[str, str]:
     """Return what computed a result: versions, and the device."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    name = f"{platform.machine()} {'GPU' if device.type == 'mps' else 'CPU'}"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else name
     versions = {package: version(package) for package in ("foveate", "torch", "timm", "lightning")}
     return {"python": platform.python_version(), **versions, "device": name}

@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import signal
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import nn
 
 from foveate import _checks
 from foveate._signals import Interrupted
+from foveate.commands._appearance import appearance_of
+from foveate.commands._versions import warn_of_missing_kernels
 from foveate.commands.protocol import Protocol, check_unchanged, environment, read_settings, to_yaml
 from foveate.data import ImageData, ImageLoader, make_loader, make_mixup
 from foveate.models.building import build_network, check_classifier
@@ -35,8 +38,8 @@ from foveate.training import (
     predict,
     save_network,
 )
-from foveate.training.checkpoint import WEIGHTS
-from foveate.training.files import read_json, writable_folder, write_json, write_text
+from foveate.training.checkpoint import WEIGHTS, rehearse_saving
+from foveate.training.files import read_json, sole_writer, writable_folder, write_json, write_text
 from foveate.training.progress import LAST, PREVIOUS, find_checkpoint
 from foveate.training.team import ALONE
 
@@ -54,7 +57,8 @@ class TrainConfig(Protocol):
         out: Folder of the run. Not given: runs/MODEL-seed-SEED.
         seed: Of the initial weights, the order of the images and their augmentation.
         resume: Continue an interrupted run in `out` where its last checkpoint left it.
-        checkpoint: File with weights of the same network to start from; another number of classes is no hindrance.
+        checkpoint: File with weights of the same network to start from, timm's too; another number of classes or
+            image size is no hindrance.
         strategy: How the processes that torchrun starts share the work: ddp (each holds the whole network), fsdp
             (each holds a part), or auto, which is ddp.
         sync_bn: Let batch normalisation use the images of all processes. On GPUs only.
@@ -115,12 +119,12 @@ def run(config: TrainConfig, *, data: ImageData | None = None, verbose: bool = T
     """
     config.check()
     device = check_device(config.device, config.precision)
-    with joined(config.strategy, device) as team:
-        return _run(config, data, device, team, verbose=verbose and team.leads)
+    with ExitStack() as held, joined(config.strategy, device) as team:
+        return _run(config, data, device, team, held, verbose=verbose and team.leads)
 
 
 def _run(
-    config: TrainConfig, data: ImageData | None, device: torch.device, team: Team, *, verbose: bool
+    config: TrainConfig, data: ImageData | None, device: torch.device, team: Team, held: ExitStack, *, verbose: bool
 ) -> dict[str, Any]:
     restarted = team.max(team.restarts)[0] > 0
     if (
@@ -131,6 +135,7 @@ def _run(
     with team.first_here_first():
         data = data or config.open()
         model, meta = build(config, data)
+    meta = dataclasses.replace(meta, appearance=appearance_of(data))
     train, val, test = loaders(config, data, team)
     mixing = {"mixup": config.mixup, "cutmix": config.cutmix, "label_smoothing": config.label_smoothing}
     seed = team.seed(config.seed)
@@ -151,9 +156,14 @@ def _run(
         {name: partial(data.entries, name) for name in names},
     )
     if team.leads:
+        held.enter_context(sole_writer(writable_folder(out)))
+        if not resume and _to_be_resumed(config, team.launched, restarted):
+            raise ValueError(f"{out} was begun by another process meanwhile; give another `out`")
         if not resume:
-            fingerprint.write(writable_folder(out))
-        write_text(writable_folder(out) / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
+            fingerprint.write(out)
+        write_text(out / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
+        warn_of_missing_kernels(device, module)
+        rehearse_saving(out / WEIGHTS, module.network, meta)
         if verbose and config.resume and not resume:
             print(f"there is no checkpoint in {out} yet; the run begins")
     try:

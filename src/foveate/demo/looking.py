@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foveate.commands.explain_networks import ExplainedNetwork, load_networks
 from foveate.commands.explain_pictures import Finding
@@ -19,7 +19,7 @@ from foveate.explain import AttentionRecord, explain, shown_module
 from foveate.models import shipped
 from foveate.models.inspection import attention_modules, private_copy
 
-__all__ = ["Layer", "ShownNetwork", "View", "load_shown", "look", "seen_pixel"]
+__all__ = ["Layer", "ShownNetwork", "View", "fitting", "load_shown", "look", "seen_pixel"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class ShownNetwork:
         """Return where ``image`` ends up in the network's input."""
         return placement(self.network.transform, (image.pixels.height, image.pixels.width))
 
+    def tensor(self, image: ShownImage) -> Tensor:
+        """Return ``image`` as the network takes it, ``(1, 3, H, W)``."""
+        return make_transform(self.network.transform, training=False)(image.pixels)[None]
+
     def layer(self, name: str | None) -> Layer:
         """Return the layer called ``name``; the one shown first if there is none."""
         found = {layer.name: layer for layer in self.layers}
@@ -86,12 +90,14 @@ class View:
 def load_shown(checkpoints: Sequence[str]) -> list[ShownNetwork]:
     """Load the networks in ``checkpoints``, or those that come with the package, on the CPU.
 
+    Those are of digits and of photographs; which of them are offered depends on the image, see `fitting`.
+
     Raises:
         ValueError: As `load_networks`.
     """
     networks = load_networks(
         checkpoints,
-        [] if checkpoints else list(reversed(shipped("digits"))),  # that without attention last
+        [] if checkpoints else [*reversed(shipped("digits")), *reversed(shipped("photographs"))],  # ExpAtt, GSA last
         model_args={},
         num_classes=10,
         img_size=None,
@@ -100,6 +106,15 @@ def load_shown(checkpoints: Sequence[str]) -> list[ShownNetwork]:
         device=torch.device("cpu"),
     )
     return [_shown(network) for network in networks]
+
+
+def fitting(networks: Sequence[ShownNetwork], image: ShownImage) -> list[ShownNetwork]:
+    """Return the networks that were made for such an image; all, if there is none: what they say is then warned of.
+
+    They know its class where that is known, and it does not look plainly unlike what they were trained on.
+    """
+    known = [one for one in networks if image.label is None or image.label in one.network.meta.classes]
+    return [one for one in known if not one.network.meta.unlike(one.tensor(image))] or known or list(networks)
 
 
 def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Finding:
@@ -115,7 +130,7 @@ def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Fi
         network = dataclasses.replace(network, model=private_copy(network.model))
         _set_radius(network.model, layer, view.radius)
     place = shown.placement(image)
-    tensor = make_transform(network.transform, training=False)(image.pixels)[None]
+    tensor = shown.tensor(image)
     query = None
     if view.point is not None and layer.heads:
         query = seen_pixel(place, view.point)
@@ -126,7 +141,8 @@ def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Fi
     (record,) = explanation.records
     if layer.heads:
         record = record.queried(query, direction=view.direction, part=view.part, head=view.head)
-    return Finding("image", image.pixels, image.label, network, explanation, [record], place)
+    unlike = network.meta.unlike(tensor)
+    return Finding("image", image.pixels, image.label, network, explanation, [record], place, unlike)
 
 
 def seen_pixel(place: Placement, point: tuple[float, float]) -> tuple[int, int]:

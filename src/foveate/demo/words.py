@@ -6,10 +6,12 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from html import escape
 from typing import NamedTuple
 
 from PIL import Image
+from timm.data import ImageNetInfo
 
 from foveate.commands.explain_pictures import CROPPED, Finding
 from foveate.explain import AttentionRecord, Scale, palette_stops
@@ -49,20 +51,42 @@ def prediction(finding: Finding, most: int = MOST_BARS) -> str:
         marks = " best" * (label == best) + " true" * true
         note = ' <abbr title="the true class">✓</abbr>' if true else ""
         rows.append(
-            f'<div class="bar{marks}" role="listitem"><span>{escape(classes[label])}{note}</span>'
+            f'<div class="bar{marks}" role="listitem"><span>{escape(class_name(classes[label]))}{note}</span>'
             f'<i><b style="width:{probability:.2%}"></b></i><span>{probability:.1%}</span></div>'
         )
     return f'{_verdict(finding)}<div class="bars" role="list" aria-label="probabilities">{"".join(rows)}</div>'
 
 
+def class_name(name: str) -> str:
+    """Return a class in words: of ImageNet those of its synset, which is a number in WordNet."""
+    return _synsets().get(name, name)
+
+
+@lru_cache
+def _synsets() -> dict[str, str]:
+    imagenet = ImageNetInfo()
+    return {name: imagenet.label_name_to_description(name).partition(",")[0] for name in imagenet.label_names()}
+
+
 def _verdict(finding: Finding) -> str:
+    return f"{_doubt(finding)}{_said(finding)}"
+
+
+def _doubt(finding: Finding) -> str:
+    """Warn where the network was not made for such an image."""
+    if not finding.unlike:
+        return ""
+    return f'<p class="doubt" role="alert">This image is {finding.warning}: its answer means nothing here.</p>'
+
+
+def _said(finding: Finding) -> str:
     classes, (guess,) = finding.network.meta.classes, finding.explanation.top(1)[0]
-    said = f"Predicted <b>{escape(classes[guess.label])}</b>, {guess.probability:.1%}"
+    said = f"Predicted <b>{escape(class_name(classes[guess.label]))}</b>, {guess.probability:.1%}"
     if finding.label is None:
         return f'<p class="verdict">{said}</p>'
     if classes[guess.label] == finding.label:
         return f'<p class="verdict right">{said}: right</p>'
-    return f'<p class="verdict wrong">{said}: wrong, it is <b>{escape(finding.label)}</b></p>'
+    return f'<p class="verdict wrong">{said}: wrong, it is <b>{escape(class_name(finding.label))}</b></p>'
 
 
 def scale_bar(scale: Scale) -> str:

@@ -119,9 +119,9 @@ def _curves(
     curve = []
     model = private_copy(model).eval()
     with torch.no_grad():
-        predicted = model(images).argmax(1, keepdim=True)
+        predicted = model(images).argmax(1, keepdim=True).cpu()
         for step in range(steps + 1):
             seen = torch.where(place < round(step * pixels / steps), after, before)
-            curve.append(model(seen).double().softmax(1).gather(1, predicted)[:, 0])
-    probabilities = torch.stack(curve, dim=1).cpu().numpy()
+            curve.append(model(seen).cpu().double().softmax(1).gather(1, predicted)[:, 0])  # MPS has no float64
+    probabilities = torch.stack(curve, dim=1).numpy()
     return Curves(probabilities, trapezoid(probabilities, dx=1 / steps, axis=1))

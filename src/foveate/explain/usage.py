@@ -80,7 +80,7 @@ def gradient_shares(network: nn.Module, images: Tensor, labels: Tensor) -> dict[
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         modules = attention_modules(twin)
     squares = {
-        id(p): torch.zeros_like(p) if g is None else g.detach().double().square()
+        id(p): torch.zeros_like(p, device="cpu") if g is None else g.detach().cpu().double().square()
         for p, g in zip(parameters, gradients, strict=True)
     }
     total = sum(float(square.sum()) for square in squares.values()) or 1.0

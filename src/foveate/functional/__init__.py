@@ -37,6 +37,7 @@ from foveate.functional.similarity import (
     visible,
     warp,
 )
+from foveate.kernels import found as fused_kernels
 
 __all__ = [
     "KERNELS",
@@ -51,6 +52,7 @@ __all__ = [
     "explicit_attention",
     "explicit_attention_map",
     "explicit_attention_rows",
+    "fused_kernels",
     "gaussian_line_map",
     "global_positional_column",
     "global_positional_map",

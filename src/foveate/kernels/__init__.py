@@ -12,7 +12,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-__all__ = ["axial", "content"]
+__all__ = ["axial", "content", "found"]
 
 
 def axial(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
@@ -37,6 +37,22 @@ def content(value: Tensor, fused: bool | None) -> ModuleType | None:
     """
     found = _cpu(value, fused)
     return found if value.is_cuda else _demanded(found, value, fused)
+
+
+def found() -> dict[str, str]:
+    """Return the kernels that are taken by themselves: for ``cpu`` and ``cuda``, where there are any, what they are.
+
+    Example:
+        >>> from foveate import functional as FA
+        >>> set(FA.fused_kernels()) <= {"cpu", "cuda"}
+        True
+    """
+    if not _wanted(None):
+        return {}
+    from foveate.kernels import cpu
+
+    there = {"cpu": cpu.found(), "cuda": "Triton" if importlib.util.find_spec("triton") else None}
+    return {kind: what for kind, what in there.items() if what is not None}
 
 
 def _wanted(fused: bool | None) -> bool:

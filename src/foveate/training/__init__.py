@@ -5,6 +5,7 @@ from foveate._extras import require
 for _needed in ("lightning", "torchmetrics", "scipy", "tensorboard"):
     require(_needed, extra="train")
 
+from foveate.training.appearance import range_of  # noqa: E402
 from foveate.training.card import ModelCard, NetworkMeta, read_card  # noqa: E402
 from foveate.training.checkpoint import load_network, load_weights, save_network, save_with_card  # noqa: E402
 from foveate.training.crossed import CrossedDifference, crossed_difference, holm  # noqa: E402
@@ -42,6 +43,7 @@ __all__ = [
     "load_weights",
     "paired_difference",
     "predict",
+    "range_of",
     "read_card",
     "save_network",
     "save_with_card",

@@ -29,7 +29,7 @@ __all__ = ["DEVICES", "check_device", "fit", "predict"]
 
 logger = logging.getLogger(__name__)
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def check_device(device: str, precision: str) -> torch.device:
@@ -41,9 +41,12 @@ def check_device(device: str, precision: str) -> torch.device:
     _checks.one_of("device", device, DEVICES)
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda, but PyTorch finds no CUDA device; use device=cpu or device=auto")
-    found = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    if precision == "16-mixed" and found.type == "cpu":
-        raise ValueError("precision=16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device=mps, but PyTorch finds no Apple GPU; use device=cpu or device=auto")
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.device(auto if device == "auto" else device)
+    if precision == "16-mixed" and found.type != "cuda":
+        raise ValueError(f"precision=16-mixed needs a CUDA GPU; on {found.type} use bf16-mixed or 32-true")
     return found
 
 

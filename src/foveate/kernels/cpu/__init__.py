@@ -28,18 +28,23 @@ INSTRUCTION_SETS = {"AVX512": "_avx512", "AVX2": "_avx2", "DEFAULT": "_any"}
 @functools.cache
 def library(instruction_set: str | None = None) -> ctypes.CDLL | None:
     """Load the kernels for an instruction set, by default the best that the processor has; None without any."""
-    sets = list(INSTRUCTION_SETS)
-    if instruction_set is None:
-        capability = torch.backends.cpu.get_cpu_capability()
-        sets = sets[sets.index(capability) :] if capability in sets else sets[-1:]
-    else:
-        sets = [instruction_set]
-    for name in sets:
+    for name in _runnable() if instruction_set is None else [instruction_set]:
         spec = importlib.util.find_spec(f"{__name__}.{INSTRUCTION_SETS[name]}")
         if spec is not None and spec.origin is not None:
             with contextlib.suppress(OSError):  # compiled elsewhere, for libraries that are not here
                 return ctypes.CDLL(spec.origin)
     return None
+
+
+def found() -> str | None:
+    """Return the instruction set of the kernels that `library` loads by default; None without any."""
+    return next((name for name in _runnable() if library(name) is not None), None)
+
+
+def _runnable() -> list[str]:
+    """Return the instruction sets of the processor, best first."""
+    sets, capability = list(INSTRUCTION_SETS), torch.backends.cpu.get_cpu_capability()
+    return sets[sets.index(capability) :] if capability in sets else sets[-1:]
 
 
 def axial_forward(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
