@@ -23,6 +23,7 @@ __all__ = [
     "feature_stages",
     "gates",
     "meta_copy",
+    "unshared",
 ]
 
 Result = TypeVar("Result")
@@ -70,6 +71,20 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``state`` with a copy for each tensor but the first of those that share memory.
+
+    Safetensors refuses the others; and under each name, as timm's strict loading needs it, nothing is missing.
+    """
+    places: set[int] = set()
+    copied = {}
+    for name, tensor in state.items():
+        place = tensor.untyped_storage().data_ptr()
+        copied[name] = tensor.clone() if place in places else tensor
+        places.add(place)
+    return copied
 
 
 def meta_copy(network: nn.Module) -> nn.Module:
