@@ -13,11 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-<<<<<<< HEAD
-from foveate.models.inspection import FAILURES
-=======
-from foveate._networks import FAILURES, unshared
->>>>>>> files
+from foveate.models.inspection import FAILURES, unshared
 
 __all__ = ["HubEntry", "check_hub_folder", "push_to_hub", "save_for_hub"]
 

@@ -15,13 +15,9 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 
 from foveate import _checks
-<<<<<<< HEAD
-=======
-from foveate._networks import FAILURES, build_network, create_network, unshared
->>>>>>> files
 from foveate.models import shipped
 from foveate.models.building import build_network, create_network
-from foveate.models.inspection import FAILURES
+from foveate.models.inspection import FAILURES, unshared
 from foveate.training.card import ModelCard, NetworkMeta, card_of, meta_of, read_card, sha256_of
 from foveate.training.files import write_bytes, write_json
 from foveate.training.fitting import fill, resized
