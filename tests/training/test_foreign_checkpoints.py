@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from foveate.cli import main
 from foveate.commands.train import TrainConfig, run
-from foveate.training import NetworkMeta, load_network, load_weights, save_network, save_with_card
-from foveate.training.checkpoint import rehearse_saving
+from foveate.io import NetworkMeta, load_network, load_weights, save_network, save_with_card
+from foveate.io.checkpoint import rehearse_saving
 
 
 def shaken(name: str, **keywords: Any) -> nn.Module:

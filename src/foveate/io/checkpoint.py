@@ -15,13 +15,13 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 
 from foveate import _checks
+from foveate.io.card import ModelCard, NetworkMeta, card_of, meta_of, read_card, sha256_of
+from foveate.io.files import write_bytes, write_json
+from foveate.io.fitting import fill, resized
+from foveate.io.reading import META_KEY, WEIGHTS, WeightsFile, read_weights
 from foveate.models import shipped
 from foveate.models.building import build_network, create_network
 from foveate.models.inspection import FAILURES, unshared
-from foveate.training.card import ModelCard, NetworkMeta, card_of, meta_of, read_card, sha256_of
-from foveate.training.files import write_bytes, write_json
-from foveate.training.fitting import fill, resized
-from foveate.training.reading import META_KEY, WEIGHTS, WeightsFile, read_weights
 
 __all__ = [
     "META_KEY",
