@@ -71,6 +71,11 @@ def pair(name: str, value: Any, *, minimum: int = 1) -> tuple[int, int]:
 
 def feature_map(x: torch.Tensor, channels: int, owner: str) -> None:
     """Check that ``x`` is a floating-point ``(B, channels, H, W)`` of at least one pixel, else raise a `ValueError`."""
+    if not torch.jit.is_scripting():  # which cannot write such messages
+        _feature_map(x, channels, owner)
+
+
+def _feature_map(x: torch.Tensor, channels: int, owner: str) -> None:
     if x.ndim != 4:
         raise ValueError(f"{owner} takes a feature map (B, {channels}, H, W); got shape {tuple(x.shape)}")
     if torch.jit.is_tracing():  # sizes are tensors, which are not to be looked at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from foveate.functional._precision import autocast_off, widen
@@ -18,5 +19,8 @@ def positionwise_map(logits: Tensor) -> Tensor:
     Source: the counterpart that arXiv 2503.10875 compares with; CBAM's spatial gate (arXiv 1807.06521,
     section 3) is of the same kind.
     """
-    with autocast_off(logits):
+    if torch.jit.is_scripting():  # which does not know autocast
         return widen(logits).sigmoid()
+    else:  # noqa: RET505  # what comes after a `return` would be scripted
+        with autocast_off(logits):
+            return widen(logits).sigmoid()

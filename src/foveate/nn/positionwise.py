@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from foveate._checks import feature_map, integer
-from foveate.functional._precision import widen
 from foveate.functional.positionwise import positionwise_map
 from foveate.nn.spatial_attention import GatedAttention
 
@@ -66,11 +65,8 @@ class PositionwiseAttention2d(GatedAttention):
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Return the gate, ``(B, 1, H, W)`` in [0, 1], of at least float32."""
-        if torch.jit.is_scripting():  # which knows neither the check nor autocast
-            return widen(self.score(self.act(self.reduce(x)))).sigmoid()
-        else:  # noqa: RET505  # what comes after a `return` would be scripted
-            feature_map(x, self.dim, "PositionwiseAttention2d")
-            return positionwise_map(self.score(self.act(self.reduce(x))))
+        feature_map(x, self.dim, "PositionwiseAttention2d")
+        return positionwise_map(self.score(self.act(self.reduce(x))))
 
     def extra_repr(self) -> str:
         """Describe the module."""

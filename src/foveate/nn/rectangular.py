@@ -84,20 +84,12 @@ class RectangularAttention2d(GatedAttention):
         the map), angle ``α`` in radians, any real number: it has period π, and ``(s_x, s_y, α)`` is the same
         rectangle as ``(s_y, s_x, α + π/2)``.
         """
-        if torch.jit.is_scripting():  # which knows neither the checks nor autocast
-            return _to_rectangle(self.readout(_moments(widen(self.score(x)))), self.INITIAL_HALF_SIZE)
-        else:  # noqa: RET505  # what comes after a `return` would be scripted
-            feature_map(x, self.dim, "RectangularAttention2d")
-            return _rectangle(self.readout(_spatial_moments(self.score(x))), self.INITIAL_HALF_SIZE)
+        feature_map(x, self.dim, "RectangularAttention2d")
+        return _rectangle(self.readout(_spatial_moments(self.score(x))), self.INITIAL_HALF_SIZE)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Return the gate ``A``, ``(B, 1, H, W)`` in [0, 1], of at least float32."""
-        rectangle = self.rectangle(x)
-        if torch.jit.is_scripting():
-            rows, columns = pixel_centres(x.shape[2], rectangle), pixel_centres(x.shape[3], rectangle)
-            return draw_rectangles(rectangle, columns, rows, self.sharpness)
-        else:  # noqa: RET505
-            return _draw(rectangle, x, self.sharpness)
+        return _draw(self.rectangle(x), x, self.sharpness)
 
     @torch.jit.unused
     def observe(self, x: Tensor) -> Observation:
@@ -128,20 +120,23 @@ class _Readout(nn.Linear):
     """A linear layer that computes in the dtype of its input, also under autocast."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            return F.linear(x, self.weight, self.bias)
-        else:  # noqa: RET505
-            return _linear(x, self.weight, self.bias)
+        return _linear(x, self.weight, self.bias)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    with autocast_off(x):
-        return F.linear(x, weight.to(x.dtype), bias.to(x.dtype))
+    if torch.jit.is_scripting():
+        return F.linear(x, weight, bias)
+    else:  # noqa: RET505
+        with autocast_off(x):
+            return F.linear(x, weight.to(x.dtype), bias.to(x.dtype))
 
 
 def _rectangle(raw: Tensor, half_size: float) -> Tensor:
-    with autocast_off(raw):
+    if torch.jit.is_scripting():
         return _to_rectangle(widen(raw), half_size)
+    else:  # noqa: RET505
+        with autocast_off(raw):
+            return _to_rectangle(widen(raw), half_size)
 
 
 def _to_rectangle(raw: Tensor, half_size: float) -> Tensor:
@@ -151,8 +146,11 @@ def _to_rectangle(raw: Tensor, half_size: float) -> Tensor:
 
 
 def _spatial_moments(scores: Tensor) -> Tensor:
-    with autocast_off(scores):
+    if torch.jit.is_scripting():
         return _moments(widen(scores))
+    else:  # noqa: RET505
+        with autocast_off(scores):
+            return _moments(widen(scores))
 
 
 def _moments(scores: Tensor) -> Tensor:
@@ -169,7 +167,11 @@ def _moments(scores: Tensor) -> Tensor:
 
 
 def _draw(rectangle: Tensor, x: Tensor, sharpness: float) -> Tensor:
-    return rectangle_map(rectangle, x.shape[2], x.shape[3], sharpness=sharpness)
+    if torch.jit.is_scripting():  # which knows neither checks nor autocast
+        rows, columns = pixel_centres(x.shape[2], rectangle), pixel_centres(x.shape[3], rectangle)
+        return draw_rectangles(rectangle, columns, rows, sharpness)
+    else:  # noqa: RET505  # what comes after a `return` would be scripted
+        return rectangle_map(rectangle, x.shape[2], x.shape[3], sharpness=sharpness)
 
 
 # Symbolic tracing keeps these whole: they look at shapes.
