@@ -26,14 +26,16 @@ def network(name: str, **kwargs: object) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", ["cram_resnet_tiny", "gsa_resnet_tiny", "conv_resnet_tiny"])
-def test_every_thread_gets_the_records_of_its_own_image(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "calls"), [("cram_resnet_tiny", 400), ("gsa_resnet_tiny", 40), ("conv_resnet_tiny", 40)]
+)
+def test_every_thread_gets_the_records_of_its_own_image(name: str, calls: int) -> None:
     model = lived_in(network(name))
     images = torch.randn(4, 1, 3, 24, 32, generator=torch.Generator().manual_seed(1))
     sequential = [foveate.explain(model, image) for image in images]
     before = Snapshot(model)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda call: (call % 4, foveate.explain(model, images[call % 4])), range(400)))
+        found = list(pool.map(lambda call: (call % 4, foveate.explain(model, images[call % 4])), range(calls)))
     for index, explanation in found:
         for record, expected in zip(explanation.records, sequential[index].records, strict=True):
             assert torch.equal(record.map, expected.map)
@@ -49,14 +51,15 @@ def test_compiled_networks_give_the_records_of_the_eager_ones(family: str) -> No
     wanted = foveate.explain(model, image)
     compiled = torch.compile(model, backend="eager")
     compiled(image)
-    nested = network(f"{family}_resnet_tiny")
-    nested.layer3 = torch.compile(nested.layer3, backend="eager")
-    nested.layer2.compile(backend="eager")
-    nested(image)
-    in_place = network(f"{family}_resnet_tiny")
-    in_place.compile(backend="eager")
-    in_place(image)
-    for other in (compiled, nested, in_place, nn.DataParallel(model)):
+    others = [compiled, nn.DataParallel(model)]
+    if family == "cram":
+        nested, in_place = network("cram_resnet_tiny"), network("cram_resnet_tiny")
+        nested.layer3 = torch.compile(nested.layer3, backend="eager")
+        nested.layer2.compile(backend="eager")
+        in_place.compile(backend="eager")
+        others += [nested, in_place]
+    for other in others:
+        other(image)
         found = foveate.explain(other, image)
         assert [record.name for record in found.records] == [record.name for record in wanted.records]
         for record, expected in zip(found.records, wanted.records, strict=True):

@@ -104,9 +104,9 @@ def gain_and_shift(norm: nn.Module, before: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: There are none.
     """
     after = norm(before)
-    zeros = torch.zeros_like(before[:1, :, :1, :1])
-    shift = norm(zeros).double().flatten(1)
-    gain = norm(zeros + 1).double().flatten(1) - shift
+    zeros = torch.zeros_like(before[:1])
+    shift = norm(zeros).double()[:, :, 0, 0]
+    gain = norm(zeros + 1).double()[:, :, 0, 0] - shift
     x, y = before.double().flatten(2), after.double().flatten(2)
     if not _explains(gain, shift, x, y):
         mean, mean_after = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
