@@ -174,8 +174,6 @@ def test_a_folder_of_the_run_and_of_the_data_whose_names_are_no_text(tmp_path: P
     odd = tmp_path / "photos-\udcff"
     write_images(tmp_path / "photos", [f"{split}/{n}" for split in ("train", "val") for n in ("ant", "bee")], 5)
     (tmp_path / "photos").rename(odd)
-    with pytest.raises(ValueError, match="out must be a name in UTF-8"):
-        run(config(odd, tmp_path / "run-\udcfe"))
     out = tmp_path / "run"
     run(config(odd, out), verbose=False)
     assert json.loads((out / "result.json").read_text(encoding="utf-8"))["config"]["data"] == str(odd)

@@ -81,8 +81,6 @@ class TrainConfig(Protocol):
             raise ValueError("no network given; name one, as in `foveate train gsa_resnet26`")
         super().check()
         _checks.integer("seed", self.seed, minimum=0)
-        if any("\ud800" <= letter <= "\udfff" for letter in str(self.folder)):
-            raise ValueError(f"out must be a name in UTF-8, which TensorBoard's files need; got {self.out!r}")
         if self.sync_bn and check_device(self.device, self.precision).type != "cuda":
             raise ValueError("sync_bn needs GPUs, as PyTorch's SyncBatchNorm does; leave it out on the CPU")
 
