@@ -167,7 +167,7 @@ def test_a_run_is_not_written_over(tmp_path: Path) -> None:
         ({"data": "digit", "data_options": {}}, "no data set is called 'digit'"),
         ({"data_options": {"noise": 3}}, "noise"),
         ({"device": "gpu"}, "device must be one of auto, cpu, cuda"),
-        ({"precision": "16-mixed"}, "precision=16-mixed needs a GPU"),
+        ({"precision": "16-mixed"}, "precision=16-mixed needs a CUDA GPU"),
         ({"batch_size": 49}, "batch_size=49 leaves no whole batch of the 48 training images"),
         ({"mixup": -1}, "mixup must be"),
         ({"crop": "middle"}, "crop must be one of"),

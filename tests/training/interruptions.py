@@ -201,7 +201,8 @@ def disk_trials(trials: int, seed: int, folder: Path) -> Outcome:
         last = run.out / LAST
         before, whole = last.read_bytes(), last.stat().st_size
         weights = (folder / "whole" / "run" / "model.safetensors").stat().st_size
-        code = run.finish(_limit_files, rng.randrange(70_000, whole if stopped else weights))
+        # Whether the weights can be written is tried before anything else, so that less room is found out there.
+        code = run.finish(_limit_files, rng.randrange(*((weights + 1, whole) if stopped else (70_000, weights))))
         message = run.text().splitlines()[-1]
         outcome.check(code == 2, f"trial {trial}: exit code {code}: {message}")
         named = re.search(r"^foveate: error: .*File too large: '.*/(.*)'$", message)

@@ -285,7 +285,7 @@ def _view(layer: Layer, point: Any, radius: float, direction: str, part: str, he
 
 
 def _kind(name: str) -> str:
-    return name.partition(".")[0]
+    return str(name).partition(".")[0]  # None where nothing is chosen
 
 
 def _layer_label(number: int, count: int, layer: Layer) -> str:
