@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules import module as module_hooks
 
 from foveate._checks import feature_map, integer, one_of, pair
+from foveate.functional._global_self import fits, global_self_inference
 from foveate.functional._layout import in_layout_of
 from foveate.functional.global_self import (
     axial_positional_attention,
@@ -17,6 +19,7 @@ from foveate.functional.global_self import (
     content_attention_map,
     global_positional_map,
 )
+from foveate.functional.relative import relative_window
 from foveate.nn._heads import divisible, merge_heads, split_heads
 from foveate.nn._tables import RelativeTables2d
 
@@ -122,9 +125,12 @@ class GlobalSelfAttention2d(RelativeTables2d):
         Where autocast makes float16 of the projection, in the dtype of the parameters: products of three projections
         would leave float16's range.
         """
+        return split_heads(self._projection(x), self.widths, self.num_heads)
+
+    def _projection(self, x: Tensor) -> Tensor:
         feature_map(x, self.dim, "GlobalSelfAttention2d")
         qkv = self.qkv(x).contiguous(memory_format=torch.channels_last)
-        return split_heads(_not_float16(qkv, self.qkv.weight), self.widths, self.num_heads)
+        return _not_float16(qkv, self.qkv.weight)
 
     def values(self, x: Tensor) -> Tensor:
         """Return the values ``(B, heads, N, dim_out / heads)`` that the maps weigh."""
@@ -188,7 +194,10 @@ class GlobalSelfAttention2d(RelativeTables2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: ``(B, dim, H, W)`` to ``(B, dim_out, ⌈H/stride⌉, ⌈W/stride⌉)``."""
-        query, key, value = self.project(x)
+        qkv = self._projection(x)
+        if _without_gradient(self, qkv):
+            return in_layout_of(x, self._at_once(qkv))
+        query, key, value = split_heads(qkv, self.widths, self.num_heads)
         # Content first: going backward it comes last, when what the positional passes saved is free again.
         terms = []
         if self._has("content"):
@@ -198,6 +207,16 @@ class GlobalSelfAttention2d(RelativeTables2d):
             (hidden,) = split_heads(self.norm(hidden), (self.dim_out,), self.num_heads)
             terms.append(axial_positional_attention(query, hidden, self.rel_width, 1, fused=self.fused))
         return self._pool(in_layout_of(x, merge_heads(sum(terms[1:], terms[0]))))
+
+    def _at_once(self, qkv: Tensor) -> Tensor:
+        """Compute all that follows the projection in one operator, the normalisation folded."""
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        sides = zip((self.rel_height, self.rel_width), qkv.shape[2:], strict=True)
+        down, along = (relative_window(table, size) for table, size in sides)
+        statistics = (norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+        return global_self_inference(qkv, (down, along), statistics, self.num_heads, self.dim_key, self.stride)
 
     def _pool(self, x: Tensor) -> Tensor:
         if self.stride == 1:
@@ -214,6 +233,31 @@ class GlobalSelfAttention2d(RelativeTables2d):
             f"{self.dim}, {self.dim_out}, num_heads={self.num_heads}, dim_key={self.dim_key}, "
             f"feat_size={self.feat_size}, stride={self.stride}{'' if self.part == 'both' else f', part={self.part}'}"
         )
+
+
+def _without_gradient(module: GlobalSelfAttention2d, qkv: Tensor) -> bool:
+    """Tell whether one operator can do all that follows the projection.
+
+    It folds the normalisation, so that this has to be what it was made as, with nobody who would see it called.
+    """
+    if module.part != "both" or module.training or torch.compiler.is_exporting() or isinstance(qkv, torch.fx.Proxy):
+        return False
+    norm = module.norm
+    if type(norm) is not nn.BatchNorm2d or norm.training or norm.running_mean is None or _watched(norm):
+        return False
+    if torch.is_grad_enabled() and (qkv.requires_grad or any(p.requires_grad for p in module.parameters())):
+        return False
+    return fits(qkv, module.fused)
+
+
+def _watched(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module_hooks._global_forward_hooks
+        or module_hooks._global_forward_pre_hooks
+        or "forward" in vars(module)
+    )
 
 
 def _not_float16(x: Tensor, parameter: Tensor) -> Tensor:

@@ -17,7 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["INSTRUCTION_SETS", "axial_backward", "axial_forward", "content_backward", "content_forward", "library"]
+__all__ = [
+    "INSTRUCTION_SETS",
+    "axial_backward",
+    "axial_forward",
+    "content_backward",
+    "content_forward",
+    "global_self",
+    "library",
+]
 
 INSTRUCTION_SETS = {"AVX512": "_avx512", "AVX2": "_avx2", "DEFAULT": "_any"}
 """What `torch.backends.cpu.get_cpu_capability` says, best first, and the library that was compiled for it."""
@@ -74,6 +82,29 @@ def content_backward(
     grads = _result(query), _result(key), _result(value)
     _Lines(q, v, axis=1).call("content_backward", g, q, k, v, *map(_flat, (context, peak, total)), *grads)
     return grads[0].to(query.dtype), grads[1].to(key.dtype), grads[2].to(value.dtype)
+
+
+def global_self(
+    projection: Tensor,
+    windows: tuple[Tensor, Tensor],
+    norm: tuple[Tensor, Tensor, Tensor | None, Tensor | None, float],
+    num_heads: int,
+    dim_key: int,
+    stride: int,
+    out: Tensor,
+) -> Tensor:
+    """Compute `foveate.functional._global_self.global_self_inference` into ``out``, whose sizes fit.
+
+    ``projection`` and ``out`` are in channels_last, all others contiguous, all in its dtype.
+    """
+    batch, _, height, width = projection.shape
+    *statistics, epsilon = norm
+    tensors = (projection, *windows, *statistics, out)
+    sizes = (batch, num_heads, height, width, dim_key // num_heads, out.shape[1] // num_heads, stride)
+    pointers = (ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors)
+    kernel = getattr(library(), f"global_self_{str(projection.dtype).removeprefix('torch.')}")
+    kernel(*pointers, (ctypes.c_int64 * 7)(*sizes), ctypes.c_double(epsilon), torch.get_num_threads())
+    return out
 
 
 class _Lines:

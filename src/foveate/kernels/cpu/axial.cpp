@@ -14,7 +14,7 @@
 
 #include <algorithm>
 
-#include "lines.h"
+#include "lanes.h"
 
 namespace foveate {
 namespace {
@@ -58,29 +58,15 @@ void score(const Tile<T> &tile, const Sizes &s, Matrix<const T> q, const Embeddi
 
 template <typename T>
 void axial_forward(Lines<const T> q, Lines<const T> v, const T *window, Lines<T> y, const Sizes s, int threads) {
-    const Embeddings<T> r(window, s);
-    const int64_t c = padded<T>(s.c);
-    const Local q_local{s.n * r.width, r.width}, v_local{s.n * c, c};
+    const Offsets<T> r(window, s.n, s.d);
 #pragma omp parallel num_threads(threads)
     {
-        Buffer<T> q_line(s.heads * q_local.head), v_line(s.heads * v_local.head), y_line(s.heads * v_local.head);
-        Buffer<T> scores(TILE * Tile<T>::row(s));
+        LanePass<T> pass(r, s.c);
 #pragma omp for schedule(static)
-        for (int64_t line = 0; line < s.images * s.lines; ++line) {
-            gather(q, s, line, 1, s.d, q_local, q_line.data);
-            gather(v, s, line, 1, s.c, v_local, v_line.data);
-            for (int64_t head = 0; head < s.heads; ++head) {
-                const Matrix<const T> qh{q_line.data + head * q_local.head, r.width};
-                const Matrix<const T> vh{v_line.data + head * v_local.head, c};
-                const Matrix<T> yh{y_line.data + head * v_local.head, c};
-                for (int64_t first = 0; first < s.n; first += TILE) {
-                    const Tile<T> tile(first, s);
-                    score(tile, s, qh, r, scores.data);
-                    product<T>(tile.count, c, s.n, tile.template straight<const T>(scores.data), vh, yh.from(first),
-                               false);
-                }
-            }
-            scatter(y_line.data, v_local, y, s, line, 1, s.c);
+        for (int64_t first = 0; first < s.images * s.lines * s.heads; first += LANES<T>) {
+            pass.read({q, s, first}, {v, s, first});
+            pass.run();
+            pass.write({y, s, first}, Set<T>());
         }
     }
 }
