@@ -149,7 +149,7 @@ template <typename T> struct LanePass {
           d(r.d),
           c(c),
           wide((c + STRIPE - 1) / STRIPE * STRIPE),
-          queries(n * d * LANES<T>, false),
+          queries((n * d + STRIPE) * LANES<T>),  // read in whole stripes
           values(n * wide * LANES<T>, wide != c),
           out(n * wide * LANES<T>, false),
           scores(QUERIES * n * LANES<T>, false) {}
