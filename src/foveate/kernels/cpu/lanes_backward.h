@@ -12,12 +12,14 @@ template <typename T> struct LaneBackward : LanePass<T> {
     using V = Wide<T>;
     using Pass = LanePass<T>;
     using Pass::c, Pass::d, Pass::n, Pass::QUERIES, Pass::STRIPE, Pass::wide;
-    static constexpr int MARGIN = QUERIES - 1;  // zeros beside the scores' gradients: what is off a diagonal
+    static constexpr int KEYS = QUERIES;     // at a time
+    static constexpr int MARGIN = KEYS - 1;  // zeros beside the scores' gradients: what is off a diagonal
+    static constexpr int PART = 16;          // queries whose scores exist at a time
 
     const T *window;  // the embeddings, [offset][channel]
     const int64_t stripes, row;
     // [pixel][channel], but for values and embeddings [stripe][pixel or offset][channel of the stripe].
-    Buffer<T> grads, g_scores, g_query, g_value, g_offsets;
+    Buffer<T> grads, weights, g_scores, g_query, g_value, g_offsets;
 
     LaneBackward(const Offsets<T> &r, const T *window, int64_t c)
         : Pass(r, c),
@@ -25,7 +27,8 @@ template <typename T> struct LaneBackward : LanePass<T> {
           stripes((r.d + STRIPE - 1) / STRIPE),
           row(r.n + 2 * MARGIN),
           grads(r.n * wide * LANES<T>),
-          g_scores(QUERIES * row * LANES<T>),
+          weights(std::min<int64_t>(PART, r.n) * r.n * LANES<T>, false),
+          g_scores(std::min<int64_t>(PART, r.n) * row * LANES<T>),
           g_query(r.n * r.d * LANES<T>, false),
           g_value(r.n * wide * LANES<T>, false),
           g_offsets(stripes * STRIPE * r.span * LANES<T>, false) {}
@@ -100,28 +103,51 @@ template <typename T> struct LaneBackward : LanePass<T> {
         for (; k < n; ++k) dot<COUNT, 1>(g, v + k * STRIPE, gs + k);
     }
 
-    // to[k][i] += Σ_u w[u][k] x[u][i] for a stripe of channels.
-    template <int COUNT>
-    __attribute__((noinline)) static void add(int64_t size, const V *w, int64_t w_row, const V *x, int64_t x_row,
-                                              V *to) {
-        V columns[COUNT][STRIPE];
+    // to[k][i] += Σ_u w[u][k] x[u][i] for KEYS keys and a stripe of channels.
+    template <int KEYS>
+    __attribute__((always_inline)) static inline void add(int64_t count, const V *w, int64_t w_row, const V *x,
+                                                          int64_t x_row, V *to) {
+        V sums[KEYS][STRIPE];
 #pragma GCC unroll 4
-        for (int u = 0; u < COUNT; ++u)
+        for (int k = 0; k < KEYS; ++k)
 #pragma GCC unroll 4
-            for (int i = 0; i < STRIPE; ++i) columns[u][i] = x[u * x_row + i];
-        for (int64_t k = 0; k < size; ++k, to += STRIPE) {
-            V sums[STRIPE];
+            for (int i = 0; i < STRIPE; ++i) sums[k][i] = to[k * STRIPE + i];
+        for (int64_t u = 0; u < count; ++u, w += w_row, x += x_row) {
+            V stripe[STRIPE];
 #pragma GCC unroll 4
-            for (int i = 0; i < STRIPE; ++i) sums[i] = to[i];
+            for (int i = 0; i < STRIPE; ++i) stripe[i] = x[i];
 #pragma GCC unroll 4
-            for (int u = 0; u < COUNT; ++u) {
-                const V weight = w[u * w_row + k];
+            for (int k = 0; k < KEYS; ++k) {
+                const V weight = w[k];
 #pragma GCC unroll 4
-                for (int i = 0; i < STRIPE; ++i) sums[i] += weight * columns[u][i];
+                for (int i = 0; i < STRIPE; ++i) sums[k][i] += weight * stripe[i];
             }
-#pragma GCC unroll 4
-            for (int i = 0; i < STRIPE; ++i) to[i] = sums[i];
         }
+#pragma GCC unroll 4
+        for (int k = 0; k < KEYS; ++k)
+#pragma GCC unroll 4
+            for (int i = 0; i < STRIPE; ++i) to[k * STRIPE + i] = sums[k][i];
+    }
+
+    __attribute__((noinline)) void add_values(int64_t count, const V *s, const V *g, V *gv) const {
+        int64_t k = 0;
+        for (; k + KEYS <= n; k += KEYS) add<KEYS>(count, s + k, n, g, wide, gv + k * STRIPE);
+        for (; k < n; ++k) add<1>(count, s + k, n, g, wide, gv + k * STRIPE);
+    }
+
+    // The keys at one offset stand on a diagonal of gs, which is followed where it has any.
+    template <int OFFSETS>
+    __attribute__((always_inline)) inline void add_diagonals(int64_t o, int64_t first, int64_t end, const V *gs,
+                                                             const V *q, V *gr) const {
+        const int64_t from = std::max(first, n - o - OFFSETS), to = std::min(end, 2 * n - 1 - o);
+        add<OFFSETS>(to - from, gs + (from - first) * row + o - (n - 1) + from, row + 1, q + (from - first) * d, d,
+                     gr + o * STRIPE);
+    }
+
+    __attribute__((noinline)) void add_offsets(int64_t first, int64_t end, const V *gs, const V *q, V *gr) const {
+        int64_t o = n - end;
+        for (; o + KEYS <= 2 * n - 1 - first; o += KEYS) add_diagonals<KEYS>(o, first, end, gs, q, gr);
+        for (; o < 2 * n - 1 - first; ++o) add_diagonals<1>(o, first, end, gs, q, gr);
     }
 
     // gq[j] = Σ_k gs[k] r[k][j] for SIZE channels.
@@ -147,26 +173,27 @@ template <typename T> struct LaneBackward : LanePass<T> {
         for (; j < d; ++j) turn<1>(n, d, gs, embeddings + j, gq + j);
     }
 
-    template <int COUNT> void tile(int64_t a) {
-        V *s = reinterpret_cast<V *>(Pass::scores.data), *gs = reinterpret_cast<V *>(g_scores.data) + MARGIN;
-        const V *g = reinterpret_cast<const V *>(grads.data) + a * wide;
-        const V *q = reinterpret_cast<const V *>(Pass::queries.data) + a * d;
+    // What queries first … end − 1 add.
+    void part(int64_t first, int64_t end) {
+        V *s = reinterpret_cast<V *>(weights.data), *gs = reinterpret_cast<V *>(g_scores.data) + MARGIN;
+        const V *g = reinterpret_cast<const V *>(grads.data) + first * wide;
+        const V *q = reinterpret_cast<const V *>(Pass::queries.data) + first * d;
         V *gv = reinterpret_cast<V *>(g_value.data), *gr = reinterpret_cast<V *>(g_offsets.data);
-        for (int u = 0; u < COUNT; ++u) Pass::score_query(a + u, s + u * n);
-        dots<COUNT>(g, gs);
-        for (int64_t i = 0; i < wide; i += STRIPE) add<COUNT>(n, s, n, g + i, wide, gv + i * n);
-        for (int u = 0; u < COUNT; ++u) turn_query(a + u, gs + u * row);
-        // The keys of one offset stand on a diagonal of gs.
+        const int64_t count = end - first;
+        int64_t u = 0;
+        for (; u + QUERIES <= count; u += QUERIES) dots<QUERIES>(g + u * wide, gs + u * row);
+        for (; u < count; ++u) dots<1>(g + u * wide, gs + u * row);
+        for (u = 0; u < count; ++u) {
+            Pass::score_query(first + u, s + u * n);
+            turn_query(first + u, gs + u * row);
+        }
+        for (int64_t i = 0; i < wide; i += STRIPE) add_values(count, s, g + i, gv + i * n);
         for (int64_t j = 0; j < stripes; ++j)
-            add<COUNT>(n + COUNT - 1, gs - (COUNT - 1), row + 1, q + j * STRIPE, d,
-                       gr + (j * this->r.span + n - a - COUNT) * STRIPE);
+            add_offsets(first, end, gs, q + j * STRIPE, gr + j * this->r.span * STRIPE);
     }
 
     void run() {
-        int64_t a = 0;
-        for (; a + QUERIES <= n; a += QUERIES) tile<QUERIES>(a);
-        if (n - a >= 2) tile<2>(a), a += 2;
-        if (n - a == 1) tile<1>(a);
+        for (int64_t a = 0; a < n; a += PART) part(a, std::min(n, a + PART));
     }
 };
 
