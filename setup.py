@@ -19,7 +19,10 @@ setup(
         Extension(
             f"foveate.kernels.cpu._{library}",
             sources=[f"{SOURCES}/{name}.cpp" for name in ("axial", "content", "global_self")],
-            depends=[f"{SOURCES}/{name}.h" for name in ("content", "exponential", "lanes", "lanes_backward", "lines", "products")],
+            depends=[
+                f"{SOURCES}/{name}.h"
+                for name in ("content", "exponential", "lanes", "lanes_backward", "lines", "products")
+            ],
             extra_compile_args=[*FLAGS, *flags],
             extra_link_args=["-fopenmp"],
             optional=True,

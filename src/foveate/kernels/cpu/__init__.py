@@ -50,19 +50,33 @@ def library(instruction_set: str | None = None) -> ctypes.CDLL | None:
 
 def axial_forward(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
     """Compute `foveate.functional._axial.axial_pass`."""
-    q, v, out = _ready(query), _ready(value), _result(value)
-    _Lines(q, v, axis).call("axial_forward", q, v, _flat(window), out)
-    return out.to(value.dtype)
+    return axial_forward_into(_result(value), query, value, window, axis, add=False).to(value.dtype)
+
+
+def axial_forward_into(out: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int, *, add: bool) -> Tensor:
+    """Write the pass to ``out``, or add it; the dtype of ``out`` is one of the kernels', its channels are adjacent."""
+    q, v = _ready(query), _ready(value)
+    _Lines(q, v, axis).call("axial_forward", q, v, _flat(window), out, options=(int(add),))
+    return out
 
 
 def axial_backward(
     grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, value and window."""
+    grads = _result(query), _result(value)
+    grad_window = axial_backward_into(grads, grad, query, value, window, axis, add=False)
+    return grads[0].to(query.dtype), grads[1].to(value.dtype), grad_window
+
+
+def axial_backward_into(
+    grads: tuple[Tensor, Tensor], grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int, *, add: bool
+) -> Tensor:
+    """Write the gradients of query and value to ``grads``, or add them, and return that of the window."""
     g, q, v, r = _ready(grad), _ready(query), _ready(value), _flat(window)
-    grad_query, grad_value, grad_window = _result(query), _result(value), torch.empty_like(r)
-    _Lines(q, v, axis).call("axial_backward", g, q, v, r, grad_query, grad_value, grad_window)
-    return grad_query.to(query.dtype), grad_value.to(value.dtype), grad_window.view(window.shape).to(window.dtype)
+    grad_window = torch.empty_like(r)
+    _Lines(q, v, axis).call("axial_backward", g, q, v, r, *grads, grad_window, options=(int(add),))
+    return grad_window.view(window.shape).to(window.dtype)
 
 
 def content_forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -78,10 +92,24 @@ def content_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, context: Tensor, peak: Tensor, total: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, key and value."""
-    g, q, k, v = _ready(grad), _ready(query), _ready(key), _ready(value)
     grads = _result(query), _result(key), _result(value)
-    _Lines(q, v, axis=1).call("content_backward", g, q, k, v, *map(_flat, (context, peak, total)), *grads)
+    content_backward_into(grads, grad, query, key, value, context, peak, total)
     return grads[0].to(query.dtype), grads[1].to(key.dtype), grads[2].to(value.dtype)
+
+
+def content_backward_into(
+    grads: tuple[Tensor, Tensor, Tensor],
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    context: Tensor,
+    peak: Tensor,
+    total: Tensor,
+) -> None:
+    """Write the gradients of query, key and value to ``grads``, as `axial_backward_into` does."""
+    g, q, k, v = _ready(grad), _ready(query), _ready(key), _ready(value)
+    _Lines(q, v, axis=1).call("content_backward", g, q, k, v, *map(_flat, (context, peak, total)), *grads)
 
 
 def global_self(
@@ -117,7 +145,7 @@ class _Lines:
         sizes = (*(query.shape[dim] for dim in self.order), query.shape[-1], value.shape[-1])
         self.sizes = (ctypes.c_int64 * 6)(*sizes)
 
-    def call(self, name: str, *tensors: Tensor) -> None:
+    def call(self, name: str, *tensors: Tensor, options: tuple[int, ...] = ()) -> None:
         """Call a kernel with tensors of five dimensions (with their strides) and one (without).
 
         Raises:
@@ -130,7 +158,7 @@ class _Lines:
             arguments.append(ctypes.c_void_p(tensor.data_ptr()))
             if tensor.ndim == 5:
                 arguments.append((ctypes.c_int64 * 4)(*(tensor.stride(dim) for dim in self.order)))
-        getattr(library(), f"{name}_{self.dtype}")(*arguments, self.sizes, torch.get_num_threads())
+        getattr(library(), f"{name}_{self.dtype}")(*arguments, self.sizes, torch.get_num_threads(), *options)
 
 
 def _ready(x: Tensor) -> Tensor:

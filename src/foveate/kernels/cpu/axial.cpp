@@ -16,7 +16,8 @@ namespace foveate {
 namespace {
 
 template <typename T>
-void axial_forward(Lines<const T> q, Lines<const T> v, const T *window, Lines<T> y, const Sizes s, int threads) {
+void axial_forward(Lines<const T> q, Lines<const T> v, const T *window, Lines<T> y, const Sizes s, bool add,
+                   int threads) {
     const Offsets<T> r(window, s.n, s.d);
 #pragma omp parallel num_threads(threads)
     {
@@ -25,14 +26,17 @@ void axial_forward(Lines<const T> q, Lines<const T> v, const T *window, Lines<T>
         for (int64_t first = 0; first < s.images * s.lines * s.heads; first += LANES<T>) {
             pass.read({q, s, first}, {v, s, first});
             pass.run();
-            pass.write({y, s, first}, Set<T>());
+            if (add)
+                pass.write({y, s, first}, Add<T>());
+            else
+                pass.write({y, s, first}, Set<T>());
         }
     }
 }
 
 template <typename T>
 void axial_backward(Lines<const T> g, Lines<const T> q, Lines<const T> v, const T *window, Lines<T> gq, Lines<T> gv,
-                    T *g_window, const Sizes s, int threads) {
+                    T *g_window, const Sizes s, bool add, int threads) {
     const Offsets<T> r(window, s.n, s.d);
     const int64_t groups = (s.images * s.lines * s.heads + LANES<T> - 1) / LANES<T>;
     const int64_t shares = std::min<int64_t>(groups, 32), table = r.span * s.d;
@@ -47,7 +51,10 @@ void axial_backward(Lines<const T> g, Lines<const T> q, Lines<const T> v, const 
                 const int64_t first = group * LANES<T>;
                 pass.read({q, s, first}, {v, s, first}, {g, s, first});
                 pass.run();
-                pass.write({gq, s, first}, Set<T>(), {gv, s, first}, Set<T>());
+                if (add)
+                    pass.write({gq, s, first}, {gv, s, first}, Add<T>());
+                else
+                    pass.write({gq, s, first}, {gv, s, first}, Set<T>());
             }
             pass.collect(partial.data + share * table);
         }
@@ -60,19 +67,20 @@ void axial_backward(Lines<const T> g, Lines<const T> q, Lines<const T> v, const 
 }  // namespace
 }  // namespace foveate
 
+// With `add`, results are added to what y, or gq and gv, hold.
 #define FOVEATE_AXIAL(T, name)                                                                                      \
     extern "C" void axial_forward_##name(const T *q, const int64_t *q_stride, const T *v, const int64_t *v_stride,  \
                                          const T *window, T *y, const int64_t *y_stride, const int64_t *sizes,      \
-                                         int threads) {                                                             \
-        foveate::axial_forward<T>({q, q_stride}, {v, v_stride}, window, {y, y_stride}, foveate::Sizes(sizes),       \
+                                         int threads, int add) {                                                    \
+        foveate::axial_forward<T>({q, q_stride}, {v, v_stride}, window, {y, y_stride}, foveate::Sizes(sizes), add,  \
                                   threads);                                                                         \
     }                                                                                                               \
     extern "C" void axial_backward_##name(const T *g, const int64_t *g_stride, const T *q, const int64_t *q_stride, \
                                           const T *v, const int64_t *v_stride, const T *window, T *gq,              \
                                           const int64_t *gq_stride, T *gv, const int64_t *gv_stride, T *g_window,   \
-                                          const int64_t *sizes, int threads) {                                      \
+                                          const int64_t *sizes, int threads, int add) {                             \
         foveate::axial_backward<T>({g, g_stride}, {q, q_stride}, {v, v_stride}, window, {gq, gq_stride},            \
-                                   {gv, gv_stride}, g_window, foveate::Sizes(sizes), threads);                      \
+                                   {gv, gv_stride}, g_window, foveate::Sizes(sizes), add, threads);                 \
     }
 
 FOVEATE_AXIAL(float, float32)
