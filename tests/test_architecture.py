@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "export": BELOW_COMMANDS,
     "commands": {*BELOW_COMMANDS, "data", "training", "explain", "benchmark", "export"},
     "cli": {"commands", "demo"},
+    "timm": {""},
     "demo": {"commands", "data", "explain", "models"},
     "__init__": {*BELOW_COMMANDS, "explain"},  # the last when it is asked for
     "__main__": {"cli"},

@@ -167,7 +167,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, capsys: pytest.Capture
         (["train", "test_resnet", "--model_args.kernel=3"], "model test_resnet does not take these arguments: "),
         (["train", "test_resnet", "--opt=sgdd"], "did you mean 'sgd'"),
         (["train", "test_resnet", "--data=nowhere"], "no data set is called 'nowhere'"),
-        (["train", "test_resnet", "--device=tpu"], "device must be one of auto, cpu, cuda"),
+        (["train", "test_resnet", "--device=tpu"], "device must be one of auto, cpu, cuda, mps"),
         (["train", "--config"], "--config: expected one argument"),
         (["train", "--config=nowhere.yaml"], "nowhere.yaml"),
         (["test"], "no checkpoint given"),
@@ -240,7 +240,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert f"cannot write to the output folder {tmp_path}/before: File too large" in before
-    assert f"File too large: '{tmp_path}/during/last.ckpt'" in during
+    assert f"File too large: '{tmp_path}/during/model.safetensors'" in during
     assert not (tmp_path / "before").exists()
     assert not [path for path in (tmp_path / "during").rglob("*") if path.suffix in (".ckpt", ".tmp", ".safetensors")]
 

@@ -17,14 +17,24 @@ from typing import TYPE_CHECKING, Any
 
 from foveate import functional, models, nn
 from foveate._version import __version__
-from foveate.models import insert, resize_relative_tables
+from foveate.functional import plain_operators
+from foveate.models import checkpoint_filter_fn, insert, resize_relative_tables
 
 if TYPE_CHECKING:
     from foveate.explain import ExplainPackage
 
     explain: ExplainPackage
 
-__all__ = ["__version__", "functional", "insert", "models", "nn", "resize_relative_tables"]
+__all__ = [
+    "__version__",
+    "checkpoint_filter_fn",
+    "functional",
+    "insert",
+    "models",
+    "nn",
+    "plain_operators",
+    "resize_relative_tables",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -73,6 +73,8 @@ def feature_map(x: torch.Tensor, channels: int, owner: str) -> None:
     """Check that ``x`` is a floating-point ``(B, channels, H, W)`` of at least one pixel, else raise a `ValueError`."""
     if x.ndim != 4:
         raise ValueError(f"{owner} takes a feature map (B, {channels}, H, W); got shape {tuple(x.shape)}")
+    if torch.jit.is_tracing():  # sizes are tensors, which are not to be looked at
+        return
     if x.shape[1] != channels:
         raise ValueError(
             f"{owner} was built for {channels} channels; got {x.shape[1]} in shape {tuple(x.shape)}. "

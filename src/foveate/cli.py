@@ -17,16 +17,21 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from foveate._extras import MissingExtraError, require
 from foveate._signals import raising_sigterm
+from foveate._streams import tolerate_encodings
 from foveate._version import __version__
 
 __all__ = ["COMMANDS", "main"]
 
 FAILED = 2
+OUR_YAML = "yaml of any file name"
+SPARED = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
+"""Bytes of file names that are not UTF-8, as Python has them in text, and what stands for them while YAML is read."""
 
 
 class Command(NamedTuple):
@@ -65,12 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted by Ctrl-C; 143, ended by SIGTERM; 141, the reader of the output has gone. ``FOVEATE_DEBUG=1`` shows the
     traceback of an error besides.
     """
-    arguments = _top_level().parse_args(argv)
+    tolerate_encodings()
+    words = sys.argv[1:] if argv is None else list(argv)
+    if sorted(words) == ["--verbose", "--version"]:
+        print(importlib.import_module("foveate.commands._versions").describe())
+        return 0
+    arguments = _top_level().parse_args(words)
     try:
         module = importlib.import_module(COMMANDS[arguments.command].module or f"foveate.commands.{arguments.command}")
         config = _parse(arguments.command, module, arguments.arguments)
         with raising_sigterm():
             module.run(config)
+        sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         _tell(f"\nfoveate: interrupted{f'; {interrupt}' if str(interrupt) else ''}")
         return 128 + getattr(interrupt, "signum", signal.SIGINT)
@@ -89,11 +100,11 @@ def _tell(message: str) -> None:
     """Print on stderr, if anybody still reads there, behind all that was printed before: it is the last word."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:  # nobody reads, or the disk that it goes to is full
         _silence(sys.stdout)
     try:
         print(message, file=sys.stderr, flush=True)
-    except BrokenPipeError:
+    except OSError:
         _silence(sys.stderr)
 
 
@@ -113,6 +124,7 @@ def _top_level() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"foveate {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="with --version: also what it computes with")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
     return parser
@@ -126,7 +138,12 @@ def _parse(name: str, module: Any, argv: list[str]) -> Any:
     """
     jsonargparse = require("jsonargparse", extra="train")
     config_class = getattr(module, f"{name.capitalize()}Config")
-    parser = jsonargparse.ArgumentParser(prog=f"foveate {name}", exit_on_error=False, allow_abbrev=False)
+    jsonargparse.set_loader(
+        OUR_YAML, _any_name(jsonargparse.get_loader("yaml")), (require("yaml", extra="train").YAMLError,)
+    )
+    parser = jsonargparse.ArgumentParser(
+        prog=f"foveate {name}", exit_on_error=False, allow_abbrev=False, parser_mode=OUR_YAML
+    )
     parser.add_argument("--config", action="config", help="YAML file with options; those given beside it override it")
     parser.add_class_arguments(config_class, fail_untyped=True)
     if positional := COMMANDS[name].positional:
@@ -146,7 +163,34 @@ def _parse(name: str, module: Any, argv: list[str]) -> Any:
         raise ValueError(f"{_readable(str(error))} (`foveate {name} --help` explains the options)") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"--config: the file is not text in UTF-8: {error}") from error
-    return config_class(**{field.name: namespace[field.name] for field in dataclasses.fields(config_class)})
+    return config_class(**{field.name: _at_home(namespace[field.name]) for field in dataclasses.fields(config_class)})
+
+
+def _at_home(value: Any) -> Any:
+    """Put the user's folder where a path begins with ``~/``: shells leave it in ``--out=~/runs``, files in any case."""
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    if isinstance(value, str | Path) and str(value).startswith("~/"):
+        return type(value)(os.path.expanduser(value))
+    return value
+
+
+def _any_name(load: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Let a reader of YAML take names of files that are not UTF-8, as Python has them or as YAML escapes those."""
+
+    def load_any(text: str) -> Any:
+        text = re.sub(r"(?i)\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), text)
+        return _translated(load(text.translate(SPARED)), {spare: byte for byte, spare in SPARED.items()})
+
+    return load_any
+
+
+def _translated(value: Any, table: Mapping[int, int]) -> Any:
+    if isinstance(value, dict):
+        return {_translated(key, table): _translated(item, table) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_translated(item, table) for item in value]
+    return value.translate(table) if isinstance(value, str) else value
 
 
 def _readable(message: str) -> str:

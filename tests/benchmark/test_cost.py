@@ -124,14 +124,14 @@ def test_inserted_attention_belongs_to_the_stage_that_it_looks_at() -> None:
 
 def test_attention_in_a_block_belongs_to_the_innermost_stage_around_it() -> None:
     model = timm.create_model("resnet26")
-    for at in ("layer3.0.conv2", "layer4", "conv1"):
+    for at in ("layer3.0", "layer4", "act1"):
         foveate.insert(model, foveate.nn.PositionwiseAttention2d, at=at)
     stages = [stage.stage for stage in network_cost(model, (3, 64, 96)).attention]
-    assert stages == ["layer3", "layer4", "conv1"]
+    assert stages == ["act1", "layer3", "layer4"]
     model.feature_info.append({"module": "layer3.0", "num_chs": 1024, "reduction": 16})
-    assert network_cost(model, (3, 64, 96)).attention[0].stage == "layer3.0"
+    assert network_cost(model, (3, 64, 96)).attention[1].stage == "layer3.0"
     model.feature_info = None
-    assert network_cost(model, (3, 64, 96)).attention[0].stage == "layer3_0_conv2"
+    assert network_cost(model, (3, 64, 96)).attention[1].stage == "layer3"
 
 
 def test_the_network_is_left_as_it_was() -> None:

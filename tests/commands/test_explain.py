@@ -16,11 +16,11 @@ from matplotlib import cbook
 from PIL import Image
 from torch import nn
 
-from foveate._networks import build_network
 from foveate.cli import main
 from foveate.commands.explain import ExplainConfig, run
 from foveate.commands.explain_images import find_images, slugs
 from foveate.data import ClutteredDigits, TransformConfig, make_transform, read_image
+from foveate.models.building import build_network
 from foveate.training import NetworkMeta, load_network, save_network
 
 CLASSES = ["cat", "dog", "person", "tree"]
@@ -112,7 +112,7 @@ def test_the_numbers_are_those_of_the_network(networks: dict[str, str], photogra
     )
     tensor = make_transform(transform, training=False)(read_image(photograph))[None]
     seen: list[torch.Tensor] = []
-    module = model.get_submodule("attention.layer3")
+    module = model.get_submodule("layer3.attention")
     module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     probabilities = model(tensor).softmax(1)[0]
     order = probabilities.argsort(descending=True).tolist()
@@ -179,7 +179,7 @@ def test_overlays_have_the_size_of_the_image(networks: dict[str, str], photograp
     photograph, out = str(photographs / "person" / "hopper.jpg"), tmp_path / "out"
     run(ExplainConfig(images=[photograph], checkpoint=[networks["cram_resnet_tiny"]], overlays=True, out=str(out)))
     layer = numbers_of(out)["images"][0]["networks"][0]["layers"][0]
-    assert layer["picture"] == "hopper--cram_resnet_tiny--attention.layer3.png"
+    assert layer["picture"] == "hopper--cram_resnet_tiny--layer3.attention.png"
     with Image.open(out / layer["picture"]) as picture:
         assert picture.size == (240, 281)
 
@@ -311,7 +311,7 @@ def test_bad_input_is_named_by_its_option(
         ([image, *cram, "--method=cam"], "--method: Expected a Literal"),
         ([image, *cram, "--method=attention", "--model=test_resnet"], "method: test_resnet has no attention module"),
         ([image, *cram, "--model=test_vit", "--img_size=64"], "method: test_vit cannot be explained: 'blocks."),
-        ([image, *cram, "--layers=attention.layer4"], "did you mean 'attention.layer3'"),
+        ([image, *cram, "--layers=layer4.attention"], "did you mean 'layer3.attention'"),
         ([image, *cram, "--query=5"], "--query"),
         ([image, *cram, "--query=[281,0]"], "query: [281, 0] lies outside of "),
         ([image, *cram, "--query=[0,0]"], "query: [0, 0] of "),

@@ -117,7 +117,7 @@ def test_a_rectangle_on_the_box_of_a_resized_and_cropped_photograph(photos: Path
     }
     assert set(found["wrong"]["differences"]) == set(found["wrong"]["scores"])
     assert (found["plain"]["kind"], "rectangle_iou" in scores["plain"]) == ("GradCAM", False)
-    assert (found["right"]["module"], found["right"]["kind"]) == ("attention.layer3", "RectangularAttention2d")
+    assert (found["right"]["module"], found["right"]["kind"]) == ("layer3.attention", "RectangularAttention2d")
 
 
 def test_the_figures_are_those_of_the_functions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +193,7 @@ def test_on_the_command_line(photos: Path, tmp_path: Path, capsys: pytest.Captur
     arguments = ["score", saved, f"--data={photos}", "--split=val", "--device=cpu", "--thresholds=5", "--steps=2"]
     assert main([*arguments, f"--boxes={boxes}", f"--out={tmp_path / 'scores.json'}"]) == 0
     output = capsys.readouterr().out
-    assert "cram_resnet_tiny: attention.layer3 (RectangularAttention2d)" in output
+    assert "cram_resnet_tiny: layer3.attention (RectangularAttention2d)" in output
     for word in (
         "pointing",
         "rectangle's IoU",

@@ -23,6 +23,7 @@ from foveate.commands.stability import run as stability
 from foveate.commands.train import TrainConfig
 from foveate.commands.train import run as train
 from foveate.data import ClutteredDigits
+from foveate.models.inspection import gates
 from foveate.training import load_network
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 40, "val_length": 20, "test_length": 31}
@@ -51,14 +52,14 @@ def maps_of(runs: Path, folder: str, seed: int) -> dict[str, np.ndarray]:
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (meta.mean, meta.std))
     images = torch.stack([torch.tensor(np.array(image)).permute(2, 0, 1) / 255 for image, _ in digits])
     found: dict[str, np.ndarray] = {}
-    for name, gate in network.attention.items():
+    for name, gate in gates(network).items():
         seen: list[torch.Tensor] = []
         handle = gate.register_forward_pre_hook(lambda module, inputs, seen=seen: seen.append(inputs[0]))
         with torch.no_grad():
             network((images - mean) / std)
-            gates = gate.attention_map(seen[0])
+            maps = gate.attention_map(seen[0])
         handle.remove()
-        found[name] = F.interpolate(gates, (16, 16), mode="bilinear")[:, 0].double().numpy()
+        found[name.removesuffix(".attention")] = F.interpolate(maps, (16, 16), mode="bilinear")[:, 0].double().numpy()
     return found
 
 

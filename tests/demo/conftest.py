@@ -16,7 +16,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Error, sync_playwright
 
-from foveate._networks import build_network
+from foveate.models.building import build_network
 from foveate.training import NetworkMeta, save_network
 
 

@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 
 from foveate.data import make_transform
-from foveate.demo.looking import ShownNetwork, View, load_shown, look, private_copy
+from foveate.demo.looking import ShownNetwork, View, fitting, load_shown, look, private_copy
 from foveate.demo.samples import ShownImage, draw_samples
+from foveate.demo.words import class_name, prediction
 from foveate.explain import explain
 
 
 @pytest.fixture(scope="module")
 def shown(networks: list[str]) -> dict[str, ShownNetwork]:
-    return {network.name.partition("_")[0]: network for network in load_shown(networks)}
+    return {network.name.partition("_")[0]: network for network in load_shown(networks) if "digits" in network.name}
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +134,23 @@ def test_a_radius_is_refused_where_there_is_none_or_none_possible(
     for radius in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="radius must be a finite number above 0"):
             look(shown["expatt"], image, View(radius=radius))
+
+
+def test_networks_of_digits_are_not_offered_for_a_photograph(networks: list[str], checkpoint: Path) -> None:
+    ours = load_shown(networks)
+    assert {network.name.partition(".")[2] for network in ours} == {"digits", "photographs"}
+    noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)  # patches of all colours
+    photo = ShownImage(Image.fromarray(noise).resize((300, 225), Image.Resampling.BICUBIC))
+    assert {network.name.partition(".")[2] for network in fitting(ours, photo)} == {"photographs"}
+    for sample in draw_samples(20, 0):  # whose classes are digits
+        assert {network.name.partition(".")[2] for network in fitting(ours, sample)} == {"digits"}
+    digits = [network for network in ours if "digits" in network.name]
+    assert fitting(digits, photo) == digits  # there are no others; each warns
+    assert all(look(network, photo).unlike and 'role="alert"' in prediction(look(network, photo)) for network in digits)
+    assert not look(digits[0], draw_samples(1, 0)[0]).unlike
+    (unknown,) = load_shown([str(checkpoint)])  # of which it is not known what it was trained on
+    assert not look(unknown, photo).unlike
+
+
+def test_classes_of_imagenet_are_called_by_their_names() -> None:
+    assert [class_name(name) for name in ("n01443537", "n99999999", "7")] == ["goldfish", "n99999999", "7"]

@@ -46,7 +46,12 @@ def page(server: Server, browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def shown(networks: list[str]) -> dict[str, ShownNetwork]:
-    return {network.name.partition("_")[0]: network for network in load_shown(networks)}
+    return {network.name.partition("_")[0]: network for network in load_shown(networks) if "digits" in network.name}
+
+
+@pytest.fixture(scope="module")
+def of_photographs(networks: list[str]) -> dict[str, ShownNetwork]:
+    return {network.name.partition("_")[0]: network for network in load_shown(networks) if "photo" in network.name}
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +242,7 @@ def test_all_networks_side_by_side(page: Page, shown: dict[str, ShownNetwork], s
     expect(figures.first).to_be_hidden()
 
 
-def test_good_and_bad_uploads(page: Page, shown: dict[str, ShownNetwork], tmp_path: Path) -> None:
+def test_good_and_bad_uploads(page: Page, of_photographs: dict[str, ShownNetwork], tmp_path: Path) -> None:
     attention, message = page.locator("#attention"), page.locator("#message")
     photo = photograph(tmp_path)
     kept = photo.read_bytes()
@@ -245,8 +250,10 @@ def test_good_and_bad_uploads(page: Page, shown: dict[str, ShownNetwork], tmp_pa
     upload(page, photo)
     changed(attention, first)
     expect(page.locator("#prediction .true")).to_have_count(0)
-    finding = look(shown["cram"], read_upload(photo))
+    finding = look(of_photographs["cram"], read_upload(photo))  # those of digits are not offered for it
     assert said(page) == words_of(prediction(finding))
+    expect(page.locator("#network label")).to_have_count(1 + len(of_photographs))
+    expect(page.locator("#prediction [role=alert]")).to_have_count(0)
     image = finding.image
     picture = overlay(image, finding.records[0], zoom=PANEL / max(image.size), placement=finding.placement)
     assert np.array_equal(pixels(attention), np.asarray(picture))
@@ -269,6 +276,7 @@ def test_good_and_bad_uploads(page: Page, shown: dict[str, ShownNetwork], tmp_pa
 
     page.locator("#samples button").first.click()
     expect(page.locator("#prediction .true")).to_contain_text("0")
+    expect(page.locator("#network label", has_text="Grad-CAM")).to_be_visible()  # one of digits
     upload(page, photo)  # the same file once more
     expect(page.locator("#prediction .true")).to_have_count(0)
     assert np.array_equal(pixels(attention), np.asarray(picture))

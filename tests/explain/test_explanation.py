@@ -163,11 +163,11 @@ def test_explaining_a_hundred_images_keeps_nothing(name: str) -> None:
 def test_only_the_modules_asked_for() -> None:
     model = foveate.insert(network(), PositionwiseAttention2d, at=1)
     names = [record.name for record in foveate.explain(model, torch.randn(1, 3, 32, 32)).records]
-    assert names == ["attention.layer1", "attention.layer3"]
+    assert names == ["layer1.attention", "layer3.attention"]
     explanation = foveate.explain(model, torch.randn(1, 3, 32, 32), names=names[:1])
     assert [record.name for record in explanation.records] == names[:1]
-    with pytest.raises(KeyError, match=r"no record of 'attention\.layer3'; did you mean 'attention\.layer1'"):
-        explanation["attention.layer3"]
+    with pytest.raises(KeyError, match=r"no record of 'layer3\.attention'; did you mean 'layer1\.attention'"):
+        explanation["layer3.attention"]
 
 
 def test_bad_input_is_refused() -> None:
@@ -188,9 +188,12 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"query=\(32, 0\) lies outside"):
         foveate.explain(model, images, query=(32, 0))
     with pytest.raises(ValueError, match="did you mean"):
-        foveate.explain(model, images, names=["attention.layer4"])
+        foveate.explain(model, images, names=["layer4.attention"])
     with pytest.raises(ValueError, match="ResNet has no attention module; use method='gradcam'"):
         foveate.explain(network("conv_resnet_tiny"), images, method="attention")
     model.reset_classifier(0, "")
-    with pytest.raises(ValueError, match=r"puts out shape \(2, 384, 4, 4\).*a classifier puts out \(B, classes\)"):
-        foveate.explain(model, images)
+    assert foveate.explain(model, images).logits is None  # features, no classes
+    conv = network("conv_resnet_tiny")
+    conv.reset_classifier(0, "")
+    with pytest.raises(ValueError, match="Grad-CAM explains classifiers"):
+        foveate.explain(conv, images)

@@ -215,12 +215,12 @@ def test_bad_input_is_refused() -> None:
         attention_records(None, images)
     with pytest.raises(ValueError, match=r"query=\(24, 0\) lies outside of images of 24×32"):
         attention_records(model, images, query=(24, 0))
-    with pytest.raises(ValueError, match=r"did you mean 'attention\.layer3'"):
-        attention_records(model, images, names=["attention.layer4"])
+    with pytest.raises(ValueError, match=r"did you mean 'layer3\.attention'"):
+        attention_records(model, images, names=["layer4.attention"])
     large = AttentionAugmentedConv2d(8, 80, feat_size=4)
     with pytest.raises(ValueError, match=r"at 100×99 has 7\.8e\+08 weights.*names=…, or give smaller images"):
         attention_records(nn.Sequential(large), torch.randn(1, 8, 100, 99))
-    assert attention_records(model, images, query=(23, 31), names=["attention.layer3"])
+    assert attention_records(model, images, query=(23, 31), names=["layer3.attention"])
 
 
 def test_maps_of_inserted_attention_in_a_network_with_branches() -> None:

@@ -47,7 +47,7 @@ def interpolated(map_: torch.Tensor) -> torch.Tensor:
 
 def test_a_rectangle_is_drawn_at_the_size_of_the_image() -> None:
     model = network("cram_resnet_tiny")
-    module = model.get_submodule("attention.layer3")
+    module = model.get_submodule("layer3.attention")
     inputs: list[torch.Tensor] = []
     handle = module.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     logits = model(images())
@@ -58,7 +58,7 @@ def test_a_rectangle_is_drawn_at_the_size_of_the_image() -> None:
     expected = rectangle_map(numbers, HEIGHT, WIDTH, sharpness=module.sharpness)[:, 0]
     torch.testing.assert_close(found.map, expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(found.predicted, logits.argmax(1))
-    assert (found.name, found.kind) == ("attention.layer3", "RectangularAttention2d")
+    assert (found.name, found.kind) == ("layer3.attention", "RectangularAttention2d")
     (record,) = attention_records(model, images())
     assert torch.equal(found.rectangle, record.rectangle)
 
@@ -108,13 +108,13 @@ def test_of_several_gates_the_deepest_large_one() -> None:
     model = timm.create_model("resnet10t", num_classes=3)
     for stage in ("layer2", "layer3", "layer4"):
         foveate.insert(model, PositionwiseAttention2d, at=stage)
-    assert saliency(model, torch.randn(1, 3, 128, 128)).name == "attention.layer3"  # 16×16, 8×8, 4×4
+    assert saliency(model, torch.randn(1, 3, 128, 128)).name == "layer3.attention"  # 16×16, 8×8, 4×4
 
 
 def test_bad_input_is_refused() -> None:
     model = network("cram_resnet_tiny")
-    with pytest.raises(ValueError, match=r"did you mean 'attention\.layer3'"):
-        saliency(model, images(), name="attention.layer2")
+    with pytest.raises(ValueError, match=r"did you mean 'layer3\.attention'"):
+        saliency(model, images(), name="layer2.attention")
     with pytest.raises(ValueError, match="method must be one of auto, attention, gradcam"):
         saliency(model, images(), method="cam")
     plain = network("conv_resnet_tiny")

@@ -16,6 +16,7 @@ from foveate.nn import (
     AttentionAugmentedConv2d,
     ExplicitAttention2d,
     GlobalSelfAttention2d,
+    PairwiseAttention,
     RectangularAttention2d,
 )
 from tests.comparison import relative_error, shaken
@@ -175,7 +176,7 @@ def test_maps_larger_than_what_is_formed_at_a_time() -> None:
     assert relative_error(record.weights.attended(place), module(x)[:, :, 69, 60]) < 1e-5
 
 
-class Uniform(nn.Module):
+class Uniform(PairwiseAttention):
     """A module of somebody else's with the public contract."""
 
     def values(self, x: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from foveate._networks import build_network
+from foveate.models.building import build_network
 from foveate.training.checkpoint import META_KEY, NetworkMeta, load_network, load_weights, meta_to_json, save_with_card
 from tests.fuzz.outcome import Outcome, progress
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from foveate._networks import build_network
 from foveate.cli import COMMANDS, main
+from foveate.models.building import build_network
 from foveate.training import NetworkMeta, save_network
 from tests.fuzz.outcome import Outcome, progress
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.export import onnx_agreement
-from tests.fuzz import checkpoints, compiled, configs, images, modules
+from tests.fuzz import checkpoints, compiled, configs, folders, images, modules, operators
 from tests.fuzz.outcome import Outcome, Part
 from tests.training.injections import injection_trials
 from tests.training.interruptions import disk_trials, kill_trials, signal_trials
@@ -27,7 +27,13 @@ PARTS: dict[str, Part] = {
     "modules": Part(
         modules.run, 1000, 2, "random configurations of each module, in each dtype, against loops in float64"
     ),
+    "operators": Part(
+        operators.run, 200, 5, "GSA's operators called directly, with every kind of strides and with what does not fit"
+    ),
     "images": Part(images.run, 500, 40, "unusual and broken images: decoded as stored, or named and counted"),
+    "folders": Part(
+        folders.run, 300, 40, "folders of images as people have them: the right classes and images, or exit code 2"
+    ),
     "checkpoints": Part(checkpoints.run, 500, 40, "mutated checkpoints and model cards, and pickles that run commands"),
     "configs": Part(configs.run, 300, 60, "wrong command lines and configuration files: exit code 2, the field named"),
     "compiled": Part(compiled.run, 30, 3, "sizes for networks under torch.compile, compiled at most twice"),

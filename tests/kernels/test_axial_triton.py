@@ -216,3 +216,23 @@ def test_agrees_with_the_map_on_a_gpu(height: int, width: int, dim: int, axis: i
     case = Case(3, 8, height, width, dim, dim, axis, dtype=dtype, device="cuda")
     found = errors(case, by_map)
     assert max(found.values()) <= TOLERANCE[dtype], found
+
+
+def test_sizes_that_do_not_fit_are_refused_before_a_program_runs() -> None:
+    query, value, window, grad = Case(2, 3, 7, 5, 8, 4, axis=0).tensors()
+    for bad in (
+        (query, value, window[:-2], 0),
+        (query, value, window, 1),
+        (query, value, window[:, :-1], 0),
+        (query[:, :2], value, window, 0),
+        (query, value.half(), window, 0),
+        (query.double(), value.double(), window.double(), 0),
+        (query, value[..., :0], window, 0),
+        (query, value, window, 2),
+    ):
+        with pytest.raises(ValueError):
+            axial_triton.axial_forward(*bad)
+        with pytest.raises(ValueError):
+            axial_triton.axial_backward(grad, *bad)
+    with pytest.raises(ValueError, match="grad"):
+        axial_triton.axial_backward(grad[:, :, :-1], query, value, window, 0)

@@ -217,6 +217,17 @@ def test_shapes_that_do_not_fit_are_refused(fused: bool) -> None:
     for v in (value[:, :, :, :2], value[:1], value[0]):
         with pytest.raises(ValueError, match="queries and values must be"):
             FA.axial_positional_attention(query, v, table, 0, fused=fused)
-    if fused:
-        with pytest.raises(ValueError, match="axial_forward: a tensor"):
-            torch.ops.foveate.axial_pass(query, value[:1], torch.randn(17, 4), 0, True)
+
+
+def test_a_window_of_another_line_is_refused_by_every_operator() -> None:
+    query, _, value, grad = (x.detach() for x in tensors(12, (2, 2, 9, 8, 4, 4), torch.float32))
+    for rows in (1, 15, 16, 18, 19):
+        for fused in (True, False):
+            with pytest.raises(ValueError, match="window"):
+                torch.ops.foveate.axial_pass(query, value, torch.randn(rows, 4), 0, fused)
+            with pytest.raises(ValueError, match="window"):
+                torch.ops.foveate.axial_pass_backward(grad, query, value, torch.randn(rows, 4), 0, fused)
+        with pytest.raises(ValueError, match="window"):
+            torch.ops.foveate.axial_pass(
+                query.to("meta"), value.to("meta"), torch.randn(rows, 4, device="meta"), 0, None
+            )

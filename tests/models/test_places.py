@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 
+from foveate.models.inspection import attention_modules
 from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
 
 
@@ -15,16 +16,18 @@ from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
 )
 def test_a_list_of_places_has_a_module_each(name: str, kind: type) -> None:
     model = timm.create_model(name, num_classes=10, at=[1, "layer2", -1])
-    assert list(model.attention) == ["layer1", "layer2", "layer4"]
+    modules = attention_modules(model)
+    assert list(modules) == ["layer1.attention", "layer2.attention", "layer4.attention"]
     sizes = []
-    for module in model.attention.values():
+    for module in modules.values():
         assert isinstance(module, kind)
         module.register_forward_hook(lambda m, inputs, output: sizes.append(tuple(output.shape[1:])))
     model(torch.randn(2, 3, 24, 40)).sum().backward()
     assert sizes == [(32, 24, 40), (96, 12, 20), (384, 3, 5)]
     assert all(parameter.grad is not None for parameter in model.parameters())
     one = timm.create_model(name, num_classes=10, at=[2])
-    assert list(one.attention) == list(timm.create_model(name, num_classes=10, at=2).attention) == ["layer2"]
+    other = timm.create_model(name, num_classes=10, at=2)
+    assert list(attention_modules(one)) == list(attention_modules(other)) == ["layer2.attention"]
 
 
 @pytest.mark.parametrize(

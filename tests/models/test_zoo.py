@@ -64,7 +64,7 @@ def test_options_reach_the_attention():
     full, half = (timm.create_model("aa_resnet_tiny", half_resolution=on).layer2[0].conv2 for on in (False, True))
     assert (full.downsample, full.feat_size) == (False, (16, 16))
     assert (half.downsample, half.feat_size) == (True, (8, 8))
-    assert timm.create_model("cram_resnet_tiny", at=1, sharpness=4.0).attention["layer1"].sharpness == 4.0
+    assert timm.create_model("cram_resnet_tiny", at=1, sharpness=4.0).layer1.attention.sharpness == 4.0
 
 
 def test_weights_made_on_meta_are_drawn_as_the_modules_draw_them():

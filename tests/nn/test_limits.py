@@ -56,7 +56,7 @@ def test_a_logarithm_that_ran_away_gives_a_limit(logarithm):
     nn.init.constant_(module.log_radius, logarithm)
     x = torch.randn(2, 3, 5, 7, requires_grad=True)
     assert_finite(module(x), x, *module.parameters())
-    value = module.values(x)
+    value = module.project(x)
     limit = value if logarithm < 0 else value.mean((2, 3), keepdim=True).expand_as(value)
     assert relative_error(module(x), module.proj(limit)) < 1e-5
 

@@ -31,7 +31,7 @@ def prepared(module, seed=0):
 def test_explicit(kernel, stride, size):
     module = prepared(ExplicitAttention2d(5, 3, kernel=kernel, stride=stride))
     x = torch.randn(2, 5, *size, dtype=torch.float64)
-    value = module.values(x)
+    value = module.project(x)
     by_map = module.proj((value.flatten(2) @ module.attention_map(x)[0, 0].mT).view_as(value))
     assert relative_error(module(x), by_map) < 1e-12
 
@@ -39,7 +39,7 @@ def test_explicit(kernel, stride, size):
 def test_augmented_convolution_shows_the_map_of_its_attention():
     module = prepared(ExpAttConv2d(5, 11, value_ratio=0.3, stride=2))
     x = torch.randn(2, 5, 5, 7, dtype=torch.float64)
-    value = module.attention.values(x)
+    value = module.attention.project(x)
     attended = module.attention.proj((value.flatten(2) @ module.attention_map(x)[0, 0].mT).view_as(value))
     assert relative_error(module(x)[:, -3:], attended) < 1e-12
     assert relative_error(module(x)[:, :-3], module.conv(x)) < 1e-12

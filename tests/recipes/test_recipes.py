@@ -14,11 +14,11 @@ import torch
 import yaml
 
 import foveate.commands.train
-from foveate._networks import build_network
 from foveate.benchmark import network_cost
 from foveate.cli import _parse
 from foveate.commands.compare import CompareConfig
 from foveate.commands.train import TrainConfig
+from foveate.models.building import build_network
 from tests.recipes.files import COMPARED, ROOT, TEXTS, TRAINED, configuration, header, said
 
 FOLDERS = sorted({str(Path(file).parent) for file in TRAINED})

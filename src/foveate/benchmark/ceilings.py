@@ -11,10 +11,10 @@ from foveate.benchmark.interleaving import interleaved
 
 __all__ = ["Ceilings", "measure_ceilings"]
 
-PRODUCT = {"cpu": (6144, 512), "cuda": (8192, 8192)}
+PRODUCT = {"cpu": (6144, 512), "cuda": (8192, 8192), "mps": (4096, 4096)}
 """Rows of the left matrix, and its columns, which are both sides of the right one. On CPUs it is what libraries are
 fastest at: the right one stays in the caches."""
-COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}
+COPY_BYTES = {"cpu": 2**28, "cuda": 2**30, "mps": 2**28}
 """Far more than caches hold."""
 ROUNDS, WARMUP = 15, 2
 

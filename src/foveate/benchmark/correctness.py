@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from foveate._networks import evaluating
 from foveate.benchmark.subject import Reference
 from foveate.benchmark.workload import autocast
+from foveate.models.inspection import evaluating
 
 __all__ = ["GRADIENT_TOLERANCE", "TOLERANCE", "Check", "against_eager", "against_reference", "relative_error"]
 

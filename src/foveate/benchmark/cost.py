@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveate import _checks
-from foveate._networks import attention_modules, dry_run
-from foveate.models.insertion import InsertedAttention
+from foveate.models.inspection import attention_modules, dry_run
 
 __all__ = ["ModuleCost", "NetworkCost", "StageCost", "network_cost", "step_flops"]
 
@@ -159,12 +158,13 @@ def _by_stage(model: nn.Module, rows: list[ModuleCost]) -> tuple[StageCost, ...]
     """Add up the rows of the attention modules in each stage of ``model``."""
     by_name = {row.name: row for row in rows}
     stages: dict[str, list[str]] = {}
-    for name in attention_modules(model):
+    modules = attention_modules(model)
+    for name in modules:
         stages.setdefault(_stage(model, name), []).append(name)
     costs = []
     for stage, names in stages.items():
         members = [by_name[name] for name in names]
-        beside = [by_name[f"{name}.conv"] for name in names if f"{name}.conv" in by_name]
+        beside = [by_name[f"{name}.{modules[name].convolution}"] for name in names if modules[name].convolution]
         costs.append(
             StageCost(
                 stage=stage,
@@ -178,12 +178,7 @@ def _by_stage(model: nn.Module, rows: list[ModuleCost]) -> tuple[StageCost, ...]
 
 
 def _stage(model: nn.Module, name: str) -> str:
-    """Return the innermost stage around module ``name``; an inserted ``attention.layer3_2`` looks at ``layer3``."""
-    separator, (top, _, path) = ".", name.partition(".")
-    if isinstance(getattr(model, top, None), InsertedAttention):
-        separator = "_"  # `foveate.insert` writes it for the dots of the module that the attention looks at
-    else:
-        path = name
+    """Return the innermost stage around module ``name``."""
     stages = [str(feature["module"]) for feature in getattr(model, "feature_info", None) or []]
-    around = [stage for stage in stages if f"{path}{separator}".startswith(stage.replace(".", separator) + separator)]
-    return max(around, key=len, default=path.partition(".")[0])
+    around = [stage for stage in stages if f"{name}.".startswith(f"{stage}.")]
+    return max(around, key=len, default=name.partition(".")[0])

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from foveate._networks import evaluating
 from foveate.benchmark.workload import autocast
+from foveate.models.inspection import evaluating
 
 __all__ = ["forecast_memory"]
 

@@ -6,20 +6,14 @@ positions of the output: all that these depend on, nothing else.
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.benchmark.subject import Reference
-from foveate.nn import (
-    ExpAttConv2d,
-    ExplicitAttention2d,
-    GlobalSelfAttention2d,
-    PositionwiseAttention2d,
-    RectangularAttention2d,
-)
+from foveate.models.inspection import attention_modules
 
 __all__ = [
     "explicit_conv_reference",
@@ -40,7 +34,7 @@ ROWS = 3
 def explicit_reference(kernel: str) -> Reference:
     """Refer a module with ``radius``, whose output is explicit attention to its input, to its map."""
 
-    def compute(module: nn.Module, x: Tensor) -> Tensor:
+    def compute(module: Any, x: Tensor) -> Tensor:
         x, radius = _ends(x), module.get_parameter("radius")
         return explicitly_attended(x, radius, kernel, _some_positions(*x.shape[2:]))
 
@@ -50,11 +44,10 @@ def explicit_reference(kernel: str) -> Reference:
 def explicit_conv_reference() -> Reference:
     """Refer an `ExpAttConv2d` of stride 1 to its convolution and its map."""
 
-    def compute(module: nn.Module, x: Tensor) -> Tensor:
-        assert isinstance(module, ExpAttConv2d)
+    def compute(module: Any, x: Tensor) -> Tensor:
         x, attention = _ends(x), module.attention
         positions = _some_positions(*x.shape[2:])
-        attended = explicitly_attended(attention.values(x), attention.radius, attention.kernel, positions)
+        attended = explicitly_attended(attention.project(x), attention.radius, attention.kernel, positions)
         attended = attention.proj(attended[..., None])[..., 0]
         return torch.cat([module.conv(x).flatten(2)[..., positions], attended], dim=1)
 
@@ -64,8 +57,7 @@ def explicit_conv_reference() -> Reference:
 def global_self_reference() -> Reference:
     """Refer a `GlobalSelfAttention2d` of stride 1 to its equations, in some rows."""
 
-    def compute(module: nn.Module, x: Tensor) -> Tensor:
-        assert isinstance(module, GlobalSelfAttention2d)
+    def compute(module: Any, x: Tensor) -> Tensor:
         x = _ends(x)
         return _global_self(module, x, _some_rows(x.shape[2]))
 
@@ -77,23 +69,19 @@ def global_self_reference() -> Reference:
 def gate_reference() -> Reference:
     """Refer a module that multiplies by its map to that map, in float64."""
 
-    def compute(module: nn.Module, x: Tensor) -> Tensor:
-        assert isinstance(module, RectangularAttention2d | PositionwiseAttention2d)
+    def compute(module: Any, x: Tensor) -> Tensor:
         return x * module.attention_map(x)
 
     return Reference("float64, its map times the input", compute, lambda out: out)
 
 
 def network_reference() -> Reference:
-    """Refer a network to itself in float64, its attention computed as the references of the modules do."""
+    """Refer a network to itself in float64, with every map of its attention formed, one image at a time."""
 
     def compute(network: nn.Module, x: Tensor) -> Tensor:
-        for module in network.modules():
-            if isinstance(module, GlobalSelfAttention2d):
-                module.forward = partial(_whole_global_self, module)  # type: ignore[method-assign]
-            elif isinstance(module, ExplicitAttention2d):
-                module.forward = partial(_whole_explicit, module)  # type: ignore[method-assign]
-        return network(_ends(x))
+        for module in attention_modules(network).values():
+            module.forward = module.forward_by_maps
+        return torch.cat([network(image[None]) for image in _ends(x)])
 
     return Reference("float64, attention by its maps", compute, _ends)
 
@@ -120,15 +108,7 @@ def explicitly_attended(value: Tensor, radius: Tensor, kernel: str, positions: T
     return value.flatten(2) @ weights.T
 
 
-def _whole_explicit(module: ExplicitAttention2d, x: Tensor) -> Tensor:
-    value = module.values(x)
-    positions = torch.arange(value.shape[2] * value.shape[3], device=x.device)
-    chunks = positions.split(max(1, WEIGHTS_AT_ONCE // len(positions)))
-    attended = [explicitly_attended(value, module.radius, module.kernel, chunk) for chunk in chunks]
-    return module.proj(torch.cat(attended, dim=2).view(value.shape))
-
-
-def _global_self(module: GlobalSelfAttention2d, x: Tensor, rows: list[int]) -> Tensor:
+def _global_self(module: Any, x: Tensor, rows: list[int]) -> Tensor:
     """Compute the given rows of the output, before pooling: ``(B, dim_out, len(rows), W)``."""
     query, key, value = module.project(x)  # B, heads, H, W, d
     context = torch.einsum("bhyxk,bhyxd->bhkd", key.flatten(2, 3).softmax(2).view(key.shape), value)
@@ -149,11 +129,6 @@ def _global_self(module: GlobalSelfAttention2d, x: Tensor, rows: list[int]) -> T
         content = torch.einsum("bhxk,bhkd->bhdx", q, context)
         outputs.append((content + positional).flatten(1, 2))
     return torch.stack(outputs, dim=2)
-
-
-def _whole_global_self(module: GlobalSelfAttention2d, x: Tensor) -> Tensor:
-    out = _global_self(module, x, list(range(x.shape[2])))
-    return F.avg_pool2d(out, module.stride, ceil_mode=True, count_include_pad=False)
 
 
 def _vectors(table: Tensor, size: int) -> Tensor:

@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from foveate._networks import evaluating
 from foveate.benchmark.interleaving import interleaved
 from foveate.benchmark.ratios import Quartiles, quartiles
+from foveate.models.inspection import evaluating
 
 __all__ = ["Rate", "images_per_second"]
 

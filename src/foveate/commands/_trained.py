@@ -15,17 +15,18 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from foveate import _checks
-from foveate._networks import GIVEN, attention_modules
 from foveate.commands.protocol import DataConfig
 from foveate.commands.score_networks import Trained, load_trained
 from foveate.data import ImageData, LabelledImages, TransformConfig, make_loader
+from foveate.models.building import GIVEN
+from foveate.models.inspection import attention_modules
 from foveate.training import NetworkMeta, check_device
 from foveate.training.files import read_json
 
 __all__ = ["ShownConfig", "TrainedNetwork", "gate_name", "networks_of", "open_shown"]
 
 COMPARISON, RESULT = "compare.json", "result.json"
-DATA = ("data", "data_options", "data_seed", "root")
+DATA = ("data", "data_options", "data_seed", "root", "intensity_range")
 PREPARATION = ("img_size", "mean", "std", "crop_pct", "interpolation")
 
 
@@ -93,7 +94,7 @@ def networks_of(paths: Sequence[str]) -> list[TrainedNetwork]:
         settings = result.get("config", {})
         label = label or _label(trained.meta.model, _keywords(trained.meta), _equivariance(settings))
         seed = result.get("seed", sum(other.label == label for other in found))
-        data = {name: settings[name] for name in DATA if name in settings}
+        data = {name: settings[name] for name in DATA if settings.get(name) is not None}
         found.append(TrainedNetwork(**vars(trained), label=label, seed=seed, data=data))
     twice = [key for key, times in Counter((one.label, one.seed) for one in found).items() if times > 1]
     if twice:
@@ -142,8 +143,8 @@ def _as_trained(config: ShownConfig, networks: Sequence[TrainedNetwork]) -> Show
                 f"{network.data}; choose with --data"
             )
     options = {**first.data.get("data_options", {}), **config.data_options}
-    root = config.root or first.data.get("root")
-    return dataclasses.replace(config, **{**first.data, "data_options": options, "root": root})
+    own = {name: getattr(config, name) or first.data.get(name) for name in ("root", "intensity_range")}
+    return dataclasses.replace(config, **{**first.data, "data_options": options, **own})
 
 
 class Images:
@@ -170,8 +171,8 @@ class Images:
 
 
 def gate_name(name: str) -> str:
-    """Return the name of an attention module without that of the holder of inserted ones: where it stands."""
-    return name.removeprefix("attention.")
+    """Return the name of the stage behind which an attention module stands, where it is an inserted one."""
+    return name.removesuffix(".attention")
 
 
 def _runs(path: Path) -> list[tuple[str | None, Path]]:

@@ -20,6 +20,7 @@ from foveate.benchmark.machine import describe_machine
 from foveate.benchmark.measurement import WRONG, Conditions, Measurer
 from foveate.benchmark.subject import Case, Suite
 from foveate.benchmark.suites import SUITES
+from foveate.commands._versions import warn_of_missing_kernels
 from foveate.commands.bench_figures import draw
 from foveate.commands.bench_table import to_markdown
 from foveate.training import check_device
@@ -54,7 +55,7 @@ class BenchConfig:
         warmup: Rounds before those, untimed.
         threads: Threads that PyTorch computes with; not given, as it finds best.
         memory_format: Layout of the input and of the convolutions' weights.
-        device: cpu or cuda.
+        device: cpu, cuda, or mps (the GPU of a Mac; memory is not measured there).
         seed: What weights and inputs are drawn from.
         max_seconds: What would take longer for one call is left out, as far as a smaller case tells.
         max_memory: What would need more memory, in GiB, is left out.
@@ -72,7 +73,7 @@ class BenchConfig:
     warmup: int = 2
     threads: int | None = None
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
     seed: int = 0
     max_seconds: float = 20.0
     max_memory: float = 8.0
@@ -138,6 +139,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
         return {config.from_json.stem: _publish(config.from_json)}
     config.check()
     device = check_device(config.device, "32-true")
+    warn_of_missing_kernels(device)
     writable_folder(config.out)
     results = {}
     with _settings(config.threads):

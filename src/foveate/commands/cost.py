@@ -7,10 +7,10 @@ import json
 from dataclasses import dataclass, field
 
 from foveate import _checks
-from foveate._networks import build_network
 from foveate.benchmark import ModuleCost, NetworkCost, network_cost
 from foveate.commands._option import Option
 from foveate.commands._text import columns
+from foveate.models.building import build_network
 
 __all__ = ["CostConfig", "run"]
 

@@ -10,10 +10,9 @@ from urllib.parse import unquote
 
 from torch import Tensor, nn
 
-from foveate._networks import attention_modules
 from foveate.commands.train import RESULT, TrainConfig, loaders
 from foveate.explain import attention_off, attention_records, gradient_shares, parts_of
-from foveate.nn import ExplicitAttention2d
+from foveate.models.inspection import attention_modules
 from foveate.training import Classifier, check_device, evaluate, load_network, predict
 from foveate.training.files import read_json, writable_folder, write_json
 
@@ -117,8 +116,12 @@ def _attention(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _radii(network: nn.Module) -> dict[str, Any]:
-    modules = {name: m for name, m in network.named_modules() if isinstance(m, ExplicitAttention2d)}
-    radii = {name: {"start": m.initial_radius, "learned": m.radius.item()} for name, m in modules.items()}
+    scalars = {name: module.scalars() for name, module in attention_modules(network).items()}
+    radii = {
+        name: dict(zip(("start", "learned"), numbers["radius"], strict=True))
+        for name, numbers in scalars.items()
+        if "radius" in numbers
+    }
     return {"radii": radii} if radii else {}
 
 

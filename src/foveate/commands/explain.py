@@ -62,7 +62,7 @@ class ExplainConfig:
         query: Pixel [row, column] of the image whose attention is shown, where attention differs from pixel to pixel.
         max_images: Show only so many, at equal distances through those given.
         overlays: Write every layer's picture also at the image's own size.
-        device: auto (a GPU if there is one), cpu or cuda.
+        device: auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, or mps (the GPU of a Mac).
     """
 
     images: list[str] = field(default_factory=list)
@@ -132,6 +132,7 @@ def run(config: ExplainConfig) -> dict[str, Any]:
     page: list[Comparison] = []
     entries: list[dict[str, Any]] = []
     sheets: list[str] = []
+    unlike = 0
     for number, image in enumerate(given, start=1):
         try:
             pixels = read_upright(image.path)
@@ -142,7 +143,11 @@ def run(config: ExplainConfig) -> dict[str, Any]:
             continue
         row = [_explain(config, image, pixels, network, device) for network in networks]
         entries.append(_write(out, image, row, config))
-        said = "; ".join(f"{finding.network.label}: {finding.verdict()}" for finding in row)
+        said = "; ".join(
+            f"{finding.network.label}: {finding.verdict()}" + f" ({finding.warning})" * bool(finding.unlike)
+            for finding in row
+        )
+        unlike += any(finding.unlike for finding in row)
         print(f"{number}/{len(given)}  {image.path}  {said}")
         page.append(comparison(row))
         if len(page) == ROWS:
@@ -163,6 +168,7 @@ def run(config: ExplainConfig) -> dict[str, Any]:
     }
     write_json(out / NUMBERS, numbers)
     unread = f"; {len(bad)} could not be read" if bad else ""
+    unread += f"; {unlike} looked unlike what a network was trained on" if unlike else ""
     print(f"{len(entries)} image{'s' * (len(entries) > 1)} explained{unread}; pictures and {NUMBERS} are in {out}")
     return numbers
 
@@ -186,7 +192,8 @@ def _explain(
     query = None if config.query is None else _input_pixel(config.query, place)
     explanation, records = network.explain(tensor, method=config.method, layers=config.layers, query=query)
     label = given.folder if given.folder in network.meta.classes else None
-    return Finding(given.path.name, pixels, label, network, explanation, records, place)
+    unlike = network.meta.unlike(tensor)
+    return Finding(given.path.name, pixels, label, network, explanation, records, place, unlike)
 
 
 def _write(out: Path, given: GivenImage, row: Sequence[Finding], config: ExplainConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from foveate.data.decoding import open_image, to_rgb
+from foveate.data.decoding import UnreadableImageError, open_image, to_rgb
 from foveate.data.folder import EXTENSIONS, find_files, is_image
 
 __all__ = ["GivenImage", "find_images", "read_upright", "slugs", "upright_size"]
+
+
+SOFTWARE = "Software"
+"""Key under which a picture says who wrote it."""
+LONGEST = 60
+"""Bytes of a part of a name of results."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,15 @@ def find_images(paths: Sequence[str], most: int | None) -> list[GivenImage]:
 
 
 def slugs(names: Iterable[str], taken: Collection[str] = ()) -> list[str]:
-    """Turn names into different names of files: what is no letter, digit, dot or underscore becomes a hyphen."""
+    """Turn names into different names of files: what is no letter, digit, dot or underscore becomes a hyphen.
+
+    Each has at most `LONGEST` bytes in UTF-8: file systems take names of 255, and results are called after three.
+    """
     found: list[str] = []
     used = {name.lower() for name in taken}
     for name in names:
-        plain = re.sub(r"[^\w.]+", "-", name).strip("-.") or "image"
+        plain = re.sub(r"[^\w.]+", "-", name).strip("-.")
+        plain = plain.encode()[:LONGEST].decode(errors="ignore") or "image"
         slug, number = plain, 1
         while slug.lower() in used:  # some file systems do not tell upper from lower case
             number += 1
@@ -91,8 +102,18 @@ def upright_size(path: Path) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def is_ours(path: Path) -> bool:
+    """Tell whether a file is a picture that `foveate explain` has written."""
+    try:
+        with open_image(path, max_pixels=sys.maxsize) as image:  # nothing of it is decoded
+            return str(image.info.get(SOFTWARE, "")).startswith("foveate ")
+    except UnreadableImageError:
+        return False
+
+
 def _images_in(folder: Path) -> list[Path]:
     found = [Path(below, name) for below, names in find_files(folder, folder) for name in names if is_image(name)]
+    found = [path for path in found if path.suffix != ".png" or not is_ours(path)]  # as of an earlier call
     found.sort(key=lambda path: (path.parent.parts, path.name))
     if not found:
         raise ValueError(f"images: there is no image in {folder}; names of images end in {', '.join(EXTENSIONS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,12 @@ from timm.data import ImageNetInfo, resolve_model_data_config
 from torch import Tensor, nn
 
 from foveate import _checks
-from foveate._networks import attention_modules, build_network, check_classifier
 from foveate.commands.explain_images import slugs
 from foveate.data import TransformConfig
 from foveate.explain import AttentionRecord, Explanation, explain
+from foveate.models import shipped
+from foveate.models.building import build_network, check_classifier
+from foveate.models.inspection import attention_modules
 from foveate.training import NetworkMeta, load_network
 
 __all__ = ["ExplainedNetwork", "load_networks"]
@@ -110,6 +113,10 @@ def load_networks(
     source = "weights of timm" if pretrained else f"untrained, seed {seed}"
     for name in models:
         torch.manual_seed(seed)
+        if pretrained and name in shipped() and not model_args and img_size is None:  # whose card says more than timm
+            model, meta = load_network(name)
+            loaded.append((source, model, dataclasses.replace(meta, model=name)))
+            continue
         loaded.append((source, *_build(name, model_args, num_classes, img_size, pretrained)))
     names = [meta.model for _, _, meta in loaded]
     networks = []

@@ -33,6 +33,7 @@ def finding_numbers(finding: Finding) -> dict[str, Any]:
         "network": finding.network.label,
         "predictions": [{"class": meta.classes[label], "index": label, "probability": p} for label, p in guesses],
         "correct": None if finding.label is None else meta.classes[guesses[0].label] == finding.label,
+        "unlike_training": list(finding.unlike),
         "seen": {"corners": _points(finding, [[0, 0], [width, 0], [width, height], [0, height]])},
         "layers": [_record_numbers(finding, record) for record in finding.records],
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,11 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from foveate._streams import printable
 from foveate._version import __version__
+from foveate.commands.explain_images import SOFTWARE, is_ours
 from foveate.commands.explain_networks import ExplainedNetwork
-from foveate.data import Placement, UnreadableImageError
-from foveate.data.decoding import open_image
+from foveate.data import Placement
 from foveate.explain import AttentionRecord, Explanation, Panel, Scale, Strip, contact_sheet, overlay
 from foveate.training.files import write_bytes
 
@@ -34,7 +34,6 @@ PANEL, SMALL_PANEL = 400, 240
 """Longer side of the pictures of one image's sheet, and of those of a sheet that compares, in pixels."""
 ACROSS = 4
 """Layers side by side in one image's sheet."""
-SOFTWARE = "Software"
 CROPPED = "Pale, without colour: cropped away before the network saw the image."
 """What has to be said of a picture of an image that the network did not see all of."""
 
@@ -52,6 +51,13 @@ class Finding:
     explanation: Explanation
     records: Sequence[AttentionRecord]
     placement: Placement
+    unlike: Sequence[str] = ()
+    """In what the image plainly differs from those of the network's training, see `NetworkMeta.unlike`."""
+
+    @property
+    def warning(self) -> str:
+        """What has to be said where the image plainly is not what the network was made for; else nothing."""
+        return f"unlike what it was trained on, in {' and '.join(self.unlike)}" if self.unlike else ""
 
     @property
     def cropped(self) -> bool:
@@ -153,6 +159,9 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
                 notes["square"] = "Outlined square: the position that attends."
         if finding.cropped:
             notes["margin"] = CROPPED
+        if finding.unlike:
+            about = f"{finding.name} is for {finding.network.label} {finding.warning}: what it predicts means nothing."
+            notes[about] = about
     return list(notes.values())
 
 
@@ -165,7 +174,7 @@ def write_png(path: Path, picture: Image.Image, *, title: str) -> None:
     check_ours(path)
     info = PngInfo()
     info.add_text(SOFTWARE, f"foveate {__version__}")
-    info.add_itxt("Title", title)
+    info.add_itxt("Title", printable(title))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", pnginfo=info)
     write_bytes(path, buffer.getbuffer())
@@ -173,12 +182,5 @@ def write_png(path: Path, picture: Image.Image, *, title: str) -> None:
 
 def check_ours(path: Path) -> None:
     """Raise a `ValueError` if there is a file at ``path`` that `write_png` has not written."""
-    if not path.exists():
-        return
-    try:
-        with open_image(path, max_pixels=sys.maxsize) as image:  # nothing of it is decoded
-            ours = str(image.info.get(SOFTWARE, "")).startswith("foveate ")
-    except UnreadableImageError:
-        ours = False
-    if not ours:
+    if path.exists() and not is_ours(path):
         raise ValueError(f"out: {path} was not written by `foveate explain`; give another folder, or move it")

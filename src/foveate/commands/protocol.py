@@ -28,7 +28,12 @@ WHERE = frozenset(
     }
 )
 """Settings that say where and with which means something is computed, or how much is put up with, not what."""
-NEWER = frozenset({"checkpoint_minutes", "checkpoint_updates", "non_finite", "max_skipped", "strategy", "sync_bn"})
+NEWER = frozenset(
+    {
+        *("checkpoint_minutes", "checkpoint_updates", "non_finite", "max_skipped", "strategy", "sync_bn"),
+        "intensity_range",
+    }
+)
 """Settings that saved configurations may lack: what is the default now was the rule then."""
 
 
@@ -44,9 +49,11 @@ class DataConfig:
         root: Where the files of a named set are or are put; the folder that a relative image folder starts from.
         download: Fetch the files of a named set if they are missing.
         img_size: Height and width of what the network sees; one number, or [height, width]. Not given: as suits data.
+        intensity_range: Of 16-bit greyscale, as in thermal or microscopic images: the stored values that become black
+            and white, [low, high]. Not given: the whole range.
         max_bad_images: Images that cannot be read are left out, up to so many; one more is an error.
         workers: Processes that load images; 0 loads them in this one. The result does not depend on it.
-        device: auto (a GPU if there is one), cpu or cuda.
+        device: auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, or mps (the GPU of a Mac).
     """
 
     data: str = "digits"
@@ -55,6 +62,7 @@ class DataConfig:
     root: str | None = None
     download: bool = False
     img_size: int | tuple[int, int] | None = None
+    intensity_range: tuple[float, float] | None = None
     max_bad_images: int = 0
     workers: int = 0
     device: str = "auto"
@@ -74,6 +82,7 @@ class DataConfig:
             seed=self.data_seed,
             max_bad_images=self.max_bad_images,
             options=self.data_options,
+            intensity_range=self.intensity_range,
         )
 
 
@@ -178,6 +187,7 @@ def to_yaml(config: Protocol) -> str:
 
 def environment(device: torch.device) -> dict[str, str]:
     """Return what computed a result: versions, and the device."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    name = f"{platform.machine()} {'GPU' if device.type == 'mps' else 'CPU'}"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else name
     versions = {package: version(package) for package in ("foveate", "torch", "timm", "lightning")}
     return {"python": platform.python_version(), **versions, "device": name}

@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from foveate._networks import attention_modules, evaluating
 from foveate.commands.report_figures import data_uri
 from foveate.data import BoxedImages, ImageData, LabelledImages, TransformConfig, UnreadableImageError, make_transform
 from foveate.explain import AttentionRecord, Scale, attention_records, draw_box, overlay
-from foveate.nn import ExplicitAttention2d
+from foveate.models.inspection import attention_modules, evaluating
 from foveate.training import load_network
 
 __all__ = ["Answer", "Column", "Sample", "choose_samples", "fill_column", "shown_width"]
@@ -127,7 +126,7 @@ def _record(model: nn.Module, images: Tensor) -> AttentionRecord | None:
             break
     # Explicit attention is the same from everywhere: what the middle attends to says all, the sum over all nothing.
     middle = (images.shape[2] // 2, images.shape[3] // 2)
-    query = middle if isinstance(modules[chosen], ExplicitAttention2d) else None
+    query = None if modules[chosen].depends_on_content else middle
     return attention_records(model, images, names=[chosen], query=query)[0]
 
 

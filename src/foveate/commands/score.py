@@ -12,7 +12,6 @@ import numpy as np
 from torch.utils.data import Subset
 
 from foveate import _checks
-from foveate._networks import attention_modules
 from foveate.commands.protocol import DataConfig, environment
 from foveate.commands.score_images import ORDERS, Measurement, Values, score_baseline, score_network, spread
 from foveate.commands.score_networks import Trained, load_trained
@@ -20,6 +19,7 @@ from foveate.commands.score_table import to_text
 from foveate.data import BoxedImages, ImageData, ImageLoader, InputBoxes, UnreadableImageError, make_loader, open_data
 from foveate.explain import BASELINES, RESAMPLES, Fill, estimate
 from foveate.explain.explanation import METHODS
+from foveate.models.inspection import attention_modules
 from foveate.training import check_device
 from foveate.training.files import writable_file, write_json
 
@@ -104,6 +104,7 @@ class ScoreConfig(DataConfig):
             max_bad_images=self.max_bad_images,
             options=self.data_options,
             boxes=self.boxes,
+            intensity_range=self.intensity_range,
         )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from foveate._networks import check_classifier
 from foveate.data import ImageData, TransformConfig
+from foveate.models.building import check_classifier
 from foveate.training import NetworkMeta, load_network
 
 __all__ = ["Trained", "load_trained"]

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from foveate import _checks
 from foveate.commands import shards_bench
 from foveate.commands._text import columns
@@ -195,17 +197,20 @@ def _index(config: ShardsConfig) -> ShardIndex:
     folder = config.folder
     known = read_index(folder) if (folder / INDEX).exists() else None
     shards: dict[str, tuple[Shard, ...]] = {}
-    labels = 0
+    labels: set[int] = set()
     for split, names in find_shards(folder).items():
         for name in names:
             print(name, file=sys.stderr, flush=True)
             shard, records = index_shard(folder / name)
             write_records(folder, shard, records)
             shards[split] = (*shards.get(split, ()), shard)
-            labels = max(labels, 1 + int(records[:, 2].max()))
+            labels.update(np.unique(records[:, 2]).tolist())
     classes = known.classes if known else _class_names(folder, labels)
-    if labels > len(classes):
-        raise ValueError(f"{folder} has the class {labels - 1}, and names of classes 0 to {len(classes) - 1} only")
+    if max(labels) >= len(classes):
+        raise ValueError(
+            f"{folder} has the labels {_ranges(labels)}, and names of classes 0 to {len(classes) - 1} only; labels "
+            "count from 0"
+        )
     found = ShardIndex(classes, 1, shards)
     images = ShardImages(folder, next(iter(shards)), found)
     every = max(1, len(images) // SIZES_SAMPLED)
@@ -218,11 +223,29 @@ def _index(config: ShardsConfig) -> ShardIndex:
     return found
 
 
-def _class_names(folder: Path, labels: int) -> tuple[str, ...]:
+def _class_names(folder: Path, labels: set[int]) -> tuple[str, ...]:
     """Return the lines of ``classes.txt``, or numbers if it is not there."""
     if not (folder / CLASSES).is_file():
-        return tuple(map(str, range(labels)))
-    return tuple((folder / CLASSES).read_text(encoding="utf-8").splitlines())
+        if labels != set(range(len(labels))):
+            raise ValueError(
+                f"{folder} has the labels {_ranges(labels)}; they must count from 0 and leave none out, or "
+                f"there would be classes without an image. Write the shards with labels 0 to {len(labels) - 1}, or "
+                f"name all classes in {folder / CLASSES}, one a line, that of label 0 first"
+            )
+        return tuple(map(str, range(len(labels))))
+    names = (folder / CLASSES).read_text(encoding="utf-8-sig").rstrip().split("\n")
+    names = [name.strip() for name in names]
+    if len(set(names)) < len(names) or "" in names:
+        raise ValueError(f"{folder / CLASSES} must have a name in each line, and none twice")
+    return tuple(names)
+
+
+def _ranges(labels: set[int], shown: int = 10) -> str:
+    """Return ``1 to 4, 7`` for 1, 2, 3, 4, 7."""
+    starts = sorted(label for label in labels if label - 1 not in labels)
+    ends = sorted(label for label in labels if label + 1 not in labels)
+    words = [str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True)]
+    return ", ".join(words[:shown]) + ", …" * (len(words) > shown)
 
 
 def _check(config: ShardsConfig) -> ShardIndex:

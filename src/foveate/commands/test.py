@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from foveate import _checks
-from foveate._networks import check_classifier
 from foveate.commands.protocol import DataConfig
 from foveate.data import make_loader
+from foveate.models.building import check_classifier
 from foveate.training import Classifier, Recipe, accuracy, check_device, evaluate, load_network, predict
 from foveate.training.files import writable_file, write_json
 from foveate.training.recipe import Precision

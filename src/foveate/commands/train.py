@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import signal
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,15 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from foveate import _checks
-from foveate._networks import build_network, check_classifier
 from foveate._signals import Interrupted
+from foveate.commands._appearance import appearance_of
+from foveate.commands._versions import warn_of_missing_kernels
 from foveate.commands.protocol import Protocol, check_unchanged, environment, read_settings, to_yaml
 from foveate.data import ImageData, ImageLoader, make_loader, make_mixup
+from foveate.models.building import build_network, check_classifier
 from foveate.training import (
     Classifier,
+    DataFingerprint,
     NetworkMeta,
     Strategy,
     Team,
@@ -34,8 +38,8 @@ from foveate.training import (
     predict,
     save_network,
 )
-from foveate.training.checkpoint import WEIGHTS
-from foveate.training.files import read_json, writable_folder, write_json, write_text
+from foveate.training.checkpoint import WEIGHTS, rehearse_saving
+from foveate.training.files import read_json, sole_writer, writable_folder, write_json, write_text
 from foveate.training.progress import LAST, PREVIOUS, find_checkpoint
 from foveate.training.team import ALONE
 
@@ -53,7 +57,8 @@ class TrainConfig(Protocol):
         out: Folder of the run. Not given: runs/MODEL-seed-SEED.
         seed: Of the initial weights, the order of the images and their augmentation.
         resume: Continue an interrupted run in `out` where its last checkpoint left it.
-        checkpoint: File with weights of the same network to start from; another number of classes is no hindrance.
+        checkpoint: File with weights of the same network to start from, timm's too; another number of classes or
+            image size is no hindrance.
         strategy: How the processes that torchrun starts share the work: ddp (each holds the whole network), fsdp
             (each holds a part), or auto, which is ddp.
         sync_bn: Let batch normalisation use the images of all processes. On GPUs only.
@@ -78,6 +83,8 @@ class TrainConfig(Protocol):
             raise ValueError("no network given; name one, as in `foveate train gsa_resnet26`")
         super().check()
         _checks.integer("seed", self.seed, minimum=0)
+        if any("\ud800" <= letter <= "\udfff" for letter in str(self.folder)):
+            raise ValueError(f"out must be a name in UTF-8, which TensorBoard's files need; got {self.out!r}")
         if self.sync_bn and check_device(self.device, self.precision).type != "cuda":
             raise ValueError("sync_bn needs GPUs, as PyTorch's SyncBatchNorm does; leave it out on the CPU")
 
@@ -112,12 +119,12 @@ def run(config: TrainConfig, *, data: ImageData | None = None, verbose: bool = T
     """
     config.check()
     device = check_device(config.device, config.precision)
-    with joined(config.strategy, device) as team:
-        return _run(config, data, device, team, verbose=verbose and team.leads)
+    with ExitStack() as held, joined(config.strategy, device) as team:
+        return _run(config, data, device, team, held, verbose=verbose and team.leads)
 
 
 def _run(
-    config: TrainConfig, data: ImageData | None, device: torch.device, team: Team, *, verbose: bool
+    config: TrainConfig, data: ImageData | None, device: torch.device, team: Team, held: ExitStack, *, verbose: bool
 ) -> dict[str, Any]:
     restarted = team.max(team.restarts)[0] > 0
     if (
@@ -128,6 +135,7 @@ def _run(
     with team.first_here_first():
         data = data or config.open()
         model, meta = build(config, data)
+    meta = dataclasses.replace(meta, appearance=appearance_of(data))
     train, val, test = loaders(config, data, team)
     mixing = {"mixup": config.mixup, "cutmix": config.cutmix, "label_smoothing": config.label_smoothing}
     seed = team.seed(config.seed)
@@ -141,8 +149,21 @@ def _run(
     )
 
     out = config.folder
+    names = [name for name in ("train", "val", "test") if getattr(data, name) is not None]
+    fingerprint = DataFingerprint(
+        data.classes,
+        {name: len(data.split(name)) for name in names},
+        {name: partial(data.entries, name) for name in names},
+    )
     if team.leads:
-        write_text(writable_folder(out) / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
+        held.enter_context(sole_writer(writable_folder(out)))
+        if not resume and _to_be_resumed(config, team.launched, restarted):
+            raise ValueError(f"{out} was begun by another process meanwhile; give another `out`")
+        if not resume:
+            fingerprint.write(out)
+        write_text(out / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
+        warn_of_missing_kernels(device, module)
+        rehearse_saving(out / WEIGHTS, module.network, meta)
         if verbose and config.resume and not resume:
             print(f"there is no checkpoint in {out} yet; the run begins")
     try:
@@ -157,6 +178,7 @@ def _run(
             checkpoint_minutes=config.checkpoint_minutes,
             checkpoint_updates=config.checkpoint_updates,
             team=team,
+            data=fingerprint,
         )
         evaluation = evaluate(*predict(module, val if test is None else test, device=device, team=team))
     except KeyboardInterrupt as error:

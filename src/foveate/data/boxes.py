@@ -75,7 +75,7 @@ def read_boxes(path: str | Path, root: str | Path, images: Collection[str]) -> d
                 raise ValueError(f"{path}, line 1: the columns must be {','.join(COLUMNS)}")
             for row in filter(None, rows):
                 line = f"{path}, line {rows.line_num}"
-                image, box = os.path.join(root, row[0]), _box(row, line)
+                image, box = str(Path(root, row[0])), _box(row, line)
                 if image in boxes:
                     raise ValueError(f"{line}: {row[0]!r} had its box in {boxes[image].line}; an image has one")
                 boxes[image] = FileBox(box, line)

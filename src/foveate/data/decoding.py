@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 from PIL import Image
 
 from foveate import _checks
-from foveate._images import to_rgb
+from foveate._images import WHITE, to_rgb
 
-__all__ = ["FORMATS", "MAX_PIXELS", "BadImage", "UnreadableImageError", "naming", "open_image", "read_image", "to_rgb"]
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "BadImage",
+    "UnreadableImageError",
+    "naming",
+    "open_image",
+    "read_image",
+    "to_rgb",
+    "warn_of_narrow_range",
+]
+
+logger = logging.getLogger(__name__)
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 """The formats that are read, whatever a file is called: Pillow's other decoders never see it. Among those are one that
@@ -21,6 +35,11 @@ runs Ghostscript (EPS), and many that are seldom used and seldom tested."""
 MAX_PIXELS = 2**26
 """The most pixels that an image may have, 8192×8192: more than the 61 million of a full-frame camera, fewer than the 89
 million from which Pillow warns. Decoding takes up to about 20 bytes for each."""
+
+BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 258, 281  # tags of TIFF
+MAX_16_BIT = 65535
+NARROW = 1 / 16
+"""The part of the range of greyscale that is too little to tell an image by: 16 of the 256 levels that are left."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +61,13 @@ class UnreadableImageError(ValueError):
         self.bad = bad
 
 
-def read_image(source: str | Path | IO[bytes], *, name: str = "", max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(
+    source: str | Path | IO[bytes],
+    *,
+    name: str = "",
+    max_pixels: int = MAX_PIXELS,
+    intensity_range: tuple[float, float] | None = None,
+) -> Image.Image:
     """Decode an image completely and return it as RGB, as `to_rgb` makes it.
 
     As usual in image classification, an orientation tag is not applied and only the first frame is read.
@@ -51,13 +76,15 @@ def read_image(source: str | Path | IO[bytes], *, name: str = "", max_pixels: in
         source: A file, by its path or open for reading and seeking, such as an `io.BytesIO`.
         name: What to call it in messages; by default the path.
         max_pixels: The most pixels that it may have.
+        intensity_range: For greyscale of more than 8 bits, as in thermal and microscopic images: the values, as they
+            are stored, that become black and white. Not given: 0 and the largest that the file declares.
 
     Raises:
         UnreadableImageError: There is no such file, or it is damaged, truncated, too large, or no image in one of
             `FORMATS`.
     """
     with open_image(source, name=name, max_pixels=max_pixels) as image:
-        return to_rgb(image)
+        return to_rgb(image, intensity_range=intensity_range)
 
 
 @contextmanager
@@ -76,7 +103,51 @@ def open_image(
         with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise ValueError(f"{image.width}×{image.height} pixels are more than the {max_pixels} that are decoded")
+            if (white := _declared_white(image)) is not None:
+                image.info[WHITE] = white  # which copies of the image, such as turned ones, keep
             yield image
+
+
+def warn_of_narrow_range(paths: Iterable[str]) -> None:
+    """Log a warning if greyscale images of more than 8 bits use so little of their range that they would be all alike.
+
+    Of images in other modes only the heads are read.
+    """
+    ranges = []
+    for path in paths:
+        with suppress(UnreadableImageError), open_image(path) as image:
+            if image.mode.startswith("I"):
+                values = np.asarray(image)
+                ranges.append((int(values.min()), int(values.max()), image.info.get(WHITE, MAX_16_BIT)))
+    if not ranges:
+        return
+    low, high, white = min(r[0] for r in ranges), max(r[1] for r in ranges), max(r[2] for r in ranges)
+    if (high - low) / white < NARROW:
+        logger.warning(
+            "pixels of %d images that were looked at are from %d to %d, of 0 to %d: to the network nearly one grey; "
+            "stretch all images alike with intensity_range, as in --intensity_range '[%d, %d]'",
+            *(len(ranges), low, high, white, low, max(high, low + 1)),
+        )
+
+
+def _declared_white(image: Image.Image) -> int | None:
+    """Return the largest value that the tags of a greyscale TIFF allow, if that is not what its pixels' type allows.
+
+    ``MaxSampleValue`` counts where it is of the form 2ⁿ-1: else it is, as the standard has it, a statistic of the
+    image, by which images of one set would be scaled in different ways.
+    """
+    tags = getattr(image, "tag_v2", None)
+    if tags is None or not image.mode.startswith("I"):
+        return None
+    bits, largest = (_first(tags.get(tag)) for tag in (BITS_PER_SAMPLE, MAX_SAMPLE_VALUE))
+    if largest is not None and 255 <= largest <= MAX_16_BIT and largest & (largest + 1) == 0:
+        return largest
+    return 2**bits - 1 if bits is not None and 8 < bits < 16 else None
+
+
+def _first(value: object) -> int | None:
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else None
 
 
 @contextmanager

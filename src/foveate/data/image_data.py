@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from foveate import _checks
 from foveate.data.digits import DEFAULT_SIZE, DIGITS_MEAN, DIGITS_STD, ClutteredDigits
-from foveate.data.folder import open_folder
+from foveate.data.files import NOT_READ, is_junk
+from foveate.data.folder import FolderImages, open_folder
 from foveate.data.named import NAMED_SETS, open_named
-from foveate.data.protocols import BoxedImages, LabelledImages
+from foveate.data.protocols import BoxedImages, LabelledImages, ListedImages
 from foveate.data.shards import INDEX, open_shards
 from foveate.data.splitting import Splits
 from foveate.data.transforms import TransformConfig
@@ -70,6 +72,11 @@ class ImageData:
         """Whether each split is a `BoxedImages`: ``data.val.boxes(i)`` is where the thing stands in image ``i``."""
         return all(isinstance(split, BoxedImages) for split in (self.train, self.val, self.test) if split is not None)
 
+    def entries(self, split: str) -> Iterable[tuple[str, int | None]]:
+        """Return names and labels of the images of a split, see `ListedImages`; nothing where they have no names."""
+        images = self.split(split)
+        return images.entries() if isinstance(images, ListedImages) else ()
+
     def split(self, name: str) -> LabelledImages:
         """Return the split called ``train``, ``val`` or ``test``, or raise a `ValueError` if it has none."""
         _checks.one_of("split", name, ("train", "val", "test"))
@@ -89,6 +96,7 @@ def open_data(
     max_bad_images: int = 0,
     options: Mapping[str, Any] | None = None,
     boxes: str | Path | None = None,
+    intensity_range: Sequence[float] | None = None,
 ) -> ImageData:
     """Open a set of images by name or by folder.
 
@@ -106,26 +114,36 @@ def open_data(
             ``test_length``.
         boxes: For a folder of images only: a CSV file with the box of each image, see `open_folder`; ``boxes.csv`` in
             the folder is found without.
+        intensity_range: For a folder of images or shards only: ``(black, white)``, the stored values of 16-bit
+            greyscale that become black and white; thermal and microscopic images use a small part of theirs.
 
     Raises:
         ValueError: There is no such set, its files are missing or not laid out as they should be, or an option is
-            unknown or out of its range. The message says how to mend it.
+            unknown or out of its range, or more images than ``max_bad_images`` are in formats that are not read. The
+            message says how to mend it.
     """
     _checks.integer("seed", seed, minimum=0)
     _checks.integer("max_bad_images", max_bad_images, minimum=0)
     if boxes is not None and (name == "digits" or str(name).startswith(NAMED_PREFIXES)):
         raise ValueError(f"boxes are for folders of images; got {str(boxes)!r} for {str(name)!r}; leave them out")
     if name == "digits":
+        _range(name, intensity_range)
         return _open_digits(img_size, seed, dict(options or {}))
     if options:
         raise ValueError(f"options are for 'digits' only; {str(name)!r} takes none, got {', '.join(options)}")
-    splits = _open_files(name, root, download, seed, boxes)
+    splits = _open_files(name, root, download, seed, boxes, _range(name, intensity_range))
+    _check_formats(splits, str(name), max_bad_images)
     transform = TransformConfig.suited_to(splits.img_size if img_size is None else img_size, flip=splits.flip)
     return ImageData(str(name), splits.classes, splits.train, splits.val, splits.test, transform, max_bad_images)
 
 
 def _open_files(
-    name: str | Path, root: str | Path | None, download: bool, seed: int, boxes: str | Path | None
+    name: str | Path,
+    root: str | Path | None,
+    download: bool,
+    seed: int,
+    boxes: str | Path | None,
+    intensity_range: tuple[float, float] | None,
 ) -> Splits:
     if str(name).startswith(NAMED_PREFIXES):
         return open_named(str(name), root=root or "data", download=download, seed=seed)
@@ -136,11 +154,45 @@ def _open_files(
             f"no data set is called {str(name)!r} and there is no folder {path}{_checks.suggestion(str(name), known)}; "
             f"give 'digits', a folder of images, or one of {', '.join(NAMED_SETS)}"
         )
-    if (path / INDEX).is_file() or any(path.glob("*.tar")):
+    if _holds_shards(path):
         if boxes is not None:
             raise ValueError(f"boxes are for folders of images; got {str(boxes)!r} for shards; leave them out")
-        return open_shards(path)
-    return open_folder(path, seed=seed, boxes=boxes)
+        return open_shards(path, intensity_range=intensity_range)
+    return open_folder(path, seed=seed, boxes=boxes, intensity_range=intensity_range)
+
+
+def _holds_shards(path: Path) -> bool:
+    """Return whether a folder is one of shards, and not one of images in which their archive was left."""
+    if (path / INDEX).is_file():
+        return True
+    entries = [entry for entry in path.iterdir() if not is_junk(entry.name)]
+    return any(entry.suffix == ".tar" for entry in entries) and not any(entry.is_dir() for entry in entries)
+
+
+def _range(name: str | Path, intensity_range: Sequence[float] | None) -> tuple[float, float] | None:
+    if intensity_range is None:
+        return None
+    if name == "digits" or str(name).startswith(NAMED_PREFIXES):
+        raise ValueError(f"intensity_range is for folders of images and shards; {str(name)!r} takes none")
+    values = tuple(intensity_range)
+    if len(values) != 2:
+        raise ValueError(f"intensity_range must be two numbers, black and white; got {intensity_range!r}")
+    black = _checks.number("intensity_range", values[0])
+    return black, _checks.number("intensity_range, white", values[1], above=black)
+
+
+def _check_formats(splits: Splits, name: str, max_bad_images: int) -> None:
+    """Raise a `ValueError` if more images than are put up with are in formats that are not read."""
+    parts = [part for part in (splits.train, splits.val, splits.test) if isinstance(part, FolderImages)]
+    unread = [path for part in parts for path, _ in part.samples if path.lower().endswith(NOT_READ)]
+    if len(unread) > max_bad_images:
+        endings = Counter(Path(path).suffix.lower() for path in unread)
+        counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
+        raise ValueError(
+            f"{name} has {len(unread)} images in formats that are not read ({counts}), such as {unread[0]}, and "
+            f"max_bad_images allows {max_bad_images}; convert them to JPEG or PNG, or leave them out with "
+            f"max_bad_images={len(unread)} or more"
+        )
 
 
 def _open_digits(img_size: int | tuple[int, int] | None, seed: int, options: dict[str, Any]) -> ImageData:

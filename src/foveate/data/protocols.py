@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
-__all__ = ["BoxedImages", "LabelledImages", "SelfOrdered"]
+__all__ = ["BoxedImages", "LabelledImages", "ListedImages", "SelfOrdered"]
 
 
 class LabelledImages(Protocol):
@@ -28,6 +28,15 @@ class BoxedImages(Protocol):
 
     def boxes(self, index: int, /) -> tuple[int, int, int, int]:
         """Return ``(x_min, y_min, x_max, y_max)`` in pixels of image ``index``, the last two exclusive."""
+        ...
+
+
+@runtime_checkable
+class ListedImages(Protocol):
+    """A data set that can say what it is made of without reading it."""
+
+    def entries(self) -> Iterable[tuple[str, int | None]]:
+        """Yield the names of the images and their labels; or of what holds them, and None."""
         ...
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -10,18 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from foveate import _checks
-from foveate._networks import attention_modules
 from foveate.commands.explain_networks import ExplainedNetwork, load_networks
 from foveate.commands.explain_pictures import Finding
 from foveate.data import Placement, make_transform, placement
 from foveate.demo.samples import ShownImage
 from foveate.explain import AttentionRecord, explain, shown_module
 from foveate.models import shipped
+from foveate.models.inspection import attention_modules, private_copy
 
-__all__ = ["Layer", "ShownNetwork", "View", "load_shown", "look", "private_copy", "seen_pixel"]
+__all__ = ["Layer", "ShownNetwork", "View", "fitting", "load_shown", "look", "seen_pixel"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,8 @@ class Layer:
     name: str
     kind: str
     """Its class, or ``GradCAM``."""
+    title: str
+    """Names the mechanism for readers."""
     size: tuple[int, int]
     """Rows and columns of its map."""
     heads: int = 0
@@ -63,6 +63,10 @@ class ShownNetwork:
         """Return where ``image`` ends up in the network's input."""
         return placement(self.network.transform, (image.pixels.height, image.pixels.width))
 
+    def tensor(self, image: ShownImage) -> Tensor:
+        """Return ``image`` as the network takes it, ``(1, 3, H, W)``."""
+        return make_transform(self.network.transform, training=False)(image.pixels)[None]
+
     def layer(self, name: str | None) -> Layer:
         """Return the layer called ``name``; the one shown first if there is none."""
         found = {layer.name: layer for layer in self.layers}
@@ -86,12 +90,14 @@ class View:
 def load_shown(checkpoints: Sequence[str]) -> list[ShownNetwork]:
     """Load the networks in ``checkpoints``, or those that come with the package, on the CPU.
 
+    Those are of digits and of photographs; which of them are offered depends on the image, see `fitting`.
+
     Raises:
         ValueError: As `load_networks`.
     """
     networks = load_networks(
         checkpoints,
-        [] if checkpoints else list(reversed(shipped("digits"))),  # that without attention last
+        [] if checkpoints else [*reversed(shipped("digits")), *reversed(shipped("photographs"))],  # ExpAtt, GSA last
         model_args={},
         num_classes=10,
         img_size=None,
@@ -102,6 +108,15 @@ def load_shown(checkpoints: Sequence[str]) -> list[ShownNetwork]:
     return [_shown(network) for network in networks]
 
 
+def fitting(networks: Sequence[ShownNetwork], image: ShownImage) -> list[ShownNetwork]:
+    """Return the networks that were made for such an image; all, if there is none: what they say is then warned of.
+
+    They know its class where that is known, and it does not look plainly unlike what they were trained on.
+    """
+    known = [one for one in networks if image.label is None or image.label in one.network.meta.classes]
+    return [one for one in known if not one.network.meta.unlike(one.tensor(image))] or known or list(networks)
+
+
 def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Finding:
     """Return what a network makes of an image; its one record is that of ``view``.
 
@@ -110,11 +125,12 @@ def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Fi
     """
     view = view or View()
     layer = shown.layer(view.layer)
-    network = dataclasses.replace(shown.network, model=private_copy(shown.network.model))
+    network = shown.network
     if view.radius is not None:
+        network = dataclasses.replace(network, model=private_copy(network.model))
         _set_radius(network.model, layer, view.radius)
     place = shown.placement(image)
-    tensor = make_transform(network.transform, training=False)(image.pixels)[None]
+    tensor = shown.tensor(image)
     query = None
     if view.point is not None and layer.heads:
         query = seen_pixel(place, view.point)
@@ -125,7 +141,8 @@ def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Fi
     (record,) = explanation.records
     if layer.heads:
         record = record.queried(query, direction=view.direction, part=view.part, head=view.head)
-    return Finding("image", image.pixels, image.label, network, explanation, [record], place)
+    unlike = network.meta.unlike(tensor)
+    return Finding("image", image.pixels, image.label, network, explanation, [record], place, unlike)
 
 
 def seen_pixel(place: Placement, point: tuple[float, float]) -> tuple[int, int]:
@@ -141,22 +158,12 @@ def seen_pixel(place: Placement, point: tuple[float, float]) -> tuple[int, int]:
     return pixel
 
 
-def private_copy(model: nn.Module) -> nn.Module:
-    """Copy the modules of a network, but not its tensors, which both have from then on.
-
-    Hooks, the mode and parameters that are *replaced* are the copy's own.
-    """
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)
-
-
 def _set_radius(model: nn.Module, layer: Layer, radius: float) -> None:
     """Give the explicit attention ``layer`` of a copy another radius, in positions of its map."""
     if layer.radius is None:
         raise ValueError(f"{layer.name} has no radius; choose a layer with explicit attention")
     module: Any = model.get_submodule(layer.name)
-    logarithm = math.log(_checks.number("radius", radius, above=0))
-    module.log_radius = nn.Parameter(torch.full_like(module.log_radius, logarithm), requires_grad=False)
+    module.radius = radius
 
 
 def _shown(network: ExplainedNetwork) -> ShownNetwork:
@@ -172,4 +179,4 @@ def _layer(record: AttentionRecord) -> Layer:
     height, width = record.map.shape[1:]
     heads = record.weights.heads if record.weights is not None else 0
     parts = record.weights.parts if record.weights is not None else ()
-    return Layer(record.name, record.kind, (height, width), heads, parts, record.radius)
+    return Layer(record.name, record.kind, record.title, (height, width), heads, parts, record.radius)

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from foveate.demo.looking import Layer, ShownNetwork, View, look, seen_pixel
+from foveate.demo.looking import Layer, ShownNetwork, View, fitting, look, seen_pixel
 from foveate.demo.parts import drawn, enlarged, heading, html, picture, refusal, take_no_addresses, zoom_of
 from foveate.demo.samples import MAX_UPLOAD, ShownImage, read_upload
 from foveate.demo.server import CACHED
@@ -90,12 +90,24 @@ class _Page:
         gr.HTML(f"<small>{limit}. The file is deleted once it is read.</small>", padding=False)
         self.message = html("message")
         heading("Network")
-        names = {mechanism(network.layer(network.first).kind).name: name for name, network in self.networks.items()}
-        choices = list(names.items())
-        if len(choices) < len(self.networks):  # several of one kind
-            choices = [(name, name) for name in self.networks]
-        choices += [(ALL, ALL)] if len(self.networks) > 1 else []
+        choices = self._choices(self.samples[0])
         self.network = gr.Radio(choices, value=choices[0][1], show_label=False, container=False, elem_id="network")
+
+    def _choices(self, image: ShownImage) -> list[tuple[str, str]]:
+        """Return what the networks that fit an image are called, and their names."""
+        fit = fitting(list(self.networks.values()), image)
+        kinds = {network.layer(network.first).title: network.name for network in fit}
+        choices = list(kinds.items())
+        if len(choices) < len(fit):  # several of one kind
+            choices = [(network.name, network.name) for network in fit]
+        return choices + ([(ALL, ALL)] if len(fit) > 1 else [])
+
+    def _offer_networks(self, image: ShownImage, name: str) -> Any:
+        """Offer the networks that fit an image; that of the same kind as the one before is chosen, if there is one."""
+        choices = self._choices(image)
+        names = [other for _, other in choices]
+        kin = name if name in names else next((other for other in names if _kind(other) == _kind(name)), names[0])
+        return gr.update(choices=choices, value=kin)
 
     def _lay_out_result(self) -> None:
         with gr.Column(elem_id="one") as self.one:
@@ -148,11 +160,12 @@ class _Page:
 
         opened: dict[str, Any] = {"fn": self._offer, "inputs": [self.network], "outputs": [*controls, self.point]}
         listen(self.blocks.load, **opened)
-        listen(self.network.input, **opened)
+        listen(self.network.change, **opened)  # by hand, or because another image needs others
         listen(self.layer.input, fn=self._offer_layer, inputs=[self.network, self.layer], outputs=controls[1:])
-        image = [self.image, self.original, self.point, self.message]
-        listen(self.gallery.select, fn=self._choose_sample, outputs=image)
-        listen(self.upload.upload, fn=self._take_upload, inputs=[self.upload], outputs=[*image, self.gallery])
+        image = [self.image, self.original, self.point, self.message, self.network]
+        listen(self.gallery.select, fn=self._choose_sample, inputs=[self.network], outputs=image)
+        uploaded = {"inputs": [self.upload, self.network], "outputs": [*image, self.gallery]}
+        listen(self.upload.upload, fn=self._take_upload, **uploaded)
         for shown_picture in (self.original, self.attention):
             looked_at = [self.network, self.image, self.layer]
             listen(shown_picture.select, fn=self._choose_point, inputs=looked_at, outputs=[self.point])
@@ -188,20 +201,21 @@ class _Page:
     def _learnt_radius(self, name: str, layer_name: str) -> Any:
         return round(self._network(name).layer(layer_name).radius or 1, 2)
 
-    def _choose_sample(self, event: gr.SelectData) -> tuple[Any, ...]:
+    def _choose_sample(self, name: str, event: gr.SelectData) -> tuple[Any, ...]:
         if not isinstance(event.index, int) or not 0 <= event.index < len(self.samples):
             raise refusal("There is no such sample.")
         sample = self.samples[event.index]
-        return sample, enlarged(sample.pixels, PANEL), None, ""
+        return sample, enlarged(sample.pixels, PANEL), None, "", self._offer_networks(sample, name)
 
-    def _take_upload(self, path: str) -> tuple[Any, ...]:
+    def _take_upload(self, path: str, name: str) -> tuple[Any, ...]:
         try:
             image = read_upload(path)
         except ValueError as error:
-            return gr.skip(), gr.skip(), gr.skip(), f'<p role="alert">{escape(str(error))}</p>', gr.skip()
+            return *[gr.skip()] * 3, f'<p role="alert">{escape(str(error))}</p>', gr.skip(), gr.skip()
         finally:
             Path(path).unlink(missing_ok=True)
-        return image, enlarged(image.pixels, PANEL), None, "", gr.update(selected_index=-1)
+        networks = self._offer_networks(image, name)
+        return image, enlarged(image.pixels, PANEL), None, "", networks, gr.update(selected_index=-1)
 
     def _choose_point(self, name: str, image: ShownImage, layer_name: str, event: gr.SelectData) -> tuple[float, float]:
         network, zoom = self._network(name), zoom_of(image.pixels, PANEL)
@@ -232,7 +246,7 @@ class _Page:
     ) -> list[Any]:
         """Look, and return the contents of what is shown."""
         if name == ALL:
-            looked = [look(network, image) for network in self.networks.values()]
+            looked = [look(network, image) for network in fitting(list(self.networks.values()), image)]
             columns = [(finding, drawn(finding, SMALL_PANEL)) for finding in looked]
             page = comparison(enlarged(image.pixels, SMALL_PANEL), image.label, columns)
             return [gr.update(visible=False), gr.update(visible=True), *[gr.skip()] * 6, page]
@@ -244,7 +258,7 @@ class _Page:
         except ValueError as error:
             raise refusal(str(error)) from error
         (record,) = finding.records
-        words = mechanism(record.kind)
+        words = mechanism(record)
         return [
             gr.update(visible=True),
             gr.update(visible=False),
@@ -268,6 +282,10 @@ def _view(layer: Layer, point: Any, radius: float, direction: str, part: str, he
         head=None if layer.heads < 2 or head in (None, EVERY_HEAD) else int(head.removeprefix("Head ")) - 1,
         radius=None if layer.radius is None or radius == round(layer.radius, 2) else radius,
     )
+
+
+def _kind(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _layer_label(number: int, count: int, layer: Layer) -> str:

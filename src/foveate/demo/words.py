@@ -6,10 +6,12 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from html import escape
 from typing import NamedTuple
 
 from PIL import Image
+from timm.data import ImageNetInfo
 
 from foveate.commands.explain_pictures import CROPPED, Finding
 from foveate.explain import AttentionRecord, Scale, palette_stops
@@ -27,43 +29,14 @@ class Mechanism(NamedTuple):
     """What one sees in the picture, in a sentence or two."""
 
 
-MECHANISMS = {
-    "RectangularAttention2d": Mechanism(
-        "CRAM: one rectangle",
-        "For each image the network predicts one soft rectangle from five numbers. What lies inside passes, what lies "
-        "outside is dimmed.",
-    ),
-    "PositionwiseAttention2d": Mechanism(
-        "Position-wise attention: a gate at each position",
-        "Each position has a gate of its own, predicted from the image: at 1 all passes, at 0 nothing.",
-    ),
-    "ExplicitAttention2d": Mechanism(
-        "ExpAtt: attention to what is near",
-        "Each position takes from those around it, the nearer the more, in every image alike. The circle is the "
-        "radius, learnt in training, the only number behind the map. Change it: map and prediction follow. Click a "
-        "pixel of a picture to see from where it takes.",
-    ),
-    "GlobalSelfAttention2d": Mechanism(
-        "GSA: attention of each position to all",
-        "Each position takes from all others, for what is there (content) and for where it is (position). Click a "
-        "pixel of a picture to see from where it takes.",
-    ),
-    "AttentionAugmentedConv2d": Mechanism(
-        "AA: attention beside convolution",
-        "Some channels take from all positions, the others are a convolution. Click a pixel of a picture to see from "
-        "where it takes.",
-    ),
-    "GradCAM": Mechanism(
-        "Without attention: Grad-CAM",
-        "This network has no attention to show. Grad-CAM computes afterwards which places spoke for the class that it "
-        "predicts.",
-    ),
-}
-
-
-def mechanism(kind: str) -> Mechanism:
-    """Return the words for a kind of attention; of one that is not ours, its class and nothing more."""
-    return MECHANISMS.get(kind, Mechanism(kind, "Attention of another library, as its map says."))
+def mechanism(record: AttentionRecord) -> Mechanism:
+    """Return the words for what a record shows, and for what a reader can do with it."""
+    can = ""
+    if record.radius is not None:
+        can += " Change the radius: map and prediction follow."
+    if record.weights is not None:
+        can += " Click a pixel of a picture to see from where it takes."
+    return Mechanism(record.title, record.description + can)
 
 
 def prediction(finding: Finding, most: int = MOST_BARS) -> str:
@@ -78,20 +51,42 @@ def prediction(finding: Finding, most: int = MOST_BARS) -> str:
         marks = " best" * (label == best) + " true" * true
         note = ' <abbr title="the true class">✓</abbr>' if true else ""
         rows.append(
-            f'<div class="bar{marks}" role="listitem"><span>{escape(classes[label])}{note}</span>'
+            f'<div class="bar{marks}" role="listitem"><span>{escape(class_name(classes[label]))}{note}</span>'
             f'<i><b style="width:{probability:.2%}"></b></i><span>{probability:.1%}</span></div>'
         )
     return f'{_verdict(finding)}<div class="bars" role="list" aria-label="probabilities">{"".join(rows)}</div>'
 
 
+def class_name(name: str) -> str:
+    """Return a class in words: of ImageNet those of its synset, which is a number in WordNet."""
+    return _synsets().get(name, name)
+
+
+@lru_cache
+def _synsets() -> dict[str, str]:
+    imagenet = ImageNetInfo()
+    return {name: imagenet.label_name_to_description(name).partition(",")[0] for name in imagenet.label_names()}
+
+
 def _verdict(finding: Finding) -> str:
+    return f"{_doubt(finding)}{_said(finding)}"
+
+
+def _doubt(finding: Finding) -> str:
+    """Warn where the network was not made for such an image."""
+    if not finding.unlike:
+        return ""
+    return f'<p class="doubt" role="alert">This image is {finding.warning}: its answer means nothing here.</p>'
+
+
+def _said(finding: Finding) -> str:
     classes, (guess,) = finding.network.meta.classes, finding.explanation.top(1)[0]
-    said = f"Predicted <b>{escape(classes[guess.label])}</b>, {guess.probability:.1%}"
+    said = f"Predicted <b>{escape(class_name(classes[guess.label]))}</b>, {guess.probability:.1%}"
     if finding.label is None:
         return f'<p class="verdict">{said}</p>'
     if classes[guess.label] == finding.label:
         return f'<p class="verdict right">{said}: right</p>'
-    return f'<p class="verdict wrong">{said}: wrong, it is <b>{escape(finding.label)}</b></p>'
+    return f'<p class="verdict wrong">{said}: wrong, it is <b>{escape(class_name(finding.label))}</b></p>'
 
 
 def scale_bar(scale: Scale) -> str:
@@ -163,7 +158,7 @@ def comparison(image: Image.Image, label: str | None, columns: Sequence[tuple[Fi
     ]
     for finding, picture in columns:
         (record,) = finding.records
-        words = mechanism(record.kind)
+        words = mechanism(record)
         figures.append(
             f"<figure><figcaption><b>{escape(words.name)}</b></figcaption>{picture_tag(picture, words.name)}"
             f"{scale_bar(record.scale)}{prediction(finding, MOST_COMPARED)}</figure>"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from foveate import _checks
-from foveate._networks import attention_modules
 from foveate.explain.gradcam import grad_cam
-from foveate.explain.maps import check_input, check_logits, observe
+from foveate.explain.maps import check_input, logits_of, observe
 from foveate.explain.records import AttentionRecord
 from foveate.explain.untouched import untouched
+from foveate.models.inspection import attention_modules
 
 __all__ = ["METHODS", "Explanation", "Guess", "explain"]
 
@@ -32,15 +32,23 @@ class Guess(NamedTuple):
 class Explanation:
     """What a network made of a batch of images, and what its attention modules attended to meanwhile."""
 
-    logits: Tensor
-    """``(B, classes)``, on the CPU, as the network gave them."""
-    probabilities: Tensor
-    """``(B, classes)``: their softmax, in at least float32."""
+    logits: Tensor | None
+    """``(B, classes)``, on the CPU, as the network gave them; None if it is no classifier."""
+    probabilities: Tensor | None
+    """``(B, classes)``: their softmax, in at least float32; None if it is no classifier."""
     records: tuple[AttentionRecord, ...]
     """One for each attention module, in the order in which they ran; or those of Grad-CAM."""
+    output: Any = None
+    """What the network put out, whatever it is: a map of classes, boxes, features."""
 
     def top(self, k: int = 5) -> list[list[Guess]]:
-        """Return the ``k`` most probable classes of each image (all if there are fewer), the most probable first."""
+        """Return the ``k`` most probable classes of each image (all if there are fewer), the most probable first.
+
+        Raises:
+            ValueError: The network is no classifier.
+        """
+        if self.probabilities is None:
+            raise ValueError("the network is no classifier: it has no probabilities of classes; see `output`")
         k = min(_checks.integer("k", k), self.probabilities.shape[1])
         values, labels = self.probabilities.topk(k)
         return [
@@ -69,12 +77,14 @@ def explain(
     """Return what ``model`` predicts for ``images``, and where each of its attention modules looked.
 
     ``foveate.explain(model, images)`` is this function. One pass in evaluation mode gives both: the weights are those
-    that made the prediction. The model is left exactly as it was, also when the pass fails: the mode of each module,
-    hooks, ``requires_grad``, gradients, buffers and random states; it keeps no memory of the pass.
+    that made the prediction. It is made by a private copy that has the weights in common with ``model``: the modes,
+    hooks, gradients, buffers of the model itself are not touched, it may be compiled, and several threads may explain
+    one model at a time.
 
     Args:
-        model: Any classifier; its attention modules are found wherever they are, those of `foveate.insert` included.
-            One without any is explained by Grad-CAM.
+        model: Any network; its attention modules are found wherever they are, those of `foveate.insert` included.
+            A classifier without any is explained by Grad-CAM. Of a network that is no classifier (segmentation,
+            detection, features) there are the records and its output, and no probabilities.
         images: ``(B, C, H, W)`` as the network takes them (normalised), on its device.
         query: ``(row, column)`` of an image pixel: of N×N maps, show what the position that covers it attends to. The
             weights of every other pixel can still be asked for, see `AttentionRecord.attention_from`.
@@ -85,7 +95,7 @@ def explain(
             given.
 
     Raises:
-        ValueError: An argument is wrong, or the network is no classifier, see also `attention_records`.
+        ValueError: An argument is wrong, see also `attention_records`; for Grad-CAM, the network is no classifier.
         MissingExtraError: Grad-CAM is to be used and not installed.
     """
     check_input(model, images)
@@ -97,12 +107,15 @@ def explain(
         raise ValueError("targets choose the class that Grad-CAM explains; attention has no class: leave them out")
     if not by_attention and query is not None:
         raise ValueError("query asks for the attention of one pixel, and Grad-CAM has none: leave it out")
-    with untouched(model, images):
+    with untouched(model, images) as twin:
         if by_attention:
-            output, records = observe(model, images, query=query, names=names)
-            logits = check_logits(model, output, images)
+            output, records = observe(twin, images, query=query, names=names)
+            logits = logits_of(output, images)
         else:
-            logits, records = grad_cam(model, images, names=names, targets=targets)
+            logits, records = grad_cam(twin, images, names=names, targets=targets)
+            output = logits
+    if logits is None:
+        return Explanation(None, None, tuple(records), output)
     logits = logits.detach().cpu()
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return Explanation(logits, wide.softmax(1), tuple(records))
+    return Explanation(logits, wide.softmax(1), tuple(records), output)

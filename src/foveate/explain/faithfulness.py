@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from foveate import _checks
-from foveate._networks import evaluating
 from foveate.explain.scores import levels
+from foveate.models.inspection import private_copy
 
 __all__ = ["Curves", "Fill", "deletion", "insertion", "pixel_order", "without_content"]
 
@@ -117,10 +117,11 @@ def _curves(
         raise ValueError(f"steps must be at most the {pixels} pixels of an image; got {steps}")
     place = torch.from_numpy(order.argsort(1)).to(images.device).view(-1, 1, height, width)  # in the order, from 0
     curve = []
-    with evaluating(model), torch.no_grad():
-        predicted = model(images).argmax(1, keepdim=True)
+    model = private_copy(model).eval()
+    with torch.no_grad():
+        predicted = model(images).argmax(1, keepdim=True).cpu()
         for step in range(steps + 1):
             seen = torch.where(place < round(step * pixels / steps), after, before)
-            curve.append(model(seen).double().softmax(1).gather(1, predicted)[:, 0])
-    probabilities = torch.stack(curve, dim=1).cpu().numpy()
+            curve.append(model(seen).cpu().double().softmax(1).gather(1, predicted)[:, 0])  # MPS has no float64
+    probabilities = torch.stack(curve, dim=1).numpy()
     return Curves(probabilities, trapezoid(probabilities, dx=1 / steps, axis=1))

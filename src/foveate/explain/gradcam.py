@@ -19,12 +19,17 @@ from torch import Tensor, nn
 
 from foveate import _checks
 from foveate._extras import require
-from foveate._networks import feature_stages
-from foveate.explain.maps import check_logits
+from foveate.explain.maps import logits_of
 from foveate.explain.records import GRADCAM, AttentionRecord, shares
-from foveate.explain.untouched import frozen
+from foveate.models.inspection import feature_stages
 
 __all__ = ["grad_cam"]
+
+TITLE = "Without attention: Grad-CAM"
+DESCRIPTION = (
+    "This network has no attention to show. Grad-CAM computes afterwards which places spoke for the class that it "
+    "predicts."
+)
 
 
 def grad_cam(
@@ -36,7 +41,7 @@ def grad_cam(
     own maps are stretched to [0, 1] image by image, which makes a flat one look confident. Where nothing speaks for
     the class the map is 1 everywhere.
 
-    ``model`` must be in evaluation mode (`untouched`); gradients that its parameters have stay as they are.
+    ``model`` must be a private copy in evaluation mode, see `foveate.explain.untouched`: its parameters are frozen.
 
     Args:
         model: A classifier with feature maps ``(B, C, H, W)``.
@@ -88,9 +93,15 @@ def _look(
     cam = require("pytorch_grad_cam", extra="explain").GradCAM(model, [layer], reshape_transform=keep)
     kept = cam.activations_and_grads
     try:
-        with torch.inference_mode(False), torch.enable_grad(), frozen(model):
+        with torch.inference_mode(False), torch.enable_grad():
+            model.requires_grad_(False)
             x = images.detach().clone().requires_grad_()  # gradients are followed from here
-            logits = check_logits(model, kept(x), images)
+            logits = logits_of(kept(x), images)
+            if logits is None:
+                raise ValueError(
+                    f"{type(model).__name__} puts out no (B, classes) for {len(images)} images; Grad-CAM explains "
+                    "classifiers"
+                )
             classes = tuple(logits.argmax(1).tolist() if targets is None else targets)
             if max(classes) >= logits.shape[1]:
                 raise ValueError(
@@ -108,4 +119,6 @@ def _look(
         kept.release()
     values = shares(torch.from_numpy(evidence).clamp(min=0))
     size = (images.shape[2], images.shape[3])
-    return logits.detach(), AttentionRecord(name, "GradCAM", values, GRADCAM, size, target=classes)
+    return logits.detach(), AttentionRecord(
+        name, "GradCAM", values, GRADCAM, size, title=TITLE, description=DESCRIPTION, target=classes
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from foveate._streams import printable
 from foveate.explain.overlay import palette_stops
 from foveate.explain.records import Scale
 
@@ -47,7 +48,7 @@ def write(
 def wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
     """Break the lines of ``text`` between words to at most ``width`` pixels; a longer word is shortened."""
     lines = []
-    for line in text.split("\n"):
+    for line in printable(text).split("\n"):
         current = ""
         for word in line.split():
             longer = f"{current} {word}".strip()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate import _checks
-from foveate.explain.weights import PairwiseWeights
+from foveate.nn import PairwiseWeights
 
 __all__ = ["GATE", "GIVEN", "GRADCAM", "QUERIED", "RECEIVED", "AttentionRecord", "RectangleShape", "Scale", "shares"]
 
@@ -84,11 +84,19 @@ class AttentionRecord:
     """Height and width of the images, in pixels; the map is taken to span them."""
     query: tuple[int, int] | None = None
     """Row and column of the image pixel whose position attends; None for all positions together."""
+    title: str = ""
+    """Names the mechanism for readers."""
+    description: str = ""
+    """What one sees in the picture, in a sentence or two."""
+    depends_on_content: bool = True
+    """Whether another image of the same size would have another map."""
     rectangle: Tensor | None = None
     """``(B, 4, 2)``: the corners of CRAM's rectangle as (x, y) in image pixels, the image from 0 to its width and
     height; clockwise on the screen."""
     numbers: Tensor | None = None
     """``(B, 5)``: the five numbers of CRAM, ``c_x, c_y, s_x, s_y, α``, in coordinates where the map spans [−1, 1]."""
+    sharpness: float | None = None
+    """Sharpness of the rectangle's edges, see `foveate.functional.rectangle_map`."""
     radius: float | None = None
     """ExpAtt's radius in pixels of the map."""
     radius_image: tuple[float, float] | None = None

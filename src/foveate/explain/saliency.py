@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
-from foveate._networks import attention_modules
 from foveate.explain.explanation import explain
 from foveate.explain.maps import attention_records
 from foveate.functional import rectangle_map
+from foveate.models.inspection import attention_modules
 
 __all__ = ["ENOUGH_POSITIONS", "Saliency", "saliency", "shown_module"]
 
@@ -60,9 +59,10 @@ def saliency(model: nn.Module, images: Tensor, *, name: str | None = None, metho
         name = shown_module(model, images)
     explanation = explain(model, images, names=None if name is None else [name], method=method)
     (record,) = explanation.records
-    if record.numbers is not None:
-        module: Any = model.get_submodule(record.name)
-        drawn = rectangle_map(record.numbers, *record.image_size, sharpness=module.sharpness)[:, 0]
+    if explanation.logits is None:
+        raise ValueError(f"{type(model).__name__} is no classifier: it has no class whose evidence could be scored")
+    if record.numbers is not None and record.sharpness is not None:
+        drawn = rectangle_map(record.numbers, *record.image_size, sharpness=record.sharpness)[:, 0]
     else:
         drawn = record.resampled("bilinear")
     return Saliency(drawn, explanation.logits.argmax(1), record.name, record.kind, record.rectangle)

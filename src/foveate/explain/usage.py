@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate import _checks
-from foveate._networks import attention_modules, gates
 from foveate.explain.untouched import untouched
-from foveate.nn import AttentionAugmentedConv2d, ExplicitAttention2d, GlobalSelfAttention2d
+from foveate.models.inspection import attention_modules
+from foveate.nn import SpatialAttention
 
 __all__ = ["attention_off", "gradient_shares", "parts_of"]
 
 
 def parts_of(network: nn.Module) -> list[str]:
-    """Return what `attention_off` can switch off: ``attention``; of GSA with both parts ``content`` and ``positional``.
-
-    Of GSA with one part there is nothing: without it, its blocks put out nothing at all.
-    """
-    modules = attention_modules(network).values()
-    if any(isinstance(module, GlobalSelfAttention2d) for module in modules):
-        return ["content", "positional"] if any(getattr(module, "part", "") == "both" for module in modules) else []
-    return ["attention"] if modules else []
+    """Return what `attention_off` can switch off in ``network``: ``attention``, or the names of several parts."""
+    return list(dict.fromkeys(part for module in attention_modules(network).values() for part in module.parts))
 
 
 @contextmanager
@@ -50,19 +44,22 @@ def attention_off(network: nn.Module, part: str = "attention") -> Iterator[None]
             without its attention.
     """
     _checks.one_of("part", part, parts_of(network))
-    modules = [module for module in attention_modules(network).values() if getattr(module, "part", "both") == "both"]
-    changes = [(module, *_change(module, part, network)) for module in modules]
-    before = [dict(vars(module)) for module, _, _ in changes]
+    modules = [module for module in attention_modules(network).values() if part in module.parts]
+    before = [vars(module).get("forward") for module in modules]
     try:
-        for module, name, value in changes:
-            setattr(module, name, value)
+        for module in modules:
+            module.forward = partial(_off, module, part)
         yield
     finally:
-        for (module, name, _), held in zip(changes, before, strict=True):
-            if name in held:
-                setattr(module, name, held[name])
+        for module, forward in zip(modules, before, strict=True):
+            if forward is not None:
+                module.forward = forward
             else:
-                delattr(module, name)
+                vars(module).pop("forward", None)
+
+
+def _off(module: SpatialAttention, part: str, x: Tensor) -> Tensor:
+    return module.forward_without(x, part)
 
 
 def gradient_shares(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
@@ -77,42 +74,19 @@ def gradient_shares(network: nn.Module, images: Tensor, labels: Tensor) -> dict[
         images: ``(B, C, H, W)``, as the network takes them.
         labels: ``(B,)``, the classes.
     """
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    with untouched(network, images), torch.enable_grad():
-        loss = F.cross_entropy(network(images), labels)
+    with untouched(network, images) as twin, torch.enable_grad():
+        parameters = [p for p in twin.parameters() if p.requires_grad]
+        loss = F.cross_entropy(twin(images), labels)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        modules = attention_modules(twin)
     squares = {
-        id(p): torch.zeros_like(p) if g is None else g.detach().double().square()
+        id(p): torch.zeros_like(p, device="cpu") if g is None else g.detach().cpu().double().square()
         for p, g in zip(parameters, gradients, strict=True)
     }
-    total = sum(float(square.sum()) for square in squares.values())
-    return {
-        name: sum(_of_the_map(module, own, squares[id(p)]) for own, p in module.named_parameters() if id(p) in squares)
-        / (total or 1.0)
-        for name, module in attention_modules(network).items()
-    }
-
-
-def _of_the_map(module: nn.Module, name: str, square: Tensor) -> float:
-    """Return the sum of what belongs to the map."""
-    if isinstance(module, ExplicitAttention2d):
-        return float(square.sum()) if name == "log_radius" else 0.0
-    if isinstance(module, GlobalSelfAttention2d | AttentionAugmentedConv2d):
-        if name == "qkv.weight":  # queries and keys come before the values
-            values = module.dim_out if isinstance(module, GlobalSelfAttention2d) else module.dim_value
-            return float(square[:-values].sum())
-        return float(square.sum()) if name in ("rel_height", "rel_width") else 0.0
-    return float(square.sum())
-
-
-def _change(module: Any, part: str, network: nn.Module) -> tuple[str, Any]:
-    """Return the attribute that switches off, and the value that it takes."""
-    if isinstance(module, GlobalSelfAttention2d):
-        return "part", "positional" if part == "content" else "content"
-    if isinstance(module, ExplicitAttention2d):
-        return "forward", lambda x: module.proj(module.values(x))
-    if isinstance(module, AttentionAugmentedConv2d):
-        return "forward", lambda x: module.combine(x, module.project(x)[2])
-    if module in gates(network).values():
-        return "forward", lambda x: x
-    raise ValueError(f"it is not known what {type(module).__name__} is without its attention")
+    total = sum(float(square.sum()) for square in squares.values()) or 1.0
+    shares = {}
+    for name, module in modules.items():
+        own = dict(module.named_parameters())
+        rows = [(squares.get(id(own[part])), which) for part, which in module.map_parameters().items() if part in own]
+        shares[name] = sum(float(square[which].sum()) for square, which in rows if square is not None) / total
+    return shares

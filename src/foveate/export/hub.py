@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from foveate._networks import FAILURES
+from foveate.models.inspection import FAILURES
 
 __all__ = ["HubEntry", "check_hub_folder", "push_to_hub", "save_for_hub"]
 

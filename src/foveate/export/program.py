@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from foveate._checks import integer
-from foveate._networks import FAILURES
+from foveate.models.inspection import FAILURES
 
 __all__ = ["ABOUT", "Normalised", "export_program", "program_file", "run_program", "smallest_side"]
 

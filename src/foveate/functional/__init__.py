@@ -4,6 +4,7 @@ For each mechanism there is a *map* (what attends to what, with which weight) an
 result without forming the map.
 """
 
+from foveate.functional._plain import plain_operators
 from foveate.functional.augmented import augmented_attention, augmented_attention_map
 from foveate.functional.explicit import (
     KERNELS,
@@ -36,6 +37,7 @@ from foveate.functional.similarity import (
     visible,
     warp,
 )
+from foveate.kernels import found as fused_kernels
 
 __all__ = [
     "KERNELS",
@@ -50,12 +52,14 @@ __all__ = [
     "explicit_attention",
     "explicit_attention_map",
     "explicit_attention_rows",
+    "fused_kernels",
     "gaussian_line_map",
     "global_positional_column",
     "global_positional_map",
     "global_positional_rows",
     "invert_similarity",
     "pixel_centres",
+    "plain_operators",
     "positionwise_map",
     "random_similarities",
     "rectangle_corners",

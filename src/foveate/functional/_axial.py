@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -20,10 +21,11 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from foveate import kernels
-from foveate.functional._differentiation import reverse_mode_only
 from foveate.functional._layout import by_position
+from foveate.functional._plain import differentiable_gradients, uses_plain_operators
 from foveate.functional._precision import widen
-from foveate.functional.relative import relative_vectors
+from foveate.functional.relative import relative_scores, relative_vectors
+from foveate.kernels.sizes import check_axial
 
 __all__ = ["axial_pass"]
 
@@ -42,26 +44,36 @@ def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: b
         axis: 0 or 1.
         fused: As in `foveate.kernels.axial`.
     """
-    reverse_mode_only(query, value, window)
+    if uses_plain_operators(query, value, window, fused=fused):
+        return _plain(query, value, window, axis)
     return torch.ops.foveate.axial_pass(query, value, window, axis, fused)
+
+
+def _plain(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
+    scores = relative_scores(widen(query), relative_vectors(widen(window), query.shape[2 + axis]), axis)
+    order = (3 - axis, 0, 1, 2 + axis, 4)  # m, B, heads, n, channels: see relative_scores
+    out = torch.matmul(scores.permute(order), widen(value).permute(order))
+    return (out.permute(1, 2, 3, 0, 4) if axis == 0 else out.permute(1, 2, 0, 3, 4)).to(value.dtype)
 
 
 @torch.library.custom_op("foveate::axial_pass", mutates_args=())
 def _forward(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None) -> Tensor:
     if kernel := kernels.axial(query, value, fused):
         return kernel.axial_forward(query, value, window, axis)
+    check_axial(query, value, window, axis)
     out = by_position(value)
     query, value, window = widen(query), widen(value), widen(window)
     vectors = relative_vectors(window)
     for part in _parts(query, axis):
         q, v = part.read(query), part.read(value)
-        scores = torch.bmm(q, vectors.mT)
+        scores = torch.bmm(q, vectors.transpose(1, 2))
         part.write(out, torch.bmm(scores.transpose(0, 1), v.transpose(0, 1)).transpose(0, 1))
     return out
 
 
 @_forward.register_fake
 def _(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None) -> Tensor:
+    check_axial(query, value, window, axis)
     return by_position(value)
 
 
@@ -71,17 +83,18 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if kernel := kernels.axial(query, value, fused):
         return kernel.axial_backward(grad, query, value, window, axis)
+    check_axial(query, value, window, axis, grad)
     grad_query, grad_value, dtype = by_position(query), by_position(value), window.dtype
     grad, query, value, window = widen(grad), widen(query), widen(value), widen(window)
     vectors = relative_vectors(window)
     grad_vectors = torch.zeros_like(vectors)
     for part in _parts(query, axis):
         q, v, g = part.read(query), part.read(value), part.read(grad).transpose(0, 1)  # g: rows, n, c
-        scores = torch.bmm(q, vectors.mT)
+        scores = torch.bmm(q, vectors.transpose(1, 2))
         part.write(grad_value, torch.bmm(scores.permute(1, 2, 0), g).transpose(0, 1))
         grad_scores = torch.bmm(g, v.permute(1, 2, 0)).transpose(0, 1)  # n, rows, n
         part.write(grad_query, torch.bmm(grad_scores, vectors))
-        grad_vectors.baddbmm_(grad_scores.mT, q)
+        grad_vectors.baddbmm_(grad_scores.transpose(1, 2), q)
     return grad_query, grad_value, _fold(grad_vectors).to(dtype)
 
 
@@ -89,6 +102,7 @@ def _backward(
 def _(
     grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_axial(query, value, window, axis, grad)
     return by_position(query), by_position(value), torch.empty_like(window)
 
 
@@ -98,7 +112,12 @@ def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return (*torch.ops.foveate.axial_pass_backward(grad, *ctx.saved_tensors, ctx.axis, ctx.fused), None, None)
+    if torch.is_grad_enabled() or uses_plain_operators():  # to be differentiated again, or for a batch of gradients
+        plain = partial(_plain, axis=ctx.axis)
+        gradients = differentiable_gradients(plain, ctx.saved_tensors, ctx.needs_input_grad[:3], grad)
+    else:
+        gradients = torch.ops.foveate.axial_pass_backward(grad, *ctx.saved_tensors, ctx.axis, ctx.fused)
+    return (*gradients, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
@@ -149,7 +168,7 @@ def _parts(query: Tensor, axis: int) -> Iterator[_Part]:
     batch, heads, *sides, _ = query.shape
     n, m = sides[axis], sides[1 - axis]
     lines = max(1, SCORES_AT_ONCE.get(query.device.type, SCORES_ELSEWHERE) // n**2)
-    steps = max(1, lines // (m * heads)), min(heads, max(1, lines // m)), min(m, lines)
+    steps = max(1, lines // max(1, m * heads)), max(1, min(heads, lines // m)), min(m, lines)
     starts = (range(0, size, step) for size, step in zip((batch, heads, m), steps, strict=True))
     for first in product(*starts):
         images, some_heads, some_lines = (slice(i, i + step) for i, step in zip(first, steps, strict=True))

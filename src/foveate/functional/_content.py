@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from foveate import kernels
-from foveate.functional._differentiation import reverse_mode_only
 from foveate.functional._layout import by_position
+from foveate.functional._plain import differentiable_gradients, uses_plain_operators
 from foveate.functional._precision import widen, widened_dtype
+from foveate.kernels.sizes import check_content
 
 __all__ = ["content"]
 
@@ -28,24 +29,33 @@ Three = tuple[Tensor, Tensor, Tensor]
 
 def content(query: Tensor, key: Tensor, value: Tensor, fused: bool | None = None) -> Tensor:
     """Compute ``Q (ρ(Kᵀ) V)`` for ``(B, heads, H, W, d)`` tensors, in their dtype; sums are in at least float32."""
-    reverse_mode_only(query, key, value)
+    if uses_plain_operators(query, key, value, fused=fused):
+        return _plain(query, key, value)
     return torch.ops.foveate.content(query, key, value, fused)[0]
+
+
+def _plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    q, k, v = (widen(x).flatten(2, 3) for x in (query, key, value))  # B, heads, N, d
+    context = torch.matmul(k.softmax(2).transpose(2, 3), v)
+    return torch.matmul(q, context).view(value.shape).to(value.dtype)
 
 
 @torch.library.custom_op("foveate::content", mutates_args=())
 def _forward(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> Four:
     if kernel := kernels.content(value, fused):
         return kernel.content_forward(query, key, value)
+    check_content(query, key, value)
     q, k, v = (widen(x).flatten(2, 3) for x in (query, key, value))  # B, heads, N, d
     peak = k.amax(2)
     weights = (k - peak.unsqueeze(2)).exp()
     total = weights.sum(2)
-    context = (weights.mT @ v) / total.unsqueeze(-1)  # normalised where only d × c numbers are left
+    context = (weights.transpose(2, 3) @ v) / total.unsqueeze(-1)  # normalised where only d × c numbers are left
     return by_position(value).copy_((q @ context).view(value.shape)), context, peak, total
 
 
 @_forward.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> Four:
+    check_content(query, key, value)
     batch, heads, *_, dim = query.shape
     context = query.new_empty(batch, heads, dim, value.shape[-1], dtype=widened_dtype(value.dtype))
     return by_position(value), context, torch.empty_like(context[..., 0]), torch.empty_like(context[..., 0])
@@ -64,12 +74,13 @@ def _backward(
 ) -> Three:
     if kernel := kernels.content(value, fused):
         return kernel.content_backward(grad, query, key, value, context, peak, total)
+    check_content(query, key, value, context, peak, total, grad=grad)
     g, q, k, v = (widen(x).flatten(2, 3) for x in (grad, query, key, value))
     weights = (k - peak.unsqueeze(2)).exp() / total.unsqueeze(2)
-    grad_context = q.mT @ g
-    grad_key = weights * (v @ grad_context.mT - (context * grad_context).sum(-1).unsqueeze(2))
+    grad_context = q.transpose(2, 3) @ g
+    grad_key = weights * (v @ grad_context.transpose(2, 3) - (context * grad_context).sum(-1).unsqueeze(2))
     return (
-        by_position(query).copy_((g @ context.mT).view(query.shape)),
+        by_position(query).copy_((g @ context.transpose(2, 3)).view(query.shape)),
         by_position(key).copy_(grad_key.view(key.shape)),
         by_position(value).copy_((weights @ grad_context).view(value.shape)),
     )
@@ -86,6 +97,7 @@ def _(
     total: Tensor,
     fused: bool | None,
 ) -> Three:
+    check_content(query, key, value, context, peak, total, grad=grad)
     return by_position(query), by_position(key), by_position(value)
 
 
@@ -95,6 +107,8 @@ def _save(ctx: Any, inputs: tuple, output: Four) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled() or uses_plain_operators():  # to be differentiated again, or for a batch of gradients
+        return (*differentiable_gradients(_plain, ctx.saved_tensors[:3], ctx.needs_input_grad[:3], grad), None)
     return (*torch.ops.foveate.content_backward(grad, *ctx.saved_tensors, ctx.fused), None)
 
 

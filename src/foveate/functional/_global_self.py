@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from foveate import kernels
+from foveate.functional._plain import uses_plain_operators
 
 __all__ = ["fits", "global_self_inference"]
 
 
-def fits(projection: Tensor, fused: bool | None) -> bool:
-    """Tell whether there is a kernel for a projection: one in float32 or float64, on a CPU."""
+def fits(projection: Tensor, fused: bool | None, *others: Tensor) -> bool:
+    """Tell whether there is a kernel for a projection: one in float32 or float64, on a CPU; `others` are parameters."""
+    if uses_plain_operators(projection, *others, fused=fused):
+        return False
     wide = projection.dtype in (torch.float32, torch.float64)
     return wide and projection.device.type == "cpu" and _compiled(fused)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from foveate._checks import integer, one_of
 from foveate.functional._layout import in_layout_of, is_channels_last
+from foveate.functional._plain import uses_plain_operators
 from foveate.functional._precision import autocast_off, widened_dtype
 
 __all__ = [
@@ -114,7 +115,7 @@ def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") 
       same numbers as with the whole map, not an approximation of them.
     - the others: a convolution with the fixed stencil κ(‖δ‖/r), divided by the same convolution of ones; a
       product of spectra in ``O(N log N)`` above `DENSE_MAX_POSITIONS` positions, the map itself up to there, and in
-      an exported graph, which is for every size.
+      an exported or traced graph, which is for every size.
 
     As ``r → 0`` the result tends to ``value``, as ``r → ∞`` to its mean over the positions; nothing overflows
     on the way, whatever the dtype: maps and sums are in at least float32. The gradient of ``r`` is exact; it
@@ -140,9 +141,9 @@ def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") 
         wide, radius = value.to(dtype), radius.to(dtype).reshape(())
         if kernel == "gaussian":
             out = _gaussian(wide, radius)
-        elif torch.compiler.is_exporting() or value.shape[-2] * value.shape[-1] <= DENSE_MAX_POSITIONS:
+        elif _one_graph() or value.shape[-2] * value.shape[-1] <= DENSE_MAX_POSITIONS:
             weights = _rows(value.shape[-2], value.shape[-1], radius, kernel).flatten(2).flatten(0, 1)
-            out = (wide.flatten(2) @ weights.mT).view(wide.shape)
+            out = torch.matmul(wide.flatten(2), weights.transpose(0, 1)).view(wide.shape)
         else:
             out = _spectral(wide, radius, kernel)
     # The products leave their own layout: go back to the caller's.
@@ -151,20 +152,28 @@ def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") 
 
 def _check(kernel: str, radius: Tensor) -> None:
     one_of("kernel", kernel, KERNELS)
-    if radius.numel() != 1:
+    if not torch.jit.is_tracing() and radius.numel() != 1:
         raise ValueError(f"radius must be a tensor of one element; got shape {tuple(radius.shape)}")
+
+
+def _one_graph() -> bool:
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def _gaussian(value: Tensor, radius: Tensor) -> Tensor:
     batch, channels, height, width = value.shape
     rows, columns = gaussian_line_map(height, radius), gaussian_line_map(width, radius)
+    if uses_plain_operators():  # no factor is repeated by the product itself, where counters of FLOPs overlook it
+        x = value.flatten(0, 1)
+        x = torch.matmul(x, columns.transpose(0, 1).expand(x.shape[0], -1, -1))
+        return torch.matmul(rows.expand(x.shape[0], -1, -1), x).unflatten(0, value.shape[:2])
     if is_channels_last(value):
         x = value.permute(0, 2, 3, 1)  # B, H, W, C without a copy: both products read whole lines
-        x = columns @ x.reshape(batch * height, width, channels)
-        x = rows @ x.view(batch, height, width * channels)
+        x = torch.matmul(columns, x.reshape(batch * height, width, channels))
+        x = torch.matmul(rows, x.view(batch, height, width * channels))
         return x.view(batch, height, width, channels).permute(0, 3, 1, 2)
-    x = value.reshape(-1, width) @ columns.mT
-    return (rows @ x.view(batch * channels, height, width)).view(value.shape)
+    x = torch.matmul(value.reshape(-1, width), columns.transpose(0, 1))
+    return torch.matmul(rows, x.view(batch * channels, height, width)).view(value.shape)
 
 
 def _spectral(value: Tensor, radius: Tensor, kernel: str) -> Tensor:

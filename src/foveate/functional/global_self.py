@@ -20,7 +20,7 @@ from foveate._checks import one_of
 from foveate.functional._axial import axial_pass
 from foveate.functional._content import content
 from foveate.functional._precision import autocast_off, widen, widened_dtype
-from foveate.functional.relative import relative_vectors, relative_window
+from foveate.functional.relative import relative_scores, relative_vectors, relative_window
 
 __all__ = [
     "axial_positional_attention",
@@ -42,7 +42,8 @@ def content_attention_map(query: Tensor, key: Tensor) -> Tensor:
     pass the queries of those positions, such as ``query[:, :, a : a + 1, b : b + 1]``.
     """
     with autocast_off(query):
-        return widen(query).flatten(2, 3) @ widen(key).flatten(2, 3).softmax(2).mT
+        weights = widen(key).flatten(2, 3).softmax(2)
+        return torch.matmul(widen(query).flatten(2, 3), weights.transpose(2, 3))
 
 
 def content_attention_column(query: Tensor, key: Tensor, row: int, column: int) -> Tensor:
@@ -75,12 +76,9 @@ def content_attention(query: Tensor, key: Tensor, value: Tensor, *, fused: bool 
         ValueError: The shapes do not fit, or ``fused`` is true and there are no kernels for the device and dtype.
     """
     _alike(query, value)
-    if key.shape != query.shape:
+    if not torch.jit.is_tracing() and key.shape != query.shape:
         raise ValueError(f"keys must have the shape of the queries; got {tuple(key.shape)} and {tuple(query.shape)}")
     with autocast_off(value):
-        if torch.compiler.is_exporting():  # in operators that others have
-            q, k, v = (widen(x).flatten(2, 3) for x in (query, key, value))
-            return (q @ (k.softmax(2).mT @ v)).view(value.shape).to(value.dtype)
         return content(query.to(value.dtype), key.to(value.dtype), value, fused)
 
 
@@ -101,8 +99,7 @@ def axial_positional_map(query: Tensor, table: Tensor, axis: int) -> Tensor:
     """
     _check(query, table, axis)
     with autocast_off(query):
-        vectors = _vectors(query, table, axis)
-        return torch.einsum("bhyxd,ykd->bhyxk" if axis == 0 else "bhyxd,xkd->bhyxk", widen(query), vectors)
+        return relative_scores(widen(query), _vectors(query, table, axis), axis)
 
 
 def axial_positional_attention(
@@ -130,10 +127,6 @@ def axial_positional_attention(
     _check(query, table, axis)
     _alike(query, value)
     with autocast_off(value):
-        if torch.compiler.is_exporting():  # in operators that others have
-            scores = axial_positional_map(query, table, axis)
-            equation = "bhyxk,bhkxd->bhyxd" if axis == 0 else "bhyxk,bhykd->bhyxd"
-            return torch.einsum(equation, scores, widen(value)).to(value.dtype)
         window = relative_window(table.to(widened_dtype(value.dtype)), value.shape[2 + axis])
         return axial_pass(query.to(value.dtype), value, window, axis, fused)
 
@@ -202,10 +195,13 @@ def global_positional_column(query: Tensor, table_rows: Tensor, table_columns: T
 
 def _vectors(query: Tensor, table: Tensor, axis: int) -> Tensor:
     """Return the embeddings ``(n, n, d)`` of the offsets along an axis of ``query``, in at least float32."""
-    return relative_vectors(relative_window(table.to(widened_dtype(query.dtype)), query.shape[2 + axis]))
+    size = query.shape[2 + axis]
+    return relative_vectors(relative_window(table.to(widened_dtype(query.dtype)), size), size)
 
 
 def _alike(query: Tensor, value: Tensor) -> None:
+    if torch.jit.is_tracing():  # sizes are tensors, which are not to be looked at
+        return
     if query.ndim != 5 or value.ndim != 5 or query.shape[:4] != value.shape[:4]:
         raise ValueError(
             f"queries and values must be (B, heads, H, W, channels), alike but for the channels; got shapes "
@@ -215,6 +211,8 @@ def _alike(query: Tensor, value: Tensor) -> None:
 
 def _check(query: Tensor, table: Tensor, axis: int) -> None:
     one_of("axis", axis, (0, 1))
+    if torch.jit.is_tracing():
+        return
     if query.ndim != 5 or query.shape[-1] != table.shape[-1]:
         raise ValueError(
             f"query must be (B, heads, H, W, d) and the table (2L − 1, d) with the same d; got shapes "

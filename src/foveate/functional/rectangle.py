@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from foveate._checks import number
+from foveate.functional._plain import any_size
 from foveate.functional._precision import autocast_off, widen
 
-__all__ = ["check_rectangle", "pixel_centres", "rectangle_corners", "rectangle_map"]
+__all__ = ["check_rectangle", "draw_rectangles", "pixel_centres", "rectangle_corners", "rectangle_map"]
 
 
 def pixel_centres(size: int, like: Tensor) -> Tensor:
@@ -50,16 +51,21 @@ def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: floa
     check_rectangle(rectangle)
     number("sharpness", sharpness, above=0)
     with autocast_off(rectangle):
-        cx, cy, sx, sy, angle = widen(rectangle)[:, :, None, None].unbind(1)  # each B, 1, 1
-        x = pixel_centres(width, cx)
-        square = not torch.compiler.is_compiling() and height == width  # a graph is to be for every size
-        y = x if square else pixel_centres(height, cy)
-        dx, dy = x - cx, y[:, None] - cy  # B, 1, W and B, H, 1
-        cos, sin = angle.cos(), angle.sin()
-        u = cos * dx + sin * dy
-        v = cos * dy - sin * dx
-        gate = (sharpness * (sx - u.abs())).sigmoid() * (sharpness * (sy - v.abs())).sigmoid()
-        return gate.unsqueeze(1)
+        rectangle = widen(rectangle)
+        x = pixel_centres(width, rectangle)
+        y = x if not any_size() and height == width else pixel_centres(height, rectangle)
+        return draw_rectangles(rectangle, x, y, sharpness)
+
+
+def draw_rectangles(rectangle: Tensor, x: Tensor, y: Tensor, sharpness: float) -> Tensor:
+    """Compute `rectangle_map` at the coordinates ``x`` of the columns and ``y`` of the rows; TorchScript can."""
+    cx, cy, sx, sy, angle = rectangle[:, :, None, None].unbind(1)  # each B, 1, 1
+    dx, dy = x - cx, y[:, None] - cy  # B, 1, W and B, H, 1
+    cos, sin = angle.cos(), angle.sin()
+    u = cos * dx + sin * dy
+    v = cos * dy - sin * dx
+    gate = (sharpness * (sx - u.abs())).sigmoid() * (sharpness * (sy - v.abs())).sigmoid()
+    return gate.unsqueeze(1)
 
 
 def rectangle_corners(rectangle: Tensor) -> Tensor:
@@ -82,7 +88,7 @@ def rectangle_corners(rectangle: Tensor) -> Tensor:
 
 def check_rectangle(rectangle: Tensor) -> None:
     """Raise a `ValueError` unless ``rectangle`` holds five numbers a row."""
-    if rectangle.ndim != 2 or rectangle.shape[1] != 5:
+    if rectangle.ndim != 2 or (not torch.jit.is_tracing() and rectangle.shape[1] != 5):
         raise ValueError(
             f"a rectangle is five numbers a row, (B, 5): cx, cy, sx, sy, angle; got shape {tuple(rectangle.shape)}"
         )

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate._checks import integer, one_of
+from foveate.functional._plain import any_size
 
-__all__ = ["relative_vectors", "relative_window", "resize_relative_table"]
+__all__ = ["relative_scores", "relative_vectors", "relative_window", "resize_relative_table"]
 
 
 def relative_window(table: Tensor, size: int, *, outside: str = "zero") -> Tensor:
@@ -30,10 +31,10 @@ def relative_window(table: Tensor, size: int, *, outside: str = "zero") -> Tenso
     one_of("outside", outside, ("zero", "edge"))
     _check(table)
     extent = (table.shape[0] + 1) // 2
-    if torch.compiler.is_compiling():  # one graph for every size, where the way below has two
+    if any_size():  # where the way below has two
         offsets = torch.arange(1 - size, size, device=table.device)
         window = table[offsets.clamp(1 - extent, extent - 1) + extent - 1]
-        return window if outside == "edge" else torch.where((offsets.abs() < extent)[:, None], window, 0)
+        return window if outside == "edge" else window.masked_fill((offsets.abs() >= extent)[:, None], 0)
     missing = size - extent
     if missing <= 0:
         return table[-missing : table.shape[0] + missing]
@@ -42,11 +43,29 @@ def relative_window(table: Tensor, size: int, *, outside: str = "zero") -> Tenso
     return torch.cat([table[:1].expand(missing, -1), table, table[-1:].expand(missing, -1)])
 
 
-def relative_vectors(window: Tensor) -> Tensor:
-    """Lay a window ``(2n − 1, d)`` out as ``(n, n, d)``: entry ``(i, j)`` is the vector of the offset ``j − i``."""
-    size = (window.shape[0] + 1) // 2
+def relative_vectors(window: Tensor, size: int | None = None) -> Tensor:
+    """Lay a window ``(2n − 1, d)`` out as ``(n, n, d)``: entry ``(i, j)`` is the vector of the offset ``j − i``.
+
+    Args:
+        window: ``(2n − 1, d)``.
+        size: ``n``, where the caller has it. ONNX export by tracing takes the size of an input from the input, but
+            that of the window from the example.
+    """
+    size = (window.shape[0] + 1) // 2 if size is None else size
     positions = torch.arange(size, device=window.device)
     return window[positions - positions[:, None] + size - 1]
+
+
+def relative_scores(query: Tensor, vectors: Tensor, axis: int) -> Tensor:
+    """Return the products of queries ``(B, heads, H, W, d)`` with the vectors of their lines, ``(B, heads, H, W, n)``.
+
+    Entry ``[…, a, b, k]`` is ``q_ab · vectors[a, k]`` for ``axis=0``, ``q_ab · vectors[b, k]`` for ``axis=1``;
+    ``vectors`` are those of `relative_vectors`, ``(n, n, d)``.
+    """
+    lines = query.permute(2 + axis, 3 - axis, 0, 1, 4)  # n, m, B, heads, d
+    scores = torch.matmul(lines.flatten(1, 3), vectors.transpose(1, 2))  # n, m·B·heads, n
+    scores = scores.unflatten(1, lines.shape[1:4])
+    return scores.permute(2, 3, 0, 1, 4) if axis == 0 else scores.permute(2, 3, 1, 0, 4)
 
 
 def resize_relative_table(table: Tensor, extent: int) -> Tensor:
@@ -69,6 +88,8 @@ def resize_relative_table(table: Tensor, extent: int) -> Tensor:
 
 
 def _check(table: Tensor) -> None:
+    if torch.jit.is_tracing():  # sizes are tensors, which are not to be looked at
+        return
     if table.ndim != 2 or table.shape[0] % 2 == 0:
         raise ValueError(
             f"a relative table is (2L − 1, d): an odd number of offsets around 0; got shape {tuple(table.shape)}"

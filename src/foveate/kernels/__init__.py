@@ -12,7 +12,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-__all__ = ["axial", "content"]
+__all__ = ["axial", "content", "found"]
 
 
 def axial(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
@@ -39,6 +39,22 @@ def content(value: Tensor, fused: bool | None) -> ModuleType | None:
     return found if value.is_cuda else _demanded(found, value, fused)
 
 
+def found() -> dict[str, str]:
+    """Return the kernels that are taken by themselves: for ``cpu`` and ``cuda``, where there are any, what they are.
+
+    Example:
+        >>> from foveate import functional as FA
+        >>> set(FA.fused_kernels()) <= {"cpu", "cuda"}
+        True
+    """
+    if not _wanted(None):
+        return {}
+    from foveate.kernels import cpu
+
+    there = {"cpu": cpu.found(), "cuda": "Triton" if importlib.util.find_spec("triton") else None}
+    return {kind: what for kind, what in there.items() if what is not None}
+
+
 def _wanted(fused: bool | None) -> bool:
     return os.environ.get("FOVEATE_FUSED", "1") not in ("0", "") if fused is None else fused
 
@@ -52,7 +68,9 @@ def _cpu(value: Tensor, fused: bool | None) -> ModuleType | None:
 
 
 def _cuda(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
-    if not _wanted(fused) or not value.is_cuda or not value.numel() or not importlib.util.find_spec("triton"):
+    if not _wanted(fused) or not value.is_cuda or not query.numel() or not value.numel():
+        return None
+    if not importlib.util.find_spec("triton"):
         return None
     from foveate.kernels import axial_triton
 

@@ -37,6 +37,7 @@ from torch import Tensor
 
 from foveate.kernels import axial_programs as programs
 from foveate.kernels.axial_tiles import SLOTS
+from foveate.kernels.sizes import check_axial
 
 __all__ = ["axial_backward", "axial_forward", "supports"]
 
@@ -90,7 +91,7 @@ def supports(query: Tensor, value: Tensor) -> bool:
     computes in exact float32 too, but eight times the multiplications are too many without tensor cores.
     """
     exact = {query.dtype, value.dtype} - {torch.float16, torch.bfloat16}
-    narrow = value.shape[-1] * max(query.itemsize, value.itemsize) <= MAX_VECTOR_BYTES
+    narrow = value.ndim == 5 and value.shape[-1] * max(query.itemsize, value.itemsize) <= MAX_VECTOR_BYTES
     return narrow and (not exact or (exact == {torch.float32} and _precision() == "tf32"))
 
 
@@ -106,7 +107,11 @@ def axial_forward(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Te
 
     Returns:
         ``(B, heads, H, W, c)`` in the dtype of ``value``, memory ordered ``(B, H, W, heads, c)``.
+
+    Raises:
+        ValueError: A tensor is not as described.
     """
+    check_axial(query, value, window, axis)
     query, value = _dense(query), _dense(value)
     out = _by_position(value)
     _Pass(query, value, axis).rows("forward", query, value, _vectors(window, query), out)
@@ -120,7 +125,11 @@ def axial_backward(
 
     Returns:
         Gradients in the dtypes of what they belong to, the first two with memory ordered ``(B, H, W, heads, ·)``.
+
+    Raises:
+        ValueError: A tensor is not as described.
     """
+    check_axial(query, value, window, axis, grad)
     grad, query, value, vectors = _dense(grad), _dense(query), _dense(value), _vectors(window, query)
     grad_query, grad_value, grad_window = _by_position(query), _by_position(value), window.new_empty(window.shape)
     run = _Pass(query, value, axis)
@@ -139,6 +148,8 @@ class _Pass:
         self.dim, self.channels = query.shape[-1], value.shape[-1]
         self.order = (0, 1, 3 - axis, 2 + axis)  # image, head, line, position
         self.itemsize = max(query.itemsize, value.itemsize)
+        if self.itemsize not in TILES or not query.numel() or not value.numel():
+            raise ValueError(f"no Triton kernel for {query.dtype} of shapes {tuple(query.shape)}, {tuple(value.shape)}")
 
     def rows(self, name: str, first: Tensor, second: Tensor, vectors: Tensor, out: Tensor) -> None:
         """Run a program for each block of rows and, for the gradient of the values, of keys."""

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from timm.models.resnet import Bottleneck, ResNet
-from torch import Tensor, nn
+from torch import nn
 
 from foveate._checks import one_of, pair
-from foveate.functional import resize_relative_table
+from foveate.models.inspection import attention_modules
 from foveate.models.stem import use_small_stem
+from foveate.models.tables import relative_tables, resize_relative_tables
 from foveate.nn import AttentionAugmentedConv2d, ExpAttConv2d, GlobalSelfAttention2d
 
 __all__ = [
@@ -20,7 +21,6 @@ __all__ = [
     "convolution",
     "explicit",
     "global_self",
-    "resize_tables_in_checkpoint",
 ]
 
 
@@ -72,21 +72,26 @@ class AttentionResNet(ResNet):
                 if conv.groups != 1 and replace is not convolution:
                     raise ValueError(f"cardinality={conv.groups} has no meaning for attention; leave it at 1")
                 block.conv2 = replace(stage, conv, size, device=device, dtype=dtype, **(attention or {}))
-                size = _halved(size) if conv.stride[0] == 2 else size
+                size = _halved(size) if block.stride == 2 else size  # of the convolution, or of a pooling behind it
 
     @torch.jit.ignore
     def init_weights(self, zero_init_last: bool = True) -> None:
         """Draw all weights anew: the convolutions as timm does, the attention as its modules do."""
         super().init_weights(zero_init_last=zero_init_last)
-        for module in self.modules():  # none yet when timm's constructor comes here
-            if isinstance(module, ExpAttConv2d | GlobalSelfAttention2d | AttentionAugmentedConv2d):
+        for name, module in self.named_modules():  # none yet when timm's constructor comes here
+            if name.endswith(".conv2") and not isinstance(module, nn.Conv2d):
                 module.reset_parameters()
+
+    @torch.jit.ignore
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Fit the relative tables, if there are any, to images of ``img_size``; see `resize_relative_tables`."""
+        if relative_tables(self):
+            resize_relative_tables(self, img_size)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Name the radii and relative tables: pulling them to zero would mean something."""
-        names = ("log_radius", "rel_height", "rel_width")
-        return {name for name, _ in self.named_parameters() if name.endswith(names)}
+        return {f"{name}.{own}" for name, module in attention_modules(self).items() for own in module.no_weight_decay()}
 
 
 def convolution(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **factory: Any) -> nn.Module:
@@ -133,15 +138,6 @@ def augmented(
         downsample=downsample,
         **options,
     )
-
-
-def resize_tables_in_checkpoint(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Fit the relative tables of a checkpoint to ``model``'s, as timm does when it loads pretrained weights."""
-    state_dict = dict(state_dict.get("state_dict", state_dict))
-    for name, own in model.named_parameters():
-        if name.endswith(("rel_height", "rel_width")) and name in state_dict:
-            state_dict[name] = resize_relative_table(state_dict[name], (own.shape[0] + 1) // 2)
-    return state_dict
 
 
 def _halved(size: tuple[int, int]) -> tuple[int, int]:

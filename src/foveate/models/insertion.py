@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from foveate._checks import suggestion
-from foveate._networks import dry_run, feature_stages
+from foveate.models.inspection import FAILURES, dry_run, feature_stages
 
 __all__ = ["insert"]
+
+NAME = "attention"
+"""What the module is called where it is registered."""
 
 
 def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str = -2, **options: Any) -> nn.Module:
     """Let an attention module look at the output of one stage or module of ``model``, in place.
 
-    The names of the network's own parameters stay what they are, so its checkpoints still load; the new module is
-    registered as ``model.attention.<name>``, dots replaced by underscores. To use pretrained weights, load them
-    first (``timm.create_model(…, pretrained=True)``).
+    The module is registered where it computes, so that whatever is done with that part of the network (moved, frozen,
+    saved, taken out, wrapped, replaced) is done with its attention. Of the places where it could be, the first is
+    taken in which the network, run once on a copy without memory, calls it exactly once, with that output, and puts
+    out something that depends on it:
 
-    Where the chosen module returns several maps (the stages of HRNet), each gets a module of its own.
+    1. the last child of the stage itself, ``<stage>.attention``, where that calls its children in turn;
+    2. the last child of the part of the stage that puts out the same tensor (``stages.2.blocks.attention``);
+    3. beside a layer without weights, both in an `nn.Sequential` in its place (``features.8.attention``);
+    4. a child of a module that has a ``forward`` of its own, the class of which becomes one that attends to its output;
+    5. right behind a layer with weights, as ``<layer>_attention`` in the `nn.Sequential` that holds it.
+
+    The names of the network's own parameters stay what they are, so its checkpoints still load. To use pretrained
+    weights, load them first (``timm.create_model(…, pretrained=True)``). Where the output is several maps (the stages
+    of HRNet), each gets a module of its own.
 
     Args:
         model: Any timm convolutional network, or any network of yours with NCHW feature maps if ``at`` is a name.
@@ -34,41 +48,36 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
         ``model``.
 
     Raises:
-        ValueError: ``at`` names nothing, or something that does not return NCHW maps, or that has attention already;
-            the model is as it was.
+        ValueError: ``at`` names nothing, or something that does not return NCHW maps, or that has attention already, or
+            behind which attention would not be computed in every pass; the model is as it was.
+
+    Example:
+        >>> network = foveate.insert(timm.create_model("resnet18"), foveate.nn.RectangularAttention2d, at=-2)
+        >>> type(network.layer3.attention).__name__
+        'RectangularAttention2d'
     """
-    if isinstance(model, nn.Sequential):
-        raise ValueError("an nn.Sequential calls all of its children in turn: put the attention module among them")
     name = _resolve(model, at)
-    holder = getattr(model, "attention", None)
-    if holder is not None and not isinstance(holder, InsertedAttention):
-        raise ValueError(
-            f"{type(model).__name__} has an attribute 'attention' of its own; insert cannot add its modules"
-        )
-    key = name.replace(".", "_")
-    target = _last(model.get_submodule(name))
-    if isinstance(target, Attended):
-        raise ValueError(f"{name!r} has attention already; choose another module")
-    maps = _output_of(model, name)
-    parameter = next(model.parameters())
+    size = _image_size(model)
+    maps = dry_run(model, size, lambda twin, image: _outputs(twin, name, image))
+    channels = [x.shape[1] for x in maps]
+    parameter = next(p for p in model.parameters() if p.is_floating_point())
     options |= {"device": parameter.device, "dtype": parameter.dtype}
     try:
-        modules = [attention(x.shape[1], **options).train(model.training) for x in maps]
+        modules = [attention(number, **options) for number in channels]
     except TypeError as error:
         raise ValueError(
             f"attention must be a class called as attention(channels, **options, device=…, dtype=…); {attention!r} "
             f"does not take {', '.join(options)}: {error}"
         ) from error
     module = modules[0] if len(modules) == 1 else ForEach(modules)
-    if holder is None:
-        model.attention = holder = InsertedAttention()
-    holder[key] = module
-    _attend(target, module)
-    return model
-
-
-class InsertedAttention(nn.ModuleDict):
-    """Holds the inserted modules; they are called from the modules behind which they stand."""
+    for place in _places(model, name, size):
+        if dry_run(model, size, lambda twin, image, place=place: _works(twin, place, image, channels)):  # type: ignore[misc]
+            place.put(model, module.train(model.training))
+            return model
+    raise ValueError(
+        f"attention behind {name!r} would not be computed in a pass of {type(model).__name__}, or nothing would "
+        "depend on it: the network calls parts of it by themselves; choose the stage around it, or another module"
+    )
 
 
 class ForEach(nn.ModuleList):
@@ -80,26 +89,135 @@ class ForEach(nn.ModuleList):
 
 
 class Attended:
-    """Mixin for a module's class: the output passes through an attention module that another module owns.
+    """Mixin for a module's class: the output passes through its child ``attention``.
 
-    Changing the class of the one instance, rather than wrapping it, keeps parameter names, attributes, and whatever a
-    network does with its stages (iterate over them, index them, checkpoint them).
+    Changing the class of the one instance, rather than wrapping it, keeps the names of its parameters, its attributes,
+    and whatever a network does with it.
     """
 
-    _attention: nn.Module
+    attention: nn.Module
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the module computes, and attend to it."""
-        return self._attention(super().forward(*args, **kwargs))  # type: ignore[misc]
+        return self.attention(super().forward(*args, **kwargs))  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         return _remake, (type(self).__mro__[2],), self.__dict__
 
 
-def _attend(target: nn.Module, module: nn.Module) -> None:
-    target.__class__ = _attended(type(target))
-    # Not registered a second time: stages that iterate over their children must not find it there.
-    target.__dict__["_attention"] = module
+@dataclass(frozen=True)
+class _Place:
+    """Where an attention module could be registered, and how."""
+
+    target: str
+    how: str
+    """``child``: its last; ``beside``: both in its place; ``behind``: next to it; ``class``: called by its class."""
+
+    def put(self, model: nn.Module, module: nn.Module) -> None:
+        """Register ``module`` there."""
+        target = model.get_submodule(self.target)
+        path, _, last = self.target.rpartition(".")
+        parent = model.get_submodule(path)
+        if self.how == "behind":
+            _insert_behind(parent, last, f"{last}_{NAME}", module)
+        elif self.how == "beside":
+            both = nn.Sequential()
+            both.add_module("layer", target)
+            both.add_module(NAME, module)
+            parent._modules[last] = both.train(target.training)
+        else:
+            if self.how == "class":
+                target.__class__ = _attended(type(target))
+            target.add_module(NAME, module)
+
+
+def _places(model: nn.Module, name: str, size: tuple[int, int, int]) -> Iterator[_Place]:
+    """Yield where attention to the output of ``name`` could be registered, the best first."""
+    target = model.get_submodule(name)
+    parent = model.get_submodule(name.rpartition(".")[0])
+    is_layer = isinstance(target, nn.modules.batchnorm._NormBase) or not list(target.children())
+    if not is_layer:
+        yield _Place(name, "child")
+        for inner in dry_run(model, size, lambda twin, image: _same_output(twin, name, image)):
+            yield _Place(inner, "child")
+    if is_layer and not list(target.parameters()) and not list(target.buffers()):
+        yield _Place(name, "beside")
+    if not is_layer:
+        yield _Place(name, "class")
+    if isinstance(parent, nn.Sequential):
+        yield _Place(name, "behind")
+
+
+def _same_output(twin: nn.Module, name: str, image: Tensor) -> list[str]:
+    """Return the containers within ``name`` that put out the very tensor that it puts out, the outermost first."""
+    outputs: dict[str, Any] = {}
+    for inner, module in twin.get_submodule(name).named_modules(prefix=name):
+        if inner == name or list(module.children()):
+            module.register_forward_hook(lambda _, inputs, output, inner=inner: outputs.update({inner: output}))
+    twin(image)
+    whole = outputs.pop(name, None)
+    return [inner for inner in sorted(outputs, key=len) if outputs[inner] is whole]
+
+
+def _works(twin: nn.Module, place: _Place, image: Tensor, channels: list[int]) -> bool:
+    """Tell whether a network calls a module in ``place`` once, with maps of ``channels``, and depends on it.
+
+    What it gives as intermediate maps must stay what it is: some count the children of a sequence.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        probe, image = _Probe(), torch.empty_like(image)
+        try:
+            before = _intermediate_shapes(twin, image)
+            place.put(twin, probe)
+            if _intermediate_shapes(twin, image) != before:
+                return False
+            probe.seen.clear()
+            dependent = [x.float().sum() for x in _tensors(twin(image)) if x.requires_grad]
+        except (ValueError, *FAILURES):
+            return False
+    if probe.seen != [channels] or not dependent:
+        return False
+    (gradient,) = torch.autograd.grad(dependent, [probe.scale], allow_unused=True)
+    return gradient is not None
+
+
+class _Probe(nn.Module):
+    """Stands for an attention module in a trial: passes maps on, notes them, and leaves a trace in the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones((), device="meta"))
+        self.seen: list[list[int]] = []
+
+    def forward(self, maps: Any) -> Any:
+        several = isinstance(maps, list | tuple)
+        self.seen.append([x.shape[1] for x in (maps if several else [maps])])
+        scaled = [x * self.scale.to(x.dtype) for x in (maps if several else [maps])]
+        return scaled if several else scaled[0]
+
+
+def _intermediate_shapes(twin: Any, image: Tensor) -> list[torch.Size]:
+    if not hasattr(twin, "forward_intermediates"):
+        return []
+    return [x.shape for x in _tensors(twin.forward_intermediates(image, intermediates_only=True))]
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, dict):
+        for value in output.values():
+            yield from _tensors(value)
+    elif isinstance(output, list | tuple):
+        for value in output:
+            yield from _tensors(value)
+
+
+def _insert_behind(parent: nn.Module, before: str, name: str, module: nn.Module) -> None:
+    children = list(parent._modules.items())
+    index = [key for key, _ in children].index(before) + 1
+    parent._modules.clear()
+    parent._modules.update([*children[:index], (name, module), *children[index:]])
 
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
@@ -138,35 +256,34 @@ def _resolve(model: nn.Module, at: int | str) -> str:
             f"at={at} is no stage of {type(model).__name__}: allowed are {-len(stages)} to {len(stages) - 1} "
             f"({', '.join(stages)}), or a module's name"
         )
-    if stages[at] not in names:
-        raise ValueError(f"{type(model).__name__} has no module {stages[at]!r} for at={at}; pass a module's name")
-    return stages[at]
+    for name in (stages[at], stages[at].replace(".", "_")):  # timm's networks of features write it so
+        if name in names:
+            return name
+    raise ValueError(f"{type(model).__name__} has no module {stages[at]!r} for at={at}; pass a module's name")
 
 
-def _last(module: nn.Module) -> nn.Module:
-    """Descend to the last part of a plain sequence, which is what checkpointed networks call directly."""
-    while isinstance(module, nn.Sequential) and len(module):
-        module = module[-1]
-    return module
-
-
-def _output_of(model: nn.Module, name: str) -> list[Tensor]:
-    """Return what the module puts out for an image of the size that the model is made for: shapes without numbers."""
+def _image_size(model: nn.Module) -> tuple[int, int, int]:
+    """Return channels, height and width of the images that the model is made for."""
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
         raise ValueError(f"{type(model).__name__} has no convolution; insert is for convolutional networks")
-    size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[1:]
+    configuration = getattr(model, "pretrained_cfg", None) or {}
+    return (first.in_channels, *configuration.get("input_size", (3, 224, 224))[1:])
 
-    def watch(twin: nn.Module, image: Tensor) -> list[Any]:
-        outputs: list[Any] = []
-        twin.get_submodule(name).register_forward_hook(lambda module, inputs, output: outputs.append(output))
-        twin(image)
-        return outputs
 
-    outputs = dry_run(model, (first.in_channels, *size), watch)
+def _outputs(twin: nn.Module, name: str, image: Tensor) -> list[Tensor]:
+    """Return what the module puts out for ``image``: shapes without numbers."""
+    target = twin.get_submodule(name)
+    if hasattr(target, NAME) or hasattr(
+        twin.get_submodule(name.rpartition(".")[0]), f"{name.rpartition('.')[2]}_{NAME}"
+    ):
+        raise ValueError(f"{name!r} has attention already, or an attribute {NAME!r} of its own; choose another module")
+    outputs: list[Any] = []
+    target.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    twin(image)
     if len(outputs) != 1:
         raise ValueError(
-            f"{name!r} is called {len(outputs)} times in a pass of {type(model).__name__}; choose a module called once"
+            f"{name!r} is called {len(outputs)} times in a pass of {type(twin).__name__}; choose a module called once"
         )
     maps = outputs[0] if isinstance(outputs[0], list | tuple) else [outputs[0]]
     if not all(isinstance(x, Tensor) and x.ndim == 4 for x in maps):

@@ -1,14 +1,27 @@
-"""Fitting the relative tables of a whole network to another image size."""
+"""Relative tables of a whole network at another image size, and weights that were saved for another."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from foveate._checks import pair
-from foveate._networks import dry_run
-from foveate.nn._tables import RelativeTables2d
+from foveate.functional import resize_relative_table
+from foveate.models.inspection import dry_run
+from foveate.nn.relative_tables import TABLES, RelativeTables2d
 
-__all__ = ["resize_relative_tables"]
+__all__ = ["checkpoint_filter_fn", "relative_tables", "resize_relative_tables"]
+
+
+def relative_tables(model: nn.Module) -> dict[str, RelativeTables2d]:
+    """Return the modules of ``model`` that have relative tables, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, RelativeTables2d) and hasattr(module, TABLES[0])
+    }
 
 
 def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) -> nn.Module:
@@ -18,34 +31,91 @@ def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) ->
     was made for. Training on from here needs a new optimiser: the tables are new parameters.
 
     Args:
-        model: A network with such modules; changed in place.
-        img_size: Height and width in pixels; one integer for both.
+        model: A network with such modules, or one that contains such a network (a detector, a segmentation network);
+            changed in place.
+        img_size: Height and width in pixels; one integer for both. Of a detector that resizes its images, the size
+            that its backbone gets.
 
     Returns:
         ``model``.
 
     Raises:
-        ValueError: ``img_size`` is not a size, or ``model`` has no relative tables.
+        ValueError: ``img_size`` is not a size, or ``model`` has no relative tables, or takes no image of that size.
+
+    Example:
+        >>> network = timm.create_model("gsa_resnet_tiny", img_size=32)
+        >>> foveate.resize_relative_tables(network, 64).layer1[0].conv2.feat_size
+        (64, 64)
     """
     size = pair("img_size", img_size)
-    modules = {name: m for name, m in model.named_modules() if isinstance(m, RelativeTables2d)}
+    modules = relative_tables(model)
     if not modules:
         raise ValueError(f"{type(model).__name__} has no relative tables: no GSA or attention-augmented module in it")
-    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    for name, feat_size in dry_run(model, (first.in_channels, *size), _attended_sizes).items():
+    for name, feat_size in _attended_sizes(model, modules, size).items():
         modules[name].resize(feat_size)
     return model
 
 
-def _attended_sizes(twin: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:
-    """Return the size of the map that each module with relative tables attends to."""
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """Fit the weights of a checkpoint to ``model``, as the functions of this name in timm do.
+
+    - Weights inside ``{"state_dict": …}`` or ``{"model": …}`` are taken out.
+    - Names of version 0.1, where inserted attention stood at the root (``attention.layer3.…``), become those of the
+      place where ``model`` has it (``layer3.attention.…``).
+    - Relative tables for another image size are stretched to those of ``model``, by linear interpolation.
+
+    Args:
+        state_dict: Weights by name; not changed.
+        model: The network that they are for.
+
+    Returns:
+        What ``model.load_state_dict`` takes.
+    """
+    weights = dict(state_dict)
+    for key in ("state_dict", "model"):
+        if isinstance(weights.get(key), Mapping):
+            weights = dict(weights[key])
+    places = sorted((name for name, _ in model.named_modules() if name.endswith(("attention",))), key=len)
+    own = model.state_dict()
+    fitted = {}
+    for name, value in weights.items():
+        if name.startswith("attention.") and name not in own:
+            _, stage, rest = name.split(".", 2)
+            place = next((p for p in places if p.replace(".", "_").startswith(f"{stage}_")), None)
+            name = name if place is None else f"{place}.{rest}"
+        if name.endswith(TABLES) and name in own and value.shape != own[name].shape:
+            value = resize_relative_table(value, (len(own[name]) + 1) // 2)
+        fitted[name] = value
+    return fitted
+
+
+def _attended_sizes(
+    model: nn.Module, modules: Mapping[str, RelativeTables2d], size: tuple[int, int]
+) -> dict[str, tuple[int, int]]:
+    """Return the size of the map that each module attends to, in the outermost network that takes a plain image."""
+    error: ValueError | None = None
+    for prefix, network in model.named_modules():
+        inside = [name for name in modules if name.startswith(f"{prefix}." if prefix else "")]
+        first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+        if len(inside) < len(modules) or first is None:
+            continue
+        try:
+            found = dry_run(network, (first.in_channels, *size), _watch_tables)
+        except ValueError as problem:
+            error = error or problem
+            continue
+        if len(found) == len(modules):
+            return {f"{prefix}.{name}" if prefix else name: feat_size for name, feat_size in found.items()}
+    raise error or ValueError(f"{type(model).__name__} does not call all of its modules with relative tables")
+
+
+def _watch_tables(twin: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:
     sizes: dict[str, tuple[int, int]] = {}
 
     def watch(name: str, module: RelativeTables2d) -> None:
         module.qkv.register_forward_hook(lambda _, inputs, output: sizes.update({name: tuple(output.shape[2:])}))
 
-    for name, module in twin.named_modules():
-        if isinstance(module, RelativeTables2d):
-            watch(name, module)
+    for name, module in relative_tables(twin).items():
+        watch(name, module)
     twin(image)
     return sizes

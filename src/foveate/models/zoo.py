@@ -19,11 +19,11 @@ from foveate.models.attention_net import (
     convolution,
     explicit,
     global_self,
-    resize_tables_in_checkpoint,
 )
 from foveate.models.insertion import insert
 from foveate.models.shipped import TRAININGS, shipped
 from foveate.models.stem import use_small_stem
+from foveate.models.tables import checkpoint_filter_fn
 from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
 
 __all__: list[str] = []
@@ -100,7 +100,7 @@ def _network(family: Family, variant: str, defaults: Mapping[str, Any]) -> Calla
             AttentionResNet,
             variant,
             pretrained,
-            pretrained_filter_fn=resize_tables_in_checkpoint,
+            pretrained_filter_fn=checkpoint_filter_fn,
             replace=family.replace,
             attention={**(family.tiny if variant.endswith("_tiny") else {}), **attention},
             **{**defaults, **kwargs},
@@ -152,6 +152,7 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
             pretrained and own,
             # What is saved under this name must be built under it again.
             pretrained_cfg={**configuration, "architecture": name},
+            pretrained_filter_fn=checkpoint_filter_fn,
             feature_cfg={"feature_cls": "getter"},
             cache_dir=source.get("cache_dir"),
             **kwargs,
@@ -165,7 +166,7 @@ def _configuration(input_size: tuple[int, int, int] = (3, 224, 224)) -> dict[str
         "url": "",
         "num_classes": 1000,
         "input_size": input_size,
-        "pool_size": None,
+        "pool_size": (4, 4) if input_size[1] == 32 else (7, 7),
         "crop_pct": 0.875,
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,

@@ -13,7 +13,9 @@ from foveate._checks import feature_map, integer, number
 from foveate.functional._layout import in_layout_of
 from foveate.functional.augmented import augmented_attention, augmented_attention_map
 from foveate.nn._heads import merge_heads, split_heads
-from foveate.nn._tables import RelativeTables2d
+from foveate.nn.relative_tables import RelativeTables2d
+from foveate.nn.spatial_attention import detached
+from foveate.nn.weights import FormedWeights, PairwiseWeights
 
 __all__ = ["AttentionAugmentedConv2d"]
 
@@ -47,6 +49,10 @@ class AttentionAugmentedConv2d(RelativeTables2d):
     Raises:
         ValueError: An argument is out of its range, or the ratio leaves no channel to one of the two.
     """
+
+    title = "AA: attention beside convolution"
+    description = "Some channels take from all positions, the others are a convolution."
+    convolution = "conv"
 
     def __init__(
         self,
@@ -124,6 +130,31 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         """Convolve and attend: ``(B, in_channels, H, W)`` to ``(B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``."""
         query, key, value = self.project(x)
         return self.combine(x, augmented_attention(query, key, value, self.rel_height, self.rel_width))
+
+    def forward_by_maps(self, x: Tensor) -> Tensor:
+        """Compute the output with the maps formed; for small maps only."""
+        value = self.project(x)[2]
+        attended = self.attention_map(x).to(value.dtype) @ value.flatten(2, 3)
+        return self.combine(x, attended.view(value.shape))
+
+    def forward_without(self, x: Tensor, part: str = "attention") -> Tensor:
+        """Let each position attend to itself alone: ``A = I``."""
+        return self.combine(x, self.project(x)[2])
+
+    def weights(self, x: Tensor) -> PairwiseWeights:
+        """Return the weights at the attended resolution; the map of an image is formed as a whole.
+
+        Raises:
+            ValueError: It would be too large.
+        """
+        query, key, values = map(detached, self.project(x))
+        FormedWeights.check_size(values)
+        tables = detached(self.rel_height), detached(self.rel_width)
+        return FormedWeights(values, lambda images: augmented_attention_map(query[images], key[images], *tables))
+
+    def map_parameters(self) -> dict[str, slice]:
+        """Name queries, keys and tables."""
+        return super().map_parameters() | {"qkv.weight": slice(2 * self.dim_key)}
 
     def combine(self, x: Tensor, attended: Tensor) -> Tensor:
         """Put what was attended to, ``(B, heads, H', W', d_v / heads)``, beside the convolution of ``x``."""

@@ -11,12 +11,20 @@ from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number, one_of
 from foveate.functional._precision import widen
-from foveate.functional.explicit import KERNELS, explicit_attention, explicit_attention_map
+from foveate.functional.explicit import (
+    KERNELS,
+    explicit_attention,
+    explicit_attention_map,
+    explicit_attention_rows,
+)
+from foveate.nn._scripting import NotScriptable
+from foveate.nn.spatial_attention import Observation, PairwiseAttention, detached
+from foveate.nn.weights import PairwiseWeights
 
 __all__ = ["ExpAttConv2d", "ExplicitAttention2d"]
 
 
-class ExplicitAttention2d(nn.Module):
+class ExplicitAttention2d(NotScriptable, PairwiseAttention):
     """Attention whose map is a function of distance with one learnable radius: ``W_O (A W_V x)``.
 
         A_ij = κ(‖p_i − p_j‖ / r) / Σ_k κ(‖p_i − p_k‖ / r)
@@ -39,6 +47,13 @@ class ExplicitAttention2d(nn.Module):
     Raises:
         ValueError: An argument is out of its range.
     """
+
+    title = "ExpAtt: attention to what is near"
+    description = (
+        "Each position takes from those around it, the nearer the more, in every image alike. The circle is the "
+        "radius, learnt in training, the only number behind the map."
+    )
+    depends_on_content = False
 
     def __init__(
         self,
@@ -74,9 +89,20 @@ class ExplicitAttention2d(nn.Module):
         """The radius ``r > 0`` in pixels of the attended map, a tensor of one element with its gradient."""
         return _radius(self.log_radius)
 
-    def values(self, x: Tensor) -> Tensor:
+    @radius.setter
+    def radius(self, radius: float) -> None:
+        # A new parameter, not new contents: copies of the network that have this tensor as well keep their radius.
+        logarithm = math.log(number("radius", radius, above=0))
+        trainable = self.log_radius.requires_grad
+        self.log_radius = nn.Parameter(torch.full_like(self.log_radius, logarithm), requires_grad=trainable)
+
+    def project(self, x: Tensor) -> Tensor:
         """Return ``V = W_V x`` at the resolution that is attended to, ``(B, dim_out, H', W')``."""
         return self.value(_pool(x, self.stride))
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return what the map weighs, ``(B, 1, N, dim_out)``."""
+        return self.project(x).flatten(2).transpose(1, 2).unsqueeze(1)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Return the map, ``(1, 1, N, N)`` with ``N`` the positions after the stride; rows sum to 1.
@@ -90,7 +116,37 @@ class ExplicitAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend: ``(B, dim, H, W)`` to ``(B, dim_out, ⌈H/stride⌉, ⌈W/stride⌉)``."""
         feature_map(x, self.dim, "ExplicitAttention2d")
-        return self.proj(_attend(self.values(x), self.log_radius, self.kernel))
+        return self.proj(_attend(self.project(x), self.log_radius, self.kernel))
+
+    def forward_by_maps(self, x: Tensor) -> Tensor:
+        """Compute ``W_O (A V)`` with the map formed; for small maps only."""
+        value = self.project(x)
+        attended = self.attention_map(x)[0, 0].to(value.dtype) @ value.flatten(2).transpose(1, 2)
+        return self.proj(attended.transpose(1, 2).reshape(value.shape))
+
+    def forward_without(self, x: Tensor, part: str = "attention") -> Tensor:
+        """Let each position attend to itself alone: ``A = I``, the limit of a radius of zero."""
+        return self.proj(self.project(x))
+
+    def weights(self, x: Tensor) -> PairwiseWeights:
+        """Return the weights; rows are formed from the radius alone."""
+        return _ExplicitWeights(detached(self.project(x)), detached(self.radius), self.kernel)
+
+    def observe(self, x: Tensor) -> Observation:
+        """Return the weights and the radius."""
+        return Observation(weights=self.weights(x), radius=self.radius.item())
+
+    def map_parameters(self) -> dict[str, slice]:
+        """Name the radius: all that makes the map."""
+        return {"log_radius": slice(None)}
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the radius: decay would pull it towards one pixel."""
+        return {"log_radius"}
+
+    def scalars(self) -> dict[str, tuple[float, float]]:
+        """Return the radius in positions of the map, as it started and as it is."""
+        return {"radius": (self.initial_radius, self.radius.item())}
 
     def extra_repr(self) -> str:
         """Describe the module."""
@@ -178,6 +234,18 @@ class ExpAttConv2d(nn.Module):
         """Convolve and attend: ``(B, in_channels, H, W)`` to ``(B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``."""
         feature_map(x, self.attention.dim, "ExpAttConv2d")
         return torch.cat([self.conv(x), self.attention(x)], dim=1)
+
+
+class _ExplicitWeights(PairwiseWeights):
+    """Of explicit attention: a function of distance, the same for every image."""
+
+    def __init__(self, value: Tensor, radius: Tensor, kernel: str) -> None:
+        super().__init__(value.permute(0, 2, 3, 1).unsqueeze(1))
+        self.radius, self.kernel = radius, kernel
+
+    def rows(self, images: slice, rows: slice, columns: slice, part: str = "both") -> Tensor:
+        weights = explicit_attention_rows(*self.size, self.radius, self.kernel, rows, columns)
+        return weights.expand(len(self.values[images]), 1, *weights.shape)
 
 
 def _pool(x: Tensor, stride: int) -> Tensor:

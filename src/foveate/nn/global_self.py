@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules import module as module_hooks
 
 from foveate._checks import feature_map, integer, one_of, pair
-from foveate.functional._global_self import fits, global_self_inference
-from foveate.functional._layout import in_layout_of
+from foveate.functional._layout import in_layout_of, to_channels_last
 from foveate.functional.global_self import (
     axial_positional_attention,
     axial_positional_map,
@@ -19,9 +18,10 @@ from foveate.functional.global_self import (
     content_attention_map,
     global_positional_map,
 )
-from foveate.functional.relative import relative_window
+from foveate.nn._global_self_fused import attend_fused
+from foveate.nn._global_self_weights import GlobalSelfWeights, gain_and_shift
 from foveate.nn._heads import divisible, merge_heads, split_heads
-from foveate.nn._tables import RelativeTables2d
+from foveate.nn.relative_tables import RelativeTables2d
 
 __all__ = ["GlobalSelfAttention2d"]
 
@@ -65,7 +65,10 @@ class GlobalSelfAttention2d(RelativeTables2d):
         ValueError: An argument is out of its range, or the heads do not divide the channels.
     """
 
-    norm: nn.BatchNorm2d
+    title = "GSA: attention of each position to all"
+    description = "Each position takes from all others, for what is there (content) and for where it is (position)."
+
+    norm: nn.Module
 
     def __init__(
         self,
@@ -108,7 +111,8 @@ class GlobalSelfAttention2d(RelativeTables2d):
             return
         for table, extent in zip((self.rel_height, self.rel_width), self.feat_size, strict=True):
             nn.init.normal_(table, std=(table.shape[1] * extent) ** -0.5)
-        self.norm.reset_parameters()
+        if reset := getattr(self.norm, "reset_parameters", None):  # it may have been replaced
+            reset()
 
     def resize(self, feat_size: int | tuple[int, int]) -> None:
         """Stretch the tables, by linear interpolation, to those of another ``feat_size``."""
@@ -122,15 +126,16 @@ class GlobalSelfAttention2d(RelativeTables2d):
 
         Where the positional part is the only one, the keys have no channels.
 
-        Where autocast makes float16 of the projection, in the dtype of the parameters: products of three projections
-        would leave float16's range.
+        Where autocast makes float16 of the projection, in float32: products of three projections would leave float16's
+        range.
         """
         return split_heads(self._projection(x), self.widths, self.num_heads)
 
     def _projection(self, x: Tensor) -> Tensor:
         feature_map(x, self.dim, "GlobalSelfAttention2d")
-        qkv = self.qkv(x).contiguous(memory_format=torch.channels_last)
-        return _not_float16(qkv, self.qkv.weight)
+        if self.part != "content":
+            _warn_if_larger(x, self.feat_size)
+        return _not_float16(to_channels_last(self.qkv(x)))
 
     def values(self, x: Tensor) -> Tensor:
         """Return the values ``(B, heads, N, dim_out / heads)`` that the maps weigh."""
@@ -179,44 +184,30 @@ class GlobalSelfAttention2d(RelativeTables2d):
         column = axial_positional_map(query, self.rel_height, 0).to(value.dtype)
         row = axial_positional_map(query, self.rel_width, 1).to(value.dtype)
         hidden = torch.einsum("bhyxk,bhkxd->bhyxd", column, value)
-        norm, batch_statistics = self.norm, self.norm.training
-        hidden = F.batch_norm(
-            merge_heads(hidden),
-            None if batch_statistics else norm.running_mean,
-            None if batch_statistics else norm.running_var,
-            norm.weight,
-            norm.bias,
-            batch_statistics,
-            eps=norm.eps,
-        )
+        buffers = {name: buffer.clone() for name, buffer in self.norm.named_buffers()}  # running statistics stay
+        hidden = torch.func.functional_call(self.norm, buffers, merge_heads(hidden))
         (hidden,) = split_heads(hidden, (self.dim_out,), self.num_heads)
         return torch.einsum("bhyxk,bhykd->bhyxd", row, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: ``(B, dim, H, W)`` to ``(B, dim_out, ⌈H/stride⌉, ⌈W/stride⌉)``."""
+        return self._forward(x, self.part)
+
+    def _forward(self, x: Tensor, part: str) -> Tensor:
         qkv = self._projection(x)
-        if _without_gradient(self, qkv):
-            return in_layout_of(x, self._at_once(qkv))
+        if part == "both" and (found := attend_fused(self, qkv)) is not None:
+            out, pooled = found
+            return in_layout_of(x, out) if pooled else self._pool(in_layout_of(x, out))
         query, key, value = split_heads(qkv, self.widths, self.num_heads)
         # Content first: going backward it comes last, when what the positional passes saved is free again.
         terms = []
-        if self._has("content"):
+        if part != "positional":
             terms.append(content_attention(query, key, value, fused=self.fused))
-        if self._has("positional"):
+        if part != "content":
             hidden = merge_heads(axial_positional_attention(query, value, self.rel_height, 0, fused=self.fused))
             (hidden,) = split_heads(self.norm(hidden), (self.dim_out,), self.num_heads)
             terms.append(axial_positional_attention(query, hidden, self.rel_width, 1, fused=self.fused))
         return self._pool(in_layout_of(x, merge_heads(sum(terms[1:], terms[0]))))
-
-    def _at_once(self, qkv: Tensor) -> Tensor:
-        """Compute all that follows the projection in one operator, the normalisation folded."""
-        norm = self.norm
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        sides = zip((self.rel_height, self.rel_width), qkv.shape[2:], strict=True)
-        down, along = (relative_window(table, size) for table, size in sides)
-        statistics = (norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
-        return global_self_inference(qkv, (down, along), statistics, self.num_heads, self.dim_key, self.stride)
 
     def _pool(self, x: Tensor) -> Tensor:
         if self.stride == 1:
@@ -227,6 +218,30 @@ class GlobalSelfAttention2d(RelativeTables2d):
             return F.avg_pool2d(F.pad(x, room), self.stride) / F.avg_pool2d(there, self.stride)
         return F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Content and position, each of which can be switched off; without its only part a module has no output."""
+        return ("content", "positional") if self.part == "both" else ()
+
+    def forward_without(self, x: Tensor, part: str = "content") -> Tensor:
+        """Compute the output of the other part alone."""
+        one_of("part", part, self.parts)
+        return self._forward(x, "positional" if part == "content" else "content")
+
+    def weights(self, x: Tensor) -> GlobalSelfWeights:
+        """Return the weights, the gain of the normalisation between the passes included."""
+        query, key, value = self.project(x)
+        if not self._has("positional"):
+            return GlobalSelfWeights(query, key, value, self.part)
+        column = merge_heads(axial_positional_attention(query, value, self.rel_height, 0, fused=self.fused))
+        tables = self.rel_height, self.rel_width
+        return GlobalSelfWeights(query, key, value, self.part, tables, gain_and_shift(self.norm, column))
+
+    def map_parameters(self) -> dict[str, slice]:
+        """Name queries, keys and tables."""
+        tables = {} if self.part == "content" else super().map_parameters()
+        return tables | {"qkv.weight": slice(sum(self.widths) - self.dim_out)}
+
     def extra_repr(self) -> str:
         """Describe the module."""
         return (
@@ -235,37 +250,33 @@ class GlobalSelfAttention2d(RelativeTables2d):
         )
 
 
-def _without_gradient(module: GlobalSelfAttention2d, qkv: Tensor) -> bool:
-    """Tell whether one operator can do all that follows the projection.
-
-    It folds the normalisation, so that this has to be what it was made as, with nobody who would see it called.
-    """
-    if module.part != "both" or module.training or torch.compiler.is_exporting() or isinstance(qkv, torch.fx.Proxy):
-        return False
-    norm = module.norm
-    if type(norm) is not nn.BatchNorm2d or norm.training or norm.running_mean is None or _watched(norm):
-        return False
-    if torch.is_grad_enabled() and (qkv.requires_grad or any(p.requires_grad for p in module.parameters())):
-        return False
-    return fits(qkv, module.fused)
+def _warn_if_larger(x: Tensor, feat_size: tuple[int, int]) -> None:
+    """Warn, once for each size of tables, that positions far from each other do not see each other."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    if x.shape[2] > feat_size[0] or x.shape[3] > feat_size[1]:
+        warnings.warn(
+            f"a map is larger than the relative tables of GlobalSelfAttention2d, which are for {feat_size[0]}×"
+            f"{feat_size[1]}: its positional attention is a window of {2 * feat_size[0] - 1}×{2 * feat_size[1] - 1} "
+            "positions around each; foveate.resize_relative_tables(model, img_size) stretches the tables",
+            stacklevel=2,
+        )
 
 
-def _watched(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module_hooks._global_forward_hooks
-        or module_hooks._global_forward_pre_hooks
-        or "forward" in vars(module)
-    )
-
-
-def _not_float16(x: Tensor, parameter: Tensor) -> Tensor:
-    return x.to(parameter.dtype) if x.dtype == torch.float16 else x
+def _not_float16(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.float16 and torch.is_autocast_enabled(x.device.type) else x
 
 
 # Symbolic tracing keeps these whole: they look at shapes and dtypes.
-for _name in ("feature_map", "split_heads", "merge_heads", "in_layout_of", "_not_float16"):
+for _name in (
+    "feature_map",
+    "split_heads",
+    "merge_heads",
+    "in_layout_of",
+    "to_channels_last",
+    "_not_float16",
+    "_warn_if_larger",
+):
     torch.fx.wrap(_name)
 for _name in ("content_attention", "axial_positional_attention"):
     torch.fx.wrap(_name)

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from foveate._checks import feature_map, integer
+from foveate.functional._precision import widen
 from foveate.functional.positionwise import positionwise_map
+from foveate.nn.spatial_attention import GatedAttention
 
 __all__ = ["PositionwiseAttention2d"]
 
 
-class PositionwiseAttention2d(nn.Module):
+class PositionwiseAttention2d(GatedAttention):
     """Multiply a feature map by a gate predicted for each position, ``x ⊙ σ(w · relu(W x))``.
 
     Two 1×1 convolutions, at the cost of `RectangularAttention2d`'s head. The second starts at zero with a bias of
@@ -31,6 +33,9 @@ class PositionwiseAttention2d(nn.Module):
     Raises:
         ValueError: An argument is out of its range.
     """
+
+    title = "Position-wise attention: a gate at each position"
+    description = "Each position has a gate of its own, predicted from the image: at 1 all passes, at 0 nothing."
 
     INITIAL_LOGIT = 3.0  # σ(3) = 0.953
 
@@ -61,12 +66,11 @@ class PositionwiseAttention2d(nn.Module):
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Return the gate, ``(B, 1, H, W)`` in [0, 1], of at least float32."""
-        feature_map(x, self.dim, "PositionwiseAttention2d")
-        return positionwise_map(self.score(self.act(self.reduce(x))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x ⊙ A``, with the shape, dtype and memory format of ``x``."""
-        return x * self.attention_map(x).to(x.dtype)
+        if torch.jit.is_scripting():  # which knows neither the check nor autocast
+            return widen(self.score(self.act(self.reduce(x)))).sigmoid()
+        else:  # noqa: RET505  # what comes after a `return` would be scripted
+            feature_map(x, self.dim, "PositionwiseAttention2d")
+            return positionwise_map(self.score(self.act(self.reduce(x))))
 
     def extra_repr(self) -> str:
         """Describe the module."""

@@ -11,12 +11,14 @@ from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number
 from foveate.functional._precision import autocast_off, widen
-from foveate.functional.rectangle import pixel_centres, rectangle_map
+from foveate.functional.rectangle import draw_rectangles, pixel_centres, rectangle_map
+from foveate.functional.similarity import rectangle_distance, transform_points
+from foveate.nn.spatial_attention import GatedAttention, Observation, mean_where, on_cpu
 
 __all__ = ["RectangularAttention2d"]
 
 
-class RectangularAttention2d(nn.Module):
+class RectangularAttention2d(GatedAttention):
     """Multiply a feature map by one soft rectangle, ``x ⊙ A``, given by five numbers that it predicts from the map.
 
         A(p) = σ(τ(s_x − |u|)) · σ(τ(s_y − |v|))
@@ -42,7 +44,14 @@ class RectangularAttention2d(nn.Module):
         ValueError: An argument is out of its range.
     """
 
+    title = "CRAM: one rectangle"
+    description = (
+        "For each image the network predicts one soft rectangle from five numbers. What lies inside passes, what lies "
+        "outside is dimmed."
+    )
+
     INITIAL_HALF_SIZE = 1.6
+    __constants__ = ("INITIAL_HALF_SIZE",)
 
     def __init__(
         self,
@@ -59,7 +68,7 @@ class RectangularAttention2d(nn.Module):
         self.sharpness = number("sharpness", sharpness, above=0)
         self.hidden = integer("hidden", max(16, dim // 32) if hidden is None else hidden)
         self.score = nn.Conv2d(dim, self.hidden, 1, bias=False, **dd)
-        self.readout = nn.Linear(5 * self.hidden, 5, **dd)
+        self.readout = _Readout(5 * self.hidden, 5, **dd)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -75,32 +84,78 @@ class RectangularAttention2d(nn.Module):
         the map), angle ``α`` in radians, any real number: it has period π, and ``(s_x, s_y, α)`` is the same
         rectangle as ``(s_y, s_x, α + π/2)``.
         """
-        feature_map(x, self.dim, "RectangularAttention2d")
-        return _rectangle(self.score(x), self.readout.weight, self.readout.bias)
+        if torch.jit.is_scripting():  # which knows neither the checks nor autocast
+            return _to_rectangle(self.readout(_moments(widen(self.score(x)))), self.INITIAL_HALF_SIZE)
+        else:  # noqa: RET505  # what comes after a `return` would be scripted
+            feature_map(x, self.dim, "RectangularAttention2d")
+            return _rectangle(self.readout(_spatial_moments(self.score(x))), self.INITIAL_HALF_SIZE)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Return the gate ``A``, ``(B, 1, H, W)`` in [0, 1], of at least float32."""
-        return _draw(self.rectangle(x), x, self.sharpness)
+        rectangle = self.rectangle(x)
+        if torch.jit.is_scripting():
+            rows, columns = pixel_centres(x.shape[2], rectangle), pixel_centres(x.shape[3], rectangle)
+            return draw_rectangles(rectangle, columns, rows, self.sharpness)
+        else:  # noqa: RET505
+            return _draw(rectangle, x, self.sharpness)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x ⊙ A``, with the shape, dtype and memory format of ``x``."""
-        return x * self.attention_map(x).to(x.dtype)
+    @torch.jit.unused
+    def observe(self, x: Tensor) -> Observation:
+        """Return the gate and the rectangle that it is drawn from."""
+        rectangle = self.rectangle(x)
+        gate = on_cpu(_draw(rectangle, x, self.sharpness)[:, 0])
+        return Observation(gate=gate, rectangle=on_cpu(rectangle), sharpness=self.sharpness)
+
+    @torch.jit.unused
+    def equivariance_loss(self, x: Tensor, moved_x: Tensor, similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
+        """Return the mean of ``d²(T(rectangle), rectangle of T(image))``, see `foveate.functional.rectangle_distance`.
+
+        Images whose rectangle's centre ``T`` carries out of the image are left out: what it was on may be gone. A
+        rectangle that stays where it is does not make it zero, so it cannot be compared by size with that of other
+        gates. Arguments as in `GatedAttention.equivariance_loss`.
+        """
+        rectangle = self.rectangle(x)
+        distance = rectangle_distance(rectangle, self.rectangle(moved_x), similarity=similarity, aspect=aspect)
+        centre = transform_points(rectangle[:, :2].detach(), similarity, aspect=aspect)
+        return mean_where(distance, (centre.abs() <= 1).all(1))
 
     def extra_repr(self) -> str:
         """Describe the module."""
         return f"{self.dim}, sharpness={self.sharpness:g}, hidden={self.hidden}"
 
 
-def _rectangle(scores: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    with autocast_off(scores):
-        moments = _spatial_moments(widen(scores))
-        raw = F.linear(moments, weight.to(moments.dtype), bias.to(moments.dtype))
-        centre, size, angle = raw.split((2, 2, 1), dim=1)
-        covering = math.log(math.expm1(RectangularAttention2d.INITIAL_HALF_SIZE))  # softplus⁻¹
-        return torch.cat([centre.tanh(), F.softplus(size + covering), angle], dim=1)
+class _Readout(nn.Linear):
+    """A linear layer that computes in the dtype of its input, also under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return F.linear(x, self.weight, self.bias)
+        else:  # noqa: RET505
+            return _linear(x, self.weight, self.bias)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    with autocast_off(x):
+        return F.linear(x, weight.to(x.dtype), bias.to(x.dtype))
+
+
+def _rectangle(raw: Tensor, half_size: float) -> Tensor:
+    with autocast_off(raw):
+        return _to_rectangle(widen(raw), half_size)
+
+
+def _to_rectangle(raw: Tensor, half_size: float) -> Tensor:
+    centre, size, angle = raw.split([2, 2, 1], dim=1)
+    covering = math.log(math.expm1(half_size))  # softplus⁻¹
+    return torch.cat([centre.tanh(), F.softplus(size + covering), angle], dim=1)
 
 
 def _spatial_moments(scores: Tensor) -> Tensor:
+    with autocast_off(scores):
+        return _moments(widen(scores))
+
+
+def _moments(scores: Tensor) -> Tensor:
     """Return the means of x, y, x², xy, y² under the spatial softmax of each score map, ``(B, 5·hidden)``.
 
     Less what a flat map has: a map that says nothing leaves the rectangle where the biases put it, and training cannot
@@ -110,7 +165,7 @@ def _spatial_moments(scores: Tensor) -> Tensor:
     weights = scores.flatten(2).softmax(-1) - 1 / (height * width)  # B, hidden, N
     x = pixel_centres(width, scores).expand(height, width).flatten()  # of all positions, N
     y = pixel_centres(height, scores)[:, None].expand(height, width).flatten()
-    return (weights @ torch.stack([x, y, x * x, x * y, y * y], dim=-1)).flatten(1)
+    return torch.matmul(weights, torch.stack([x, y, x * x, x * y, y * y], dim=-1)).flatten(1)
 
 
 def _draw(rectangle: Tensor, x: Tensor, sharpness: float) -> Tensor:
@@ -118,5 +173,5 @@ def _draw(rectangle: Tensor, x: Tensor, sharpness: float) -> Tensor:
 
 
 # Symbolic tracing keeps these whole: they look at shapes.
-for _name in ("feature_map", "_rectangle", "_draw"):
+for _name in ("feature_map", "_spatial_moments", "_linear", "_rectangle", "_draw"):
     torch.fx.wrap(_name)

@@ -5,11 +5,13 @@ from foveate._extras import require
 for _needed in ("lightning", "torchmetrics", "scipy", "tensorboard"):
     require(_needed, extra="train")
 
+from foveate.training.appearance import range_of  # noqa: E402
 from foveate.training.card import ModelCard, NetworkMeta, read_card  # noqa: E402
 from foveate.training.checkpoint import load_network, load_weights, save_network, save_with_card  # noqa: E402
 from foveate.training.crossed import CrossedDifference, crossed_difference, holm  # noqa: E402
 from foveate.training.equivariance import Equivariance, check_gates  # noqa: E402
 from foveate.training.evaluation import Evaluation, evaluate  # noqa: E402
+from foveate.training.fingerprint import DataFingerprint  # noqa: E402
 from foveate.training.module import Classifier  # noqa: E402
 from foveate.training.recipe import Recipe  # noqa: E402
 from foveate.training.statistics import Accuracy, Difference, accuracy, paired_difference  # noqa: E402
@@ -20,6 +22,7 @@ __all__ = [
     "Accuracy",
     "Classifier",
     "CrossedDifference",
+    "DataFingerprint",
     "Difference",
     "Equivariance",
     "Evaluation",
@@ -40,6 +43,7 @@ __all__ = [
     "load_weights",
     "paired_difference",
     "predict",
+    "range_of",
     "read_card",
     "save_network",
     "save_with_card",

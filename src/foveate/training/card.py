@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from foveate import _checks
+from torch import Tensor
 
-__all__ = ["CARD_FORMAT", "ModelCard", "NetworkMeta", "card_of", "read_card", "sha256_of"]
+from foveate import _checks
+from foveate.training.appearance import unlike
+
+__all__ = ["CARD_FORMAT", "ModelCard", "NetworkMeta", "card_of", "meta_of", "read_card", "sha256_of"]
 
 CARD_FORMAT = 1
 """Of the cards that are written; raised when a reader of the older ones would misunderstand them."""
@@ -33,6 +36,8 @@ class NetworkMeta:
         std: Of each channel, by which they are then divided.
         crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its centre is cropped.
         interpolation: With which it is resized.
+        appearance: What the images that it was trained on look like, see `foveate.training.appearance.range_of`; None
+            if that is not known.
 
     Raises:
         ValueError: A value is not of its kind, or out of its range.
@@ -46,6 +51,7 @@ class NetworkMeta:
     std: Sequence[float]
     crop_pct: float
     interpolation: str
+    appearance: Mapping[str, Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         _text("model", self.model)
@@ -59,6 +65,22 @@ class NetworkMeta:
             _checks.number("std", value, above=0)
         _checks.number("crop_pct", self.crop_pct, above=0, maximum=1)
         _text("interpolation", self.interpolation)
+        for name, ends in _mapping("appearance", self.appearance or {}).items():
+            if len(_sequence(f"appearance.{name}", ends)) != 2:
+                raise ValueError(f"appearance.{name} must be the least and the most; got {ends!r}")
+            for value in ends:
+                _checks.number(f"appearance.{name}", value)
+
+    def unlike(self, image: Tensor) -> list[str]:
+        """Return in what an image plainly differs from all that the network was trained on, in words; mostly nothing.
+
+        Args:
+            image: ``(C, H, W)`` or ``(1, C, H, W)``, prepared for the network.
+        """
+        if self.appearance is None:
+            return []
+        mean, std = (image.new_tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
+        return unlike(image.reshape(image.shape[-3:]) * std + mean, self.appearance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +144,20 @@ class ModelCard:
                 )
 
 
+def meta_of(fields: Mapping[str, Any]) -> NetworkMeta:
+    """Return the `NetworkMeta` of fields that were read.
+
+    Raises:
+        ValueError: A value is not of its kind, or there is a field that this version does not know.
+        TypeError: One is missing, or they are no fields.
+    """
+    known = {field.name for field in dataclasses.fields(NetworkMeta)}
+    unknown = sorted(str(name) for name in {**fields}.keys() - known)
+    if unknown:
+        raise ValueError(f"it has {', '.join(map(repr, unknown))}, written by a newer version perhaps; update foveate")
+    return NetworkMeta(**fields)
+
+
 def card_of(path: Path) -> Path:
     """Return where the card of a file of weights stands: ``NAME.json`` beside ``NAME.safetensors``."""
     return path.with_suffix(".json")
@@ -136,7 +172,7 @@ def read_card(path: Path) -> ModelCard:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return ModelCard(**{**content, "network": NetworkMeta(**_mapping("network", content["network"]))})
+        return ModelCard(**{**content, "network": meta_of(_mapping("network", content["network"]))})
     except KeyError as error:
         raise ValueError(f"{path} is not a model card: it has no {error}") from error
     except (ValueError, TypeError, RecursionError) as error:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+import timm
 from safetensors.torch import save
+from timm.data import resolve_data_config
 from torch import Tensor, nn
 
-from foveate._networks import create_network
+from foveate import _checks
 from foveate.models import shipped
-from foveate.training.card import ModelCard, NetworkMeta, card_of, read_card, sha256_of
+from foveate.models.building import build_network, create_network
+from foveate.models.inspection import FAILURES
+from foveate.training.card import ModelCard, NetworkMeta, card_of, meta_of, read_card, sha256_of
 from foveate.training.files import write_bytes, write_json
+from foveate.training.fitting import fill, resized
+from foveate.training.reading import META_KEY, WEIGHTS, WeightsFile, read_weights
 
 __all__ = [
     "META_KEY",
@@ -27,14 +30,10 @@ __all__ = [
     "load_network",
     "load_weights",
     "meta_to_json",
+    "rehearse_saving",
     "save_network",
     "save_with_card",
 ]
-
-WEIGHTS = "model.safetensors"
-"""Name of the file with the final weights in the folder of a run."""
-META_KEY = "foveate"
-"""Under which a checkpoint holds the fields of its `NetworkMeta`, as JSON."""
 
 
 def save_network(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False) -> None:
@@ -46,12 +45,32 @@ def save_network(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool 
     Raises:
         ValueError: A parameter is beyond the range of float16.
     """
-    write_bytes(path, save(_tensors(model, half=half), metadata={META_KEY: meta_to_json(meta)}))
+    write_bytes(path, _serialized(model, meta, half=half))
+
+
+def rehearse_saving(path: Path, model: nn.Module, meta: NetworkMeta) -> None:
+    """Do all that `save_network` would do but leave a file, so that what hinders it is known before the training.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    write_bytes(path, _serialized(model, meta, half=False), rehearsal=True)
+
+
+def _serialized(model: nn.Module, meta: NetworkMeta, *, half: bool) -> bytes:
+    return save(_tensors(model, half=half), metadata={META_KEY: meta_to_json(meta)})
 
 
 def _tensors(model: nn.Module, *, half: bool) -> dict[str, Tensor]:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters() if half else ():
+    """Return the state of ``model``; what has several names is there under each, as timm's strict loading needs it."""
+    tensors: dict[str, Tensor] = {}
+    places = set()
+    for name, tensor in model.state_dict().items():
+        stored = tensor.detach().cpu().contiguous()
+        shared = stored.untyped_storage().data_ptr() in places
+        places.add(stored.untyped_storage().data_ptr())
+        tensors[name] = stored.clone() if shared else stored  # safetensors refuses memory that two names share
+    for name, parameter in model.named_parameters(remove_duplicate=False) if half else ():
         tensors[name] = tensors[name].half()
         if not tensors[name].isfinite().all() and parameter.isfinite().all():
             raise ValueError(f"{name} holds numbers beyond the range of float16; store it without `half`")
@@ -78,7 +97,7 @@ def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: boo
     with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         built = Path(folder) / path.name
         save_network(built, model, meta, half=half)
-        stored = _stored(model, _read(built)[0])
+        stored = _stored(model, read_weights(built).tensors)
         card = ModelCard(name=path.stem, network=meta, sha256=sha256_of(built), **stored, **about)
         write_json(card_of(built), dataclasses.asdict(card))
         for file in (card_of(built), built):  # in between, the card does not fit the older weights: loading says so
@@ -99,30 +118,26 @@ def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:
 
     Args:
         path: A ``model.safetensors``, a ``last.ckpt`` or ``best.ckpt``, or the folder of a run, which stands for the
-            first of these; or a model card, which stands for the weights beside it; or the name of a network that
-            ships with the library, see `foveate.models.shipped`. A ``.ckpt`` gives the averaged weights where the run
-            averaged them.
+            first of these; a ``.pth.tar`` of timm's training script; a model card, which stands for the weights beside
+            it; or the name of a network that ships with the library, see `foveate.models.shipped`. Of a file with
+            averaged weights beside the raw ones, the averaged ones are taken.
 
     Raises:
         ValueError: There is no such file, it is cut short, it is no checkpoint of this library, its weights
             are not those of the network that it names, or it is not the file that the card beside it describes.
     """
     path = _file(path)
-    tensors, meta_json = _read(path)
+    file = read_weights(path)
+    tensors = file.tensors
     card = _card_beside(path)
-    if meta_json is None:
-        raise ValueError(f"{path} does not say which network it holds; give one that `foveate train` has written")
-    try:
-        meta = NetworkMeta(**json.loads(meta_json))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} describes its network in a way that is not understood: {error}") from error
+    meta = _meta(path, file)
     if card is not None:
         card.check(path, network=meta)
     try:
         model = create_network(meta.model, meta.kwargs)
     except ValueError as error:
         raise ValueError(f"{path} names a network that cannot be built: {error}") from error
-    _fill(model, tensors, f"{path} is not a checkpoint of {meta.model}")
+    fill(model, tensors, f"{path} is not a checkpoint of {meta.model}")
     if card is not None:
         card.check(path, **_stored(model, tensors))
     return model.eval(), meta
@@ -133,14 +148,15 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
     ``path`` is one that `load_network` takes.
 
-    A classifier for another number of classes is left out, and stays as ``model`` has it.
+    A classifier for another number of classes is left out, and stays as ``model`` has it. Relative tables and position
+    embeddings for images of another size are resized; a warning says which.
 
     Raises:
         ValueError: There is no such file, it is cut short or no checkpoint, it is one of another network, or not the
             file that the model card beside it describes.
     """
     path = _file(path)
-    tensors, _ = _read(path)
+    tensors = read_weights(path).tensors
     _card_beside(path)
     own = model.state_dict()
     heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
@@ -148,7 +164,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     for key in [f"{head}.{kind}" for head in heads for kind in ("weight", "bias")]:
         if key in tensors and key in own and tensors[key].shape != own[key].shape:
             tensors[key] = own[key]
-    _fill(model, tensors, f"{path} is a checkpoint of another network than {type(model).__name__} as asked for")
+    tensors = resized(model, tensors, path)
+    fill(model, tensors, f"{path} is a checkpoint of another network than {type(model).__name__} as asked for")
 
 
 def _file(path: str | Path) -> Path:
@@ -167,69 +184,51 @@ def _card_beside(path: Path) -> ModelCard | None:
     return card
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor], complaint: str) -> None:
-    """Load ``tensors`` into ``model`` if names and shapes agree; else raise, naming the first that does not."""
-    own = model.state_dict()
-    for key, tensor in own.items():
-        if key not in tensors:
-            raise ValueError(f"{complaint}: it has no {key!r}")
-        if tensors[key].shape != tensor.shape:
-            raise ValueError(
-                f"{complaint}: {key!r} has shape {tuple(tensors[key].shape)}, the network {tuple(tensor.shape)}"
-            )
-        if _sort(tensors[key]) != _sort(tensor):  # copying it would fail half-way, or lose the imaginary part
-            raise ValueError(f"{complaint}: {key!r} is {_sort(tensors[key])}, in the network {_sort(tensor)}")
-    unknown = next((key for key in tensors if key not in own), None)
-    if unknown is not None:
-        raise ValueError(f"{complaint}: the network has no {unknown!r}")
-    model.load_state_dict(tensors)
-
-
-def _sort(tensor: Tensor) -> str:
-    """Return what a tensor must have in common with one that is copied into it, whatever their precision."""
-    numbers = "complex" if tensor.is_complex() else "floating-point" if tensor.is_floating_point() else "integer"
-    return f"{numbers}, {'without content' if tensor.is_meta else tensor.layout}"
-
-
 def _stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return how many parameters the network has, and in which dtype ``tensors`` hold them."""
     dtypes = [str(tensors[name].dtype).removeprefix("torch.") for name, _ in model.named_parameters()]
     return {"parameters": sum(parameter.numel() for parameter in model.parameters()), "dtype": dtypes[0]}
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """Return the weights in a file and, if it holds them, the JSON of its `NetworkMeta`."""
-    if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}; give a model.safetensors, a .ckpt, or the folder of a run")
-    if path.suffix == ".safetensors":
+def _meta(path: Path, file: WeightsFile) -> NetworkMeta:
+    """Return how to build and feed the network whose weights are in ``file``, as this library or timm wrote it."""
+    if file.meta_json is not None:
         try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                return {key: file.get_tensor(key) for key in file.keys()}, header.get(META_KEY)  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file, or is cut short: {error}") from error
+            return meta_of(json.loads(file.meta_json))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path} describes its network in a way that is not understood: {error}") from error
+    if not file.arguments:
+        raise ValueError(
+            f"{path} does not say which network it holds; give one that `foveate train` or timm's train.py has "
+            "written, or train on from it with `foveate train NETWORK --checkpoint`"
+        )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle that no `torch.save` has written; it is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on damaged bytes the unpickler raises nearly anything
-        raise ValueError(f"{path} is not a checkpoint of weights, or is cut short") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not weights by name")
-    tensors = _network_part(state)
-    if not tensors:
-        raise ValueError(f"{path} does not hold weights by name")
-    wrong = next((key for key, tensor in tensors.items() if not isinstance(tensor, Tensor)), None)
-    if wrong is not None:
-        raise ValueError(f"{path} does not hold weights by name: {wrong!r} is a {type(tensors[wrong]).__name__}")
-    return tensors, content.get(META_KEY)
+        return _meta_of_timm(file.arguments)
+    except (ValueError, *FAILURES) as error:
+        raise ValueError(f"{path} describes its network in a way that is not understood: {error}") from error
 
 
-def _network_part(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the network's own weights of a Lightning checkpoint: the averaged ones if there are; else all."""
-    for prefix in ("ema.module.", "model."):
-        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if part:
-            return part
-    return state
+def _meta_of_timm(arguments: Mapping[str, Any]) -> NetworkMeta:
+    """Return what follows from the arguments of timm's training script; its classes have no names but numbers."""
+    name = arguments["model"]
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    prepared = resolve_data_config(dict(arguments), pretrained_cfg=config.to_dict() if config else {})
+    channels, *size = prepared["input_size"]
+    num_classes = arguments.get("num_classes") or (config.num_classes if config else 0)
+    _, kwargs = build_network(
+        name,
+        num_classes=_checks.integer("num_classes", num_classes),
+        in_chans=channels,
+        img_size=_checks.pair("img_size", size),
+        model_args=arguments.get("model_kwargs"),
+    )
+    return NetworkMeta(
+        model=name,
+        kwargs=kwargs,
+        classes=[str(index) for index in range(num_classes)],
+        img_size=size,
+        mean=list(prepared["mean"]),
+        std=list(prepared["std"]),
+        crop_pct=prepared["crop_pct"],
+        interpolation=prepared["interpolation"],
+    )

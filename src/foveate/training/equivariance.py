@@ -11,19 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foveate._networks import gates
-from foveate.functional import random_similarities, rectangle_distance, transform_points, visible, warp
+from foveate.functional import random_similarities, warp
+from foveate.models.inspection import gates
+from foveate.nn import SpatialAttention
 from foveate.training.recipe import Recipe
 
-__all__ = ["Equivariance", "check_gates", "map_loss", "rectangle_loss"]
+__all__ = ["Equivariance", "check_gates"]
 
 
 class Equivariance:
     """Adds to a training step how far the gates of a network are from following their image.
 
     For each image ``x`` a similarity ``T`` is drawn, and what the network's gates do is compared in ``x`` and
-    ``T(x)``: of `RectangularAttention2d` the rectangles (`rectangle_loss`), of others the maps (`map_loss`); the term
-    is the mean over the gates.
+    ``T(x)`` by its ``equivariance_loss``: of `RectangularAttention2d` the rectangles, of others the maps; the term is
+    the mean over the gates.
 
     ``T(x)`` takes a pass of its own in training mode, which normalises by its own batch and leaves the running
     statistics alone. So the logits, the classification loss and the statistics that the network is tested with are
@@ -67,7 +68,7 @@ class Equivariance:
         with self._observed() as after, _statistics_kept(self.network):
             self.network(warp(images, similarity))
         terms = [
-            (rectangle_loss if hasattr(gate, "rectangle") else map_loss)(gate, x, moved_x, similarity, aspect=aspect)
+            gate.equivariance_loss(x, moved_x, similarity, aspect=aspect)
             for (gate, x), (_, moved_x) in zip(before, after, strict=True)
         ]
         return logits, torch.stack(terms).mean()
@@ -78,11 +79,11 @@ class Equivariance:
         return random_similarities(size, **self.ranges, generator=torch.Generator().manual_seed(int(key[0])))
 
     @contextmanager
-    def _observed(self) -> Iterator[list[tuple[nn.Module, Tensor]]]:
+    def _observed(self) -> Iterator[list[tuple[SpatialAttention, Tensor]]]:
         """Collect the input of every gate while the network runs."""
-        seen: list[tuple[nn.Module, Tensor]] = []
+        seen: list[tuple[SpatialAttention, Tensor]] = []
 
-        def observe(gate: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def observe(gate: SpatialAttention, inputs: tuple[Any, ...]) -> None:
             seen.append((gate, inputs[0]))
 
         handles = [gate.register_forward_pre_hook(observe) for gate in self.gates.values()]
@@ -93,7 +94,7 @@ class Equivariance:
                 handle.remove()
 
 
-def check_gates(network: nn.Module) -> dict[str, nn.Module]:
+def check_gates(network: nn.Module) -> dict[str, SpatialAttention]:
     """Return the gates of ``network`` by name.
 
     Raises:
@@ -107,39 +108,6 @@ def check_gates(network: nn.Module) -> dict[str, nn.Module]:
             "`foveate compare` it can be given for one network: cram_resnet_tiny:equivariance=1"
         )
     return found
-
-
-def rectangle_loss(gate: Any, x: Tensor, moved_x: Tensor, similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
-    """Return the mean of ``d²(T(rectangle), rectangle of T(image))``, see `foveate.functional.rectangle_distance`.
-
-    Images whose rectangle's centre ``T`` carries out of the image are left out: what it was on may be gone.
-
-    Args:
-        gate: A `foveate.nn.RectangularAttention2d`.
-        x: What it gets of the images, ``(B, C, h, w)``.
-        moved_x: What it gets of the images warped.
-        similarity: ``T`` of each image, ``(B, 4)``.
-        aspect: Width of the image divided by its height.
-    """
-    rectangle = gate.rectangle(x)
-    distance = rectangle_distance(rectangle, gate.rectangle(moved_x), similarity=similarity, aspect=aspect)
-    centre = transform_points(rectangle[:, :2].detach(), similarity, aspect=aspect)
-    return _mean(distance, (centre.abs() <= 1).all(1))
-
-
-def map_loss(gate: Any, x: Tensor, moved_x: Tensor, similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
-    """Return the mean of ``(T(A) − A')²`` where ``T(image)`` shows the image; ``A`` and ``A'`` are the maps of both.
-
-    Arguments as in `rectangle_loss`; any gate will do. A gate that is the same everywhere makes it zero, whereas a
-    rectangle that stays where it is does not make `rectangle_loss` zero: the two cannot be compared by size.
-    """
-    expected = warp(gate.attention_map(x), similarity, aspect=aspect)
-    return _mean((expected - gate.attention_map(moved_x)).square(), visible(expected, similarity, aspect=aspect))
-
-
-def _mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Return the mean of the chosen ones; zero, with a gradient of zero, where there are none."""
-    return (values * chosen).sum() / chosen.sum().clamp(min=1)
 
 
 @contextmanager

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from foveate._streams import encoded
 
 __all__ = [
     "read_json",
     "remove_temporary",
+    "sole_writer",
     "writable_file",
     "writable_folder",
     "write_bytes",
@@ -19,8 +26,11 @@ __all__ = [
     "write_text",
 ]
 
+PATIENCE = 8.0
+"""Seconds for which the processes that load images may outlive one that was killed, and its hold on a folder."""
 
-def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = None) -> None:
+
+def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = None, rehearsal: bool = False) -> None:
     """Write ``content`` to ``path``, whole or not at all, even if the machine stops meanwhile.
 
     The content goes to a file beside ``path`` first and from there to the disk; then the file is moved into its place.
@@ -29,16 +39,20 @@ def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = 
         path: The file.
         content: What it will hold.
         keep: Where to move what stands at ``path`` now, in the same folder; else it is replaced.
+        rehearsal: Write the content, but then remove it, to know that it can be written.
 
     Raises:
         OSError: It cannot be written, the disk being full for example; it names ``path``.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    short = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name may be as long as the file system takes
+    temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if rehearsal:
+            return
         if keep is not None and path.exists():
             path.replace(keep)
         temporary.replace(path)
@@ -67,8 +81,8 @@ def remove_temporary(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in UTF-8, whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write ``text`` to ``path`` in UTF-8, whole or not at all; names that are not UTF-8 are escaped, see `encoded`."""
+    write_bytes(path, encoded(text))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -115,6 +129,37 @@ def writable_folder(path: Path) -> Path:
                 folder.rmdir()
         raise ValueError(f"cannot write to the output folder {path}: {error.strerror}; choose another one") from error
     return path
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same from writing to ``folder`` meanwhile; nothing is left behind.
+
+    Raises:
+        ValueError: Another process has it, and still after `PATIENCE` seconds.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        end = time.monotonic() + PATIENCE
+        while not _locked(descriptor):
+            if time.monotonic() > end:
+                raise ValueError(
+                    f"another process is writing to {folder}; wait until it has ended, or give another one"
+                )
+            time.sleep(0.2)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that has no locks, as some of networks
+        return True
+    return True
 
 
 def writable_file(path: Path) -> Path:

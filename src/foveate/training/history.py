@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from foveate._streams import printable
 from foveate.training.files import write_text
 
 __all__ = ["History", "Rows"]
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, float]
 
@@ -67,16 +71,23 @@ class History(Rows):
         self._say = say
         self._csv.parent.mkdir(exist_ok=True)
         self._write()
-        self._writer = SummaryWriter(str(self._tensorboard), purge_step=len(rows) + 1)
+        self._writer = None
+        if printable(str(folder)) == str(folder):
+            self._writer = SummaryWriter(str(self._tensorboard), purge_step=len(rows) + 1)
+        else:
+            logger.warning(
+                "nothing is written for TensorBoard, which takes folders with names in UTF-8 only: %s", folder
+            )
 
     def add(self, row: Row) -> None:
         """Add the row of an epoch to everything but the CSV file."""
         super().add(row)
         try:
-            for name, value in row.items():
-                if name != "epoch":
-                    self._writer.add_scalar(name, value, int(row["epoch"]))
-            self._writer.flush()
+            if self._writer is not None:
+                for name, value in row.items():
+                    if name != "epoch":
+                        self._writer.add_scalar(name, value, int(row["epoch"]))
+                self._writer.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._tensorboard)) from error
         equivariance = f"equivariance {row['train_equivariance']:.4f}  " if "train_equivariance" in row else ""
@@ -93,7 +104,8 @@ class History(Rows):
 
     def close(self) -> None:
         """Close the file for TensorBoard."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def _write(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))

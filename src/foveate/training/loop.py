@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from foveate._signals import Interrupted, StopRequest
 from foveate.training.checkpoint import META_KEY, meta_to_json
+from foveate.training.fingerprint import DataFingerprint
 from foveate.training.history import History, Rows
 from foveate.training.module import Classifier
 from foveate.training.non_finite import check_weights, culprit
@@ -46,6 +47,7 @@ class TrainingLoop:
         folder: Folder of the run; only the process that leads writes there.
         checkpoint_minutes: Save when so long has passed since the last time; 0 saves at the ends of epochs only.
         checkpoint_updates: Save after so many updates; 0 does not count them.
+        data: What the images are, to be kept with the checkpoint.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class TrainingLoop:
         folder: Path,
         checkpoint_minutes: float,
         checkpoint_updates: int,
+        data: DataFingerprint | None = None,
     ) -> None:
         # Of a network that is trained in parts, what was given stays whole: it is judged, and what is left in the end.
         self.whole = module
@@ -68,6 +71,7 @@ class TrainingLoop:
         self.recipe = module.recipe
         self.checkpoint_seconds = 60 * checkpoint_minutes or math.inf
         self.checkpoint_updates = checkpoint_updates
+        self.data = data
         self.progress = Progress()
         self.rows: list[dict[str, float]] = []
         self.forward = fabric.setup_module(self.module)
@@ -87,6 +91,7 @@ class TrainingLoop:
             "optimizer": gathered(self.optimizer.state_dict()),
             "scaler": self.fabric.strategy.precision.state_dict(),
             **({} if meta is None else {META_KEY: meta_to_json(meta)}),
+            **({} if self.data is None else {"data": self.data.state()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -145,6 +145,8 @@ def joined(strategy: Strategy, device: torch.device) -> Iterator[Team]:
     if team.size == 1:
         yield team
         return
+    if device.type == "mps":
+        raise ValueError("device=mps computes in one process; start it without torchrun, or use device=cpu")
     try:
         _connect("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", team)
         yield team

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from foveate import _checks
 from foveate._signals import deferred_signals
 from foveate.training.files import remove_temporary
+from foveate.training.fingerprint import DataFingerprint
 from foveate.training.loop import TrainingLoop
 from foveate.training.module import Classifier
 from foveate.training.progress import read_checkpoint
@@ -28,7 +29,7 @@ __all__ = ["DEVICES", "check_device", "fit", "predict"]
 
 logger = logging.getLogger(__name__)
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def check_device(device: str, precision: str) -> torch.device:
@@ -40,9 +41,12 @@ def check_device(device: str, precision: str) -> torch.device:
     _checks.one_of("device", device, DEVICES)
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda, but PyTorch finds no CUDA device; use device=cpu or device=auto")
-    found = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    if precision == "16-mixed" and found.type == "cpu":
-        raise ValueError("precision=16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device=mps, but PyTorch finds no Apple GPU; use device=cpu or device=auto")
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.device(auto if device == "auto" else device)
+    if precision == "16-mixed" and found.type != "cuda":
+        raise ValueError(f"precision=16-mixed needs a CUDA GPU; on {found.type} use bf16-mixed or 32-true")
     return found
 
 
@@ -58,6 +62,7 @@ def fit(
     checkpoint_minutes: float = 10.0,
     checkpoint_updates: int = 0,
     team: Team = ALONE,
+    data: DataFingerprint | None = None,
 ) -> list[dict[str, float]]:
     """Train ``module`` by its recipe; return what happened in each epoch.
 
@@ -79,6 +84,7 @@ def fit(
         checkpoint_updates: Save within an epoch after so many updates; 0 does not.
         team: The processes that train together, see `joined`. Each calls this function with its share of the images.
             One of them writes; a run that is resumed is read by all, and may be by another number of them.
+        data: What the images are. A run is resumed on the same only.
 
     Returns:
         For each epoch ``epoch`` (from 1), ``train_loss`` (of classification), ``val_loss``, ``val_top1`` and
@@ -88,7 +94,8 @@ def fit(
 
     Raises:
         Interrupted: SIGINT or SIGTERM; a `KeyboardInterrupt`.
-        ValueError: A loss, the gradient or a weight is not finite, or there is no checkpoint that is whole.
+        ValueError: A loss, the gradient or a weight is not finite, there is no checkpoint that is whole, or it is of a
+            run on other data.
         OSError: A file cannot be written; the checkpoints that were there are whole.
     """
     if team.leads:
@@ -105,6 +112,7 @@ def fit(
             folder=out,
             checkpoint_minutes=checkpoint_minutes,
             checkpoint_updates=checkpoint_updates,
+            data=data,
         )
         if resume:
             _resume(loop, out)
@@ -135,6 +143,8 @@ def _resume(loop: TrainingLoop, out: Path) -> None:
     state, complaint = read_checkpoint(out)
     if complaint:
         logger.warning("%s; going on from the checkpoint before it", complaint)
+    if loop.data is not None:
+        loop.data.check(state.get("data"), out)
     try:
         loop.load_state_dict(state)
     except Exception as error:  # what is in a file that looks like a checkpoint may be anything

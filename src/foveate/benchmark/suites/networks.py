@@ -8,10 +8,10 @@ import timm
 from timm.layers.cbam import SpatialAttn
 from torch import nn
 
-from foveate._networks import build_network
 from foveate.benchmark.references import itself, network_reference
 from foveate.benchmark.subject import Case, Subject, Suite
 from foveate.models import insert, registered
+from foveate.models.building import build_network
 
 __all__ = ["NETWORKS", "OVERHEAD", "network"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from foveate import _checks
-from foveate.data.folder import check_inside
+from foveate.data.files import check_inside
 
 __all__ = ["BLOCK", "INDEX", "MAX_MEMBER", "SPLITS", "VERSION", "Shard", "ShardIndex", "read_index", "read_records"]
 

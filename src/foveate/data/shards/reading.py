@@ -6,7 +6,8 @@ import bisect
 import io
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -16,8 +17,8 @@ from torch.utils.data import Dataset
 
 from foveate import _checks
 from foveate.data.decoding import BadImage, UnreadableImageError, read_image
-from foveate.data.folder import check_inside
-from foveate.data.shards.index import BLOCK, ShardIndex, read_index, read_records
+from foveate.data.files import check_inside
+from foveate.data.shards.index import BLOCK, SPLITS, ShardIndex, read_index, read_records
 from foveate.data.shards.order import LANES, ShardOrder
 from foveate.data.splitting import Splits
 
@@ -56,15 +57,24 @@ class ShardImages(Dataset[tuple[Image.Image, int]]):
         folder: The folder of the shards.
         split: ``train``, ``val`` or ``test``.
         index: What ``shards.json`` in ``folder`` holds, if it has been read.
+        intensity_range: For 16-bit greyscale, what becomes black and what white, see `read_image`.
 
     Raises:
         ValueError: The index is missing or damaged, or a shard is missing, has another size than it says, or
             is a link that leads out of the folder.
     """
 
-    def __init__(self, folder: Path, split: str, index: ShardIndex | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        index: ShardIndex | None = None,
+        *,
+        intensity_range: tuple[float, float] | None = None,
+    ) -> None:
         self.folder = folder
         self.split = split
+        self.intensity_range = intensity_range
         self.index = read_index(folder) if index is None else index
         self.shards = self.index.shards[_checks.one_of("split", split, self.index.shards)]
         self._ends = list(itertools.accumulate(shard.images for shard in self.shards))
@@ -80,15 +90,22 @@ class ShardImages(Dataset[tuple[Image.Image, int]]):
                     f"{size} bytes and should have {shard.bytes}; fetch it again"
                 )
 
-    def __reduce__(self) -> tuple[type[ShardImages], tuple[Path, str]]:
-        return ShardImages, (self.folder, self.split)  # a process that is not forked opens the files itself
+    def __reduce__(self) -> tuple[Callable[..., ShardImages], tuple[Path, str]]:
+        # A process that is not forked opens the files itself.
+        return partial(ShardImages, intensity_range=self.intensity_range), (self.folder, self.split)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         sample = self.sample(index)
-        return read_image(io.BytesIO(sample.content), name=sample.name), sample.label
+        content = io.BytesIO(sample.content)
+        return read_image(content, name=sample.name, intensity_range=self.intensity_range), sample.label
+
+    def entries(self) -> Iterator[tuple[str, None]]:
+        """Yield the name of each shard with its SHA-256; it has images of several labels."""
+        for shard in self.shards:
+            yield f"{shard.name} {shard.sha256}", None
 
     def shuffled(self, positions: range, *, seed: int, epoch: int) -> Iterator[int]:
         """Yield the numbers of the images at ``positions`` of the random order of ``epoch``, see `ShardOrder`."""
@@ -126,8 +143,12 @@ class ShardImages(Dataset[tuple[Image.Image, int]]):
         return self._open[number]
 
 
-def open_shards(folder: Path) -> Splits:
+def open_shards(folder: Path, *, intensity_range: tuple[float, float] | None = None) -> Splits:
     """Open a folder of shards.
+
+    Args:
+        folder: The folder.
+        intensity_range: For 16-bit greyscale, what becomes black and what white, see `read_image`.
 
     Raises:
         ValueError: The index is missing, damaged or incomplete, a shard is missing or truncated, or there are no images
@@ -141,6 +162,10 @@ def open_shards(folder: Path) -> Splits:
             f"{folder} has no shards called {' nor '.join(f'{split}-000000.tar' for split in lacking)}; "
             "make some, or rename those that are to serve as such and run `foveate shards index`"
         )
-    train, val = (ShardImages(folder, split, index) for split in ("train", "val"))
-    test = ShardImages(folder, "test", index) if index.count("test") else None
+    train, val, test = (
+        ShardImages(folder, split, index, intensity_range=intensity_range) if index.count(split) else None
+        for split in SPLITS
+    )
+    assert train is not None
+    assert val is not None
     return Splits(index.classes, train, val, test, index.img_size)

@@ -14,7 +14,8 @@ from typing import IO
 import numpy as np
 
 from foveate.data.decoding import UnreadableImageError, read_image
-from foveate.data.folder import SPLIT_NAMES, is_image
+from foveate.data.files import is_image, is_junk
+from foveate.data.layout import SPLIT_NAMES
 from foveate.data.shards.index import BLOCK, MAX_MEMBER, Shard, read_records
 
 __all__ = ["check_shard", "digest", "find_shards", "index_shard"]
@@ -51,11 +52,11 @@ def find_shards(folder: Path) -> dict[str, list[str]]:
     """
     splits = {name: split for split, names in SPLIT_NAMES.items() for name in names}
     found: dict[str, list[str]] = {split: [] for split in SPLIT_NAMES}
-    paths = sorted(folder.glob("*.tar"))
+    paths = sorted(path for path in folder.glob("*.tar") if not is_junk(path.name))
     if not paths:
         raise ValueError(f"there is no tar file in {folder}")
     for path in paths:
-        parts = re.fullmatch(rf"(?:.*[-_.])?({'|'.join(splits)})[-_.]?\d+\.tar", path.name)
+        parts = re.fullmatch(rf"(?:.*[-_.])?({'|'.join(splits)})[-_.]?\d+\.tar", path.name.lower())
         if parts is None:
             raise ValueError(
                 f"the name of {path} tells no split; call it {'-000000.tar, '.join(SPLIT_NAMES)}-000000.tar"
@@ -124,7 +125,10 @@ def _samples(path: Path) -> Iterator[_Sample]:
     with path.open("rb") as content:
         for member in _members(path):
             folder, _, name = member.name.rpartition("/")
+            if any(map(is_junk, PurePosixPath(member.name).parts)):
+                continue
             stem, _, extension = name.partition(".")
+            extension = extension.lower()
             key = f"{folder}/{stem}"
             if sample is None or key != sample.key:
                 if sample is not None:
@@ -133,7 +137,7 @@ def _samples(path: Path) -> Iterator[_Sample]:
             if extension == "cls":
                 content.seek(member.offset_data)
                 sample.label = _label(path, member, content)
-            elif is_image(f"_.{extension}"):
+            elif "." not in extension and is_image(f"_.{extension}"):  # KEY.seg.png is another thing than KEY.png
                 if sample.image is not None:
                     raise ValueError(f"{path}: the sample {key} has two images")
                 sample.image = (member.offset_data, member.size)

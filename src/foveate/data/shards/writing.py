@@ -16,6 +16,7 @@ from typing import IO
 import numpy as np
 
 from foveate.data.decoding import BadImage, UnreadableImageError, read_image
+from foveate.data.files import image_ending
 from foveate.data.folder import FolderImages, Labelled
 from foveate.data.shards.index import BLOCK, MAX_MEMBER, RECORD, SPLITS, Shard
 from foveate.data.splitting import Splits
@@ -109,9 +110,9 @@ def write_shard(folder: Path, planned: PlannedShard, *, decode: bool = False) ->
                 except UnreadableImageError as error:
                     bad.append(error.bad)
                     continue
-            stem, extension = os.path.splitext(os.path.basename(path))
+            stem = os.path.splitext(os.path.basename(path))[0]
             key = f"{number:08d}-{re.sub(r'[^A-Za-z0-9_-]+', '_', stem)[:STEM_LENGTH]}"
-            both = _member(key + extension.lower(), content) + _member(f"{key}.cls", str(label).encode())
+            both = _member(key + image_ending(path), content) + _member(f"{key}.cls", str(label).encode())
             records.append((offset + BLOCK, len(content), label))
             offset += len(both)
             hashed.update(both)

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.kernels.sizes import check_axial, check_content
+
 __all__ = [
     "INSTRUCTION_SETS",
     "axial_backward",
@@ -34,13 +36,7 @@ INSTRUCTION_SETS = {"AVX512": "_avx512", "AVX2": "_avx2", "DEFAULT": "_any"}
 @functools.cache
 def library(instruction_set: str | None = None) -> ctypes.CDLL | None:
     """Load the kernels for an instruction set, by default the best that the processor has; None without any."""
-    sets = list(INSTRUCTION_SETS)
-    if instruction_set is None:
-        capability = torch.backends.cpu.get_cpu_capability()
-        sets = sets[sets.index(capability) :] if capability in sets else sets[-1:]
-    else:
-        sets = [instruction_set]
-    for name in sets:
+    for name in _runnable() if instruction_set is None else [instruction_set]:
         spec = importlib.util.find_spec(f"{__name__}.{INSTRUCTION_SETS[name]}")
         if spec is not None and spec.origin is not None:
             with contextlib.suppress(OSError):  # compiled elsewhere, for libraries that are not here
@@ -48,8 +44,20 @@ def library(instruction_set: str | None = None) -> ctypes.CDLL | None:
     return None
 
 
+def found() -> str | None:
+    """Return the instruction set of the kernels that `library` loads by default; None without any."""
+    return next((name for name in _runnable() if library(name) is not None), None)
+
+
+def _runnable() -> list[str]:
+    """Return the instruction sets of the processor, best first."""
+    sets, capability = list(INSTRUCTION_SETS), torch.backends.cpu.get_cpu_capability()
+    return sets[sets.index(capability) :] if capability in sets else sets[-1:]
+
+
 def axial_forward(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
     """Compute `foveate.functional._axial.axial_pass`."""
+    check_axial(query, value, window, axis)
     return axial_forward_into(_result(value), query, value, window, axis, add=False).to(value.dtype)
 
 
@@ -64,6 +72,7 @@ def axial_backward(
     grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, value and window."""
+    check_axial(query, value, window, axis, grad)
     grads = _result(query), _result(value)
     grad_window = axial_backward_into(grads, grad, query, value, window, axis, add=False)
     return grads[0].to(query.dtype), grads[1].to(value.dtype), grad_window
@@ -81,17 +90,26 @@ def axial_backward_into(
 
 def content_forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute `foveate.functional._content.content`: the output, and what its backward pass starts from."""
-    q, k, v, out = _ready(query), _ready(key), _ready(value), _result(value)
+    check_content(query, key, value)
+    out = _result(value)
+    sums = content_forward_into(out, query, key, value)
+    return out.to(value.dtype), *sums
+
+
+def content_forward_into(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Write it to ``out``, as `axial_forward_into` does, and return what its backward pass starts from."""
+    q, k, v = _ready(query), _ready(key), _ready(value)
     context = v.new_empty(*q.shape[:2], q.shape[-1], v.shape[-1])
     peak, total = torch.empty_like(context[..., 0]), torch.empty_like(context[..., 0])
     _Lines(q, v, axis=1).call("content_forward", q, k, v, out, *map(_flat, (context, peak, total)))
-    return out.to(value.dtype), context, peak, total
+    return context, peak, total
 
 
 def content_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, context: Tensor, peak: Tensor, total: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, key and value."""
+    check_content(query, key, value, context, peak, total, grad=grad)
     grads = _result(query), _result(key), _result(value)
     content_backward_into(grads, grad, query, key, value, context, peak, total)
     return grads[0].to(query.dtype), grads[1].to(key.dtype), grads[2].to(value.dtype)
@@ -140,21 +158,14 @@ class _Lines:
 
     def __init__(self, query: Tensor, value: Tensor, axis: int) -> None:
         self.order = (0, 1, 3 - axis, 2 + axis)
-        self.shape = tuple(query.shape[:4])
         self.dtype = str(query.dtype).removeprefix("torch.")
         sizes = (*(query.shape[dim] for dim in self.order), query.shape[-1], value.shape[-1])
         self.sizes = (ctypes.c_int64 * 6)(*sizes)
 
     def call(self, name: str, *tensors: Tensor, options: tuple[int, ...] = ()) -> None:
-        """Call a kernel with tensors of five dimensions (with their strides) and one (without).
-
-        Raises:
-            ValueError: They are not alike but for their channels: the kernel would read and write beyond them.
-        """
+        """Call a kernel with tensors of five dimensions (with their strides) and one (without), checked before."""
         arguments: list[Any] = []
         for tensor in tensors:
-            if tensor.device.type != "cpu" or (tensor.ndim == 5 and tuple(tensor.shape[:4]) != self.shape):
-                raise ValueError(f"{name}: a tensor {tuple(tensor.shape)} on {tensor.device} among {self.shape} on cpu")
             arguments.append(ctypes.c_void_p(tensor.data_ptr()))
             if tensor.ndim == 5:
                 arguments.append((ctypes.c_int64 * 4)(*(tensor.stride(dim) for dim in self.order)))

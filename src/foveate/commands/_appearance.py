@@ -1,0 +1,24 @@
+"""What the images of a training look like: noted with the network, so that others can be told from them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from foveate.commands.score_images import spread
+from foveate.data import ImageData, UnreadableImageError, make_transform
+from foveate.training import range_of
+
+__all__ = ["appearance_of"]
+
+LOOKED_AT = 200
+"""Images to train on that are looked at."""
+
+
+def appearance_of(data: ImageData) -> dict[str, list[float]] | None:
+    """Return the range of what images to train on look like, of some at equal distances, as the network sees them."""
+    prepared = make_transform(data.transform.replace(mean=(0.0,) * 3, std=(1.0,) * 3), training=False)
+    images = []
+    for index in spread(len(data.train), LOOKED_AT):
+        with suppress(UnreadableImageError):  # the loader counts it
+            images.append(prepared(data.train[index][0]))
+    return range_of(images)

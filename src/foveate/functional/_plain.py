@@ -1,0 +1,84 @@
+"""Operators that every tool knows, in place of fused ones: when they are taken, and derivatives through them.
+
+The fused operators of GSA are opaque to FLOP counters, converters and `torch.func`. The same mathematics in PyTorch's
+own operators is understood by all of these, at the price of time and of scores that are held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+__all__ = ["any_size", "differentiable_gradients", "plain_operators", "uses_plain_operators"]
+
+_CHOSEN: ContextVar[bool] = ContextVar("plain_operators", default=False)
+
+
+@contextlib.contextmanager
+def plain_operators() -> Iterator[None]:
+    """Compute with operators that every tool knows, in place of fused ones; a context manager and a decorator.
+
+    For counters of FLOPs that do not know the operators of this library (fvcore, ptflops, calflops), and for whatever
+    else looks into a network::
+
+        with foveate.plain_operators():
+            macs = calflops.calculate_flops(model, input_shape=(1, 3, 224, 224))
+
+    `torch.jit.trace`, `torch.onnx.export`, `torch.export`, the transforms of `torch.func` (``grad``, ``vmap``, ``jvp``,
+    …) and forward-mode differentiation take them by themselves. They hold the scores of the axial passes
+    (``heads·N·n`` numbers a pass), where the fused operators compute them in parts. The choice is of the thread, or
+    the asynchronous task, that makes it.
+
+    A module or function with ``fused=True`` raises a `ValueError` within: that demands the opposite.
+    """
+    token = _CHOSEN.set(True)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
+
+
+def uses_plain_operators(*tensors: Tensor, fused: bool | None = None) -> bool:
+    """Tell whether what is computed of ``tensors`` must be made of PyTorch's own operators.
+
+    Raises:
+        ValueError: ``fused`` is true within `plain_operators`.
+    """
+    if _CHOSEN.get():
+        if fused:
+            raise ValueError("fused=True within foveate.plain_operators(); leave fused at None, or leave the context")
+        return True
+    if torch.compiler.is_exporting() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    # A custom operator would drop the tangent in silence.
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+
+
+def any_size() -> bool:
+    """Tell whether a graph is being made that is to hold for maps of every size: compiled, exported or traced."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def differentiable_gradients(
+    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], wanted: tuple[bool, ...], grad: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of ``function(*inputs)`` as functions of ``inputs`` and ``grad``, for derivatives of them.
+
+    Args:
+        function: Made of differentiable operators.
+        inputs: What it is called with.
+        wanted: Of which inputs the gradient is wanted; of the others it is None.
+        grad: Of the result.
+    """
+    with torch.enable_grad():
+        inputs = tuple(x.view_as(x) if needed else x for x, needed in zip(inputs, wanted, strict=True))
+        leaves = [x for x, needed in zip(inputs, wanted, strict=True) if needed]
+        found = iter(torch.autograd.grad(function(*inputs), leaves, grad, create_graph=True))
+    return tuple(next(found) if needed else None for needed in wanted)

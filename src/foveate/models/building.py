@@ -1,0 +1,85 @@
+"""Building a network by its name, with errors that say what to give instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from foveate import _checks
+from foveate.models.inspection import FAILURES, dry_run
+
+__all__ = ["FETCHING", "GIVEN", "build_network", "check_classifier", "create_network"]
+
+GIVEN = ("num_classes", "in_chans", "features_only")
+"""Keywords of a network that follow from the task, and are nobody's to choose."""
+FETCHING = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+"""Keywords of `timm.create_model` that name files and addresses to load from. A recipe or a checkpoint may not."""
+
+
+def check_classifier(name: str, network: nn.Module, *, num_classes: int, img_size: tuple[int, int]) -> None:
+    """Raise a `ValueError` unless ``network`` turns a colour image of ``img_size`` into ``num_classes`` logits."""
+    output = dry_run(network, (3, *img_size), lambda twin, image: twin(image), name=name)
+    if not isinstance(output, Tensor) or output.shape != (1, num_classes):
+        got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise ValueError(
+            f"{name} gives {got} for one image, where a classifier of {num_classes} classes gives {(1, num_classes)}; "
+            "give other model_args, or another network"
+        )
+
+
+def build_network(
+    name: str,
+    *,
+    num_classes: int,
+    in_chans: int = 3,
+    img_size: tuple[int, int],
+    pretrained: bool = False,
+    model_args: Mapping[str, Any] | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Create the network ``name`` with `timm.create_model` for given images; return it and the keywords used.
+
+    ``img_size`` reaches those networks that take it (those with global attention or position embeddings); plain
+    convolutional networks, which take any size, do not know the keyword and are built without.
+
+    Raises:
+        ValueError: No such network (with the nearest name), or it does not take ``model_args``.
+    """
+    for keyword in GIVEN:
+        if keyword in (model_args or {}):
+            raise ValueError(f"model_args cannot set {keyword}: it follows from the task; leave it out")
+    kwargs = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
+    sized = {"img_size": img_size, **kwargs}
+    try:
+        return create_network(name, sized, pretrained=pretrained), sized
+    except _UnknownKeywordError as error:
+        if "'img_size'" not in str(error) or "img_size" in kwargs:
+            raise
+    return create_network(name, kwargs, pretrained=pretrained), kwargs
+
+
+class _UnknownKeywordError(ValueError):
+    """A network was given a keyword that it does not have."""
+
+
+def create_network(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
+    """Call `timm.create_model`, and turn what it raises for bad input into a `ValueError` that mends.
+
+    Raises:
+        ValueError: No such network (with the nearest name), or it does not take ``kwargs``, or they name a file.
+    """
+    if not timm.is_model(name):
+        close = _checks.suggestion(name, timm.list_models())
+        raise ValueError(f"unknown model {name!r}{close or '; `foveate models` lists those that there are'}")
+    for keyword in FETCHING:
+        if keyword in kwargs:
+            raise ValueError(f"{keyword} of model {name} names what timm would load; leave it out")
+    try:
+        return timm.create_model(name, pretrained=pretrained, **kwargs)
+    except TypeError as error:
+        raise _UnknownKeywordError(f"model {name} does not take these arguments: {error}") from error
+    except FAILURES as error:
+        reason = f"{type(error).__name__}: {error}"  # of a KeyError, the message alone is a bare word
+        raise ValueError(f"model {name} cannot be built with {dict(kwargs)}: {reason}") from error

@@ -1,0 +1,151 @@
+"""Looking at a network from outside: finding its attention, running a copy of it, leaving it as it was."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from foveate.nn import SpatialAttention
+
+__all__ = [
+    "FAILURES",
+    "attention_modules",
+    "dry_run",
+    "eager",
+    "evaluating",
+    "feature_stages",
+    "gates",
+    "meta_copy",
+    "private_copy",
+]
+
+Result = TypeVar("Result")
+
+FAILURES = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
+"""What networks raise for keywords and images that they do not take, besides a `ValueError`."""
+
+
+def attention_modules(network: nn.Module) -> dict[str, SpatialAttention]:
+    """Return the attention modules of ``network`` by name, in order.
+
+    Of a network that is compiled or wrapped for several devices, those of the network inside, by their names there.
+    """
+    return {name: module for name, module in eager(network).named_modules() if isinstance(module, SpatialAttention)}
+
+
+def gates(network: nn.Module) -> dict[str, SpatialAttention]:
+    """Return those attention modules of ``network`` that weigh positions, rather than mix the values at them."""
+    return {name: module for name, module in attention_modules(network).items() if module.is_gate}
+
+
+def eager(network: nn.Module) -> nn.Module:
+    """Return the network inside what `torch.compile` and PyTorch's wrappers for several devices put around it."""
+    while True:
+        if isinstance(network, torch._dynamo.OptimizedModule):
+            network = network._orig_mod
+        elif isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            network = network.module
+        else:
+            return network
+
+
+def private_copy(network: nn.Module) -> nn.Module:
+    """Copy the modules of ``network``, but not its weights: what is done with the copy, nobody else sees.
+
+    The copy runs eagerly, whatever of ``network`` is compiled, and has hooks, modes, buffers, gradients and
+    ``requires_grad`` of its own; its parameters are other tensors with the same memory.
+    """
+    network = eager(network)
+    memo: dict[int, Any] = {}
+    with torch.inference_mode(False):
+        for module in network.modules():
+            for parameter in module._parameters.values():
+                if parameter is not None:
+                    memo.setdefault(id(parameter), _alias(parameter))
+            for buffer in module._buffers.values():
+                if buffer is not None:
+                    memo.setdefault(id(buffer), buffer.detach().clone())
+            for value in vars(module).values():
+                if isinstance(value, Tensor):  # of a parametrisation: computed anew in each pass
+                    memo.setdefault(id(value), value.detach().clone())
+        twin = copy.deepcopy(network, memo)
+    for module in twin.modules():
+        module._compiled_call_impl = None
+        for name, child in module.named_children():
+            if child is not eager(child):
+                setattr(module, name, eager(child))
+    return twin
+
+
+def _alias(parameter: nn.Parameter) -> nn.Parameter:
+    if type(parameter) is not nn.Parameter:  # of a quantisation or a sharding: only its owner knows how to copy it
+        return parameter
+    data = parameter.detach()
+    return nn.Parameter(data.clone() if data.is_inference() else data, parameter.requires_grad)
+
+
+def feature_stages(network: nn.Module) -> list[str]:
+    """Return the names of the modules that put out the stages of timm's ``feature_info``; none for other networks."""
+    info = getattr(network, "feature_info", None) or []
+    return [stage["module"] for stage in getattr(info, "info", info)]
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put ``network`` in evaluation mode for the duration, then every module back in the mode that it had."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def meta_copy(network: nn.Module) -> nn.Module:
+    """Copy ``network`` onto the meta device without copying its weights: deepcopy finds them in the memo."""
+    memo: dict[int, Any] = {}
+    with torch.inference_mode(False):  # what is built for inference alone can be tried with gradients
+        for parameter in network.parameters():
+            memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+        for buffer in network.buffers():
+            memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+        return copy.deepcopy(network, memo)
+
+
+def dry_run(
+    network: nn.Module,
+    input_size: tuple[int, int, int],
+    run: Callable[[nn.Module, Tensor], Result],
+    *,
+    name: str | None = None,
+) -> Result:
+    """Return ``run(twin, image)`` for a copy of ``network`` in evaluation mode and one image, both on the meta device.
+
+    Nothing is computed there and no activation allocated; ``network`` is not touched.
+
+    Args:
+        network: Any network that takes one ``(B, C, H, W)`` batch.
+        input_size: ``(channels, height, width)`` of the image.
+        run: What to do with the two.
+        name: What messages call the network; by default its class.
+
+    Raises:
+        ValueError: The network does not take such an image.
+    """
+    twin = meta_copy(network).eval()
+    dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
+    image = torch.empty(1, *input_size, device="meta", dtype=dtype)
+    try:
+        with torch.no_grad():
+            return run(twin, image)
+    except (ValueError, *FAILURES) as error:
+        raise ValueError(
+            f"{name or type(network).__name__} does not take an image of {'×'.join(map(str, input_size))}: {error}; "
+            "give the channels and the size (img_size) that it was built for, or other keywords"
+        ) from error

@@ -1,0 +1,132 @@
+"""The weights of global self-attention: content and position."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from foveate import functional as FA
+from foveate.nn.spatial_attention import detached
+from foveate.nn.weights import PARTS, PairwiseWeights
+
+__all__ = ["GlobalSelfWeights", "gain_and_shift"]
+
+LINEAR = 1e-3
+"""Relative error up to which a normalisation counts as a gain and a shift for each channel."""
+
+
+class GlobalSelfWeights(PairwiseWeights):
+    """Of global self-attention: ``C_ij + g P_ij``, content and position.
+
+    Between the two axial passes stands a normalisation, ``v ↦ g_c v + b_c`` for each channel. The weight with
+    which channel ``c`` of a head takes ``j`` is ``C_ij + g_c P_ij``; those of a head are the mean over its channels,
+
+        A_ij = C_ij + ḡ P_ij.
+
+    `attended` uses each channel's own ``g_c``, and ``b_c``. A module of one part has that one alone.
+
+    Args:
+        query: ``(B, heads, H, W, d)``, as are the next two.
+        key: Its channels are none where the module has no content part.
+        value: What is attended to.
+        part: ``content``, ``positional`` or ``both``: what the module has.
+        tables: ``rel_height`` and ``rel_width`` of the positional part.
+        normalisation: ``g`` and ``b``, each ``(B, C)``, see `gain_and_shift`.
+    """
+
+    def __init__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        part: str,
+        tables: tuple[Tensor, Tensor] | None = None,
+        normalisation: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        super().__init__(detached(value))
+        self.query, self.key = detached(query), detached(key)
+        self.has = {each for each in PARTS if part in ("both", each)}
+        self.parts = PARTS if part == "both" else PARTS[:1]
+        if tables is not None and normalisation is not None:
+            self.table_columns, self.table_rows = map(detached, tables)
+            self.gain, self.shift = (  # B, heads, d_v
+                detached(x).to(self.values.dtype).unflatten(1, (self.heads, -1)) for x in normalisation
+            )
+
+    def rows(self, images: slice, rows: slice, columns: slice, part: str = "both") -> Tensor:
+        content = positional = None
+        if "content" in self.has and part != "positional":
+            query = self.query[images, :, rows, columns]
+            content = FA.content_attention_map(query, self.key[images])
+            content = content.unflatten(3, self.size).unflatten(2, query.shape[2:4])
+        if "positional" in self.has and part != "content":
+            gain = self.gain[images].mean(2)[..., None, None, None, None]
+            positional = self._positional(images, rows, columns) * gain
+        return _sum(content, positional)
+
+    def given_by(self, position: tuple[int, int], part: str = "both") -> Tensor:
+        row, column = self._check(position, part)
+        content = positional = None
+        if "content" in self.has and part != "positional":
+            content = FA.content_attention_column(self.query, self.key, row, column)
+        if "positional" in self.has and part != "content":
+            positional = FA.global_positional_column(self.query, self.table_rows, self.table_columns, row, column)
+            positional = positional * self.gain.mean(2)[..., None, None]
+        return _sum(content, positional)
+
+    def attended(self, position: tuple[int, int]) -> Tensor:
+        row, column = self._check(position, "both")
+        here = (slice(None), slice(row, row + 1), slice(column, column + 1))
+        content = positional = None
+        if "content" in self.has:
+            content = self._applied(self.rows(*here, "content"))
+        if "positional" in self.has:
+            along = FA.axial_positional_map(self.query[:, :, row : row + 1], self.table_rows, 1)[:, :, 0, column]
+            shift = along.sum(-1)[..., None] * self.shift  # the second pass weighs b_c as well
+            positional = self.gain * self._applied(self._positional(*here)) + shift
+        return _sum(content, positional).flatten(1)
+
+    def _applied(self, weights: Tensor) -> Tensor:
+        return torch.einsum("bhyx,bhyxd->bhd", weights[:, :, 0, 0], self.values)
+
+    def _positional(self, images: slice, rows: slice, columns: slice) -> Tensor:
+        return FA.global_positional_rows(self.query[images], self.table_rows, self.table_columns, rows, columns)
+
+
+def gain_and_shift(norm: nn.Module, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``g`` and ``b``, each ``(B, C)`` in float64, of ``norm(x) = g x + b`` at ``x = before``.
+
+    The normalisation is called, never read: it may have been replaced, wrapped or quantised. What it makes of zeros and
+    ones tells all of one that does not look at its input (batch normalisation in evaluation); of others, such as group
+    normalisation, ``g`` and ``b`` are fitted to what they make of ``before``, exactly if there are any.
+
+    Raises:
+        ValueError: There are none.
+    """
+    after = norm(before)
+    zeros = torch.zeros_like(before[:1, :, :1, :1])
+    shift = norm(zeros).double().flatten(1)
+    gain = norm(zeros + 1).double().flatten(1) - shift
+    x, y = before.double().flatten(2), after.double().flatten(2)
+    if not _explains(gain, shift, x, y):
+        mean, mean_after = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
+        square = (x - mean).square().sum(2).clamp(min=1e-300)
+        gain = ((x - mean) * (y - mean_after)).sum(2) / square  # 0 for a channel that is constant
+        shift = (mean_after - gain[..., None] * mean).squeeze(2)
+        if not _explains(gain, shift, x, y):
+            raise ValueError(
+                f"{type(norm).__name__} between the passes is no gain and shift for each channel (as batch and group "
+                "normalisation are), so this module's output is not a weighted sum of its values; leave it out of "
+                "names=…"
+            )
+    return gain.expand(x.shape[:2]), shift.expand(x.shape[:2])
+
+
+def _explains(gain: Tensor, shift: Tensor, x: Tensor, y: Tensor) -> bool:
+    error = (gain[..., None] * x + shift[..., None] - y).abs().max()
+    return bool(error <= LINEAR * y.abs().max())
+
+
+def _sum(content: Tensor | None, positional: Tensor | None) -> Tensor:
+    terms = [term for term in (content, positional) if term is not None]
+    return sum(terms[1:], terms[0])

@@ -1,0 +1,123 @@
+"""The weights with which positions take from positions, held so that any part of the N×N map can be formed later.
+
+What is kept of a module is what the map is made of (projections, tables, a radius), copied to the CPU: the network may
+be trained on or thrown away, the weights remain those of the pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from foveate import _checks
+
+__all__ = ["MAX_WEIGHTS", "PARTS", "FormedWeights", "PairwiseWeights"]
+
+PARTS = ("both", "content", "positional")
+MAX_WEIGHTS = 1 << 27
+"""Most weights of one image that are held at a time, where a map can only be formed as a whole: half a GiB."""
+WEIGHTS_AT_ONCE = 1 << 22
+"""As many weights are formed at a time where the map can be formed in parts."""
+
+
+class PairwiseWeights(ABC):
+    """The map ``A`` of one attention module, ``A_ij`` being what position ``i`` takes from position ``j``.
+
+    Signed, as they were applied. A position is ``(row, column)`` of the map.
+    """
+
+    parts: tuple[str, ...] = PARTS[:1]
+    """What the weights can be divided into."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+        """``(B, heads, H, W, d_v)``: what the weights are applied to."""
+        self.images, self.heads, *size, _ = values.shape
+        self.size = (size[0], size[1])
+        """``(H, W)``: rows and columns of positions."""
+
+    @abstractmethod
+    def rows(self, images: slice, rows: slice, columns: slice, part: str = "both") -> Tensor:
+        """Form what the positions in ``rows`` and ``columns`` take: ``(images, heads, rows, columns, H, W)``."""
+
+    def taken_by(self, position: tuple[int, int], part: str = "both") -> Tensor:
+        """Form one row: what ``position`` takes from each position, ``(B, heads, H, W)``."""
+        row, column = self._check(position, part)
+        return self.rows(slice(None), slice(row, row + 1), slice(column, column + 1), part)[:, :, 0, 0]
+
+    def given_by(self, position: tuple[int, int], part: str = "both") -> Tensor:
+        """Form one column: what each position takes from ``position``, ``(B, heads, H, W)``."""
+        row, column = self._check(position, part)
+        maps = self.values.new_empty(self.images, self.heads, *self.size)
+        for images, rows in self._chunks():
+            maps[images, :, rows] = self.rows(images, rows, slice(None), part)[..., row, column]
+        return maps
+
+    def received(self, part: str = "both", head: int | None = None) -> Tensor:
+        """Sum magnitudes over the rows, and over the heads if ``head`` names none: ``Σ_hi |A_hij|``, ``(B, H, W)``."""
+        self._check((0, 0), part)
+        heads = slice(None) if head is None else slice(head, head + 1)
+        total = self.values.new_zeros(self.images, *self.size)
+        for images, rows in self._chunks():
+            total[images] += self.rows(images, rows, slice(None), part)[:, heads].abs().sum((1, 2, 3))
+        return total
+
+    def attended(self, position: tuple[int, int]) -> Tensor:
+        """Apply the weights of ``position`` to the values, ``(B, heads·d_v)``.
+
+        Of global self-attention this is the module's output at the position (before a pooling that follows it), of
+        explicit and augmented attention what its output projection gets.
+        """
+        return torch.einsum("bhyx,bhyxd->bhd", self.taken_by(position), self.values).flatten(1)
+
+    def _chunks(self) -> Iterator[tuple[slice, slice]]:
+        """Yield images and rows of the map, all of them in turn, of about `WEIGHTS_AT_ONCE` weights."""
+        height, width = self.size
+        line = self.heads * width * height * width
+        lines = min(height, max(1, WEIGHTS_AT_ONCE // line))
+        images = max(1, WEIGHTS_AT_ONCE // (line * height))
+        for image in range(0, self.images, images):
+            for row in range(0, height, lines):
+                yield slice(image, image + images), slice(row, row + lines)
+
+    def _check(self, position: tuple[int, int], part: str) -> tuple[int, int]:
+        _checks.one_of("part", part, self.parts)
+        row, column = _checks.pair("position", position, minimum=0)
+        if row >= self.size[0] or column >= self.size[1]:
+            raise ValueError(f"position={position} lies outside of a map of {self.size[0]}×{self.size[1]}")
+        return row, column
+
+
+class FormedWeights(PairwiseWeights):
+    """Weights whose map can only be formed as a whole, image by image.
+
+    Args:
+        values: ``(B, heads, H, W, d_v)``: what the weights are applied to.
+        form: Returns the maps ``(images, heads, N, N)`` of some images.
+    """
+
+    def __init__(self, values: Tensor, form: Callable[[slice], Tensor]) -> None:
+        super().__init__(values)
+        self._form = form
+
+    @staticmethod
+    def check_size(values: Tensor) -> None:
+        """Raise a `ValueError` if the map of one image would have more than `MAX_WEIGHTS` weights."""
+        heads, height, width = values.shape[1:4]
+        weights = heads * (height * width) ** 2
+        if weights > MAX_WEIGHTS:
+            raise ValueError(
+                f"a map at {height}×{width} has {weights:.2g} weights, more than the {MAX_WEIGHTS:.2g} that are "
+                "formed; leave the module out with names=…, or give smaller images"
+            )
+
+    def rows(self, images: slice, rows: slice, columns: slice, part: str = "both") -> Tensor:  # noqa: D102
+        weights = self._form(images).unflatten(3, self.size).unflatten(2, self.size)
+        return weights[:, :, rows, columns]
+
+    def _chunks(self) -> Iterator[tuple[slice, slice]]:
+        for image in range(self.images):
+            yield slice(image, image + 1), slice(None)

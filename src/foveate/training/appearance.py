@@ -1,0 +1,60 @@
+"""What images look like, in four numbers: enough to see that one is plainly unlike those of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
+
+__all__ = ["FEATURES", "FEWEST", "appearance", "range_of", "unlike"]
+
+FEATURES = {
+    "saturation": "colour",
+    "dark": "the share that is dark",
+    "light": "the share that is white",
+    "contrast": "contrast",
+}
+"""What is measured, and what it is called."""
+FEWEST = 50
+"""Images below which nothing is said of a training: their range would be that of a few."""
+LEAST_MARGIN = 0.05
+"""By how much of the range from 0 to 1 an image may at least lie beyond those of the training."""
+
+
+def appearance(image: Tensor) -> dict[str, float]:
+    """Return the `FEATURES` of an image ``(3, H, W)`` in [0, 1]: each a mean over its pixels, in [0, 1].
+
+    ``saturation`` is the largest less the smallest of the three channels; ``dark`` and ``light`` are the shares of
+    pixels of a grey value below 0.1 and above 0.9; ``contrast`` is the standard deviation of the grey values.
+    """
+    grey = image.mean(0)
+    return {
+        "saturation": (image.amax(0) - image.amin(0)).mean().item(),
+        "dark": (grey < 0.1).float().mean().item(),
+        "light": (grey > 0.9).float().mean().item(),
+        "contrast": grey.std(correction=0).item(),
+    }
+
+
+def range_of(images: Iterable[Tensor]) -> dict[str, list[float]] | None:
+    """Return the least and the most of each of the `FEATURES` among ``images``; None of fewer than `FEWEST`."""
+    found = [appearance(image) for image in images]
+    if len(found) < FEWEST:
+        return None
+    return {name: [min(one[name] for one in found), max(one[name] for one in found)] for name in FEATURES}
+
+
+def unlike(image: Tensor, ranges: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return in which of the `FEATURES`, by its words, ``image`` lies plainly beyond ``ranges``; mostly in none.
+
+    Plainly is by half of the width of the range.
+    """
+    found = appearance(image)
+    beyond = []
+    for name, words in FEATURES.items():
+        if name in ranges:
+            low, high = ranges[name]
+            margin = max(LEAST_MARGIN, (high - low) / 2)
+            if not low - margin <= found[name] <= high + margin:
+                beyond.append(words)
+    return beyond

@@ -1,0 +1,132 @@
+"""What a run was trained on, as far as its resumption has to know: the classes, and which images there are."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foveate.training.files import write_bytes
+
+__all__ = ["IMAGES", "DataFingerprint"]
+
+IMAGES = "images.jsonl.gz"
+"""Name of the file in the folder of a run that lists its images, a line each: split, class and name."""
+
+
+class DataFingerprint:
+    """Tells whether classes and images are those that a run was begun with.
+
+    Images are compared by split, class and name. Their sizes and contents are not looked at: that would take a look
+    at each of them.
+
+    Args:
+        classes: Names of the classes, in the order of the network's outputs.
+        sizes: The number of images in each split.
+        splits: For each split a function that gives the names of its images and the indices of their classes; None for
+            something that holds images of several. Of images that are made or have no names, it gives nothing.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        sizes: Mapping[str, int],
+        splits: Mapping[str, Callable[[], Iterable[tuple[str, int | None]]]],
+    ) -> None:
+        self.classes = list(classes)
+        self.sizes = dict(sizes)
+        self._splits = splits
+        digest = hashlib.sha256()
+        for line in self._lines():
+            digest.update(line)
+        self.sha256 = digest.hexdigest()
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of it: little, however many images there are."""
+        return {"classes": self.classes, "images": self.sizes, "sha256": self.sha256}
+
+    def write(self, folder: Path) -> None:
+        """List the images in ``folder``, if they have names, so that a later difference can be named."""
+        if lines := b"".join(self._lines()):
+            write_bytes(folder / IMAGES, gzip.compress(lines, compresslevel=1, mtime=0))
+
+    def check(self, saved: Any, folder: Path) -> None:
+        """Make sure that nothing has changed.
+
+        Args:
+            saved: `state` as it was when the run was begun; None where that was not kept.
+            folder: Where `write` listed the images then.
+
+        Raises:
+            ValueError: Classes or images are others; the message says which.
+        """
+        if saved is None or saved == self.state():
+            return
+        then = _read(folder / IMAGES)
+        now = {tuple(json.loads(line)) for line in self._lines()}
+        changes = _changed_classes(saved["classes"], self.classes, then, now)
+        changes += [
+            f"{split}: {saved['images'].get(split, 0)} images then, {size} now"
+            for split, size in self.sizes.items()
+            if saved["images"].get(split, 0) != size
+        ]
+        changes += [] if then is None else _changed_images(then, now)
+        raise ValueError(
+            f"the run in {folder} was begun on other data:\n  "
+            + "\n  ".join(changes or ["images were renamed or replaced by others"])
+            + "\nput back what it was begun on, or train anew with another `out`"
+        )
+
+    def _lines(self) -> Iterator[bytes]:
+        for split, entries in self._splits.items():
+            for name, label in entries():
+                yield f"{json.dumps([split, None if label is None else self.classes[label], name])}\n".encode()
+
+
+Entry = tuple[str, str | None, str]
+
+
+def _read(path: Path) -> set[Entry] | None:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return {(split, name, image) for split, name, image in map(json.loads, file)}
+    except (OSError, EOFError, ValueError, TypeError):
+        return None
+
+
+def _changed_classes(
+    then: Sequence[str], now: Sequence[str], images_then: set[Entry] | None, images_now: set[Any]
+) -> list[str]:
+    """Return a sentence for each class that is another; one whose images are all there under a new name is renamed."""
+    removed, added = [name for name in then if name not in now], [name for name in now if name not in then]
+    changes = []
+    for old, new in itertools.product(list(removed), list(added)):
+        same = images_then is not None and _of_class(images_then, old) == _of_class(images_now, new)
+        if same and old in removed and new in added:
+            changes.append(f"the class {old!r} is called {new!r} now")
+            removed.remove(old)
+            added.remove(new)
+    changes += [f"the class {name!r} was removed" for name in removed]
+    changes += [f"the class {name!r} was added" for name in added]
+    if not changes and list(then) != list(now):
+        changes.append(f"the classes are in another order: {', '.join(now)}, then {', '.join(then)}")
+    return changes
+
+
+def _of_class(images: set[Entry], name: str) -> set[tuple[str, str]]:
+    return {(split, image.rpartition("/")[2]) for split, label, image in images if label == name}
+
+
+def _changed_images(then: set[Entry], now: set[Any], shown: int = 5) -> list[str]:
+    """Return a sentence for each split of which images were removed, and of which images were added."""
+    changes = []
+    for what, entries in (("removed", then - now), ("added", now - then)):
+        for split in sorted({split for split, _, _ in entries}):
+            names = sorted(name for where, _, name in entries if where == split)
+            examples = ", ".join(names[:shown]) + ", …" * (len(names) > shown)
+            changes.append(f"{split}: {len(names)} {what} ({examples})")
+    return changes

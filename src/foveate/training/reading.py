@@ -1,0 +1,207 @@
+"""Files of weights, of this library and of others, as tensors by name. Nothing in such a file is ever run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from foveate._streams import printable
+
+__all__ = ["META_KEY", "WEIGHTS", "WeightsFile", "read_weights"]
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "model.safetensors"
+"""Name of the file with the final weights in the folder of a run."""
+META_KEY = "foveate"
+"""Under which a checkpoint holds the fields of its `NetworkMeta`, as JSON."""
+HARMLESS = (argparse.Namespace,)
+"""Classes that a pickled checkpoint may name besides those that PyTorch allows: a bag of values, as timm's have."""
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict")
+RAW = ("state_dict", "model", "model_state_dict", "net")
+"""Under which checkpoints of others (timm, torchvision, DeiT, …) hold weights: averaged over the updates, and as they
+are."""
+ENDINGS = (".safetensors", ".ckpt", ".pth", ".pt", ".tar", ".bin")
+"""Of files of weights, as people call them."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DistributedDataParallel, AveragedModel and torch.compile put in front of each name."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file of weights holds."""
+
+    tensors: dict[str, Tensor]
+    meta_json: str | None = None
+    """The fields of its `NetworkMeta`; None if it is not of this library."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """With what timm's training script was called; empty if it has not written the file."""
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """Read a file of weights: safetensors, or what `torch.save` wrote, of which nothing but plain values is taken.
+
+    Names are those of the bare network, without what wrapped it. Of a checkpoint with averaged weights beside the raw
+    ones, the averaged ones are taken, and a warning says so.
+
+    Raises:
+        ValueError: There is no such file, it is cut short or holds no weights, or what it holds would have to be run;
+            the message then says how to convert it.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"there is no checkpoint {path}; give a model.safetensors, a .ckpt, or the folder of a run{_beside(path)}"
+        )
+    if _is_safetensors(path):
+        try:
+            with _utf8(path) as name, safe_open(name, framework="pt") as file:
+                header = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a safetensors file, or is cut short: {error}") from error
+        return WeightsFile(_unwrapped(tensors, path), header.get(META_KEY))
+    content = _unpickled(path)
+    state = _chosen(content, path)
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError(f"{path} holds a {type(state).__name__}, not weights by name")
+    tensors = _unwrapped(_network_part(_unwrapped(state, path)), path)
+    if not tensors:
+        raise ValueError(f"{path} does not hold weights by name")
+    wrong = next((key for key, tensor in tensors.items() if not isinstance(tensor, Tensor)), None)
+    if wrong is not None:
+        raise ValueError(f"{path} does not hold weights by name: {wrong!r} is a {type(tensors[wrong]).__name__}")
+    return WeightsFile(tensors, content.get(META_KEY), _arguments(content))
+
+
+def _beside(path: Path) -> str:
+    """Name what could have been meant by a file that is not there."""
+    folder = path if path.is_dir() else path.parent
+    found = sorted(other.name for other in folder.glob("*") if other.suffix.lower() in ENDINGS and other.is_file())
+    return f". There are {', '.join(found[:5])}" if found else ""
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tell by the first bytes, for files are renamed, and by the name where these say nothing.
+
+    Raises:
+        ValueError: It is what stands for a file, or came instead of it.
+    """
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is not a checkpoint but a pointer to one, of Git LFS; fetch it with `git lfs pull`")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise ValueError(f"{path} is not a checkpoint but a web page, perhaps an error of a server; fetch it again")
+    if head.startswith(b"PK"):
+        return False
+    return head[8:9] == b"{" or path.suffix.lower() == ".safetensors"
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        with (
+            path.open("rb") as file,  # by its name torch.load would judge it
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(list(HARMLESS)),
+        ):
+            warnings.simplefilter("ignore")  # of a pickle that no `torch.save` has written; it is refused below
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # on damaged bytes the unpickler raises nearly anything
+        try:
+            named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        except Exception:
+            named = []
+        named = sorted(set(named) - {f"{kind.__module__}.{kind.__qualname__}" for kind in HARMLESS})
+        if _is_program(path):
+            raise ValueError(
+                f"{path} is not a checkpoint of weights but a program, of torch.jit or torch.export; give the weights "
+                "that it was made of"
+            ) from error
+        if not named:
+            raise ValueError(f"{path} is not a checkpoint of weights, or is cut short") from error
+        raise ValueError(
+            f"{path} is not a checkpoint of weights alone: to load it, {', '.join(named)} would have to be run, which "
+            "is never done here. If you trust who made it, write the weights alone: "
+            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
+        ) from error
+
+
+def _is_program(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return not names.isdisjoint({"constants.pkl", "archive_format"})
+
+
+def _chosen(content: Any, path: Path) -> Any:
+    """Return the state dict in a checkpoint, the averaged one if there are two, and say so."""
+    if not isinstance(content, dict):
+        return content
+    for key in AVERAGED:
+        if isinstance(content.get(key), dict) and content[key]:
+            raw = next((other for other in RAW if isinstance(content.get(other), dict)), None)
+            if raw is not None:
+                logger.warning("%s: taking the averaged weights in %r, not the raw ones in %r", path, key, raw)
+            return content[key]
+    for key in RAW:
+        if key in content and not isinstance(content[key], Tensor):
+            return content[key]
+    return content
+
+
+def _network_part(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the network's own weights of a Lightning checkpoint: the averaged ones if there are; else all."""
+    for prefix in ("ema.module.", "model."):
+        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if part:
+            return part
+    return state
+
+
+def _unwrapped(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Take off the names what wrapped the network, however often."""
+    wrapped = {key: value for key, value in state.items() if key != "n_averaged"}  # of torch's AveragedModel
+    names = list(wrapped)
+    while names and (prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in names)), None)):
+        names = [name.removeprefix(prefix) for name in names]
+    names = [name.replace("_orig_mod.", "") for name in names]  # of a part that was compiled
+    if names == list(wrapped):
+        return state
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path} holds the same weights more than once, wrapped and not; which are meant?")
+    return dict(zip(names, wrapped.values(), strict=True))
+
+
+def _arguments(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of timm's training script that are in its checkpoint, with the name of the network."""
+    arguments, arch = content.get("args"), content.get("arch")
+    arguments = vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
+    if not isinstance(arguments, Mapping) or not isinstance(arch, str):
+        return {}
+    return {**arguments, "model": arch}
+
+
+@contextmanager
+def _utf8(path: Path) -> Iterator[Path]:
+    """Give a file a name in UTF-8 for the duration: safetensors takes no other."""
+    if printable(str(path)) == str(path):
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        link = Path(folder) / "weights"
+        link.symlink_to(path.absolute())
+        yield link

@@ -1,0 +1,201 @@
+"""What a run keeps of its data: names that are no text, and whether it is resumed on the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.data.layouts import write_images
+
+from foveate import cli
+from foveate.commands.shards import ShardsConfig
+from foveate.commands.shards import run as run_shards
+from foveate.commands.test import TestConfig
+from foveate.commands.test import run as run_test
+from foveate.commands.train import TrainConfig, run
+from foveate.training import load_network
+from foveate.training.fingerprint import IMAGES, DataFingerprint
+
+
+def config(folder: Path, out: Path, **changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {"model": "test_resnet", "epochs": 1, "batch_size": 4, "device": "cpu", "img_size": 16}
+    return TrainConfig(data=str(folder), out=str(out), **{**settings, **changes})
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "photos", [f"{split}/{n}" for split in ("train", "val") for n in ("ant", "bee")], 5)
+
+
+@pytest.fixture
+def begun(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Begin a run on the photographs that ends before its first epoch; return what resumes it."""
+    with monkeypatch.context() as patch:
+        patch.setattr("foveate.training.loop.TrainingLoop._train", interrupted)
+        with pytest.raises(RuntimeError, match="in the middle"):
+            run(config(photos, tmp_path / "run"), verbose=False)
+    return lambda: run(config(photos, tmp_path / "run", resume=True), verbose=False)
+
+
+def interrupted(*_: object) -> None:
+    raise RuntimeError("in the middle")
+
+
+def renamed(photos: Path) -> list[str]:
+    for split in ("train", "val"):
+        (photos / split / "ant").rename(photos / split / "wasp")
+    return ["the class 'ant' is called 'wasp' now"]
+
+
+def swapped(photos: Path) -> list[str]:
+    (photos / "train" / "ant" / "0.png").rename(photos / "train" / "bee" / "5.png")
+    return [r"train: 1 removed \(train/ant/0\.png\)", r"train: 1 added \(train/bee/5\.png\)"]
+
+
+def removed(photos: Path) -> list[str]:
+    for i in (1, 4):
+        (photos / "train" / "bee" / f"{i}.png").unlink()
+    return ["train: 10 images then, 8 now", r"train: 2 removed \(train/bee/1\.png, train/bee/4\.png\)"]
+
+
+def added(photos: Path) -> list[str]:
+    shutil.copy(photos / "val" / "bee" / "0.png", photos / "val" / "bee" / "00.png")
+    return ["val: 10 images then, 11 now", r"val: 1 added \(val/bee/00\.png\)"]
+
+
+def new_class(photos: Path) -> list[str]:
+    write_images(photos, ["train/cow"], 2)
+    return ["the class 'cow' was added"]
+
+
+def lost_class(photos: Path) -> list[str]:
+    write_images(photos, ["train/cow"], 2)
+    for split in ("train", "val"):
+        shutil.rmtree(photos / split / "ant")
+    return ["the class 'ant' was removed", "the class 'cow' was added"]
+
+
+def new_split(photos: Path) -> list[str]:
+    shutil.copytree(photos / "val", photos / "test")
+    return ["test: 0 images then, 10 now"]
+
+
+@pytest.mark.parametrize("change", [renamed, swapped, removed, added, new_class, lost_class, new_split])
+def test_a_run_is_not_resumed_on_other_data(
+    photos: Path, tmp_path: Path, begun: Callable[[], None], change: Callable[[Path], list[str]]
+):
+    before = (tmp_path / "run" / "last.ckpt").read_bytes()
+    for message in change(photos):
+        with pytest.raises(ValueError, match=message):
+            begun()
+    assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
+    assert cli.main(["train", f"--config={tmp_path / 'run' / 'config.yaml'}", "--resume"]) == 2
+
+
+def test_a_run_is_resumed_where_the_folder_has_moved(photos: Path, tmp_path: Path, begun: Callable[[], None]):
+    os.utime(photos / "train" / "ant" / "0.png", (0, 0))
+    (tmp_path / "elsewhere").mkdir()
+    photos.rename(tmp_path / "elsewhere" / "photos")
+    photos.symlink_to(tmp_path / "elsewhere" / "photos")
+    begun()
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["images"] == 10
+
+
+def test_without_the_list_of_images_a_difference_is_still_an_error(
+    photos: Path, tmp_path: Path, begun: Callable[[], None]
+):
+    swapped(photos)
+    (tmp_path / "run" / IMAGES).unlink()
+    with pytest.raises(ValueError, match="begun on other data"):
+        begun()
+
+
+def test_other_shards_are_noticed(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def make(seed: int) -> Path:
+        shutil.rmtree(tmp_path / "shards", ignore_errors=True)
+        run_shards(ShardsConfig(task=["make", str(photos)], out=tmp_path / "shards", seed=seed))
+        return tmp_path / "shards"
+
+    with monkeypatch.context() as patch:
+        patch.setattr("foveate.training.loop.TrainingLoop._train", interrupted)
+        with pytest.raises(RuntimeError, match="in the middle"):
+            run(config(make(0), tmp_path / "run"), verbose=False)
+    make(1)
+    with pytest.raises(ValueError, match=r"train: 1 removed \(train-000000\.tar"):
+        run(config(tmp_path / "shards", tmp_path / "run", resume=True), verbose=False)
+    make(0)
+    run(config(tmp_path / "shards", tmp_path / "run", resume=True), verbose=False)
+
+
+def test_classes_in_another_order_and_checkpoints_that_do_not_say(tmp_path: Path):
+    one, other = (DataFingerprint(names, {"train": 2}, {}) for names in (["a", "b"], ["b", "a"]))
+    one.check(None, tmp_path)
+    one.check(one.state(), tmp_path)
+    with pytest.raises(ValueError, match="another order"):
+        one.check(other.state(), tmp_path)
+
+
+def test_names_that_are_no_text_from_the_folder_to_the_result(tmp_path: Path):
+    photos = write_images(
+        tmp_path / "photos", [f"{split}/{n}" for split in ("train", "val") for n in ("ant", "bee")], 5
+    )
+    for split in (b"train", b"val"):
+        folder = os.fsencode(photos) + b"/" + split
+        os.rename(folder + b"/ant", folder + b"/am\xeaise")
+        with open(folder + b"/bee/\xff.png", "wb") as file:
+            file.write(b"no image")
+    name = "am\udceaise"
+    result = run(config(photos, tmp_path / "run", max_bad_images=2), verbose=False)
+    written = json.loads((tmp_path / "run" / "result.json").read_bytes().decode("utf-8"))
+    assert written == result
+    assert sorted(Path(bad.partition(":")[0]).name for bad in written["bad_images"]) == ["\udcff.png"] * 2
+    _, meta = load_network(tmp_path / "run")
+    assert list(meta.classes) == written["network"]["classes"] == [name, "bee"]
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["data"]["classes"] == [name, "bee"]
+    asked = TestConfig(checkpoint=str(tmp_path / "run"), data=str(photos), split="val", max_bad_images=1, device="cpu")
+    asked.json = str(tmp_path / "test.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "foveate.commands.test._print", lambda result: None
+        )  # what a terminal makes of it is another thing
+        run_test(asked)
+    assert set(json.loads((tmp_path / "test.json").read_text())["per_class"]) == {name, "bee"}
+
+
+def test_a_folder_of_the_run_and_of_the_data_whose_names_are_no_text(tmp_path: Path):
+    odd = tmp_path / "photos-\udcff"
+    write_images(tmp_path / "photos", [f"{split}/{n}" for split in ("train", "val") for n in ("ant", "bee")], 5)
+    (tmp_path / "photos").rename(odd)
+    with pytest.raises(ValueError, match="out must be a name in UTF-8"):
+        run(config(odd, tmp_path / "run-\udcfe"))
+    out = tmp_path / "run"
+    run(config(odd, out), verbose=False)
+    assert json.loads((out / "result.json").read_text(encoding="utf-8"))["config"]["data"] == str(odd)
+    (out / "result.json").unlink()
+    run(config(odd, out, resume=True), verbose=False)
+    assert (out / "result.json").exists()
+
+
+def test_the_range_of_intensities_stands_in_the_configuration_of_a_run(tmp_path: Path):
+    for split in ("train", "val"):
+        for number, name in enumerate(("cold", "warm")):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for i in range(4):
+                values = np.random.default_rng(i).integers(29_000 + 400 * number, 29_300 + 400 * number, (9, 11))
+                Image.fromarray(values.astype(np.uint16)).save(tmp_path / "photos" / split / name / f"{i}.png")
+    command = ["train", "test_resnet", f"--data={tmp_path / 'photos'}", f"--out={tmp_path / 'run'}", "--epochs=1"]
+    command += ["--batch_size=4", "--device=cpu", "--intensity_range=[29000, 29700]"]
+    assert cli.main(command) == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["config"]["intensity_range"] == [29000, 29700]
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(ValueError, match="intensity_range"):
+        run(config(tmp_path / "photos", tmp_path / "run", img_size=None, resume=True))
+    assert cli.main(["train", f"--config={tmp_path / 'run' / 'config.yaml'}", "--resume"]) == 0
