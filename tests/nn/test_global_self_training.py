@@ -104,7 +104,7 @@ def test_others_who_look_see_operators():
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
         module(x)
     assert {"foveate.axial_pass", "foveate.content"} <= {str(op) for op in counter.get_flop_counts()["Global"]}
-    values, tangents = torch.func.jvp(module.eval(), (x,), (torch.ones_like(x),))
+    _, tangents = torch.func.jvp(module.eval(), (x,), (torch.ones_like(x),))
     assert tangents.abs().sum() > 0
     scripted = torch.jit.trace(module, (x,))
     assert relative_error(scripted(2 * x), module(2 * x)) <= 1e-12
