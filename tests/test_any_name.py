@@ -15,8 +15,8 @@ from PIL import Image
 
 from foveate.cli import main
 from foveate.explain.lettering import font, wrapped
-from foveate.training import load_network
-from foveate.training.files import read_json, write_bytes, write_json
+from foveate.io import load_network
+from foveate.io.files import read_json, write_bytes, write_json
 
 TINY = ["--batch_size=8", "--device=cpu", "--epochs=1"]
 DIGITS = ["--data_options", "{size: 16, clutter: 1, length: 24, val_length: 8, test_length: 11}"]

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 from foveate._extras import MissingExtraError, require
 from foveate._signals import raising_sigterm
-from foveate._streams import tolerate_encodings
 from foveate._version import __version__
+from foveate.io.streams import tolerate_encodings
 
 __all__ = ["COMMANDS", "main"]
 

@@ -15,7 +15,7 @@ from foveate.cli import main
 from foveate.commands.compare import CompareConfig
 from foveate.commands.compare import run as compare
 from foveate.commands.evidence import EvidenceConfig, pair_of, run, verdict
-from foveate.training import crossed_difference, paired_difference
+from foveate.stats import crossed_difference, paired_difference
 
 MODELS = ["conv_resnet_tiny", "cram_resnet_tiny:equivariance=1", "gsa_resnet_tiny", "expatt_resnet_tiny:kernel=cone"]
 CLAIMS = ["cram_resnet_tiny:equivariance=1 - conv_resnet_tiny", "gsa_resnet_tiny - conv_resnet_tiny"]

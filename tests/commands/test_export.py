@@ -25,7 +25,7 @@ from foveate.commands.train import TrainConfig
 from foveate.commands.train import run as train
 from foveate.export import run_onnx, run_program
 from foveate.export.program import ABOUT
-from foveate.training import NetworkMeta, load_network, read_card, save_network
+from foveate.io import NetworkMeta, load_network, read_card, save_network
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 31}
 

@@ -17,8 +17,8 @@ from foveate.cli import main
 from foveate.commands.score import ScoreConfig, run
 from foveate.data import make_transform, open_data
 from foveate.explain import deletion, saliency
+from foveate.io import NetworkMeta, load_network, save_network
 from foveate.nn import RectangularAttention2d
-from foveate.training import NetworkMeta, load_network, save_network
 
 DIGITS: dict[str, Any] = {"size": 24, "clutter": 1, "length": 20, "val_length": 10, "test_length": 30}
 SIZE, CROP = 24, 0.75

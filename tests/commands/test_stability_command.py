@@ -23,8 +23,8 @@ from foveate.commands.stability import run as stability
 from foveate.commands.train import TrainConfig
 from foveate.commands.train import run as train
 from foveate.data import ClutteredDigits
+from foveate.io import load_network
 from foveate.models.inspection import gates
-from foveate.training import load_network
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 40, "val_length": 20, "test_length": 31}
 SHARED: dict[str, Any] = {"data_options": DIGITS, "epochs": 1, "batch_size": 8, "device": "cpu", "lr": 0.02}

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from foveate.commands.train import TrainConfig, run
 from foveate.data import ClutteredDigits
-from foveate.training import load_network
+from foveate.io import load_network
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 31}
 

@@ -21,7 +21,7 @@ from foveate.commands.shards import run as run_shards
 from foveate.commands.test import TestConfig
 from foveate.commands.test import run as run_test
 from foveate.commands.train import TrainConfig, run
-from foveate.training import load_network
+from foveate.io import load_network
 from foveate.training.fingerprint import IMAGES, DataFingerprint
 
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Error, sync_playwright
 
+from foveate.io import NetworkMeta, save_network
 from foveate.models.building import build_network
-from foveate.training import NetworkMeta, save_network
 
 
 class Server(NamedTuple):

@@ -19,10 +19,10 @@ from foveate.explain import (
     component_iou,
     corners_box,
     energy_inside,
-    estimate,
     max_box_acc,
     pointing_game,
 )
+from foveate.stats import estimate
 
 HEIGHT, WIDTH = 7, 11
 Pixel = tuple[int, int]

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from foveate.training.files import read_json, write_json, write_text
+from foveate.io.files import read_json, write_json, write_text
 from tests.fuzz.outcome import to_markdown
 from tests.fuzz.parts import PARTS
 

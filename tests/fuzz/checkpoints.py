@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from foveate.io.checkpoint import META_KEY, NetworkMeta, load_network, load_weights, meta_to_json, save_with_card
 from foveate.models.building import build_network
-from foveate.training.checkpoint import META_KEY, NetworkMeta, load_network, load_weights, meta_to_json, save_with_card
 from tests.fuzz.outcome import Outcome, progress
 
 MODEL, CLASSES, SIZE = "gsa_resnet_tiny", 3, (32, 32)

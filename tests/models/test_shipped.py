@@ -12,9 +12,9 @@ from timm.data import resolve_model_data_config
 
 import foveate
 from foveate.data import ClutteredDigits, make_transform, open_data
+from foveate.io import load_network, read_card
+from foveate.io.checkpoint import load_weights
 from foveate.models import shipped
-from foveate.training import load_network, read_card
-from foveate.training.checkpoint import load_weights
 
 RESULTS = Path(__file__).parents[2] / "results" / "shipped"
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.layers import BlurPool2d
 
 import foveate
 from foveate.benchmark.cost import network_cost
+from foveate.models.tables import relative_tables, resize_relative_tables
 from tests.comparison import relative_error
 
 PUBLISHED = [
@@ -117,3 +119,13 @@ def test_resized_tables_see_the_whole_of_a_larger_image():
 def test_bad_options(name, options, message):
     with pytest.raises(ValueError, match=message):
         timm.create_model(name, **options)
+
+
+@pytest.mark.parametrize("layer", [None, BlurPool2d])
+def test_tables_fit_the_maps_also_where_a_pooling_strides(layer: type | None) -> None:
+    """With ``aa_layer`` the convolutions, and so what replaces them, do not stride: the pooling behind them does."""
+    for family in ("gsa", "aa"):
+        model = timm.create_model(f"{family}_resnet26", img_size=(96, 64), aa_layer=layer).eval()
+        made = {name: module.feat_size for name, module in relative_tables(model).items()}
+        resize_relative_tables(model, (96, 64))
+        assert {name: module.feat_size for name, module in relative_tables(model).items()} == made

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from foveate.training.files import read_json, remove_temporary, writable_file, writable_folder, write_bytes, write_json
+from foveate.io.files import read_json, remove_temporary, writable_file, writable_folder, write_bytes, write_json
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.data import ImageLoader, make_loader, make_mixup, open_data
-from foveate.training import Classifier, NetworkMeta, Recipe, evaluate, fit, load_network, predict
+from foveate.io import NetworkMeta, load_network
+from foveate.training import Classifier, Recipe, evaluate, fit, predict
 
 CPU = torch.device("cpu")
 DATA = open_data("digits", img_size=16, options={"clutter": 1, "length": 44, "val_length": 20, "test_length": 23})

@@ -16,9 +16,10 @@ from timm.utils import CheckpointSaver, ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foveate.cli import main
 from foveate.commands.train import TrainConfig, run
-from foveate.training import NetworkMeta, load_network, load_weights, save_network, save_with_card
-from foveate.training.checkpoint import rehearse_saving
+from foveate.io import NetworkMeta, load_network, load_weights, save_network, save_with_card
+from foveate.io.checkpoint import rehearse_saving
 
 
 def shaken(name: str, **keywords: Any) -> nn.Module:
@@ -221,7 +222,10 @@ def test_a_network_with_tied_weights_is_trained_and_saved(tmp_path: Path) -> Non
     config = TrainConfig(model="coat_lite_tiny", data_options=digits, epochs=1, batch_size=8, device="cpu",
                          out=str(tmp_path / "run"))  # fmt: skip
     assert run(config, verbose=False)["images"] == 5
-    assert same(load_network(tmp_path / "run")[0], load_network(tmp_path / "run" / "last.ckpt")[0])
+    trained, _ = load_network(tmp_path / "run")
+    assert same(trained, load_network(tmp_path / "run" / "last.ckpt")[0])
+    assert main(["export", str(tmp_path / "run"), "--to=hub", f"--out={tmp_path}/hub"]) == 0
+    assert same(timm.create_model(f"local-dir:{tmp_path}/hub", pretrained=True), trained)
 
 
 def test_what_cannot_be_saved_is_known_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from foveate.commands.score_images import spread
 from foveate.data import ImageData, UnreadableImageError, make_transform
-from foveate.training import range_of
+from foveate.io import range_of
 
 __all__ = ["appearance_of"]
 

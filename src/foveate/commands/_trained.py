@@ -18,10 +18,11 @@ from foveate import _checks
 from foveate.commands.protocol import DataConfig
 from foveate.commands.score_networks import Trained, load_trained
 from foveate.data import ImageData, LabelledImages, TransformConfig, make_loader
+from foveate.io import NetworkMeta
+from foveate.io.files import read_json
 from foveate.models.building import GIVEN
 from foveate.models.inspection import attention_modules
-from foveate.training import NetworkMeta, check_device
-from foveate.training.files import read_json
+from foveate.training import check_device
 
 __all__ = ["ShownConfig", "TrainedNetwork", "gate_name", "networks_of", "open_shown"]
 

@@ -23,8 +23,8 @@ from foveate.benchmark.suites import SUITES
 from foveate.commands._versions import warn_of_missing_kernels
 from foveate.commands.bench_figures import draw
 from foveate.commands.bench_table import to_markdown
+from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
 from foveate.training import check_device
-from foveate.training.files import read_json, writable_folder, write_bytes, write_json, write_text
 
 __all__ = ["BenchConfig", "run"]
 

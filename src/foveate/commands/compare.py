@@ -26,8 +26,9 @@ from foveate.commands.protocol import Protocol, check_unchanged, environment, to
 from foveate.commands.train import CONFIG, RESULT, TrainConfig, build, loaders
 from foveate.commands.train import run as train
 from foveate.data import ImageData
-from foveate.training import accuracy, check_device, paired_difference
-from foveate.training.files import read_json, writable_folder, write_json, write_text
+from foveate.io.files import read_json, writable_folder, write_json, write_text
+from foveate.stats import accuracy, paired_difference
+from foveate.training import check_device
 from foveate.training.progress import find_checkpoint
 from foveate.training.team import check_alone
 
@@ -103,7 +104,7 @@ def run(config: CompareConfig) -> dict[str, Any]:
     Returns:
         What ``compare.json`` holds. ``networks`` is a list in the order of ``models``; each has ``label``, ``model``,
         ``model_args``, ``runs`` (folders relative to ``out``), ``top1`` and ``difference`` (to the first, None for
-        the first itself; see `foveate.training.statistics`), ``parameters``, ``flops`` (per image, 2 per
+        the first itself; see `foveate.stats.paired`), ``parameters``, ``flops`` (per image, 2 per
         multiply-add), ``images_per_second`` (``median``, ``q1``, ``q3``), ``peak_memory`` (bytes that a training
         step adds), both None if they could not be measured, and ``seconds`` (of training, all runs).
 

@@ -21,8 +21,8 @@ from foveate.explain import attention_records
 from foveate.explain.equivariance import equivariance_errors, similarities_of
 from foveate.explain.stability import over_seeds
 from foveate.functional import random_similarities, warp
+from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
 from foveate.training import check_device
-from foveate.training.files import read_json, writable_folder, write_bytes, write_json, write_text
 
 __all__ = ["EquivarianceConfig", "run"]
 

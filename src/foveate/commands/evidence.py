@@ -15,8 +15,8 @@ from foveate import _checks
 from foveate._extras import require
 from foveate.commands.evidence_raw import collect, read_costs, read_raw
 from foveate.commands.evidence_table import attention_table, differences_table, networks_table
-from foveate.training import accuracy, crossed_difference, holm, paired_difference
-from foveate.training.files import read_json, writable_folder, write_bytes, write_json, write_text
+from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
+from foveate.stats import accuracy, crossed_difference, holm, paired_difference
 
 __all__ = ["EvidenceConfig", "run"]
 

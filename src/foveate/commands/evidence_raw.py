@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from foveate.commands.train import RESULT, TrainConfig, loaders
 from foveate.explain import attention_off, attention_records, gradient_shares, parts_of
+from foveate.io import load_network
+from foveate.io.files import read_json, writable_folder, write_json
 from foveate.models.inspection import attention_modules
-from foveate.training import Classifier, check_device, evaluate, load_network, predict
-from foveate.training.files import read_json, writable_folder, write_json
+from foveate.training import Classifier, check_device, evaluate, predict
 
 __all__ = ["COSTS", "RAW", "collect", "read_costs", "read_raw"]
 

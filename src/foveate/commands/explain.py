@@ -30,8 +30,8 @@ from foveate.commands.explain_pictures import (
 from foveate.commands.protocol import environment
 from foveate.data import BadImage, Placement, UnreadableImageError, make_transform, placement
 from foveate.explain.explanation import METHODS
+from foveate.io.files import read_json, writable_folder, write_json
 from foveate.training import check_device
-from foveate.training.files import read_json, writable_folder, write_json
 
 __all__ = ["NUMBERS", "ExplainConfig", "run"]
 

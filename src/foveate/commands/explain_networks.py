@@ -16,10 +16,10 @@ from foveate import _checks
 from foveate.commands.explain_images import slugs
 from foveate.data import TransformConfig
 from foveate.explain import AttentionRecord, Explanation, explain
+from foveate.io import NetworkMeta, load_network
 from foveate.models import shipped
 from foveate.models.building import build_network, check_classifier
 from foveate.models.inspection import attention_modules
-from foveate.training import NetworkMeta, load_network
 
 __all__ = ["ExplainedNetwork", "load_networks"]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from foveate._streams import printable
 from foveate._version import __version__
 from foveate.commands.explain_images import SOFTWARE, is_ours
 from foveate.commands.explain_networks import ExplainedNetwork
 from foveate.data import Placement
 from foveate.explain import AttentionRecord, Explanation, Panel, Scale, Strip, contact_sheet, overlay
-from foveate.training.files import write_bytes
+from foveate.io.files import write_bytes
+from foveate.io.streams import printable
 
 __all__ = [
     "CROPPED",

@@ -30,10 +30,10 @@ from foveate.export import (
     shapes_to_check,
     smallest_side,
 )
-from foveate.training import NetworkMeta, load_network
-from foveate.training.card import card_of
-from foveate.training.checkpoint import WEIGHTS, save_with_card
-from foveate.training.files import writable_folder, write_bytes
+from foveate.io import NetworkMeta, load_network
+from foveate.io.card import card_of
+from foveate.io.checkpoint import WEIGHTS, save_with_card
+from foveate.io.files import writable_folder, write_bytes
 
 __all__ = ["ExportConfig", "run"]
 

@@ -12,10 +12,10 @@ import yaml
 
 from foveate.commands.protocol import WHERE, environment
 from foveate.commands.train import TrainConfig
+from foveate.io.card import card_of, read_card
+from foveate.io.checkpoint import WEIGHTS
+from foveate.io.files import read_json
 from foveate.models import shipped
-from foveate.training.card import card_of, read_card
-from foveate.training.checkpoint import WEIGHTS
-from foveate.training.files import read_json
 from foveate.training.progress import BEST, LAST, PREVIOUS
 
 __all__ = ["origin"]

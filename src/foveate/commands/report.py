@@ -16,7 +16,7 @@ from foveate.commands.report_figures import accuracy_chart, learning_curves, net
 from foveate.commands.report_grid import Column, choose_samples, fill_column, shown_width
 from foveate.commands.train import RESULT
 from foveate.explain import Scale, palette_stops
-from foveate.training.files import read_json, writable_file, write_text
+from foveate.io.files import read_json, writable_file, write_text
 
 __all__ = ["ReportConfig", "run"]
 

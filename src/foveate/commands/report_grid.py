@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from foveate.commands.report_figures import data_uri
 from foveate.data import BoxedImages, ImageData, LabelledImages, TransformConfig, UnreadableImageError, make_transform
 from foveate.explain import AttentionRecord, Scale, attention_records, draw_box, overlay
+from foveate.io import load_network
 from foveate.models.inspection import attention_modules, evaluating
-from foveate.training import load_network
 
 __all__ = ["Answer", "Column", "Sample", "choose_samples", "fill_column", "shown_width"]
 

@@ -17,11 +17,12 @@ from foveate.commands.score_images import ORDERS, Measurement, Values, score_bas
 from foveate.commands.score_networks import Trained, load_trained
 from foveate.commands.score_table import to_text
 from foveate.data import BoxedImages, ImageData, ImageLoader, InputBoxes, UnreadableImageError, make_loader, open_data
-from foveate.explain import BASELINES, RESAMPLES, Fill, estimate
+from foveate.explain import BASELINES, Fill
 from foveate.explain.explanation import METHODS
+from foveate.io.files import writable_file, write_json
 from foveate.models.inspection import attention_modules
+from foveate.stats import RESAMPLES, estimate
 from foveate.training import check_device
-from foveate.training.files import writable_file, write_json
 
 __all__ = ["ScoreConfig", "run"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from foveate.data import ImageData, TransformConfig
+from foveate.io import NetworkMeta, load_network
 from foveate.models.building import check_classifier
-from foveate.training import NetworkMeta, load_network
 
 __all__ = ["Trained", "load_trained"]
 

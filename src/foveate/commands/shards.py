@@ -33,7 +33,7 @@ from foveate.data.shards import (
     write_records,
     write_shard,
 )
-from foveate.training.files import writable_folder, write_json
+from foveate.io.files import writable_folder, write_json
 
 __all__ = ["ShardsConfig", "run"]
 

@@ -33,7 +33,7 @@ from foveate.data import (
     read_image,
 )
 from foveate.data.folder import EXTENSIONS
-from foveate.training.files import write_json, write_text
+from foveate.io.files import write_json, write_text
 
 __all__ = ["measure", "to_markdown"]
 

@@ -24,8 +24,8 @@ from foveate.explain import attention_records
 from foveate.explain.agreement import half_maximum, total_variation
 from foveate.explain.stability import VARIANT, Agreements, combined, mild_variant, over_seeds
 from foveate.functional import visible, warp
+from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
 from foveate.training import check_device
-from foveate.training.files import read_json, writable_folder, write_bytes, write_json, write_text
 
 __all__ = ["StabilityConfig", "run"]
 

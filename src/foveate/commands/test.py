@@ -10,9 +10,11 @@ from typing import Any, Literal, get_args
 from foveate import _checks
 from foveate.commands.protocol import DataConfig
 from foveate.data import make_loader
+from foveate.io import load_network
+from foveate.io.files import writable_file, write_json
 from foveate.models.building import check_classifier
-from foveate.training import Classifier, Recipe, accuracy, check_device, evaluate, load_network, predict
-from foveate.training.files import writable_file, write_json
+from foveate.stats import accuracy
+from foveate.training import Classifier, Recipe, check_device, evaluate, predict
 from foveate.training.recipe import Precision
 
 __all__ = ["TestConfig", "run"]
@@ -43,7 +45,7 @@ def run(config: TestConfig) -> dict[str, Any]:
     """Test the network in ``config.checkpoint`` at the image size and normalisation that it was trained with.
 
     Returns:
-        ``top1`` (its bootstrap interval included, see `foveate.training.statistics`), ``top5``, ``loss``,
+        ``top1`` (its bootstrap interval included, see `foveate.stats.paired`), ``top5``, ``loss``,
         ``per_class`` (by the name of the class), ``correct`` (0 or 1 per image), ``split``, ``images``, ``bad_images``.
 
     Raises:

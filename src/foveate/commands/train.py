@@ -22,11 +22,13 @@ from foveate.commands._appearance import appearance_of
 from foveate.commands._versions import warn_of_missing_kernels
 from foveate.commands.protocol import Protocol, check_unchanged, environment, read_settings, to_yaml
 from foveate.data import ImageData, ImageLoader, make_loader, make_mixup
+from foveate.io import NetworkMeta, load_weights, save_network
+from foveate.io.checkpoint import WEIGHTS, rehearse_saving
+from foveate.io.files import read_json, sole_writer, writable_folder, write_json, write_text
 from foveate.models.building import build_network, check_classifier
 from foveate.training import (
     Classifier,
     DataFingerprint,
-    NetworkMeta,
     Strategy,
     Team,
     check_device,
@@ -34,12 +36,8 @@ from foveate.training import (
     evaluate,
     fit,
     joined,
-    load_weights,
     predict,
-    save_network,
 )
-from foveate.training.checkpoint import WEIGHTS, rehearse_saving
-from foveate.training.files import read_json, sole_writer, writable_folder, write_json, write_text
 from foveate.training.progress import LAST, PREVIOUS, find_checkpoint
 from foveate.training.team import ALONE
 

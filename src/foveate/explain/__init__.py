@@ -13,7 +13,6 @@ for _needed in ("matplotlib", "scipy"):  # for the colours of the pictures; for 
     require(_needed, extra="explain")
 
 from foveate.explain.baselines import BASELINES, baseline_maps  # noqa: E402
-from foveate.explain.estimates import RESAMPLES, Estimate, estimate  # noqa: E402
 from foveate.explain.explanation import Explanation, Guess, explain  # noqa: E402
 from foveate.explain.faithfulness import Curves, Fill, deletion, insertion  # noqa: E402
 from foveate.explain.maps import attention_records  # noqa: E402
@@ -34,10 +33,8 @@ from foveate.explain.usage import attention_off, gradient_shares, parts_of  # no
 
 __all__ = [
     "BASELINES",
-    "RESAMPLES",
     "AttentionRecord",
     "Curves",
-    "Estimate",
     "Explanation",
     "Fill",
     "Guess",
@@ -56,7 +53,6 @@ __all__ = [
     "deletion",
     "draw_box",
     "energy_inside",
-    "estimate",
     "explain",
     "gradient_shares",
     "insertion",

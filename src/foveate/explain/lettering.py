@@ -8,9 +8,9 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from foveate._streams import printable
 from foveate.explain.overlay import palette_stops
 from foveate.explain.records import Scale
+from foveate.io.streams import printable
 
 __all__ = ["QUIET", "TEXT", "font", "height_of", "legend", "shortened", "width_of", "wrapped", "write"]
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from foveate.models.inspection import FAILURES
+from foveate.models.inspection import FAILURES, unshared
 
 __all__ = ["HubEntry", "check_hub_folder", "push_to_hub", "save_for_hub"]
 
@@ -52,7 +54,18 @@ def save_for_hub(model: nn.Module, folder: Path, entry: HubEntry) -> None:
         folder: Is created.
         entry: What goes with it.
     """
-    timm.models.save_for_hf(model, str(folder), **entry.arguments())
+    with _storable(model):
+        timm.models.save_for_hf(model, str(folder), **entry.arguments())
+
+
+@contextmanager
+def _storable(model: nn.Module) -> Iterator[None]:
+    """Let timm see tied weights as separate ones for the duration: safetensors refuses those that share memory."""
+    hook = model.register_state_dict_post_hook(lambda _, state, prefix, metadata: state.update(unshared(state)))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def check_hub_folder(model: nn.Module, folder: Path, image: tuple[int, int, int]) -> None:
@@ -63,7 +76,7 @@ def check_hub_folder(model: nn.Module, folder: Path, image: tuple[int, int, int]
     """
     try:
         loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    except (ValueError, *FAILURES) as error:
+    except (ValueError, SafetensorError, *FAILURES) as error:
         raise ValueError(f"timm cannot load the folder that was to be written: {error}") from error
     images = torch.rand(3, *image, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -86,6 +99,7 @@ def push_to_hub(model: nn.Module, repository: str, entry: HubEntry, *, page: Map
         ValueError: The name is none, or the upload fails.
     """
     try:
-        timm.models.push_to_hf_hub(model, repository, model_card=dict(page), **entry.arguments())
+        with _storable(model):
+            timm.models.push_to_hf_hub(model, repository, model_card=dict(page), **entry.arguments())
     except Exception as error:  # the hub's client raises its own kinds, and those of what it is built on
         raise ValueError(f"cannot upload to {repository}: {error}") from error

@@ -23,11 +23,10 @@ _CHOSEN: ContextVar[bool] = ContextVar("plain_operators", default=False)
 def plain_operators() -> Iterator[None]:
     """Compute with operators that every tool knows, in place of fused ones; a context manager and a decorator.
 
-    For counters of FLOPs that do not know the operators of this library (fvcore, ptflops, calflops), and for whatever
-    else looks into a network::
+    For counters of FLOPs that do not know the operators of this library, and for whatever else looks into a network::
 
         with foveate.plain_operators():
-            macs = calflops.calculate_flops(model, input_shape=(1, 3, 224, 224))
+            macs, parameters = ptflops.get_model_complexity_info(model, (3, 224, 224), as_strings=False)
 
     `torch.jit.trace`, `torch.onnx.export`, `torch.export`, the transforms of `torch.func` (``grad``, ``vmap``, ``jvp``,
     …) and forward-mode differentiation take them by themselves. They hold the scores of the axial passes

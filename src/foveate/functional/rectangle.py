@@ -58,7 +58,7 @@ def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: floa
 
 
 def draw_rectangles(rectangle: Tensor, x: Tensor, y: Tensor, sharpness: float) -> Tensor:
-    """Compute `rectangle_map` at the coordinates ``x`` of the columns and ``y`` of the rows; TorchScript can."""
+    """Compute `rectangle_map` at the coordinates ``x`` of the columns and ``y`` of the rows; scriptable."""
     cx, cy, sx, sy, angle = rectangle[:, :, None, None].unbind(1)  # each B, 1, 1
     dx, dy = x - cx, y[:, None] - cy  # B, 1, W and B, H, 1
     cos, sin = angle.cos(), angle.sin()

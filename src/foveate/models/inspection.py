@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ __all__ = [
     "gates",
     "meta_copy",
     "private_copy",
+    "unshared",
 ]
 
 Result = TypeVar("Result")
@@ -149,3 +150,17 @@ def dry_run(
             f"{name or type(network).__name__} does not take an image of {'×'.join(map(str, input_size))}: {error}; "
             "give the channels and the size (img_size) that it was built for, or other keywords"
         ) from error
+
+
+def unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``state`` with a copy for each tensor but the first of those that share memory.
+
+    Safetensors refuses the others; and under each name, as timm's strict loading needs it, nothing is missing.
+    """
+    places: set[int] = set()
+    copied = {}
+    for name, tensor in state.items():
+        place = tensor.untyped_storage().data_ptr()
+        copied[name] = tensor.clone() if place in places else tensor
+        places.add(place)
+    return copied

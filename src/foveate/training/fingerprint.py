@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foveate.training.files import write_bytes
+from foveate.io.files import write_bytes
 
 __all__ = ["IMAGES", "DataFingerprint"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from foveate._streams import printable
-from foveate.training.files import write_text
+from foveate.io.files import write_text
+from foveate.io.streams import printable
 
 __all__ = ["History", "Rows"]
 

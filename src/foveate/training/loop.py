@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 
 from foveate._signals import Interrupted, StopRequest
-from foveate.training.checkpoint import META_KEY, meta_to_json
+from foveate.io.checkpoint import META_KEY, meta_to_json
 from foveate.training.fingerprint import DataFingerprint
 from foveate.training.history import History, Rows
 from foveate.training.module import Classifier

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from foveate.training.checkpoint import NetworkMeta
+from foveate.io.checkpoint import NetworkMeta
 from foveate.training.equivariance import Equivariance
 from foveate.training.recipe import Recipe
 

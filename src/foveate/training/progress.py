@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from foveate.training.files import write_bytes
+from foveate.io.files import write_bytes
 
 __all__ = ["BEST", "LAST", "PREVIOUS", "Progress", "find_checkpoint", "read_checkpoint", "write_checkpoint"]
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from foveate import _checks
 from foveate._signals import deferred_signals
-from foveate.training.files import remove_temporary
+from foveate.io.files import remove_temporary
 from foveate.training.fingerprint import DataFingerprint
 from foveate.training.loop import TrainingLoop
 from foveate.training.module import Classifier

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from foveate import _checks
-from foveate.training.appearance import unlike
+from foveate.io.appearance import unlike
 
 __all__ = ["CARD_FORMAT", "ModelCard", "NetworkMeta", "card_of", "meta_of", "read_card", "sha256_of"]
 
@@ -36,7 +36,7 @@ class NetworkMeta:
         std: Of each channel, by which they are then divided.
         crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its centre is cropped.
         interpolation: With which it is resized.
-        appearance: What the images that it was trained on look like, see `foveate.training.appearance.range_of`; None
+        appearance: What the images that it was trained on look like, see `foveate.io.appearance.range_of`; None
             if that is not known.
 
     Raises:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from foveate import _checks
-from foveate.training.statistics import paired_matrices
+from foveate.stats.paired import paired_matrices
 
 __all__ = ["CrossedDifference", "crossed_difference", "holm"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from foveate._bootstrap import RESAMPLES, interval
+from foveate.stats.bootstrap import RESAMPLES, interval
 
 __all__ = ["RESAMPLES", "Estimate", "estimate"]
 

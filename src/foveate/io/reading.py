@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from foveate._streams import printable
+from foveate.io.streams import printable
 
 __all__ = ["META_KEY", "WEIGHTS", "WeightsFile", "read_weights"]
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from foveate._streams import encoded
+from foveate.io.streams import encoded
 
 __all__ = [
     "read_json",

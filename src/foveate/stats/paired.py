@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from foveate._bootstrap import RESAMPLES, at_once, interval
+from foveate.stats.bootstrap import RESAMPLES, at_once, interval
 
 __all__ = ["Accuracy", "Difference", "accuracy", "paired_difference", "paired_matrices"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from foveate.training import accuracy, paired_difference
+from foveate.stats import accuracy, paired_difference
 
 
 def answers(seeds: int, images: int, share: float, seed: int = 0) -> np.ndarray:

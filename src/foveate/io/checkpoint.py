@@ -15,13 +15,13 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 
 from foveate import _checks
+from foveate.io.card import ModelCard, NetworkMeta, card_of, meta_of, read_card, sha256_of
+from foveate.io.files import write_bytes, write_json
+from foveate.io.fitting import fill, resized
+from foveate.io.reading import META_KEY, WEIGHTS, WeightsFile, read_weights
 from foveate.models import shipped
 from foveate.models.building import build_network, create_network
-from foveate.models.inspection import FAILURES
-from foveate.training.card import ModelCard, NetworkMeta, card_of, meta_of, read_card, sha256_of
-from foveate.training.files import write_bytes, write_json
-from foveate.training.fitting import fill, resized
-from foveate.training.reading import META_KEY, WEIGHTS, WeightsFile, read_weights
+from foveate.models.inspection import FAILURES, unshared
 
 __all__ = [
     "META_KEY",
@@ -62,14 +62,7 @@ def _serialized(model: nn.Module, meta: NetworkMeta, *, half: bool) -> bytes:
 
 
 def _tensors(model: nn.Module, *, half: bool) -> dict[str, Tensor]:
-    """Return the state of ``model``; what has several names is there under each, as timm's strict loading needs it."""
-    tensors: dict[str, Tensor] = {}
-    places = set()
-    for name, tensor in model.state_dict().items():
-        stored = tensor.detach().cpu().contiguous()
-        shared = stored.untyped_storage().data_ptr() in places
-        places.add(stored.untyped_storage().data_ptr())
-        tensors[name] = stored.clone() if shared else stored  # safetensors refuses memory that two names share
+    tensors = unshared({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
     for name, parameter in model.named_parameters(remove_duplicate=False) if half else ():
         tensors[name] = tensors[name].half()
         if not tensors[name].isfinite().all() and parameter.isfinite().all():

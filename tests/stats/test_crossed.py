@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from foveate.training import crossed_difference, holm
+from foveate.stats import crossed_difference, holm
 
 
 def tables(seeds: int, images: int, rng: np.random.Generator, gain: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -14,10 +14,10 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tests.comparison import relative_error
 from torch import nn
 
-from foveate.training import NetworkMeta, load_network, load_weights, read_card, save_network, save_with_card
+from foveate.io import NetworkMeta, load_network, load_weights, read_card, save_network, save_with_card
+from tests.comparison import relative_error
 
 
 def network(name: str = "test_resnet", num_classes: int = 7) -> tuple[nn.Module, NetworkMeta]:

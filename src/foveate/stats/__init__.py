@@ -1,0 +1,23 @@
+"""Intervals, paired differences and corrections: pure functions of arrays."""
+
+from foveate._extras import require
+
+require("scipy", extra="train")
+
+from foveate.stats.bootstrap import RESAMPLES  # noqa: E402
+from foveate.stats.crossed import CrossedDifference, crossed_difference, holm  # noqa: E402
+from foveate.stats.estimates import Estimate, estimate  # noqa: E402
+from foveate.stats.paired import Accuracy, Difference, accuracy, paired_difference  # noqa: E402
+
+__all__ = [
+    "RESAMPLES",
+    "Accuracy",
+    "CrossedDifference",
+    "Difference",
+    "Estimate",
+    "accuracy",
+    "crossed_difference",
+    "estimate",
+    "holm",
+    "paired_difference",
+]
