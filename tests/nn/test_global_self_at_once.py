@@ -10,13 +10,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+import foveate
 from foveate.kernels import cpu
 from foveate.nn import GlobalSelfAttention2d
 from foveate.nn._global_self_fused import _at_once
 from tests.comparison import TOLERANCE, relative_error
 from tests.kernels.test_cpu import BUILT
 
-pytestmark = pytest.mark.skipif(not BUILT, reason="no kernels were compiled")
+pytestmark = [
+    pytest.mark.skipif(not BUILT, reason="no kernels were compiled"),
+    pytest.mark.filterwarnings("ignore:a map is larger"),
+]
 
 SIZES = [  # images, height, width, channels in, out, of keys, heads, stride, extent of the tables
     (2, 7, 11, 8, 16, 6, 2, 1, 9),
@@ -100,6 +104,8 @@ def test_it_is_taken_only_where_nothing_would_miss_its_parts():
         module.norm.train()
         assert used(module, x) == parts
         module.norm.eval()
+        with foveate.plain_operators():
+            assert used(module, x) == []
         plain, _ = made(fused=False)
         assert used(plain, x) == parts
         for part in ("content", "positional"):

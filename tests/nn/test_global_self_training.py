@@ -68,6 +68,16 @@ def test_it_is_differentiated_twice():
         assert relative_error(a, b) <= 1e-9
 
 
+def test_a_batch_of_gradients_at_once():
+    module, x = made()
+    out, inputs = module(x), [x, *module.parameters()]
+    cotangents = torch.randn(3, *out.shape, dtype=out.dtype)
+    together = torch.autograd.grad(out, inputs, cotangents, is_grads_batched=True, retain_graph=True)
+    for index, cotangent in enumerate(cotangents):
+        alone = torch.autograd.grad(out, inputs, cotangent, retain_graph=True)
+        assert all(relative_error(a[index], b) < 1e-12 for a, b in zip(together, alone, strict=True))
+
+
 @pytest.mark.parametrize("frozen", ["qkv.weight", "rel_height", "rel_width", "norm.weight", "norm.bias"])
 def test_what_is_frozen_gets_no_gradient_and_changes_no_other(frozen):
     module, x = made()

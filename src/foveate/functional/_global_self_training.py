@@ -20,7 +20,7 @@ from foveate.functional._axial import axial_pass
 from foveate.functional._content import content
 from foveate.functional._global_self import fits
 from foveate.functional._layout import by_position, merge_heads, split_heads
-from foveate.functional._plain import differentiable_gradients
+from foveate.functional._plain import differentiable_gradients, uses_plain_operators
 
 __all__ = ["add_rows", "columns_and_content", "fits_training"]
 
@@ -90,7 +90,7 @@ class _Before(torch.autograd.Function):
         from foveate.kernels import cpu
 
         projection, window, *sums = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated again
+        if _by_operators(*grads):
             return (*_again(ctx, projection, window, grads), None, None)
         of_query, of_hidden, of_content = grads
         query, key, value = split_heads(projection, ctx.widths, ctx.num_heads)
@@ -103,15 +103,19 @@ class _Before(torch.autograd.Function):
         return result, of_window, None, None
 
 
-def _again(ctx: Any, projection: Tensor, window: Tensor, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    def parts(projection: Tensor, window: Tensor) -> Tensor:
-        query, key, value = split_heads(projection, ctx.widths, ctx.num_heads)
-        of_values = axial_pass(query, value, window, 0), content(query, key, value)
-        made = query, *(merge_heads(x).permute(0, 2, 3, 1) for x in of_values)
-        return torch.stack([(x * grad).sum() for x, grad in zip(made, grads, strict=True)]).sum()
+def _by_operators(*grads: Tensor) -> bool:
+    """Tell whether a gradient is to be differentiated again, or one of a batch of gradients (`is_grads_batched`)."""
+    batched = any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads)
+    return batched or torch.is_grad_enabled() or uses_plain_operators()
 
-    inputs, wanted = (projection, window), ctx.needs_input_grad[:2]
-    return differentiable_gradients(parts, inputs, wanted, torch.ones_like(projection[0, 0, 0, 0]))
+
+def _again(ctx: Any, projection: Tensor, window: Tensor, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    def parts(projection: Tensor, window: Tensor) -> tuple[Tensor, ...]:
+        query, key, value = split_heads(projection, ctx.widths, ctx.num_heads)
+        made = axial_pass(query, value, window, 0), content(query, key, value)
+        return query, *(merge_heads(x).permute(0, 2, 3, 1) for x in made)
+
+    return differentiable_gradients(parts, (projection, window), ctx.needs_input_grad[:2], grads)
 
 
 class _After(torch.autograd.Function):
@@ -130,7 +134,7 @@ class _After(torch.autograd.Function):
 
         (grad,) = grads
         query, hidden, window = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if _by_operators(grad):
 
             def rows(query: Tensor, hidden: Tensor, window: Tensor) -> Tensor:
                 return axial_pass(query, hidden, window, 1)
