@@ -9,7 +9,7 @@ import platform
 from setuptools import Extension, setup
 
 SOURCES = "src/foveate/kernels/cpu"
-FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fvisibility=default"]
+FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fvisibility=default", "-Wno-psabi"]
 INSTRUCTION_SETS = {"any": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS |= {"avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
@@ -17,13 +17,16 @@ if platform.machine() in ("x86_64", "AMD64"):
 setup(
     ext_modules=[
         Extension(
-            f"foveate.kernels.cpu._{name}",
-            sources=[f"{SOURCES}/axial.cpp", f"{SOURCES}/content.cpp"],
-            depends=[f"{SOURCES}/products.h", f"{SOURCES}/lines.h"],
+            f"foveate.kernels.cpu._{library}",
+            sources=[f"{SOURCES}/{name}.cpp" for name in ("axial", "content", "global_self")],
+            depends=[
+                f"{SOURCES}/{name}.h"
+                for name in ("content", "exponential", "lanes", "lanes_backward", "lines", "products")
+            ],
             extra_compile_args=[*FLAGS, *flags],
             extra_link_args=["-fopenmp"],
             optional=True,
         )
-        for name, flags in INSTRUCTION_SETS.items()
+        for library, flags in INSTRUCTION_SETS.items()
     ]
 )

@@ -58,6 +58,7 @@ def _trial(rng: random.Random, outcome: Outcome) -> None:
         "content": (torch.ops.foveate.content, [query, key, value]),
         "content_backward": (torch.ops.foveate.content_backward, [grad, query, key, value, *sums]),
     }
+    _at_once(rng, query, key, value, outcome)
     fused = (True, False) if cpu.library() is not None else (False,)
     for name, (operator, arguments) in calls.items():
         label = f"{name} {sizes} d={d} c={c} axis={axis} {dtype}"
@@ -76,6 +77,44 @@ def _trial(rng: random.Random, outcome: Outcome) -> None:
             with contextlib.suppress(ValueError, RuntimeError):  # either is well; only memory is not to be touched
                 operator(*empty, None)
             outcome.count("calls with empty tensors")
+
+
+def _at_once(rng: random.Random, query: Tensor, key: Tensor, value: Tensor, outcome: Outcome) -> None:
+    """Compare the operator for all of GSA at inference with its parts, also with sizes that do not fit."""
+    dtype, stride, channels = value.dtype, rng.randrange(1, 4), value.shape[1] * value.shape[4]
+    projection = torch.cat([x.permute(0, 1, 4, 2, 3).flatten(1, 2) for x in (query, key, value)], 1)
+    windows = [torch.randn(2 * side - 1, query.shape[4], dtype=dtype) for side in query.shape[2:4]]
+    norm = [_strided(rng, (channels,), dtype) for _ in range(4)]
+    norm[1] = norm[1].square() + 0.1
+    numbers = (1e-5, query.shape[1], query.shape[1] * query.shape[4], stride)
+    arguments = [projection, *windows, *norm]
+    if cpu.library() is not None:
+        wide = [x.double() for x in (query, key, value, *windows)]
+        hidden = torch.ops.foveate.axial_pass(wide[0], wide[2], wide[3], 0, False).permute(0, 1, 4, 2, 3).flatten(1, 2)
+        mean, variance, weight, bias = (x.double() for x in norm)
+        hidden = torch.nn.functional.batch_norm(hidden, mean, variance, weight, bias)
+        hidden = hidden.unflatten(1, (query.shape[1], -1)).permute(0, 1, 3, 4, 2)
+        rows = torch.ops.foveate.axial_pass(wide[0], hidden, wide[4], 1, False)
+        whole = rows + torch.ops.foveate.content(*wide[:3], False)[0]
+        whole = whole.permute(0, 1, 4, 2, 3).flatten(1, 2)
+        wanted = torch.nn.functional.avg_pool2d(whole, stride, ceil_mode=True, count_include_pad=False)
+        error = relative_error(torch.ops.foveate.global_self(*arguments, *numbers), wanted)
+        label = f"global_self {tuple(value.shape)} d={query.shape[4]} {stride=} {dtype}"
+        outcome.check(error <= 100 * TOLERANCE[dtype], f"{label} is off by {error:.1e}")
+        outcome.count("results compared")
+    for index, x in enumerate(arguments):
+        for unfit in (x.narrow(0, 0, x.shape[0] - 1) if index else x[:, :-1], x.unsqueeze(0), x.to("meta")):
+            changed = [*arguments[:index], unfit, *arguments[index + 1 :]]
+            outcome.check(_refused_with(changed, numbers), f"global_self: not refused, argument {index}")
+            outcome.count("calls that do not fit")
+
+
+def _refused_with(arguments: list, numbers: tuple) -> bool:
+    try:
+        torch.ops.foveate.global_self(*arguments, *numbers)
+    except (ValueError, RuntimeError, NotImplementedError):
+        return True
+    return False
 
 
 def _strided(rng: random.Random, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -179,7 +218,7 @@ def _sanitized(trials: int, seed: int, outcome: Outcome) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="foveate-asan-") as folder:
         library = Path(folder) / "kernels.so"
-        sources = [str(SOURCES / name) for name in ("axial.cpp", "content.cpp")]
+        sources = [str(path) for path in sorted(SOURCES.glob("*.cpp"))]
         flags = ["-std=c++17", "-O1", "-g", "-fopenmp", "-fsanitize=address", "-shared", "-fPIC", "-march=native"]
         subprocess.run([compiler, *flags, *sources, "-o", str(library)], check=True)
         # The C++ runtime as well: exceptions that it throws must be those that the sanitizer has seen.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["by_position", "in_layout_of", "is_channels_last", "to_channels_last"]
+__all__ = ["by_position", "in_layout_of", "is_channels_last", "merge_heads", "split_heads", "to_channels_last"]
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -39,3 +39,20 @@ def by_position(x: Tensor) -> Tensor:
     """Return an empty tensor like ``x``, ``(B, heads, H, W, d)``, whose memory is ordered ``(B, H, W, heads, d)``."""
     batch, heads, height, width, dim = x.shape
     return x.new_empty(batch, height, width, heads, dim).permute(0, 3, 1, 2, 4)
+
+
+def split_heads(x: Tensor, sizes: tuple[int, ...], num_heads: int) -> tuple[Tensor, ...]:
+    """Split ``(B, sum(sizes), H, W)`` into one ``(B, heads, H, W, size / heads)`` view for each size."""
+    # The gradient of a split into one would be copied.
+    parts = zip((x,) if len(sizes) == 1 else x.split(sizes, dim=1), sizes, strict=True)
+    batch, _, height, width = x.shape  # rather than `unflatten`, behind which ONNX takes sizes to be the example's
+    return tuple(
+        part.view(batch, num_heads, size // num_heads, height, width).permute(0, 1, 3, 4, 2) for part, size in parts
+    )
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """Bring ``(B, heads, H, W, d)`` to ``(B, heads·d, H, W)``; in channels_last, if memory is in the order of heads."""
+    # Flattened where the batch comes before H: for a single image, flattening (heads, d) next to the batch leaves
+    # it a stride that passes for channels_last but is not, and batch normalisation then sums the wrong gradient.
+    return x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)

@@ -66,7 +66,10 @@ def any_size() -> bool:
 
 
 def differentiable_gradients(
-    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], wanted: tuple[bool, ...], grad: Tensor
+    function: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: tuple[Tensor, ...],
+    wanted: tuple[bool, ...],
+    grad: Tensor | tuple[Tensor, ...],
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of ``function(*inputs)`` as functions of ``inputs`` and ``grad``, for derivatives of them.
 
@@ -74,7 +77,7 @@ def differentiable_gradients(
         function: Made of differentiable operators.
         inputs: What it is called with.
         wanted: Of which inputs the gradient is wanted; of the others it is None.
-        grad: Of the result.
+        grad: Of the result, or of each result.
     """
     with torch.enable_grad():
         inputs = tuple(x.view_as(x) if needed else x for x, needed in zip(inputs, wanted, strict=True))

@@ -18,6 +18,7 @@ from foveate.functional.global_self import (
     content_attention_map,
     global_positional_map,
 )
+from foveate.nn._global_self_fused import attend_fused
 from foveate.nn._global_self_weights import GlobalSelfWeights, gain_and_shift
 from foveate.nn._heads import divisible, merge_heads, split_heads
 from foveate.nn.relative_tables import RelativeTables2d
@@ -128,11 +129,13 @@ class GlobalSelfAttention2d(RelativeTables2d):
         Where autocast makes float16 of the projection, in float32: products of three projections would leave float16's
         range.
         """
+        return split_heads(self._projection(x), self.widths, self.num_heads)
+
+    def _projection(self, x: Tensor) -> Tensor:
         feature_map(x, self.dim, "GlobalSelfAttention2d")
         if self.part != "content":
             _warn_if_larger(x, self.feat_size)
-        qkv = to_channels_last(self.qkv(x))
-        return split_heads(_not_float16(qkv), self.widths, self.num_heads)
+        return _not_float16(to_channels_last(self.qkv(x)))
 
     def values(self, x: Tensor) -> Tensor:
         """Return the values ``(B, heads, N, dim_out / heads)`` that the maps weigh."""
@@ -191,7 +194,11 @@ class GlobalSelfAttention2d(RelativeTables2d):
         return self._forward(x, self.part)
 
     def _forward(self, x: Tensor, part: str) -> Tensor:
-        query, key, value = self.project(x)
+        qkv = self._projection(x)
+        if part == "both" and (found := attend_fused(self, qkv)) is not None:
+            out, pooled = found
+            return in_layout_of(x, out) if pooled else self._pool(in_layout_of(x, out))
+        query, key, value = split_heads(qkv, self.widths, self.num_heads)
         # Content first: going backward it comes last, when what the positional passes saved is free again.
         terms = []
         if part != "positional":

@@ -19,7 +19,15 @@ from torch import Tensor
 
 from foveate.kernels.sizes import check_axial, check_content
 
-__all__ = ["INSTRUCTION_SETS", "axial_backward", "axial_forward", "content_backward", "content_forward", "library"]
+__all__ = [
+    "INSTRUCTION_SETS",
+    "axial_backward",
+    "axial_forward",
+    "content_backward",
+    "content_forward",
+    "global_self",
+    "library",
+]
 
 INSTRUCTION_SETS = {"AVX512": "_avx512", "AVX2": "_avx2", "DEFAULT": "_any"}
 """What `torch.backends.cpu.get_cpu_capability` says, best first, and the library that was compiled for it."""
@@ -50,9 +58,14 @@ def _runnable() -> list[str]:
 def axial_forward(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
     """Compute `foveate.functional._axial.axial_pass`."""
     check_axial(query, value, window, axis)
-    q, v, out = _ready(query), _ready(value), _result(value)
-    _Lines(q, v, axis).call("axial_forward", q, v, _flat(window), out)
-    return out.to(value.dtype)
+    return axial_forward_into(_result(value), query, value, window, axis, add=False).to(value.dtype)
+
+
+def axial_forward_into(out: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int, *, add: bool) -> Tensor:
+    """Write the pass to ``out``, or add it; the dtype of ``out`` is one of the kernels', its channels are adjacent."""
+    q, v = _ready(query), _ready(value)
+    _Lines(q, v, axis).call("axial_forward", q, v, _flat(window), out, options=(int(add),))
+    return out
 
 
 def axial_backward(
@@ -60,20 +73,36 @@ def axial_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, value and window."""
     check_axial(query, value, window, axis, grad)
+    grads = _result(query), _result(value)
+    grad_window = axial_backward_into(grads, grad, query, value, window, axis, add=False)
+    return grads[0].to(query.dtype), grads[1].to(value.dtype), grad_window
+
+
+def axial_backward_into(
+    grads: tuple[Tensor, Tensor], grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int, *, add: bool
+) -> Tensor:
+    """Write the gradients of query and value to ``grads``, or add them, and return that of the window."""
     g, q, v, r = _ready(grad), _ready(query), _ready(value), _flat(window)
-    grad_query, grad_value, grad_window = _result(query), _result(value), torch.empty_like(r)
-    _Lines(q, v, axis).call("axial_backward", g, q, v, r, grad_query, grad_value, grad_window)
-    return grad_query.to(query.dtype), grad_value.to(value.dtype), grad_window.view(window.shape).to(window.dtype)
+    grad_window = torch.empty_like(r)
+    _Lines(q, v, axis).call("axial_backward", g, q, v, r, *grads, grad_window, options=(int(add),))
+    return grad_window.view(window.shape).to(window.dtype)
 
 
 def content_forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute `foveate.functional._content.content`: the output, and what its backward pass starts from."""
     check_content(query, key, value)
-    q, k, v, out = _ready(query), _ready(key), _ready(value), _result(value)
+    out = _result(value)
+    sums = content_forward_into(out, query, key, value)
+    return out.to(value.dtype), *sums
+
+
+def content_forward_into(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Write it to ``out``, as `axial_forward_into` does, and return what its backward pass starts from."""
+    q, k, v = _ready(query), _ready(key), _ready(value)
     context = v.new_empty(*q.shape[:2], q.shape[-1], v.shape[-1])
     peak, total = torch.empty_like(context[..., 0]), torch.empty_like(context[..., 0])
     _Lines(q, v, axis=1).call("content_forward", q, k, v, out, *map(_flat, (context, peak, total)))
-    return out.to(value.dtype), context, peak, total
+    return context, peak, total
 
 
 def content_backward(
@@ -81,10 +110,47 @@ def content_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, key and value."""
     check_content(query, key, value, context, peak, total, grad=grad)
-    g, q, k, v = _ready(grad), _ready(query), _ready(key), _ready(value)
     grads = _result(query), _result(key), _result(value)
-    _Lines(q, v, axis=1).call("content_backward", g, q, k, v, *map(_flat, (context, peak, total)), *grads)
+    content_backward_into(grads, grad, query, key, value, context, peak, total)
     return grads[0].to(query.dtype), grads[1].to(key.dtype), grads[2].to(value.dtype)
+
+
+def content_backward_into(
+    grads: tuple[Tensor, Tensor, Tensor],
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    context: Tensor,
+    peak: Tensor,
+    total: Tensor,
+) -> None:
+    """Write the gradients of query, key and value to ``grads``, as `axial_backward_into` does."""
+    g, q, k, v = _ready(grad), _ready(query), _ready(key), _ready(value)
+    _Lines(q, v, axis=1).call("content_backward", g, q, k, v, *map(_flat, (context, peak, total)), *grads)
+
+
+def global_self(
+    projection: Tensor,
+    windows: tuple[Tensor, Tensor],
+    norm: tuple[Tensor, Tensor, Tensor | None, Tensor | None, float],
+    num_heads: int,
+    dim_key: int,
+    stride: int,
+    out: Tensor,
+) -> Tensor:
+    """Compute `foveate.functional._global_self.global_self_inference` into ``out``, whose sizes fit.
+
+    ``projection`` and ``out`` are in channels_last, all others contiguous, all in its dtype.
+    """
+    batch, _, height, width = projection.shape
+    *statistics, epsilon = norm
+    tensors = (projection, *windows, *statistics, out)
+    sizes = (batch, num_heads, height, width, dim_key // num_heads, out.shape[1] // num_heads, stride)
+    pointers = (ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors)
+    kernel = getattr(library(), f"global_self_{str(projection.dtype).removeprefix('torch.')}")
+    kernel(*pointers, (ctypes.c_int64 * 7)(*sizes), ctypes.c_double(epsilon), torch.get_num_threads())
+    return out
 
 
 class _Lines:
@@ -96,14 +162,14 @@ class _Lines:
         sizes = (*(query.shape[dim] for dim in self.order), query.shape[-1], value.shape[-1])
         self.sizes = (ctypes.c_int64 * 6)(*sizes)
 
-    def call(self, name: str, *tensors: Tensor) -> None:
+    def call(self, name: str, *tensors: Tensor, options: tuple[int, ...] = ()) -> None:
         """Call a kernel with tensors of five dimensions (with their strides) and one (without), checked before."""
         arguments: list[Any] = []
         for tensor in tensors:
             arguments.append(ctypes.c_void_p(tensor.data_ptr()))
             if tensor.ndim == 5:
                 arguments.append((ctypes.c_int64 * 4)(*(tensor.stride(dim) for dim in self.order)))
-        getattr(library(), f"{name}_{self.dtype}")(*arguments, self.sizes, torch.get_num_threads())
+        getattr(library(), f"{name}_{self.dtype}")(*arguments, self.sizes, torch.get_num_threads(), *options)
 
 
 def _ready(x: Tensor) -> Tensor:

@@ -25,14 +25,14 @@ template <typename T> constexpr int64_t padded(int64_t size) {
     return (size + unit - 1) / unit * unit;
 }
 
-// Memory that starts on a cache line and holds zeros.
+// Memory that starts on a cache line, and holds zeros unless it is to be written first.
 template <typename T> struct Buffer {
     T *data;
     size_t bytes;
-    explicit Buffer(int64_t size) : bytes((size * sizeof(T) + 127) / 64 * 64) {
+    explicit Buffer(int64_t size, bool zeros = true) : bytes((size * sizeof(T) + 127) / 64 * 64) {
         data = static_cast<T *>(std::aligned_alloc(64, bytes));
         if (!data) throw std::bad_alloc();
-        clear();
+        if (zeros) clear();
     }
     ~Buffer() { std::free(data); }
     Buffer(const Buffer &) = delete;

@@ -1,0 +1,120 @@
+"""GSA in training, in two nodes of the graph: gradients, a second derivative, whose turn it is."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import foveate
+from foveate.nn import GlobalSelfAttention2d
+from tests.comparison import TOLERANCE, relative_error
+from tests.kernels.test_cpu import BUILT
+
+pytestmark = [
+    pytest.mark.skipif(not BUILT, reason="no kernels were compiled"),
+    pytest.mark.filterwarnings("ignore:a map is larger"),
+]
+
+
+def made(stride: int = 2, dtype: torch.dtype = torch.float64) -> tuple[GlobalSelfAttention2d, Tensor]:
+    torch.manual_seed(0)
+    module = GlobalSelfAttention2d(5, 9, num_heads=3, dim_key=6, feat_size=(4, 11), stride=stride, dtype=dtype)
+    return module, torch.randn(2, 5, 7, 11, dtype=dtype, requires_grad=True)
+
+
+def nodes(x: Tensor) -> set[str]:
+    found, todo = set(), [x.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            todo += [following for following, _ in node.next_functions]
+    return {type(node).__name__ for node in found}
+
+
+def gradients(module: nn.Module, x: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(module(x).square().mean(), [x, *module.parameters()]))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_its_gradients_are_those_of_plain_operators(stride, dtype, layout):
+    module, x = made(stride, dtype)
+    x = x.detach().contiguous(memory_format=layout).requires_grad_()
+    assert {"_BeforeBackward", "_AfterBackward"} <= nodes(module(x))
+    got = [module(x), *gradients(module, x)]
+    with foveate.plain_operators():
+        wide = copy.deepcopy(module).double()
+        assert "_BeforeBackward" not in nodes(wide(x.double()))
+        wanted = [wide(x.double()), *gradients(wide, x.detach().double().requires_grad_())]
+    for a, b in zip(got, wanted, strict=True):
+        assert relative_error(a, b) <= 4 * TOLERANCE[dtype]
+
+
+def test_it_is_differentiated_twice():
+    module, x = made()
+    module.eval()  # the statistics of a batch of noise are nothing to look at
+    assert torch.autograd.gradgradcheck(module, (x,), atol=1e-6)
+    (first,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
+    got = torch.autograd.grad(first.square().sum(), [x, *module.parameters()])
+    with foveate.plain_operators():
+        (first,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
+        wanted = torch.autograd.grad(first.square().sum(), [x, *module.parameters()])
+    for a, b in zip(got, wanted, strict=True):
+        assert relative_error(a, b) <= 1e-9
+
+
+def test_a_batch_of_gradients_at_once():
+    module, x = made()
+    out, inputs = module(x), [x, *module.parameters()]
+    cotangents = torch.randn(3, *out.shape, dtype=out.dtype)
+    together = torch.autograd.grad(out, inputs, cotangents, is_grads_batched=True, retain_graph=True)
+    for index, cotangent in enumerate(cotangents):
+        alone = torch.autograd.grad(out, inputs, cotangent, retain_graph=True)
+        assert all(relative_error(a[index], b) < 1e-12 for a, b in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("frozen", ["qkv.weight", "rel_height", "rel_width", "norm.weight", "norm.bias"])
+def test_what_is_frozen_gets_no_gradient_and_changes_no_other(frozen):
+    module, x = made()
+    wanted = dict(zip([name for name, _ in module.named_parameters()], gradients(module, x)[1:], strict=True))
+    module.get_parameter(frozen).requires_grad_(False)
+    module(x.detach()).square().mean().backward()
+    for name, parameter in module.named_parameters():
+        assert (parameter.grad is None) == (name == frozen)
+        assert name == frozen or torch.equal(parameter.grad, wanted[name])
+
+
+def test_a_normalisation_of_any_kind_is_called():
+    module, x = made()
+    module.norm = nn.Sequential(nn.GroupNorm(3, 9, dtype=torch.float64), nn.ReLU(inplace=True), nn.Identity())
+    got = [module(x), *gradients(module, x)]
+    with foveate.plain_operators():
+        wanted = [module(x), *gradients(module, x)]
+    for a, b in zip(got, wanted, strict=True):
+        assert relative_error(a, b) <= 1e-12
+
+    class Half(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.bfloat16().contiguous()
+
+    module.norm = Half()
+    half = module(x)
+    assert half.dtype == torch.float64
+    module.norm = nn.Identity()
+    assert 1e-6 < relative_error(half, module(x)) < 2e-2
+
+
+def test_others_who_look_see_operators():
+    module, x = made()
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        module(x)
+    assert {"foveate.axial_pass", "foveate.content"} <= {str(op) for op in counter.get_flop_counts()["Global"]}
+    _, tangents = torch.func.jvp(module.eval(), (x,), (torch.ones_like(x),))
+    assert tangents.abs().sum() > 0
+    scripted = torch.jit.trace(module, (x,))
+    assert relative_error(scripted(2 * x), module(2 * x)) <= 1e-12
