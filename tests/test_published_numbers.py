@@ -1,4 +1,4 @@
-"""Every figure of ours in the README stands in a committed result file."""
+"""Figures of ours on the pages are those of the committed results; how a page words them is its own affair."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "results"
+
+
+def assert_on_page(name: str, *figures: str) -> None:
+    """Assert that each of the figures stands somewhere on a page: of ``docs``, or a file with its path."""
+    path = ROOT / "docs" / name
+    text = (path if path.is_file() else ROOT / name).read_text(encoding="utf-8").replace("−", "-")
+    assert set(figures) - set(re.findall(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?!\d)", text.replace(", ", " "))) == set()
 
 
 def counted() -> dict[str, tuple[str, str]]:
@@ -27,13 +34,12 @@ def test_costs_in_the_readme_are_those_counted():
 
 def test_shares_in_the_text_follow_from_the_counts():
     figures = {name: tuple(map(float, pair)) for name, pair in counted().items()}
-    ours, theirs = figures["expatt_resnet152"], figures["aa_resnet152"]
-    assert f"{100 * (1 - ours[0] / theirs[0]):.1f} % fewer parameters than `aa_resnet152`" in README
-    assert f"and {100 * (1 - ours[1] / theirs[1]):.1f} % fewer GFLOPs" in README
-    with_head, alone = figures["cram_resnet50"], figures["resnet50"]
-    page = (ROOT / "docs" / "cram.md").read_text(encoding="utf-8")
-    shares = [f"{100 * (a / b - 1):.2f} %" for a, b in zip(with_head, alone, strict=True)]
-    assert f"{shares[0]} of the parameters and {shares[1]} of the FLOPs" in " ".join(page.split())
+    for page, name, other in (
+        ("README.md", "expatt_resnet152", "aa_resnet152"),
+        ("cram.md", "cram_resnet50", "resnet50"),
+    ):
+        shares = [abs(100 * (a / b - 1)) for a, b in zip(figures[name], figures[other], strict=True)]
+        assert_on_page(page, *(f"{share:.{1 if share > 1 else 2}f}" for share in shares))
 
 
 def test_the_comparison_in_the_readme_is_the_committed_one():
@@ -64,14 +70,13 @@ def test_ratios_on_the_page_of_costs_are_those_measured():
 def test_speed_in_the_readme_is_that_measured():
     module = (RESULTS / "bench" / "bench-gsa.md").read_text(encoding="utf-8")
     networks = (RESULTS / "bench" / "bench-networks.md").read_text(encoding="utf-8")
-    times = float(cell(module, "56×56×64: forward in", "gsa-pytorch", 3).split()[0])
-    assert f"{times:.1f} times as fast as gsa-pytorch's at 56×56×64" in README
-    times = float(cell(networks, "224×224: forward", "gsa_resnet50, compiled", 4).split()[0])
-    assert f"`gsa_resnet50` takes {times:.2f} times the time of `resnet50`" in README
+    faster = float(cell(module, "56×56×64: forward in", "gsa-pytorch", 3).split()[0])
+    slower = float(cell(networks, "224×224: forward", "gsa_resnet50, compiled", 4).split()[0])
+    assert_on_page("README.md", f"{faster:.1f}", f"{slower:.2f}")
 
 
 def cell(table: str, heading: str, subject: str, column: int) -> str:
-    """Return a cell of a table of `foveate bench`."""
+    """Return a cell of a table of `python -m studies.bench`."""
     section = table.split(f"## {heading}")[1].split("\n## ")[0]
     row = next(line for line in section.splitlines() if line.startswith(f"| {subject} "))
     return row.split("|")[column].strip()
@@ -79,41 +84,29 @@ def cell(table: str, heading: str, subject: str, column: int) -> str:
 
 @pytest.mark.parametrize("size", ["56×56×64", "28×28×128"])
 def test_memory_on_the_page_of_costs_is_that_measured(size: str):
-    page = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
     table = (RESULTS / "bench" / "bench-gsa.md").read_text(encoding="utf-8")
     ours, theirs = (cell(table, f"{size}: forward and backward", name, 4) for name in ("GSA", "gsa-pytorch"))
-    assert f"{ours} MB against {theirs} MB, {float(ours) / float(theirs):.2f} |" in page
+    assert_on_page("cost.md", ours, theirs, f"{float(ours) / float(theirs):.2f}")
 
 
 def test_times_of_networks_on_the_page_of_costs_are_those_measured():
-    page = " ".join((ROOT / "docs" / "cost.md").read_text(encoding="utf-8").split())
     table = (RESULTS / "bench" / "bench-networks.md").read_text(encoding="utf-8")
     names = ("expatt_resnet50, compiled", "aa_resnet50 (half_resolution=False), compiled")
     ours, theirs = (cell(table, "224×224: forward", name, 2).split()[0] for name in names)
-    assert f"{ours} ms against {theirs} ms, {float(ours) / float(theirs):.2f} |" in page
-    spent = {
-        name: float(re.search(rf"^\| {network}, compiled +\|.*?{name} ([\d.]+)", table, re.M)[1])
-        for network, name in (
-            ("gsa_resnet50", "foveate::axial_pass"),
-            ("gsa_resnet50", "foveate::content"),
-            ("resnet50", "aten::mkldnn_convolution"),
-        )
-    }
-    assert f"where all convolutions of ResNet-50 take {spent['aten::mkldnn_convolution']:.0f})" in " ".join(
-        page.split()
-    )
-    explicit, aligned = (
-        float(re.search(rf"^\| {re.escape(name)}, compiled +\|.*?mkldnn_convolution ([\d.]+)", table, re.M)[1])
-        for name in ("expatt_resnet50", "expatt_resnet50 (value_ratio=0.125)")
-    )
-    assert f"they take {explicit:.0f} ms where all of ResNet-50's take {spent['aten::mkldnn_convolution']:.0f}" in page
-    assert f"its convolutions take {aligned:.0f} ms" in page
-    passes, content = spent["foveate::axial_pass"], spent["foveate::content"]
-    assert f"{passes:.0f} ms the positional passes, {content:.0f} ms content attention" in page
+    assert_on_page("cost.md", ours, theirs, f"{float(ours) / float(theirs):.2f}")
+    for network, operator in (
+        ("gsa_resnet50", "foveate::axial_pass"),
+        ("gsa_resnet50", "foveate::content"),
+        ("resnet50", "aten::mkldnn_convolution"),
+        ("expatt_resnet50", "aten::mkldnn_convolution"),
+        ("expatt_resnet50 (value_ratio=0.125)", "aten::mkldnn_convolution"),
+    ):
+        spent = re.search(rf"^\| {re.escape(network)}, compiled +\|.*?{operator} ([\d.]+)", table, re.M)
+        assert_on_page("cost.md", f"{float(spent[1]):.0f}")
 
 
 def test_the_tables_of_benchmarks_are_made_from_their_results():
-    from foveate.commands.bench_table import to_markdown
+    from studies.bench.table import to_markdown
 
     for path in sorted((RESULTS / "bench").glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -124,8 +117,6 @@ def test_equivariance_on_its_page_and_in_its_recipe_is_that_measured():
     folder = RESULTS / "equivariance"
     measured = (folder / "equivariance.md").read_text(encoding="utf-8")
     compared = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
-    page = " ".join((ROOT / "docs" / "stability.md").read_text(encoding="utf-8").split())
-    recipe = (ROOT / "recipes" / "equivariance.yaml").read_text(encoding="utf-8")
 
     def row(name: str) -> list[str]:
         return next(line for line in measured.splitlines() if line.startswith(f"| {name} ")).split("|")
@@ -133,31 +124,20 @@ def test_equivariance_on_its_page_and_in_its_recipe_is_that_measured():
     plain, term = row("cram_resnet_tiny"), row("cram_resnet_tiny:equivariance=1")
     corners, centre = ([cells[column].split()[0] for cells in (plain, term)] for column in (4, 5))
     stayed = term[4].split("(")[1].split(")")[0]
-    assert f"{corners[0]} to {corners[1]} sides of the image, where a rectangle that stayed in place would" in page
-    assert f"would have {stayed};" in page
-    assert f"from {centre[0]} to {centre[1]}" in page
     top1 = [100 * network["top1"]["mean"] for network in compared["networks"][:2]]
-    assert f"rises by {top1[1] - top1[0]:.2f} points" in page
-    assert f"from {corners[0]} to {corners[1]} sides, top-1 rises from {top1[0]:.2f} to {top1[1]:.2f} %" in recipe
-
-
-def in_words(path: Path) -> str:
-    return " ".join(path.read_text(encoding="utf-8").split())
+    assert_on_page("stability.md", *corners, stayed, *centre, f"{top1[1] - top1[0]:.2f}")
+    assert_on_page("recipes/equivariance.yaml", *corners, *(f"{value:.2f}" for value in top1))
 
 
 def test_scores_on_their_page_are_those_measured():
-    page = in_words(ROOT / "docs" / "scores.md")
     shipped = json.loads((RESULTS / "shipped" / "scores.json").read_text(encoding="utf-8"))["networks"]
     scores = {network["model"].partition("_")[0]: network["scores"] for network in shipped}
 
     def percent(name: str, score: str) -> str:
-        return f"{100 * scores[name][score]['mean']:.1f} %"
+        return f"{100 * scores[name][score]['mean']:.1f}"
 
-    assert f"lies on the digit in {percent('cram', 'pointing')} of the images" in page
-    assert f"trained in the same way in {percent('positionwise', 'pointing')}" in page
-    assert f"of GSA in {percent('gsa', 'pointing')}, and of Grad-CAM on the plain network in " in page
-    assert f"plain network in {percent('conv', 'pointing')}" in page
-    assert f"with the true one in {percent('cram', 'max_box_acc_0.5')}" in page
+    assert_on_page("scores.md", *(percent(name, "pointing") for name in ("cram", "positionwise", "gsa", "conv")))
+    assert_on_page("scores.md", percent("cram", "max_box_acc_0.5"))
     faithful = {network["model"].partition("_")[0]: network["faithfulness"] for network in shipped}
     better = {
         name
@@ -170,46 +150,49 @@ def test_scores_on_their_page_are_those_measured():
     for network in seeds:
         family = Path(network["checkpoint"]).parent.name
         pointing.setdefault(family, []).append(100 * network["scores"]["pointing"]["mean"])
-    ranges = {family: f"{min(values):.1f} to {max(values):.1f} %" for family, values in pointing.items()}
-    plain, term = ranges["cram_resnet_tiny"], ranges["cram_resnet_tiny+equivariance=1"]
-    assert f"lies on the digit in {plain}, with it in {term}; of position-wise attention" in page
-    plain, term = ranges["positionwise_resnet_tiny"], ranges["positionwise_resnet_tiny+equivariance=1"]
-    assert f"attention {plain.removesuffix(' %')} % and {term}" in page
+    assert len(pointing) == 4
+    for values in pointing.values():
+        assert_on_page("scores.md", f"{min(values):.1f}", f"{max(values):.1f}")
 
 
 def test_stability_on_its_page_is_that_measured():
-    page = in_words(ROOT / "docs" / "stability.md")
     places = json.loads((RESULTS / "stability" / "stability.json").read_text(encoding="utf-8"))["places"]
 
     def correlations(kind: str, what: str, figure: str = "correlation", *, together: bool = False) -> list[float]:
         chosen = [p for p in places if p["family"].startswith(kind) and bool(p["together"]) == together]
         return [place["agreement"][what][figure]["mean"] for place in chosen]
 
-    def reach(*arguments: str, together: bool = False) -> str:
-        values = correlations(*arguments, together=together)
-        return f"{min(values):.2f} to {max(values):.2f}".replace("-", "−")
-
-    assert f"r from {reach('cram', 'layers')} against {reach('positionwise', 'layers')}, and all in one" in page
-    alone, others = (reach(kind, "layers", together=True) for kind in ("cram", "positionwise"))
-    assert f"network {alone} against {others}" in page
-    chance = [reach("cram", "layers", "chance_correlation", together=together) for together in (False, True)]
-    assert f"agree with {chance[0]} (all in one {chance[1]})" in page
+    for together in (False, True):
+        for kind, figure in (("cram", "correlation"), ("positionwise", "correlation"), ("cram", "chance_correlation")):
+            values = correlations(kind, "layers", figure, together=together)
+            assert_on_page("stability.md", f"{min(values):.2f}", f"{max(values):.2f}")
     table = (RESULTS / "stability" / "stability.md").read_text(encoding="utf-8")
     cells = {
         kind: [line.split("|") for line in table.splitlines() if line.startswith(f"| {kind}_resnet_tiny  ")]
         for kind in ("cram", "positionwise")
     }
-    third = {kind: rows[-1][6].split("(")[0].strip() for kind, rows in cells.items()}
-    assert f"r {third['cram']} and the position-wise map {third['positionwise']}" in page
-    recipe = (ROOT / "recipes" / "stability.yaml").read_text(encoding="utf-8")
-    assert third["cram"].split()[0] in recipe
-    assert third["positionwise"].split()[0] in recipe
+    third = [rows[-1][6].split("(")[0].split()[0] for rows in cells.values()]
+    assert_on_page("stability.md", *third)
+    assert_on_page("recipes/stability.yaml", *third)
     early = correlations("positionwise", "changes")[:3]
-    assert f"({min(early):.2f} to {max(early):.2f} against {correlations('cram', 'changes')[0]:.2f})" in page
+    late = correlations("cram", "changes")[0]
+    assert_on_page("stability.md", *(f"{value:.2f}" for value in (min(early), max(early), late)))
     regions = [row[5].split("±")[0].strip() for row in cells["cram"]]
-    assert f"its region is {regions[0]} % of the image behind the stem, {regions[-1]} % behind the third" in page
+    assert_on_page("stability.md", regions[0], regions[-1])
     compared = json.loads((RESULTS / "stability" / "compare.json").read_text(encoding="utf-8"))["networks"]
     worst = next(network for network in compared if network["label"] == "positionwise_resnet_tiny:at=3")
-    assert f"({100 * min(worst['top1']['per_seed']):.0f} % top-1)" in page
     last = json.loads((RESULTS / "stability" / "behind-the-last-stage.json").read_text(encoding="utf-8"))
-    assert f"({100 * last['metrics']['top1']:.1f} %," in page
+    assert_on_page(
+        "stability.md", f"{100 * min(worst['top1']['per_seed']):.0f}", f"{100 * last['metrics']['top1']:.1f}"
+    )
+
+
+def test_reading_of_shards_on_its_page_is_that_measured():
+    measured = re.findall(
+        r"^\| \w+ +\| +([\d,]+) \(([\d,]+) to ([\d,]+)\) ", (RESULTS / "shards/shards.md").read_text(), re.M
+    )
+    assert len(measured) == 9
+    assert_on_page("shards.md", *(figure for row in measured for figure in row))
+    rate = int(measured[0][0])
+    needed = (1_281_167 / rate / 3600, round(1e9 / rate / 3600, -1), 1000 / rate, 64_000 / rate)
+    assert_on_page("shards.md", *(f"{value:.{digits}f}" for value, digits in zip(needed, (2, 0, 1, 0), strict=True)))
