@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from foveate import _checks
-from foveate.commands._trained import ShownConfig, TrainedNetwork, gate_name, networks_of, open_shown
 from foveate.commands.protocol import environment
 from foveate.explain import attention_records
 from foveate.functional import random_similarities, warp
@@ -23,6 +22,7 @@ from foveate.training import check_device
 from studies.equivariance.errors import equivariance_errors, similarities_of
 from studies.equivariance.report import draw, to_markdown
 from studies.stability.measures import over_seeds
+from studies.trained import ShownConfig, TrainedNetwork, gate_name, networks_of, open_shown
 
 __all__ = ["EquivarianceConfig", "run"]
 

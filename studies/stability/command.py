@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from foveate import _checks
-from foveate.commands._trained import ShownConfig, TrainedNetwork, gate_name, networks_of, open_shown
 from foveate.commands.protocol import environment
 from foveate.data import TransformConfig
 from foveate.explain import attention_records
@@ -26,6 +25,7 @@ from foveate.training import check_device
 from studies.stability.figure import draw
 from studies.stability.measures import VARIANT, Agreements, combined, mild_variant, over_seeds
 from studies.stability.table import COMPARED, to_markdown
+from studies.trained import ShownConfig, TrainedNetwork, gate_name, networks_of, open_shown
 
 __all__ = ["StabilityConfig", "run"]
 
