@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 
-.PHONY: demo test browser bench networks evidence fuzz lint types docs check clean
+.PHONY: demo test test-fast browser bench networks evidence fuzz lint types docs check clean
 
 demo: .venv/installed-demo
 	$(BIN)/foveate compare --config recipes/digits.yaml --out runs/digits
@@ -13,6 +13,10 @@ demo: .venv/installed-demo
 # One thread a process: the tests are many and small.
 test: .venv/installed-dev browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+# What a change is tried with while one works: all but the tests that take seconds each.
+test-fast: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow"
 
 # The web page is tested in Chromium: that of the system, else Debian's package, else playwright's own.
 browser: .venv/installed-dev
