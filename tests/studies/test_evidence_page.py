@@ -59,15 +59,6 @@ def test_verdicts_are_those_that_follow_from_the_figures() -> None:
     assert rows == [(str(number), row["verdict"]) for number, row in enumerate(claims, 1)]
 
 
-def test_the_readme_says_what_was_supported() -> None:
-    claims = json.loads((RESULTS / "photographs" / "evidence.json").read_text(encoding="utf-8"))["claims"]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    supported = [row["over_both"] for row in claims if row["verdict"] == "supported"]
-    quoted = set(re.findall(r"\+\d\.\d\d", readme))
-    assert len(supported) == 2
-    assert quoted >= {f"{100 * row[end]:+.2f}" for row in supported for end in ("mean", "low", "high")}
-
-
 def test_the_learning_rate_is_the_one_that_the_pilot_found_best() -> None:
     top1 = {
         float(path.parts[-3].removeprefix("lr-")): json.loads(path.read_text())["metrics"]["top1"]
