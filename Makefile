@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 
-.PHONY: demo test browser bench networks evidence fuzz lint types docs check clean
+.PHONY: demo test test-fast browser bench networks evidence fuzz lint types docs check clean
 
 demo: .venv/installed-demo
 	$(BIN)/foveate compare --config recipes/digits.yaml --out runs/digits
@@ -14,6 +14,10 @@ demo: .venv/installed-demo
 test: .venv/installed-dev browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
+# What a change is tried with while one works: all but the tests that take seconds each.
+test-fast: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+
 # The web page is tested in Chromium: that of the system, else Debian's package, else playwright's own.
 browser: .venv/installed-dev
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
@@ -22,7 +26,7 @@ browser: .venv/installed-dev
 	else $(BIN)/playwright install chromium; fi
 
 # The figures of docs/cost.md, about 20 minutes on two idle cores. It ends with code 1 if a result was wrong.
-BENCH = $(BIN)/foveate bench --threads 2 --out results/bench
+BENCH = $(BIN)/python -m studies.bench --threads 2 --out results/bench
 bench: .venv/installed-dev
 	$(BENCH) gsa --mode both --rounds 15
 	$(BENCH) networks --mode forward --compiled both --rounds 15
@@ -52,18 +56,18 @@ ifdef RERUN
 	$(BIN)/python recipes/photographs/prepare.py $(SOURCE) --out data
 	for name in $(PHOTOGRAPHS); do $(BIN)/foveate compare --config recipes/$$name.yaml --out runs/$$name || exit; done
 	rm -rf results/photographs/runs
-	$(BIN)/foveate evidence --config recipes/evidence.yaml --collect runs/photographs --collect runs/photographs-explained
+	$(BIN)/python -m studies.evidence --config recipes/evidence.yaml --collect runs/photographs --collect runs/photographs-explained
 	for run in expatt_resnet_tiny gsa_resnet_tiny cram_resnet_tiny+equivariance=1; do \
 	$(BIN)/foveate export runs/photographs/$$run/seed-0 --half --licence LicenseRef-research-only \
 	--name $${run%%+*}.photographs --out src/foveate/models/weights || exit; done
 	$(BIN)/foveate score $(call SEEDS,cram) $(call SEEDS,cram,+equivariance=1) $(call SEEDS,positionwise) \
 	$(call SEEDS,positionwise,+equivariance=1) $(call SEEDS,conv) --data data/photographs --images 1000 \
 	--faithful_images 0 --out results/photographs/scores.json > results/photographs/scores.txt
-	$(BIN)/foveate stability $(call SEEDS,cram,+at=1) $(call SEEDS,cram,+at=2) $(call SEEDS,cram) \
+	$(BIN)/python -m studies.stability $(call SEEDS,cram,+at=1) $(call SEEDS,cram,+at=2) $(call SEEDS,cram) \
 	$(call SEEDS,positionwise,+at=1) $(call SEEDS,positionwise,+at=2) $(call SEEDS,positionwise) \
 	--out results/photographs/stability
 else
-	$(BIN)/foveate evidence --config recipes/evidence.yaml
+	$(BIN)/python -m studies.evidence --config recipes/evidence.yaml
 endif
 
 # Faults and noise, the figures of docs/trust.md, about an hour on two cores. It ends with code 1 if a bound is broken.

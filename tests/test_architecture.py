@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "foveate"
 FILES = sorted(PACKAGE.rglob("*.py"))
+STUDIES = sorted((ROOT / "studies").rglob("*.py"))
 
 ROOMS = (
     "kernels",
@@ -43,7 +44,7 @@ CORE = {"torch", "torchvision", "timm", "numpy", "PIL", "triton"}
 """What may be imported where the extras are not installed: numpy and Pillow come with timm and torchvision, triton with
 torch on GPUs."""
 CORE_PARTS = {"kernels", "functional", "nn", "models", "benchmark", "__init__", "__main__"}
-CORE_FILES = {"commands/__init__.py", "commands/_text.py", "commands/cost.py", "commands/models.py"}
+CORE_FILES = {"commands/__init__.py", "commands/cost.py", "commands/models.py", "report/__init__.py", "report/text.py"}
 
 MAX_LINES = 300
 LONGER_FOR_A_REASON: dict[str, str] = {"commands/train.py": "to be divided"}
@@ -107,6 +108,12 @@ def test_imports_run_one_way() -> None:
     assert {file: names for file, names in wrong.items() if names} == {}
 
 
+def test_the_package_needs_nothing_outside_of_it() -> None:
+    outside = {file: {name.partition(".")[0] for name in imports(parse(file), "foveate")} for file in FILES}
+    assert STUDIES
+    assert {file for file, tops in outside.items() if tops & {"studies", "tests"}} == set()
+
+
 @pytest.mark.parametrize(
     ("part", "source"),
     [
@@ -152,6 +159,7 @@ def test_core_files_need_no_extra() -> None:
 
 def test_files_are_short() -> None:
     lengths = {path.relative_to(PACKAGE).as_posix(): len(path.read_text("utf-8").splitlines()) for path in FILES}
+    lengths |= {path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines()) for path in STUDIES}
     assert {path for path, lines in lengths.items() if lines > MAX_LINES} == set(LONGER_FOR_A_REASON)
 
 
@@ -173,7 +181,7 @@ def unsafe_loads(tree: ast.Module) -> list[str]:
 
 
 def test_nothing_that_is_loaded_can_run_code() -> None:
-    assert {file: calls for file in FILES if (calls := unsafe_loads(parse(file)))} == {}
+    assert {file: calls for file in (*FILES, *STUDIES) if (calls := unsafe_loads(parse(file)))} == {}
     modules = {name for file in FILES for name in imports(parse(file), "foveate")}
     assert {name for name in modules if name.startswith(("pickle.", "dill", "joblib"))} <= {"pickle.UnpicklingError"}
 

@@ -18,7 +18,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from foveate.commands.compare import CompareConfig, parse_spec, run
-from foveate.commands.comparison_table import to_csv, to_markdown
+from foveate.report.comparison import to_csv, to_markdown
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 40, "val_length": 20, "test_length": 31}
 MODELS = ["test_resnet", "resnet10t:drop_rate=0.4", "test_vit"]

@@ -171,8 +171,8 @@ def test_check_names_images_that_cannot_be_decoded(photos: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give one of make, index, check, bench and a folder"),
-        (["make"], "give one of make, index, check, bench and a folder"),
+        ([], "give one of make, index, check and a folder"),
+        (["make"], "give one of make, index, check and a folder"),
         (["mkae", "photos"], "did you mean 'make'?"),
         (["make", "photos"], "out: say into which folder"),
         (["make", "photos", "--out", "x", "--shard_size", "256"], "shard_size must be a number and one of kB, MB"),
@@ -206,40 +206,3 @@ def test_a_network_trains_on_shards_and_is_tested_on_them(photos: Path, tmp_path
     out = ["--data", str(tmp_path / "shards"), "--out", str(tmp_path / "run")]
     assert main(["train", "conv_resnet_tiny", *out, *settings]) == 0
     assert main(["test", str(tmp_path / "run"), *out[:2], "--split", "val"]) == 0
-
-
-def test_bench_times_all_readers_in_one_run(photos: Path, tmp_path: Path):
-    run(ShardsConfig(task=["make", str(photos)], out=tmp_path / "shards", images_per_shard=8))
-    settings = {"img_size": 16, "count": 60, "rounds": 3}
-    result = run(
-        ShardsConfig(task=["bench", str(tmp_path / "shards")], out=tmp_path / "out", images=photos, **settings)
-    )
-    assert (result["images"], result["shards"]) == (40, 5)
-    assert json.loads((tmp_path / "out" / "shards.json").read_text()) == result
-    counts = {"decoded": 80, "warm": 40, "cold": 40}  # whole batches of 40
-    for name, case in result["cases"].items():
-        assert case["count"] == counts[name]
-        assert set(case["readers"]) == {"shards", "webdataset", "folder"}
-        assert {len(times) for reader in case["readers"].values() for times in reader.values()} == {3}
-    table = (tmp_path / "out" / "shards.md").read_text()
-    median = 40 / sorted(result["cases"]["cold"]["readers"]["webdataset"]["wall"])[1]
-    assert re.search(rf"^\| webdataset \| +{median:,.0f} \(", table.partition("nothing of the files")[2], re.M)
-
-
-def test_the_figures_on_the_page_are_those_measured():
-    root = Path(__file__).parents[2]
-    page = (root / "docs" / "shards.md").read_text(encoding="utf-8")
-    measured = re.findall(r"^\| (\w+) +\| +([\d,]+ \(.*?\)) ", (root / "results/shards/shards.md").read_text(), re.M)
-    assert len(measured) == 9
-    rows = [measured[i : i + 3] for i in (0, 3, 6)]
-    for row in rows:
-        figures = dict(row)
-        assert f"| {figures['shards']} | {figures['webdataset']} | {figures['folder']} |" in page
-    rate = int(measured[0][1].split()[0])
-    assert f"the {rate} images per second and core" in page
-    assert f"{1_281_167 / rate / 3600:.2f} core hours | {round(1e9 / rate / 3600, -1):.0f} core hours" in page
-    assert f"{1000 / rate:.1f} cores, 110 MB/s" in page
-    assert (
-        f"{64_000 / rate:.0f} cores, {64_000 * 110e3 / 1e9:.1f} GB/s | the same; an epoch in {1e9 / 64e3 / 3600:.1f} h"
-        in page
-    )

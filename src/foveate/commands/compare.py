@@ -21,12 +21,12 @@ from foveate import _checks
 from foveate._extras import require
 from foveate._signals import Interrupted
 from foveate.benchmark import images_per_second, network_cost, peak_step_memory
-from foveate.commands.comparison_table import to_csv, to_markdown
 from foveate.commands.protocol import Protocol, check_unchanged, environment, to_yaml
 from foveate.commands.train import CONFIG, RESULT, TrainConfig, build, loaders
 from foveate.commands.train import run as train
 from foveate.data import ImageData
 from foveate.io.files import read_json, writable_folder, write_json, write_text
+from foveate.report.comparison import to_csv, to_markdown
 from foveate.stats import accuracy, paired_difference
 from foveate.training import check_device
 from foveate.training.progress import find_checkpoint

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from foveate import _checks
 from foveate.benchmark import ModuleCost, NetworkCost, network_cost
 from foveate.commands._option import Option
-from foveate.commands._text import columns
 from foveate.models.building import build_network
+from foveate.report.text import columns
 
 __all__ = ["CostConfig", "run"]
 

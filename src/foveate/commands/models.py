@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import timm
 import torch
 
-from foveate.commands._text import columns
 from foveate.models import registered
+from foveate.report.text import columns
 
 __all__ = ["ModelsConfig", "run"]
 

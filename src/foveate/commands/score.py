@@ -15,12 +15,12 @@ from foveate import _checks
 from foveate.commands.protocol import DataConfig, environment
 from foveate.commands.score_images import ORDERS, Measurement, Values, score_baseline, score_network, spread
 from foveate.commands.score_networks import Trained, load_trained
-from foveate.commands.score_table import to_text
 from foveate.data import BoxedImages, ImageData, ImageLoader, InputBoxes, UnreadableImageError, make_loader, open_data
 from foveate.explain import BASELINES, Fill
 from foveate.explain.explanation import METHODS
 from foveate.io.files import writable_file, write_json
 from foveate.models.inspection import attention_modules
+from foveate.report.scores import to_text
 from foveate.stats import RESAMPLES, estimate
 from foveate.training import check_device
 

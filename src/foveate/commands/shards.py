@@ -9,13 +9,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from foveate import _checks
-from foveate.commands import shards_bench
-from foveate.commands._text import columns
 from foveate.data.decoding import BadImage
 from foveate.data.folder import SIZES_SAMPLED, native_size, open_folder
 from foveate.data.shards import (
@@ -34,6 +31,7 @@ from foveate.data.shards import (
     write_shard,
 )
 from foveate.io.files import writable_folder, write_json
+from foveate.report.text import columns
 
 __all__ = ["ShardsConfig", "run"]
 
@@ -43,23 +41,19 @@ CLASSES = "classes.txt"
 
 @dataclass(kw_only=True)
 class ShardsConfig:
-    """Write a folder of images into tar files (WebDataset); index, check and time such files.
+    """Write a folder of images into tar files (WebDataset); index and check such files.
 
     Attributes:
         task: make FOLDER writes the images of a folder into shards, and continues if it was interrupted; index FOLDER
             writes the index of shards that others made (names of classes are read from classes.txt, one a line); check
-            FOLDER compares shards with their index; bench FOLDER times reading from shards.
-        out: For make, the folder of the shards; for bench, the folder of shards.json and shards.md.
+            FOLDER compares shards with their index.
+        out: For make: the folder of the shards.
         shard_size: Size of a shard, as in 256MB or 1GiB.
         images_per_shard: Number of images in a shard, in place of shard_size.
-        seed: Decides the order in which make lays out the training images, and bench reads them.
+        seed: Decides the order in which make lays out the training images.
         data_seed: As in train: decides which images make takes for validation if the folder has none for it.
         decode: Decode every image: make leaves out those that cannot be read; check reports them.
         max_bad_images: For make with decode: how many images may be left out; one more is an error.
-        images: For bench: the folder of images that the shards were made from, to be timed beside.
-        img_size: For bench: side in pixels of the images that come out.
-        count: For bench: images in a sample.
-        rounds: For bench: samples of each reader.
     """
 
     task: list[str] = field(default_factory=list)
@@ -70,17 +64,13 @@ class ShardsConfig:
     data_seed: int = 0
     decode: bool = False
     max_bad_images: int = 0
-    images: Path | None = None
-    img_size: int = 224
-    count: int = 512
-    rounds: int = 15
 
     def check(self) -> None:
         """Raise a `ValueError` that names the first setting that is out of its range."""
         if len(self.task) != 2:
             raise ValueError(f"give one of {', '.join(TASKS)} and a folder, as in `foveate shards check FOLDER`")
         _checks.one_of("task", self.task[0], TASKS)
-        if self.task[0] in ("make", "bench") and self.out is None:
+        if self.task[0] == "make" and self.out is None:
             raise ValueError("out: say into which folder, as in --out shards")
         if self.images_per_shard is not None:
             _checks.integer("images_per_shard", self.images_per_shard)
@@ -90,9 +80,6 @@ class ShardsConfig:
             _checks.integer(name, getattr(self, name), minimum=0)
         if self.max_bad_images and not self.decode:
             raise ValueError("max_bad_images is for --decode; without it images are copied as they are")
-        _checks.integer("img_size", self.img_size)
-        _checks.integer("count", self.count)
-        _checks.integer("rounds", self.rounds, minimum=3)  # for quartiles
 
     @property
     def folder(self) -> Path:
@@ -108,8 +95,8 @@ class ShardsConfig:
         return int(float(parts[1]) * UNITS[parts[2]])
 
 
-def run(config: ShardsConfig) -> ShardIndex | dict[str, Any]:
-    """Do the task; return the index of the shards, or what was measured.
+def run(config: ShardsConfig) -> ShardIndex:
+    """Do the task; return the index of the shards.
 
     Raises:
         ValueError: A setting is wrong, or the folder is not what it should be, or something is wrong with the shards.
@@ -261,20 +248,6 @@ def _check(config: ShardsConfig) -> ShardIndex:
     return found
 
 
-def _bench(config: ShardsConfig) -> dict[str, Any]:
-    """Time reading from shards beside reading from the folder and through the library webdataset."""
-    assert config.out is not None
-    return shards_bench.measure(
-        config.folder,
-        writable_folder(config.out),
-        images=config.images,
-        img_size=config.img_size,
-        count=config.count,
-        rounds=config.rounds,
-        seed=config.seed,
-    )
-
-
 def _table(index: ShardIndex) -> str:
     rows = [
         [split, str(len(shards)), f"{index.count(split):,}", f"{sum(shard.bytes for shard in shards) / 1e6:,.1f}"]
@@ -284,9 +257,8 @@ def _table(index: ShardIndex) -> str:
     return f"{len(index.classes)} classes\n\n{columns(['split', 'shards', 'images', 'MB'], rows)}{left_out}"
 
 
-TASKS: dict[str, Callable[[ShardsConfig], ShardIndex | dict[str, Any]]] = {
+TASKS: dict[str, Callable[[ShardsConfig], ShardIndex]] = {
     "make": _make,
     "index": _index,
     "check": _check,
-    "bench": _bench,
 }

@@ -1,0 +1,82 @@
+"""The result of ``foveate score`` as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from foveate.report.text import columns
+
+__all__ = ["to_text"]
+
+SCORES = {
+    "top1": "top-1",
+    "pointing": "pointing",
+    "energy": "energy",
+    "iou": "IoU",
+    "rectangle_iou": "rectangle's IoU",
+}
+"""Heading of each score but MaxBoxAcc."""
+GAMES = {"deletion": "deletion (low is good)", "insertion": "insertion (high is good)"}
+
+
+def to_text(result: Mapping[str, Any]) -> str:
+    """Return the tables: networks and baselines, each score with its interval, in percent."""
+    networks = dict(zip(_labels(result["networks"]), result["networks"], strict=True))
+    rows = {name: network["scores"] for name, network in networks.items()} | result["baselines"]
+    first = next(iter(networks.values()))
+    boxes = {name: f"MaxBoxAcc {name.removeprefix('max_box_acc_')}" for name in first["thresholds"]}
+    shown = {name: title for name, title in SCORES.items() if any(name in scores for scores in rows.values())}
+    height, width = result["image_size"]
+    confidence = f"{result['settings']['confidence']:.0%}"
+    parts = [
+        f"{result['images']} {result['split']} images of {result['data']} at {height}×{width}"
+        + (f", {result['without_box']} without a box in view left out" if result["without_box"] else "")
+        + f"; %, {confidence} intervals over images",
+        "\n".join(f"{name}: {network['module']} ({network['kind']})" for name, network in networks.items()),
+        _table(rows, shown),
+        _table(rows, boxes),
+    ]
+    if len(networks) > 1:
+        others = {name: network["differences"] for name, network in list(networks.items())[1:]}
+        parts += [
+            f"Difference from {next(iter(networks))} on the same images:",
+            _table(others, shown),
+            _table(others, boxes),
+        ]
+    if first["faithfulness"]:
+        images = first["faithfulness"]["deletion map"]["images"]
+        parts.append(
+            f"Area under the probability of the predicted class, on {images} of the images, pixels in the order of"
+        )
+        for game, title in GAMES.items():
+            orders = {name: name.removeprefix(f"{game} ") for name in first["faithfulness"] if name.startswith(game)}
+            figures = {name: network["faithfulness"] for name, network in networks.items()}
+            parts.append(_table(figures, orders, title))
+    return "\n\n".join(parts)
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], corner: str = "") -> str:
+    return columns(
+        [corner, *titles.values()],
+        [[name, *(_cell(figures.get(key)) for key in titles)] for name, figures in rows.items()],
+    )
+
+
+def _cell(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None:
+        return "–"
+    return f"{100 * estimate['mean']:.1f} ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"
+
+
+def _labels(networks: list[dict[str, Any]]) -> list[str]:
+    """Return the networks' names, or of those that share one the ends of their paths that tell them apart."""
+    names = [network["model"] for network in networks]
+    paths = [PurePath(network["checkpoint"]).parts for network in networks]
+    for parts in range(1, max(map(len, paths)) + 1):
+        ends = ["/".join(path[-parts:]) for path in paths]
+        labels = [end if names.count(name) > 1 else name for name, end in zip(names, ends, strict=True)]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{label} ({number})" for number, label in enumerate(labels, start=1)]

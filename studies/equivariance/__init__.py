@@ -1,0 +1,1 @@
+"""Whether attention follows a shift, a rotation or a change of scale of the image."""

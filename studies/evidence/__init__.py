@@ -1,0 +1,1 @@
+"""Tables and figures of an experiment from its raw results: intervals over images and seeds, corrected claims."""

@@ -1,0 +1,182 @@
+"""``python -m studies.evidence``: tables and figures of an experiment, made from its raw results alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foveate import _checks
+from foveate._extras import require
+from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
+from foveate.stats import accuracy, crossed_difference, holm, paired_difference
+from studies.evidence.raw import collect, read_costs, read_raw
+from studies.evidence.table import attention_table, differences_table, networks_table
+
+__all__ = ["EvidenceConfig", "run"]
+
+Raw = Mapping[str, Mapping[int, Mapping[str, Any]]]
+
+
+@dataclass(kw_only=True)
+class EvidenceConfig:
+    """Make the tables and figures of an experiment from its raw results.
+
+    Attributes:
+        out: Folder of the experiment: ``runs`` in it holds the raw results, a file for each run; tables and figures
+            are put beside it.
+        collect: Folders of comparisons, as `foveate compare` leaves them: their finished runs are added to the raw
+            results first. Their data have to be where they were.
+        reference: What all networks are compared to; not given, the first of the claims.
+        claims: Differences that were named before the runs, as "cram_resnet26 - resnet26d"; their p-values are
+            corrected for their number.
+        explore: Further differences, whose p-values are not corrected.
+    """
+
+    out: str = ""
+    collect: list[str] = field(default_factory=list)
+    reference: str = ""
+    claims: list[str] = field(default_factory=list)
+    explore: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise a `ValueError` that names the first setting that is out of its range."""
+        if not self.out:
+            raise ValueError("no experiment given; name the folder of its raw results with --out")
+        for name in ("claims", "explore"):
+            for spec in getattr(self, name):
+                pair_of(spec)
+
+
+def pair_of(spec: str) -> tuple[str, str]:
+    """Return the labels of a difference written as ``A - B``.
+
+    Raises:
+        ValueError: It is not written so.
+    """
+    found = re.fullmatch(r"\s*(\S+) - (\S+)\s*", spec)
+    if found is None:
+        raise ValueError(f"{spec!r} is not a difference; write two networks as in 'cram_resnet26 - resnet26d'")
+    return found[1], found[2]
+
+
+def run(config: EvidenceConfig) -> dict[str, Any]:
+    """Make ``evidence.json`` and what is drawn and written of it; the same raw results give the same bytes.
+
+    - ``networks.md``: top-1 of each network, its interval, and what it costs;
+    - ``claims.md``, ``explore.md``: differences, with their intervals over images, and over images and seeds;
+    - ``attention.md``: what the networks owe to their attention, and what it became;
+    - ``accuracy.svg`` and ``differences.svg``.
+
+    Returns:
+        What ``evidence.json`` holds: ``networks``, ``claims`` and ``explore``, each a list.
+
+    Raises:
+        ValueError: A setting is wrong, or a network or seed of a difference has no raw result.
+    """
+    config.check()
+    require("matplotlib", extra="explain")
+    from studies.evidence.figures import draw_accuracy, draw_differences
+
+    out = Path(config.out)
+    for comparison in config.collect:
+        collect(Path(comparison), out, print)
+    raw = read_raw(out)
+    writable_folder(out)
+    reference = config.reference or (pair_of(config.claims[0])[1] if config.claims else next(iter(raw)))
+    table = {
+        "reference": reference,
+        "images": len(next(iter(_of(raw, reference).values()))["correct"]),
+        "networks": _networks(raw, read_costs(out)),
+        "claims": _differences(raw, [pair_of(spec) for spec in config.claims], corrected=True),
+        "explore": _differences(raw, _explored(config, raw, reference)),
+    }
+    write_json(out / "evidence.json", table)
+    table = read_json(out / "evidence.json")
+    pages = {"networks": networks_table(table), "attention": attention_table(table)}
+    pages |= {name: differences_table(table[name], table["images"]) for name in ("claims", "explore") if table[name]}
+    for name, text in pages.items():
+        write_text(out / f"{name}.md", text)
+    write_bytes(out / "accuracy.svg", draw_accuracy(table["networks"]))
+    if table["claims"] or table["explore"]:
+        write_bytes(out / "differences.svg", draw_differences(table))
+    print("\n".join([pages["networks"], pages.get("claims", ""), f"saved in {out}"]))
+    return table
+
+
+def _explored(config: EvidenceConfig, raw: Raw, reference: str) -> list[tuple[str, str]]:
+    """Return the pairs that are asked for, and each network beside the reference, less those that are claims."""
+    claims = [pair_of(spec) for spec in config.claims]
+    asked = [pair_of(spec) for spec in config.explore]
+    rest = [(label, reference) for label in raw if label != reference]
+    return [pair for pair in dict.fromkeys([*asked, *rest]) if pair not in claims]
+
+
+def _networks(raw: Raw, costs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for label, seeds in raw.items():
+        runs = [seeds[seed] for seed in sorted(seeds)]
+        rows.append(
+            {
+                "label": label,
+                "seeds": sorted(seeds),
+                "top1": dataclasses.asdict(accuracy([one["correct"] for one in runs])),
+                "train_loss": float(np.mean([one["history"][-1]["train_loss"] for one in runs])),
+                "loss": float(np.mean([one["metrics"]["loss"] for one in runs])),
+                "attention": _mean([one["attention"] for one in runs]),
+                **costs.get(label, {}),
+            }
+        )
+    return rows
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """Return the mean over the seeds of nested dictionaries of numbers."""
+    if isinstance(values[0], Mapping):
+        return {name: _mean([value[name] for value in values]) for name in values[0]}
+    return float(np.mean(values))
+
+
+def _differences(raw: Raw, pairs: Sequence[tuple[str, str]], *, corrected: bool = False) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for label, other in pairs:
+        a, b = _of(raw, label), _of(raw, other)
+        if sorted(a) != sorted(b):
+            raise ValueError(
+                f"{label} was trained with seeds {sorted(a)}, {other} with {sorted(b)}; a paired difference needs the "
+                "same: train those that are missing, or leave the difference out"
+            )
+        matrices = [[runs[seed]["correct"] for seed in sorted(runs)] for runs in (a, b)]
+        rows.append(
+            {
+                "label": label,
+                "other": other,
+                "seeds": sorted(a),
+                "over_images": dataclasses.asdict(paired_difference(matrices[0], matrices[1])),
+                "over_both": dataclasses.asdict(crossed_difference(matrices[0], matrices[1])),
+            }
+        )
+    if corrected:
+        for row, value in zip(rows, holm([row["over_images"]["p_value"] for row in rows]), strict=True):
+            row["holm"] = value
+            row["verdict"] = verdict(row)
+    return rows
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """Return what a claim has come to; the claim is that the difference is above zero."""
+    both, sure = row["over_both"], row["holm"] < 1 - row["over_both"]["confidence"]
+    if sure and both["low"] > 0:
+        return "supported"
+    return "not supported" if sure and both["high"] < 0 else "not decidable here"
+
+
+def _of(raw: Raw, label: str) -> Mapping[int, Mapping[str, Any]]:
+    if label not in raw:
+        raise ValueError(f"there is no raw result of {label}{_checks.suggestion(label, list(raw))}")
+    return raw[label]

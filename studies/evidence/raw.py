@@ -1,0 +1,140 @@
+"""The raw results of an experiment: a small JSON file for each run, from which all else can be made again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from torch import Tensor, nn
+
+from foveate.commands.train import RESULT, TrainConfig, loaders
+from foveate.explain import attention_off, attention_records, gradient_shares, parts_of
+from foveate.io import load_network
+from foveate.io.files import read_json, writable_folder, write_json
+from foveate.models.inspection import attention_modules
+from foveate.training import Classifier, check_device, evaluate, predict
+
+__all__ = ["COSTS", "RAW", "collect", "read_costs", "read_raw"]
+
+RAW, COSTS = "runs", "costs.json"
+KEPT = ("model", "seed", "split", "images", "metrics", "history", "seconds", "config", "environment")
+"""What of a run's ``result.json`` is kept; ``correct`` besides, as a string of 0 and 1."""
+COST_FIELDS = ("parameters", "flops", "images_per_second", "peak_memory")
+
+
+def collect(comparison: Path, out: Path, say: Callable[[str], None] = lambda _: None) -> int:
+    """Write a raw file for each finished run of a comparison that has none yet, and what the networks cost.
+
+    Besides what a run left, a raw file holds what becomes of its network without its attention (`attention_off`), the
+    part that the maps have in the gradient, the radii of explicit attention and how the rectangles of CRAM vary.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        ValueError: There is no finished run, or its data are not where they were.
+    """
+    runs = sorted(comparison.glob(f"*/seed-*/{RESULT}"))
+    if not runs:
+        raise ValueError(f"there is no finished run in {comparison}; `foveate compare … --out {comparison}` makes some")
+    writable_folder(out / RAW)
+    written = 0
+    for path in runs:
+        label = unquote(path.parts[-3]).replace("+", ":", 1)
+        file = out / RAW / f"{path.parts[-3]}.{path.parts[-2]}.json"
+        if file.exists():
+            continue
+        result = read_json(path)
+        raw = {"label": label, **{name: result[name] for name in KEPT}}
+        raw["correct"] = "".join(map(str, result["correct"]))
+        raw["attention"] = _attention(path.parent, result)
+        write_json(file, raw)
+        written += 1
+        say(f"{file}: top-1 {result['metrics']['top1']:.2%}")
+    _add_costs(comparison, out)
+    return written
+
+
+def read_raw(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """Return the raw results in ``folder``, by label and seed.
+
+    Raises:
+        ValueError: There are none, one is not what `collect` writes, or two are of the same run.
+    """
+    files = sorted((folder / RAW).glob("*.json"))
+    if not files:
+        raise ValueError(f"there are no raw results in {folder / RAW}; --collect RUNS writes them")
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for file in files:
+        raw = read_json(file)
+        try:
+            seeds, seed, correct = found.setdefault(raw["label"], {}), raw["seed"], raw["correct"]
+            if not re.fullmatch("[01]+", correct):
+                raise ValueError("`correct` is not a string of 0 and 1")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} is not a raw result: {error!r}; remove it and collect it again") from error
+        if seed in seeds:
+            raise ValueError(
+                f"{file} is of {raw['label']} with seed {seed}, of which there is another file; remove one"
+            )
+        seeds[seed] = {**raw, "correct": list(map(int, correct))}
+    return found
+
+
+def read_costs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return parameters, FLOPs, images per second and memory by label; of networks without, nothing."""
+    return read_json(folder / COSTS) if (folder / COSTS).is_file() else {}
+
+
+def _add_costs(comparison: Path, out: Path) -> None:
+    if not (comparison / "compare.json").is_file():
+        return
+    table = read_json(comparison / "compare.json")
+    new = {net["label"]: {name: net[name] for name in COST_FIELDS} for net in table["networks"]}
+    write_json(out / COSTS, dict(sorted({**read_costs(out), **new}.items())))
+
+
+def _attention(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what can only be seen in the weights."""
+    network, _ = load_network(folder)
+    if not attention_modules(network):
+        return {}
+    config = TrainConfig(**result["config"])
+    data = config.open()
+    _, val, test = loaders(config, data)
+    module = Classifier(network, config, num_classes=data.num_classes)
+    without = {}
+    for part in parts_of(network):
+        with attention_off(network, part):
+            device = check_device("cpu", config.precision)
+            without[part] = evaluate(*predict(module, val if test is None else test, device=device)).top1
+    images, labels = next(iter(val))
+    shares = gradient_shares(network, images, labels)
+    return {"top1_without": without, "gradient_shares": shares, **_radii(network), **_rectangles(network, images)}
+
+
+def _radii(network: nn.Module) -> dict[str, Any]:
+    scalars = {name: module.scalars() for name, module in attention_modules(network).items()}
+    radii = {
+        name: dict(zip(("start", "learned"), numbers["radius"], strict=True))
+        for name, numbers in scalars.items()
+        if "radius" in numbers
+    }
+    return {"radii": radii} if radii else {}
+
+
+def _rectangles(network: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Return mean and deviation, over images, of what each CRAM predicts: whether the rectangles follow the images."""
+    names = ("cx", "cy", "sx", "sy", "angle")
+    numbers = {
+        record.name: {
+            "mean": dict(zip(names, record.numbers.mean(0).tolist(), strict=True)),
+            "deviation": dict(zip(names, record.numbers.std(0).tolist(), strict=True)),
+        }
+        for record in attention_records(network, images)
+        if record.numbers is not None
+    }
+    return {"rectangles": numbers} if numbers else {}

@@ -1,0 +1,1 @@
+"""How stable attention is across layers, changes of the image and seeds."""

@@ -1,0 +1,89 @@
+"""The page of evidence says what the raw results say: remade byte for byte, each figure found, each verdict theirs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import matplotlib
+import yaml
+
+from studies.evidence.command import EvidenceConfig, run
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results"
+PAGE = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+FOUND = PAGE.split("## What came out")[1]
+PUBLISHED = {"2.2", "0.9", "6.4", "6.7"}
+"""What the papers state, and pages quote."""
+
+
+def test_the_raw_results_give_the_committed_bytes(tmp_path: Path) -> None:
+    settings = yaml.safe_load((ROOT / "recipes" / "evidence.yaml").read_text(encoding="utf-8"))
+    committed = ROOT / settings["out"]
+    shutil.copytree(committed / "runs", tmp_path / "runs")
+    shutil.copy(committed / "costs.json", tmp_path)
+    run(EvidenceConfig(**{**settings, "out": str(tmp_path)}))
+    made = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert len(made) >= 6
+    for path in made:
+        content, wanted = path.read_bytes(), (committed / path.name).read_bytes()
+        if path.suffix == ".svg" and f"Matplotlib v{matplotlib.__version__}".encode() not in wanted:
+            # Another version draws other bytes; the words and figures that are drawn are the same.
+            content, wanted = (b"\n".join(sorted(re.findall(rb"<!-- (.*?) -->", text))) for text in (content, wanted))
+        assert content == wanted, path.name
+
+
+def measured() -> str:
+    """Return all tables that the page may quote."""
+    files = [*RESULTS.glob("photographs/**/*.md"), *RESULTS.glob("photographs/*.txt")]
+    files += [*RESULTS.glob("bench/*.md"), *RESULTS.glob("*/*.md"), RESULTS / "cost-224.txt"]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files).replace("-", "−")
+
+
+def test_every_figure_of_the_page_is_in_a_table_of_results() -> None:
+    text = re.sub(r"^--8<--.*$", "", FOUND, flags=re.M).replace("-", "−")
+    figures = set(re.findall(r"(?<![\w.])[+−]?\d+\.\d+(?![\w.])", text))
+    assert len(figures) > 20
+    tables = measured()
+    ours = {figure for figure in figures if figure.lstrip("+") not in PUBLISHED}
+    missing = [figure for figure in ours if not re.search(rf"(?<![\d.]){re.escape(figure)}(?!\d)", tables)]
+    assert missing == []
+
+
+def test_verdicts_are_those_that_follow_from_the_figures() -> None:
+    claims = json.loads((RESULTS / "photographs" / "evidence.json").read_text(encoding="utf-8"))["claims"]
+    rows = re.findall(r"^\| (\d) \|.*\| \*(supported|not supported|not decidable here)\* \|$", FOUND, re.M)
+    assert rows == [(str(number), row["verdict"]) for number, row in enumerate(claims, 1)]
+
+
+def test_the_learning_rate_is_the_one_that_the_pilot_found_best() -> None:
+    top1 = {
+        float(path.parts[-3].removeprefix("lr-")): json.loads(path.read_text())["metrics"]["top1"]
+        for path in RESULTS.glob("photographs/pilot/lr-*/runs/conv_resnet_tiny.seed-0.json")
+    }
+    assert len(top1) == 3
+    best = max(top1, key=top1.__getitem__)
+    recipe = yaml.safe_load((ROOT / "recipes" / "photographs.yaml").read_text(encoding="utf-8"))
+    assert recipe["lr"] == best
+    assert {f"{100 * value:.1f}" for value in top1.values()} <= set(re.findall(r"\d+\.\d", PAGE))
+
+
+def test_the_runs_are_of_the_protocol() -> None:
+    recipe = yaml.safe_load((ROOT / "recipes" / "photographs.yaml").read_text(encoding="utf-8"))
+    own = {"model", "out", "seed", "resume", "checkpoint", "strategy", "sync_bn", "model_args", "lr"}
+    files = sorted((RESULTS / "photographs" / "runs").glob("*.json"))
+    assert len(files) >= recipe["seeds"] * len(recipe["models"])
+    labels = set()
+    for file in files:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        labels.add((raw["label"], raw["seed"]))
+        assert raw["images"] == len(raw["correct"]) == 3500
+        for name, value in recipe.items():
+            if name not in ("models", "seeds", *own):
+                assert raw["config"][name] == value, (file.name, name)
+        rate = re.search(r"lr=([\d.]+)", raw["label"])
+        assert raw["config"]["lr"] == (float(rate[1]) if rate else recipe["lr"])
+    assert {(label, seed) for label in recipe["models"] for seed in range(recipe["seeds"])} <= labels
