@@ -108,8 +108,8 @@ def test_it_is_trained_by_the_commands_and_shown_on_the_page(tmp_path: Path) -> 
     from foveate.demo.samples import ShownImage
 
     run = tmp_path / "run"
-    sizes = ["--size=16", "--length=32", "--clutter=1", "--epochs=1", "--batch_size=16"]
-    data = ["--data", "digits", *sizes]
+    sizes = "{size: 16, clutter: 1, length: 32, val_length: 8, test_length: 9}"
+    data = ["--data_options", sizes, "--epochs=1", "--batch_size=16", "--device=cpu"]
     assert main(["train", "energy_resnet_tiny", *data, f"--out={run}", "--equivariance=0.5"]) in (0, None)
     assert main(["score", str(run), "--images=8", "--faithful_images=0", f"--out={tmp_path / 'scores.json'}"]) in (
         0,
@@ -117,10 +117,10 @@ def test_it_is_trained_by_the_commands_and_shown_on_the_page(tmp_path: Path) -> 
     )
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert "EnergyAttention2d" in json.dumps(scores)
-    assert main(["export", str(run), "--to=pt2", f"--out={tmp_path / 'exported'}"]) in (0, None)
+    assert main(["export", str(run), "--to=torch", f"--out={tmp_path / 'exported'}"]) in (0, None)
     (shown,) = load_shown([str(run)])
     from PIL import Image
 
-    finding = look(shown, ShownImage("one", Image.new("RGB", (16, 16), "grey"), None))
+    finding = look(shown, ShownImage(Image.new("RGB", (16, 16), "grey")))
     assert words.mechanism(finding.records[0]).name == EnergyAttention2d.title
-    assert list(attention_modules(shown.network.model)) == ["layer3.attention"]
+    assert list(attention_modules(shown.network.network)) == ["layer3.attention"]

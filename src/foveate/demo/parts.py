@@ -8,8 +8,8 @@ import gradio as gr
 from gradio.exceptions import InvalidPathError
 from PIL import Image
 
-from foveate.commands.explain_pictures import Finding
 from foveate.explain import overlay
+from foveate.explain.finding import Finding
 
 __all__ = ["drawn", "enlarged", "heading", "html", "picture", "refusal", "take_no_addresses", "zoom_of"]
 
