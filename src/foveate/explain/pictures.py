@@ -28,9 +28,12 @@ __all__ = [
     "check_ours",
     "compare_sheet",
     "comparison",
+    "drawn",
+    "enlarged",
     "image_sheet",
     "own_size",
     "write_png",
+    "zoom_of",
 ]
 
 PANEL, SMALL_PANEL = 400, 240
@@ -93,22 +96,32 @@ def own_size(finding: Finding, record: AttentionRecord) -> Image.Image:
     return overlay(finding.image, record, placement=finding.placement)
 
 
-def _zoom(image: Image.Image, side: int) -> float:
+def zoom_of(image: Image.Image, side: int) -> float:
     """Return by how much to enlarge a small image, by a whole number, or reduce a large one."""
     zoom = side / max(image.size)
     return zoom if zoom < 1 else int(zoom)
 
 
-def _picture(finding: Finding, side: int) -> Panel:
-    zoom = _zoom(finding.image, side)
-    size = (max(1, round(finding.image.width * zoom)), max(1, round(finding.image.height * zoom)))
+def enlarged(image: Image.Image, side: int) -> Image.Image:
+    """Return an image as large as it is shown."""
+    zoom = zoom_of(image, side)
     how = Image.Resampling.NEAREST if zoom >= 1 else Image.Resampling.LANCZOS
-    return Panel(finding.image.resize(size, how), f"{finding.image.width}×{finding.image.height} pixels")
+    return image.resize((max(1, round(image.width * zoom)), max(1, round(image.height * zoom))), how)
+
+
+def drawn(finding: Finding, record: AttentionRecord, side: int) -> Image.Image:
+    """Draw one layer over the image, as large as `enlarged` makes the image."""
+    return overlay(finding.image, record, zoom=zoom_of(finding.image, side), placement=finding.placement)
+
+
+def _picture(finding: Finding, side: int) -> Panel:
+    return Panel(enlarged(finding.image, side), f"{finding.image.width}×{finding.image.height} pixels")
 
 
 def _layer(finding: Finding, record: AttentionRecord, side: int) -> Panel:
-    picture = overlay(finding.image, record, zoom=_zoom(finding.image, side), placement=finding.placement)
-    return Panel(picture, f"{record.name}\n{record.kind}, {record.map.shape[2]}×{record.map.shape[1]}")
+    return Panel(
+        drawn(finding, record, side), f"{record.name}\n{record.kind}, {record.map.shape[2]}×{record.map.shape[1]}"
+    )
 
 
 def _notes(findings: Sequence[Finding]) -> list[str]:
