@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import Subset
 
 from foveate import _checks
 from foveate.commands.protocol import DataConfig
-from foveate.commands.score_networks import Trained, load_trained
 from foveate.data import ImageData, LabelledImages, TransformConfig, make_loader
+from foveate.data.splitting import equally_spaced
 from foveate.io import NetworkMeta
 from foveate.io.files import read_json
 from foveate.models.building import GIVEN
 from foveate.models.inspection import attention_modules
+from foveate.trained import TrainedNetwork, load
 from foveate.training import check_device
 
-__all__ = ["ShownConfig", "TrainedNetwork", "gate_name", "networks_of", "open_shown"]
+__all__ = ["SeededNetwork", "ShownConfig", "gate_name", "networks_of", "open_shown"]
 
 COMPARISON, RESULT = "compare.json", "result.json"
 DATA = ("data", "data_options", "data_seed", "root", "intensity_range")
@@ -63,8 +63,8 @@ class ShownConfig(DataConfig):
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedNetwork(Trained):
-    """One trained network among others."""
+class SeededNetwork(TrainedNetwork):
+    """One trained network among others, some of which differ in nothing but their seed."""
 
     label: str
     """As `foveate compare` takes it, the same for all seeds: ``cram_resnet_tiny:at=1``."""
@@ -80,33 +80,33 @@ class TrainedNetwork(Trained):
         return _label(self.meta.model, keywords, own)
 
 
-def networks_of(paths: Sequence[str]) -> list[TrainedNetwork]:
+def networks_of(paths: Sequence[str]) -> list[SeededNetwork]:
     """Load the networks of runs and comparisons, on the CPU.
 
     Raises:
         ValueError: There is no such run or comparison, one is given twice, or a network has no attention.
     """
-    found: list[TrainedNetwork] = []
+    found: list[SeededNetwork] = []
     for label, path in [run for given in paths for run in _runs(Path(given))]:
-        trained = load_trained(str(path))
-        if not attention_modules(trained.model):
+        trained = load(str(path))
+        if not attention_modules(trained.network):
             raise ValueError(f"{path} holds {trained.meta.model}, a network without attention; leave it out")
         result = _result(path)
         settings = result.get("config", {})
         label = label or _label(trained.meta.model, _keywords(trained.meta), _equivariance(settings))
         seed = result.get("seed", sum(other.label == label for other in found))
         data = {name: settings[name] for name in DATA if settings.get(name) is not None}
-        found.append(TrainedNetwork(**vars(trained), label=label, seed=seed, data=data))
+        found.append(SeededNetwork(**vars(trained), label=label, seed=seed, data=data))
     twice = [key for key, times in Counter((one.label, one.seed) for one in found).items() if times > 1]
     if twice:
         raise ValueError(f"{twice[0][0]} with seed {twice[0][1]} is given twice; name each run once")
-    files = Counter(Path(one.checkpoint).resolve() for one in found)  # of a checkpoint alone the seed is not known
+    files = Counter(Path(one.source).resolve() for one in found)  # of a checkpoint alone the seed is not known
     if files and files.most_common(1)[0][1] > 1:
         raise ValueError(f"{files.most_common(1)[0][0]} is given twice; name each checkpoint once")
     return found
 
 
-def open_shown(config: ShownConfig, networks: Sequence[TrainedNetwork]) -> tuple[ImageData, TransformConfig, Images]:
+def open_shown(config: ShownConfig, networks: Sequence[SeededNetwork]) -> tuple[ImageData, TransformConfig, Images]:
     """Open the images that ``networks`` are shown, prepared as those that they were trained on.
 
     Raises:
@@ -119,28 +119,28 @@ def open_shown(config: ShownConfig, networks: Sequence[TrainedNetwork]) -> tuple
             ours, theirs = getattr(first.meta, name), getattr(other.meta, name)
             if ours != theirs:
                 raise ValueError(
-                    f"the networks are to be shown the same images, and {first.checkpoint} and {other.checkpoint} "
+                    f"the networks are to be shown the same images, and {first.source} and {other.source} "
                     f"were trained with different {name}: {ours} and {theirs}"
                 )
     config = config if config.data else _as_trained(config, networks)
     data = config.open(first.img_size)
     for network in networks:
         network.check_fits(data)
-    transform = first.transform(data)
+    transform = first.transform_of(data)
     images = data.split(config.split)
-    chosen = np.linspace(0, len(images) - 1, min(config.images, len(images))).round().astype(int).tolist()
+    chosen = equally_spaced(len(images), config.images)
     return data, transform, Images(images, chosen, transform, config)
 
 
-def _as_trained(config: ShownConfig, networks: Sequence[TrainedNetwork]) -> ShownConfig:
+def _as_trained(config: ShownConfig, networks: Sequence[SeededNetwork]) -> ShownConfig:
     """Return ``config`` with the data that the networks were trained on; the folder may have moved."""
     first = networks[0]
     for network in networks:
         if not network.data:
-            raise ValueError(f"{network.checkpoint} does not say what it was trained on; name the images with --data")
+            raise ValueError(f"{network.source} does not say what it was trained on; name the images with --data")
         if network.data != first.data:
             raise ValueError(
-                f"{first.checkpoint} and {network.checkpoint} were trained on different data, {first.data} and "
+                f"{first.source} and {network.source} were trained on different data, {first.data} and "
                 f"{network.data}; choose with --data"
             )
     options = {**first.data.get("data_options", {}), **config.data_options}

@@ -6,8 +6,10 @@ Importing the package registers its networks with timm::
     model = timm.create_model("gsa_resnet50", num_classes=100)
     model = foveate.insert(timm.create_model("resnet50"), foveate.nn.RectangularAttention2d, at=-2)
     explanation = foveate.explain(model, images)
+    foveate.load("cram_resnet_tiny.digits").predict("digit.png")
 
-`foveate.explain` is imported when it is first asked for: it draws, with what the extra "explain" brings.
+`foveate.explain`, `foveate.load` and `foveate.TrainedNetwork` are imported when they are first asked for: they need
+what the extras "explain" and "train" bring.
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ from foveate.models import checkpoint_filter_fn, insert, resize_relative_tables
 
 if TYPE_CHECKING:
     from foveate.explain import ExplainPackage
+    from foveate.trained import TrainedNetwork, load
 
     explain: ExplainPackage
 
 __all__ = [
+    "TrainedNetwork",
     "__version__",
     "checkpoint_filter_fn",
     "functional",
     "insert",
+    "load",
     "models",
     "nn",
     "plain_operators",
@@ -40,4 +45,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "explain":
         return importlib.import_module("foveate.explain")
+    if name in {"TrainedNetwork", "load"}:
+        return getattr(importlib.import_module("foveate.trained"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

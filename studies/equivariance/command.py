@@ -22,7 +22,7 @@ from foveate.training import check_device
 from studies.equivariance.errors import equivariance_errors, similarities_of
 from studies.equivariance.report import draw, to_markdown
 from studies.stability.measures import over_seeds
-from studies.trained import ShownConfig, TrainedNetwork, gate_name, networks_of, open_shown
+from studies.trained import SeededNetwork, ShownConfig, gate_name, networks_of, open_shown
 
 __all__ = ["EquivarianceConfig", "run"]
 
@@ -92,7 +92,7 @@ def run(config: EquivarianceConfig) -> dict[str, Any]:
     data, _, images = open_shown(config, networks)
     out = writable_folder(Path(config.out))
     for network in networks:
-        network.model.to(device)
+        network.network.to(device)
     curves: dict[tuple[str, str, str, str, float], dict[str, dict[str, Samples]]] = {}
     for index, batch in enumerate(images):
         for network, gate, kind, transform, magnitude, figures in _measured(config, networks, batch, index):
@@ -124,16 +124,16 @@ def run(config: EquivarianceConfig) -> dict[str, Any]:
 
 
 def _measured(
-    config: EquivarianceConfig, networks: Sequence[TrainedNetwork], images: Tensor, index: int
-) -> Iterator[tuple[TrainedNetwork, str, str, str, float, dict[str, dict[str, Tensor]]]]:
+    config: EquivarianceConfig, networks: Sequence[SeededNetwork], images: Tensor, index: int
+) -> Iterator[tuple[SeededNetwork, str, str, str, float, dict[str, dict[str, Tensor]]]]:
     """Yield what each module of each network makes of a batch under each transform, the same for all networks."""
-    before = [attention_records(network.model, images) for network in networks]
+    before = [attention_records(network.network, images) for network in networks]
     for number, (transform, magnitude) in enumerate(config.transforms()):
         key = np.random.SeedSequence([config.seed, index, number]).generate_state(1, np.uint64)
         similarity = config.draw(transform, magnitude, len(images), torch.Generator().manual_seed(int(key[0])))
         moved = warp(images, similarity.to(images.device))
         for network, records in zip(networks, before, strict=True):
-            for record, after in zip(records, attention_records(network.model, moved), strict=True):
+            for record, after in zip(records, attention_records(network.network, moved), strict=True):
                 figures = {
                     "errors": equivariance_errors(record, after, similarity),
                     "unmoved": equivariance_errors(record, record, similarity),

@@ -25,7 +25,7 @@ from foveate.training import check_device
 from studies.stability.figure import draw
 from studies.stability.measures import VARIANT, Agreements, combined, mild_variant, over_seeds
 from studies.stability.table import COMPARED, to_markdown
-from studies.trained import ShownConfig, TrainedNetwork, gate_name, networks_of, open_shown
+from studies.trained import SeededNetwork, ShownConfig, gate_name, networks_of, open_shown
 
 __all__ = ["StabilityConfig", "run"]
 
@@ -92,7 +92,7 @@ def run(config: StabilityConfig) -> dict[str, Any]:
     data, transform, images = open_shown(config, networks)
     out = writable_folder(Path(config.out))
     for network in networks:
-        network.model.to(device)
+        network.network.to(device)
     collected = _Collected(networks)
     for index, batch in enumerate(images):
         collected.add(batch, list(_variants(config, transform, batch, index)))
@@ -124,7 +124,7 @@ def _variants(config: StabilityConfig, transform: TransformConfig, batch: Tensor
 class _Collected:
     """What was measured so far."""
 
-    def __init__(self, networks: Sequence[TrainedNetwork]) -> None:
+    def __init__(self, networks: Sequence[SeededNetwork]) -> None:
         self.networks = networks
         self.labels: dict[Place, tuple[str, str]] = {}
         self.seeds: dict[Place, set[int]] = {}
@@ -147,11 +147,11 @@ class _Collected:
                 self._compare("layers", one, two, (network.seed,), maps[one], others[two])
 
     def _look(
-        self, network: TrainedNetwork, images: Tensor, variants: Sequence[tuple[Tensor, Tensor]]
+        self, network: SeededNetwork, images: Tensor, variants: Sequence[tuple[Tensor, Tensor]]
     ) -> dict[Place, Tensor]:
         """Return the maps of a network at the size of the images, and note what they are alone."""
         maps = {}
-        records = attention_records(network.model, images)
+        records = attention_records(network.network, images)
         for record in records:
             place = Place(network.family, len(records) > 1, gate_name(record.name))
             self.labels[place] = (network.label, record.kind)
@@ -162,7 +162,7 @@ class _Collected:
             for name, values in zip(OF_MAPS, (total_variation(record.map), spread, inside), strict=True):
                 self.maps.setdefault((place, name), {}).setdefault((network.seed,), []).append(values)
         for changed, similarity in variants:
-            for (place, before), record in zip(maps.items(), attention_records(network.model, changed), strict=True):
+            for (place, before), record in zip(maps.items(), attention_records(network.network, changed), strict=True):
                 moved = warp(before[:, None], similarity)[:, 0]
                 where = visible(before[:, None], similarity)[:, 0]
                 after = record.resampled("bilinear")

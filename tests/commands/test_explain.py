@@ -18,8 +18,8 @@ from torch import nn
 
 from foveate.cli import main
 from foveate.commands.explain import ExplainConfig, run
-from foveate.commands.explain_images import find_images, slugs
 from foveate.data import ClutteredDigits, TransformConfig, make_transform, read_image
+from foveate.data.given import find_images, slugs
 from foveate.io import NetworkMeta, load_network, save_network
 from foveate.models.building import build_network
 

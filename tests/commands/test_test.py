@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_refused(
         ),
         (TestConfig(checkpoint=str(out), data_options=DIGITS, json=str(tmp_path)), "is a folder; name a file in it"),
     ]
-    monkeypatch.setattr("foveate.commands.test.predict", lambda *_, **__: pytest.fail("it has begun"))
+    monkeypatch.setattr("foveate.training.predict", lambda *_, **__: pytest.fail("it has begun"))
     for wanted, message in cases:
         with pytest.raises(ValueError, match=message):
             run(wanted)

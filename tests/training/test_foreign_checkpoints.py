@@ -229,7 +229,7 @@ def test_a_network_with_tied_weights_is_trained_and_saved(tmp_path: Path) -> Non
 
 
 def test_what_cannot_be_saved_is_known_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from foveate.training import checkpoint
+    from foveate.io import checkpoint
 
     def refuse(*_: object, **__: object) -> bytes:
         raise RuntimeError("tensors of a kind that cannot be stored")

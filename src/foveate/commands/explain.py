@@ -13,33 +13,24 @@ import torch
 from PIL import Image
 
 from foveate import _checks
+from foveate._devices import check_device
 from foveate.commands._option import Option
-from foveate.commands.explain_images import GivenImage, find_images, read_upright, slugs, upright_size
-from foveate.commands.explain_networks import ExplainedNetwork, load_networks
-from foveate.commands.explain_numbers import finding_numbers, network_numbers
-from foveate.commands.explain_pictures import (
-    Comparison,
-    Finding,
-    check_ours,
-    compare_sheet,
-    comparison,
-    image_sheet,
-    own_size,
-    write_png,
-)
 from foveate.commands.protocol import environment
-from foveate.data import BadImage, Placement, UnreadableImageError, make_transform, placement
+from foveate.data import BadImage, UnreadableImageError
+from foveate.data.given import GivenImage, find_images, read_upright, slugs, upright_size
 from foveate.explain.explanation import METHODS
+from foveate.explain.finding import Finding
+from foveate.explain.numbers import finding_numbers
+from foveate.explain.pictures import Comparison, check_ours, compare_sheet, comparison, own_size, write_png
 from foveate.io.files import read_json, writable_folder, write_json
-from foveate.training import check_device
+from foveate.trained import TrainedNetwork, build, load, told_apart
+from foveate.trained.explaining import check_explainable, seen_pixel
 
 __all__ = ["NUMBERS", "ExplainConfig", "run"]
 
 NUMBERS = "explanation.json"
 ROWS = 8
 """Images on a sheet that compares."""
-MAX_RESIZED = 1 << 27
-"""Most pixels that an image may have when its shorter side has been resized to that of a network's input."""
 OURS = "foveate explain"
 
 
@@ -109,24 +100,16 @@ def run(config: ExplainConfig) -> dict[str, Any]:
             would be written over.
     """
     config.check()
-    device = check_device(config.device, "32-true")
+    device = check_device(config.device)
     given = find_images(config.images, config.max_images)
-    networks = load_networks(
-        config.checkpoint,
-        config.model,
-        model_args=config.model_args,
-        num_classes=config.num_classes,
-        img_size=config.img_size,
-        pretrained=config.pretrained,
-        seed=config.seed,
-        device=device,
-    )
+    networks = _networks(config, device)
     for network in networks:
-        network.check(config.method, config.layers)
+        check_explainable(network, config.method, config.layers)
     if config.query is not None:
         _check_query(config.query, given, networks)
     out = writable_folder(Path(config.out))
-    _check_out(out, given, networks)
+    slug_of = slugs(network.meta.model for network in networks)
+    _check_out(out, given, slug_of)
 
     bad: list[BadImage] = []
     page: list[Comparison] = []
@@ -136,15 +119,16 @@ def run(config: ExplainConfig) -> dict[str, Any]:
     for number, image in enumerate(given, start=1):
         try:
             pixels = read_upright(image.path)
-            _check_shape(image, pixels, networks)
+            for network in networks:
+                network.check_shape((pixels.height, pixels.width), str(image.path))
         except UnreadableImageError as error:
             bad.append(error.bad)
             print(f"{number}/{len(given)}  cannot read {error.bad}")
             continue
-        row = [_explain(config, image, pixels, network, device) for network in networks]
-        entries.append(_write(out, image, row, config))
+        row = [_explain(config, image, pixels, network) for network in networks]
+        entries.append(_write(out, image, dict(zip(slug_of, row, strict=True)), config))
         said = "; ".join(
-            f"{finding.network.label}: {finding.verdict()}" + f" ({finding.warning})" * bool(finding.unlike)
+            f"{finding.network}: {finding.verdict()}" + f" ({finding.warning})" * bool(finding.unlike)
             for finding in row
         )
         unlike += any(finding.unlike for finding in row)
@@ -161,7 +145,7 @@ def run(config: ExplainConfig) -> dict[str, Any]:
         "written_by": OURS,
         "environment": environment(device),
         "settings": dataclasses.asdict(config),
-        "networks": [network_numbers(network) for network in networks],
+        "networks": [{"label": one.name, "weights": one.source, **dataclasses.asdict(one.meta)} for one in networks],
         "images": entries,
         "sheets": sheets,
         "bad_images": [dataclasses.asdict(image) for image in bad],
@@ -173,66 +157,65 @@ def run(config: ExplainConfig) -> dict[str, Any]:
     return numbers
 
 
-def _check_shape(given: GivenImage, pixels: Image.Image, networks: Sequence[ExplainedNetwork]) -> None:
-    """Refuse an image so long that its shorter side cannot be resized; one of 1×50,000 pixels would take gigabytes."""
-    for network in networks:
-        place = placement(network.transform, (pixels.height, pixels.width))
-        if pixels.width * place.scale_x * pixels.height * place.scale_y > MAX_RESIZED:
-            reason = f"{pixels.width}×{pixels.height} pixels are too long and narrow for {network.label}; crop it"
-            raise UnreadableImageError(BadImage(str(given.path), reason))
+def _networks(config: ExplainConfig, device: torch.device) -> list[TrainedNetwork]:
+    """Load the checkpoints and build the models."""
+    loaded = [load(checkpoint, device=device) for checkpoint in config.checkpoint]
+    options: dict[str, Any] = {
+        name: getattr(config, name) for name in ("pretrained", "seed", "num_classes", "img_size", "model_args")
+    }
+    return told_apart([*loaded, *(build(name, device=device, **options) for name in config.model)])
 
 
-def _explain(
-    config: ExplainConfig, given: GivenImage, pixels: Image.Image, network: ExplainedNetwork, device: torch.device
-) -> Finding:
+def _explain(config: ExplainConfig, given: GivenImage, pixels: Image.Image, network: TrainedNetwork) -> Finding:
     """Show one image to one network."""
-    transform = network.transform
-    place = placement(transform, (pixels.height, pixels.width))
-    tensor = make_transform(transform, training=False)(pixels)[None].to(device)
-    query = None if config.query is None else _input_pixel(config.query, place)
-    explanation, records = network.explain(tensor, method=config.method, layers=config.layers, query=query)
-    label = given.folder if given.folder in network.meta.classes else None
-    unlike = network.meta.unlike(tensor)
-    return Finding(given.path.name, pixels, label, network, explanation, records, place, unlike)
+    finding = network.explain(
+        pixels,
+        query=config.query,
+        names=config.layers,
+        method=config.method,
+        label=given.folder if given.folder in network.classes else None,
+    )
+    return dataclasses.replace(finding, name=given.path.name)
 
 
-def _write(out: Path, given: GivenImage, row: Sequence[Finding], config: ExplainConfig) -> dict[str, Any]:
-    """Write the pictures of one image; return its numbers and the names of the files."""
+def _write(out: Path, given: GivenImage, row: dict[str, Finding], config: ExplainConfig) -> dict[str, Any]:
+    """Write the pictures of what each network, by its slug, made of an image; return the numbers and names of files."""
     found = []
-    for finding in row:
-        title = f"{given.path.name}, {finding.network.label}"
-        sheet = _picture(given, finding.network)
-        write_png(out / sheet, image_sheet(finding), title=title)
+    for slug, finding in row.items():
+        sheet = _picture(given, slug)
+        finding.save(out / sheet)
         numbers = {**finding_numbers(finding), "picture": sheet}
         if config.overlays:
             for record, layer in zip(finding.records, numbers["layers"], strict=True):
                 layer["picture"] = f"{sheet.removesuffix('.png')}--{slugs([record.name])[0]}.png"
-                write_png(out / layer["picture"], own_size(finding, record), title=f"{title}, {record.name}")
+                title = f"{finding.name}, {finding.network}, {record.name}"
+                write_png(out / layer["picture"], own_size(finding, record), title=title)
         found.append(numbers)
-    pixels = row[0].image
+    first = next(iter(row.values()))
     return {
         "file": str(given.path),
-        "size": {"height": pixels.height, "width": pixels.width},
-        "label": row[0].label,
+        "size": {"height": first.image.height, "width": first.image.width},
+        "label": first.label,
         "networks": found,
     }
 
 
-def _write_sheet(out: Path, page: Sequence[Comparison], networks: Sequence[ExplainedNetwork], number: int) -> str:
+def _write_sheet(out: Path, page: Sequence[Comparison], networks: Sequence[TrainedNetwork], number: int) -> str:
     name = _sheet(number)
-    write_png(out / name, compare_sheet(page, networks), title=f"{len(page)} images, {len(networks)} networks")
+    sheet = compare_sheet(page, [network.name for network in networks])
+    write_png(out / name, sheet, title=f"{len(page)} images, {len(networks)} networks")
     return name
 
 
-def _picture(given: GivenImage, network: ExplainedNetwork) -> str:
-    return f"{given.slug}--{network.slug}.png"
+def _picture(given: GivenImage, network: str) -> str:
+    return f"{given.slug}--{network}.png"
 
 
 def _sheet(number: int) -> str:
     return f"sheet-{number}.png"
 
 
-def _check_out(out: Path, given: Sequence[GivenImage], networks: Sequence[ExplainedNetwork]) -> None:
+def _check_out(out: Path, given: Sequence[GivenImage], networks: Sequence[str]) -> None:
     """Refuse to write over files of somebody else's, before anything is computed."""
     for image in given:
         for network in networks:
@@ -246,7 +229,7 @@ def _check_out(out: Path, given: Sequence[GivenImage], networks: Sequence[Explai
             raise ValueError(f"out: {numbers} was not written by `foveate explain`; give another folder, or move it")
 
 
-def _check_query(query: tuple[int, int], given: Sequence[GivenImage], networks: Sequence[ExplainedNetwork]) -> None:
+def _check_query(query: tuple[int, int], given: Sequence[GivenImage], networks: Sequence[TrainedNetwork]) -> None:
     """Raise a `ValueError` unless all networks see the pixel ``query`` of every image."""
     for image in given:
         try:
@@ -254,16 +237,4 @@ def _check_query(query: tuple[int, int], given: Sequence[GivenImage], networks: 
         except UnreadableImageError:
             continue  # it will be named when it is its turn
         for network in networks:
-            place = placement(network.transform, size)
-            if any(at >= side for at, side in zip(query, size, strict=True)):
-                raise ValueError(f"query: {list(query)} lies outside of {image.path}, {size[0]}×{size[1]} pixels")
-            if any(not 0 <= at < side for at, side in zip(_input_pixel(query, place), place.input_size, strict=True)):
-                raise ValueError(
-                    f"query: {list(query)} of {image.path} is cropped away before {network.label} sees the image"
-                )
-
-
-def _input_pixel(query: tuple[int, int], place: Placement) -> tuple[int, int]:
-    """Return row and column of the input's pixel where the middle of a pixel of the image ends up."""
-    x, y = place.to_input([query[1] + 0.5, query[0] + 0.5]).tolist()
-    return math.floor(y), math.floor(x)
+            seen_pixel(network, query, size, name=str(image.path))

@@ -13,15 +13,16 @@ from torch.utils.data import Subset
 
 from foveate import _checks
 from foveate.commands.protocol import DataConfig, environment
-from foveate.commands.score_images import ORDERS, Measurement, Values, score_baseline, score_network, spread
-from foveate.commands.score_networks import Trained, load_trained
 from foveate.data import BoxedImages, ImageData, ImageLoader, InputBoxes, UnreadableImageError, make_loader, open_data
+from foveate.data.splitting import equally_spaced
 from foveate.explain import BASELINES, Fill
 from foveate.explain.explanation import METHODS
+from foveate.explain.scoring import ORDERS, Measurement, Values, score_baseline, score_network
 from foveate.io.files import writable_file, write_json
 from foveate.models.inspection import attention_modules
 from foveate.report.scores import to_text
 from foveate.stats import RESAMPLES, estimate
+from foveate.trained import TrainedNetwork, load
 from foveate.training import check_device
 
 __all__ = ["ScoreConfig", "run"]
@@ -118,14 +119,14 @@ def run(config: ScoreConfig) -> dict[str, Any]:
     """
     config.check()
     device = check_device(config.device, "32-true")
-    networks = [load_trained(checkpoint) for checkpoint in config.checkpoints]
+    networks = [load(checkpoint) for checkpoint in config.checkpoints]
     _check_they_see_the_same(networks)
     data = config.open(networks[0].img_size)
     for network in networks:
         network.check_fits(data)
-        if config.method == "attention" and not attention_modules(network.model):
+        if config.method == "attention" and not attention_modules(network.network):
             raise ValueError(
-                f"{network.checkpoint} holds {network.meta.model}, which has no attention; leave it out, or give "
+                f"{network.source} holds {network.meta.model}, which has no attention; leave it out, or give "
                 "method=auto for Grad-CAM"
             )
     height, width = data.image_size
@@ -136,15 +137,15 @@ def run(config: ScoreConfig) -> dict[str, Any]:
         writable_file(Path(config.out))
 
     how = Measurement(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Measurement)})
-    faithful = {chosen[place] for place in spread(len(chosen), config.faithful_images)}
+    faithful = {chosen[place] for place in equally_spaced(len(chosen), config.faithful_images)}
     measured = [
         score_network(
-            network.model,
+            network.network,
             _loader(network, data, chosen, config),
             how,
             faithful=faithful,
             device=device,
-            title=network.checkpoint,
+            title=network.source,
         )
         for network in networks
     ]
@@ -160,7 +161,7 @@ def run(config: ScoreConfig) -> dict[str, Any]:
         "settings": {**{name: getattr(config, name) for name in SETTINGS}, "resamples": RESAMPLES},
         "networks": [
             {
-                "checkpoint": network.checkpoint,
+                "checkpoint": network.source,
                 "model": network.meta.model,
                 "module": one.module,
                 "kind": one.kind,
@@ -180,7 +181,7 @@ def run(config: ScoreConfig) -> dict[str, Any]:
     return result
 
 
-def _check_they_see_the_same(networks: list[Trained]) -> None:
+def _check_they_see_the_same(networks: list[TrainedNetwork]) -> None:
     """Raise a `ValueError` unless all networks see the same part of the images at the same size."""
     first = networks[0]
     for other in networks[1:]:
@@ -188,8 +189,8 @@ def _check_they_see_the_same(networks: list[Trained]) -> None:
             seen, wanted = getattr(other.meta, name), getattr(first.meta, name)
             if seen != wanted:
                 raise ValueError(
-                    f"networks are compared on the same images, and {other.checkpoint} was trained with {name}={seen}, "
-                    f"{first.checkpoint} with {wanted}; score them in two calls"
+                    f"networks are compared on the same images, and {other.source} was trained with {name}={seen}, "
+                    f"{first.source} with {wanted}; score them in two calls"
                 )
 
 
@@ -201,16 +202,16 @@ def _choose(data: ImageData, config: ScoreConfig) -> list[int]:
             f"{data.name} has no boxes, or not for all of its {config.split} images; give a folder of images with "
             "--boxes FILE.csv or a boxes.csv in it, or --data=digits"
         )
-    chosen = spread(len(images), config.images)
+    chosen = equally_spaced(len(images), config.images)
     for index in chosen:
         with suppress(UnreadableImageError):  # whether it is put up with is for the loader to say
             images.boxes(index)
     return chosen
 
 
-def _loader(network: Trained, data: ImageData, chosen: list[int], config: ScoreConfig) -> ImageLoader:
+def _loader(network: TrainedNetwork, data: ImageData, chosen: list[int], config: ScoreConfig) -> ImageLoader:
     """Return the loader of the images ``chosen``, prepared for ``network``, with rows of `InputBoxes`."""
-    transform, images = network.transform(data), data.split(config.split)
+    transform, images = network.transform_of(data), data.split(config.split)
     assert isinstance(images, BoxedImages)
     return make_loader(
         Subset(InputBoxes(images, transform), chosen),

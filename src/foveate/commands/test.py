@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from foveate import _checks
+from foveate._devices import check_device
 from foveate.commands.protocol import DataConfig
-from foveate.data import make_loader
-from foveate.io import load_network
 from foveate.io.files import writable_file, write_json
-from foveate.models.building import check_classifier
-from foveate.stats import accuracy
-from foveate.training import Classifier, Recipe, check_device, evaluate, predict
+from foveate.trained import load
 from foveate.training.recipe import Precision
 
 __all__ = ["TestConfig", "run"]
@@ -54,61 +50,15 @@ def run(config: TestConfig) -> dict[str, Any]:
     """
     if not config.checkpoint:
         raise ValueError("no checkpoint given; name one, as in `foveate test runs/gsa_resnet26-seed-0`")
-    _checks.one_of("precision", config.precision, get_args(Precision))
-    device = check_device(config.device, config.precision)
-    model, meta = load_network(config.checkpoint)
-    height, width = meta.img_size
-    data = config.open((height, width) if height != width else height)
-    if list(data.classes) != list(meta.classes):
-        raise ValueError(
-            f"{config.checkpoint} was trained for {_listing(meta.classes)}; {config.data} has {_listing(data.classes)}"
-        )
-    check_classifier(meta.model, model, num_classes=data.num_classes, img_size=data.image_size)
-    preparation = {name: getattr(meta, name) for name in ("mean", "std", "crop_pct", "interpolation")}
-    loader = make_loader(
-        data.split(config.split),
-        transform=data.transform.replace(**preparation),
-        batch_size=config.batch_size,
-        training=False,
-        workers=config.workers,
-        max_bad_images=data.max_bad_images,
-    )
+    trained = load(config.checkpoint, device=check_device(config.device, config.precision))
+    data = config.open(trained.img_size)
+    trained.check_fits(data)
+    options: dict[str, Any] = {name: getattr(config, name) for name in ("split", "batch_size", "workers", "precision")}
     if config.json is not None:
         writable_file(Path(config.json))
-    module = Classifier(model, Recipe(precision=config.precision), num_classes=data.num_classes)
-    evaluation = evaluate(*predict(module, loader, device=device))
-    result = {
-        "checkpoint": config.checkpoint,
-        "model": meta.model,
-        "data": config.data,
-        "split": config.split,
-        "images": len(evaluation.correct),
-        "top1": dataclasses.asdict(accuracy([evaluation.correct])),
-        "top5": evaluation.top5,
-        "loss": evaluation.loss,
-        "per_class": dict(zip(data.classes, evaluation.per_class, strict=True)),
-        "correct": evaluation.correct,
-        "bad_images": [str(bad) for bad in loader.bad_images],
-    }
-    _print(result)
+    found = trained.evaluate(data, **options)
+    result = {"checkpoint": config.checkpoint, **dataclasses.asdict(found)}
+    print(found)
     if config.json is not None:
         write_json(Path(config.json), result)
     return result
-
-
-def _print(result: dict[str, Any]) -> None:
-    top1 = result["top1"]
-    print(f"{result['model']} on {result['images']} {result['split']} images of {result['data']}")
-    print(f"  top-1  {top1['mean']:7.2%}  ({top1['confidence']:.0%} interval {top1['low']:.2%} to {top1['high']:.2%})")
-    if result["top5"] is not None:
-        print(f"  top-5  {result['top5']:7.2%}")
-    print(f"  loss   {result['loss']:7.4f}")
-    print("  per class")
-    width = max(map(len, result["per_class"]))
-    for name, value in result["per_class"].items():
-        print(f"    {name:<{width}}  " + ("no images" if value is None else f"{value:7.2%}"))
-
-
-def _listing(classes: Any) -> str:
-    names = list(classes)
-    return f"{len(names)} classes ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"

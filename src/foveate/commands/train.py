@@ -18,10 +18,10 @@ from torch import nn
 
 from foveate import _checks
 from foveate._signals import Interrupted
-from foveate.commands._appearance import appearance_of
 from foveate.commands._versions import warn_of_missing_kernels
 from foveate.commands.protocol import Protocol, check_unchanged, environment, read_settings, to_yaml
 from foveate.data import ImageData, ImageLoader, make_loader, make_mixup
+from foveate.data.appearance import appearance_of
 from foveate.io import NetworkMeta, load_weights, save_network
 from foveate.io.checkpoint import WEIGHTS, rehearse_saving
 from foveate.io.files import read_json, sole_writer, writable_folder, write_json, write_text

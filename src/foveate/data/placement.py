@@ -48,6 +48,16 @@ class Placement(NamedTuple):
         height, width = self.input_size
         return self.to_input(np.reshape(box, (2, 2))).clip(0, (width, height)).reshape(4)
 
+    def pixel(self, point: ArrayLike) -> tuple[int, int] | None:
+        """Return row and column of the tensor's pixel in which ``point``, x and y in pixels of the image, ends up.
+
+        Of a point that was cropped away, or never was in the image, there is none.
+        """
+        x, y = self.to_input(point).tolist()
+        row, column = math.floor(y), math.floor(x)
+        height, width = self.input_size
+        return (row, column) if 0 <= row < height and 0 <= column < width else None
+
     def _along_axes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return np.array([self.scale_x, self.scale_y]), np.array([self.left, self.top], np.float64)
 

@@ -1,4 +1,4 @@
-"""Dividing a labelled set into parts that have the same mixture of classes."""
+"""Choosing images: parts of a labelled set with the same mixture of classes, and a few that stand for all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from foveate.data.protocols import LabelledImages
 
-__all__ = ["Splits", "stratified_split"]
+__all__ = ["Splits", "equally_spaced", "stratified_split"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,12 @@ class Splits:
     test: LabelledImages | None
     img_size: int
     flip: bool = True
+
+
+def equally_spaced(total: int, number: int | None) -> list[int]:
+    """Return ``number`` of the indices below ``total`` at equal distances; all if it is None or above ``total``."""
+    number = total if number is None else min(number, total)
+    return np.linspace(0, total - 1, number).round().astype(int).tolist()
 
 
 def stratified_split(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.commands.explain_networks import ExplainedNetwork, load_networks
-from foveate.commands.explain_pictures import Finding
-from foveate.data import Placement, make_transform, placement
+from foveate.data import Placement, placement
+from foveate.data.given import slugs
 from foveate.demo.samples import ShownImage
 from foveate.explain import AttentionRecord, explain, shown_module
+from foveate.explain.finding import Finding
 from foveate.models import shipped
 from foveate.models.inspection import attention_modules, private_copy
+from foveate.trained import TrainedNetwork, build, load, told_apart
 
 __all__ = ["Layer", "ShownNetwork", "View", "fitting", "load_shown", "look", "seen_pixel"]
 
@@ -44,15 +44,12 @@ class Layer:
 class ShownNetwork:
     """A network of the page. It is never changed: `look` works on a copy, so that requests may run at the same time."""
 
-    network: ExplainedNetwork
+    network: TrainedNetwork
+    name: str
+    """What the page calls it; no path of the machine."""
     layers: tuple[Layer, ...]
     first: str
     """Name of the layer that is shown first."""
-
-    @property
-    def name(self) -> str:
-        """What the page calls it; no path of the machine."""
-        return self.network.slug
 
     @property
     def attends(self) -> bool:
@@ -65,7 +62,7 @@ class ShownNetwork:
 
     def tensor(self, image: ShownImage) -> Tensor:
         """Return ``image`` as the network takes it, ``(1, 3, H, W)``."""
-        return make_transform(self.network.transform, training=False)(image.pixels)[None]
+        return self.network.prepare(image.pixels)
 
     def layer(self, name: str | None) -> Layer:
         """Return the layer called ``name``; the one shown first if there is none."""
@@ -93,19 +90,12 @@ def load_shown(checkpoints: Sequence[str]) -> list[ShownNetwork]:
     Those are of digits and of photographs; which of them are offered depends on the image, see `fitting`.
 
     Raises:
-        ValueError: As `load_networks`.
+        ValueError: As `load`.
     """
-    networks = load_networks(
-        checkpoints,
-        [] if checkpoints else [*reversed(shipped("digits")), *reversed(shipped("photographs"))],  # ExpAtt, GSA last
-        model_args={},
-        num_classes=10,
-        img_size=None,
-        pretrained=not checkpoints,
-        seed=0,
-        device=torch.device("cpu"),
-    )
-    return [_shown(network) for network in networks]
+    names = [*reversed(shipped("digits")), *reversed(shipped("photographs"))]  # ExpAtt, GSA last
+    networks = told_apart(map(load, checkpoints) if checkpoints else [build(name, pretrained=True) for name in names])
+    called = slugs(network.meta.model for network in networks)
+    return [_shown(network, name) for network, name in zip(networks, called, strict=True)]
 
 
 def fitting(networks: Sequence[ShownNetwork], image: ShownImage) -> list[ShownNetwork]:
@@ -127,22 +117,25 @@ def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Fi
     layer = shown.layer(view.layer)
     network = shown.network
     if view.radius is not None:
-        network = dataclasses.replace(network, model=private_copy(network.model))
-        _set_radius(network.model, layer, view.radius)
-    place = shown.placement(image)
-    tensor = shown.tensor(image)
+        network = dataclasses.replace(network, network=private_copy(network.network))
+        _set_radius(network.network, layer, view.radius)
+    finding = network.explain(
+        image.pixels,
+        names=[layer.name],
+        method="auto" if shown.attends else "gradcam",
+        label=image.label,
+    )
+    if not layer.heads:
+        return finding
     query = None
-    if view.point is not None and layer.heads:
-        query = seen_pixel(place, view.point)
+    if view.point is not None:
+        query = seen_pixel(finding.placement, view.point)
     elif layer.radius is not None:
-        query = place.input_size[0] // 2, place.input_size[1] // 2
-    names = [layer.name] if layer.kind != "GradCAM" else None
-    explanation = explain(network.model, tensor, names=names)
-    (record,) = explanation.records
-    if layer.heads:
-        record = record.queried(query, direction=view.direction, part=view.part, head=view.head)
-    unlike = network.meta.unlike(tensor)
-    return Finding("image", image.pixels, image.label, network, explanation, [record], place, unlike)
+        query = finding.placement.input_size[0] // 2, finding.placement.input_size[1] // 2
+    (record,) = finding.records
+    return dataclasses.replace(
+        finding, records=[record.queried(query, direction=view.direction, part=view.part, head=view.head)]
+    )
 
 
 def seen_pixel(place: Placement, point: tuple[float, float]) -> tuple[int, int]:
@@ -151,9 +144,8 @@ def seen_pixel(place: Placement, point: tuple[float, float]) -> tuple[int, int]:
     Raises:
         ValueError: The network does not see it; the message is for the person who chose it.
     """
-    x, y = place.to_input(point).tolist()
-    pixel = math.floor(y), math.floor(x)
-    if any(not 0 <= at < side for at, side in zip(pixel, place.input_size, strict=True)):
+    pixel = place.pixel(point)
+    if pixel is None:
         raise ValueError("That pixel is cropped away before the network sees the image; choose one nearer the middle.")
     return pixel
 
@@ -166,13 +158,13 @@ def _set_radius(model: nn.Module, layer: Layer, radius: float) -> None:
     module.radius = radius
 
 
-def _shown(network: ExplainedNetwork) -> ShownNetwork:
+def _shown(network: TrainedNetwork, name: str) -> ShownNetwork:
     """Find out what can be asked of ``network``."""
-    network.model.requires_grad_(False)  # Grad-CAM follows the image's gradient; that of weights nobody needs
+    model = network.network.requires_grad_(False)  # Grad-CAM follows the image's gradient; that of weights nobody needs
     image = torch.zeros(1, 3, *network.meta.img_size)
-    layers = tuple(map(_layer, explain(network.model, image).records))
-    first = shown_module(network.model, image) if attention_modules(network.model) else layers[0].name
-    return ShownNetwork(network, layers, first)
+    layers = tuple(map(_layer, explain(model, image).records))
+    first = shown_module(model, image) if attention_modules(model) else layers[0].name
+    return ShownNetwork(network, name, layers, first)
 
 
 def _layer(record: AttentionRecord) -> Layer:

@@ -10,10 +10,11 @@ from typing import Any
 import gradio as gr
 
 from foveate.demo.looking import Layer, ShownNetwork, View, fitting, look, seen_pixel
-from foveate.demo.parts import drawn, enlarged, heading, html, picture, refusal, take_no_addresses, zoom_of
+from foveate.demo.parts import heading, html, picture, refusal, take_no_addresses
 from foveate.demo.samples import MAX_UPLOAD, ShownImage, read_upload
 from foveate.demo.server import CACHED
 from foveate.demo.words import comparison, meaning, mechanism, numbers, prediction, scale_bar
+from foveate.explain.pictures import drawn, enlarged, zoom_of
 
 __all__ = ["appearance", "build_page"]
 
@@ -247,7 +248,7 @@ class _Page:
         """Look, and return the contents of what is shown."""
         if name == ALL:
             looked = [look(network, image) for network in fitting(list(self.networks.values()), image)]
-            columns = [(finding, drawn(finding, SMALL_PANEL)) for finding in looked]
+            columns = [(finding, drawn(finding, finding.records[0], SMALL_PANEL)) for finding in looked]
             page = comparison(enlarged(image.pixels, SMALL_PANEL), image.label, columns)
             return [gr.update(visible=False), gr.update(visible=True), *[gr.skip()] * 6, page]
         network = self._network(name)
@@ -263,7 +264,7 @@ class _Page:
             gr.update(visible=True),
             gr.update(visible=False),
             f"<p><b>{escape(words.name)}.</b> {escape(words.seen)}</p>",
-            drawn(finding, PANEL),
+            drawn(finding, record, PANEL),
             scale_bar(record.scale),
             meaning(finding),
             prediction(finding),

@@ -8,10 +8,7 @@ import gradio as gr
 from gradio.exceptions import InvalidPathError
 from PIL import Image
 
-from foveate.commands.explain_pictures import Finding
-from foveate.explain import overlay
-
-__all__ = ["drawn", "enlarged", "heading", "html", "picture", "refusal", "take_no_addresses", "zoom_of"]
+__all__ = ["heading", "html", "picture", "refusal", "take_no_addresses"]
 
 
 def heading(text: str) -> None:
@@ -54,21 +51,3 @@ def picture(value: Image.Image | None, description: str, name: str) -> gr.Image:
 def refusal(message: str) -> gr.Error:
     """Return what is raised to tell the person before the page why something is not done; nothing is logged."""
     return gr.Error(message, duration=8, print_exception=False)
-
-
-def zoom_of(image: Image.Image, side: int) -> float:
-    """Return by how much to enlarge a small image, by a whole number, or reduce a large one."""
-    zoom = side / max(image.size)
-    return zoom if zoom < 1 else int(zoom)
-
-
-def enlarged(image: Image.Image, side: int) -> Image.Image:
-    """Return the image as large as it is shown."""
-    zoom = zoom_of(image, side)
-    how = Image.Resampling.NEAREST if zoom >= 1 else Image.Resampling.LANCZOS
-    return image.resize((max(1, round(image.width * zoom)), max(1, round(image.height * zoom))), how)
-
-
-def drawn(finding: Finding, side: int) -> Image.Image:
-    """Draw what was looked at over the image, as large as `enlarged` makes the image."""
-    return overlay(finding.image, finding.records[0], zoom=zoom_of(finding.image, side), placement=finding.placement)

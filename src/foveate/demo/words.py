@@ -13,8 +13,9 @@ from typing import NamedTuple
 from PIL import Image
 from timm.data import ImageNetInfo
 
-from foveate.commands.explain_pictures import CROPPED, Finding
 from foveate.explain import AttentionRecord, Scale, palette_stops
+from foveate.explain.finding import Finding
+from foveate.explain.pictures import CROPPED
 
 __all__ = ["Mechanism", "comparison", "meaning", "mechanism", "numbers", "picture_tag", "prediction", "scale_bar"]
 
@@ -41,7 +42,7 @@ def mechanism(record: AttentionRecord) -> Mechanism:
 
 def prediction(finding: Finding, most: int = MOST_BARS) -> str:
     """Write the verdict and the probability of each class (the ``most`` probable if there are more) as HTML."""
-    classes = finding.network.meta.classes
+    classes = finding.classes
     ranked = finding.explanation.top(len(classes))[0]
     best = ranked[0].label
     shown = sorted(ranked) if len(classes) <= most else ranked[:most]  # few stay in their places while one compares
@@ -80,7 +81,7 @@ def _doubt(finding: Finding) -> str:
 
 
 def _said(finding: Finding) -> str:
-    classes, (guess,) = finding.network.meta.classes, finding.explanation.top(1)[0]
+    classes, (guess,) = finding.classes, finding.explanation.top(1)[0]
     said = f"Predicted <b>{escape(class_name(classes[guess.label]))}</b>, {guess.probability:.1%}"
     if finding.label is None:
         return f'<p class="verdict">{said}</p>'
@@ -122,7 +123,7 @@ def numbers(finding: Finding) -> str:
         row, column = record.position(record.query)
         rows.append(("Position", f"row {row + 1}, column {column + 1} of the map"))
     if record.target is not None:
-        rows.append(("Class", finding.network.meta.classes[record.target[0]]))
+        rows.append(("Class", finding.classes[record.target[0]]))
     least, most = float(record.map.min()), float(record.map.max())
     rows.append(("Values", f"from {least:.2f} to {most:.2f}"))
     body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)

@@ -9,18 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import timm
 from safetensors.torch import save
-from timm.data import resolve_data_config
 from torch import Tensor, nn
 
-from foveate import _checks
 from foveate.io.card import ModelCard, NetworkMeta, card_of, meta_of, read_card, sha256_of
 from foveate.io.files import write_bytes, write_json
 from foveate.io.fitting import fill, resized
+from foveate.io.foreign import meta_of_hub, meta_of_script
 from foveate.io.reading import META_KEY, WEIGHTS, WeightsFile, read_weights
 from foveate.models import shipped
-from foveate.models.building import build_network, create_network
+from foveate.models.building import create_network
 from foveate.models.inspection import FAILURES, unshared
 
 __all__ = [
@@ -34,6 +32,9 @@ __all__ = [
     "save_network",
     "save_with_card",
 ]
+
+PICKLED = "pytorch_model.bin"
+"""Name of the file with the weights in a folder that timm writes for a hub, if it is not `WEIGHTS`."""
 
 
 def save_network(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False) -> None:
@@ -111,9 +112,10 @@ def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:
 
     Args:
         path: A ``model.safetensors``, a ``last.ckpt`` or ``best.ckpt``, or the folder of a run, which stands for the
-            first of these; a ``.pth.tar`` of timm's training script; a model card, which stands for the weights beside
-            it; or the name of a network that ships with the library, see `foveate.models.shipped`. Of a file with
-            averaged weights beside the raw ones, the averaged ones are taken.
+            first of these; a ``.pth.tar`` of timm's training script; the folder that `timm.models.save_for_hf` writes;
+            a model card, which stands for the weights beside it; or the name of a network that ships with the library,
+            see `foveate.models.shipped`. Of a file with averaged weights beside the raw ones, the averaged ones are
+            taken.
 
     Raises:
         ValueError: There is no such file, it is cut short, it is no checkpoint of this library, its weights
@@ -164,7 +166,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def _file(path: str | Path) -> Path:
     """Return the file of weights that a name, a folder or a card stands for, see `load_network`."""
     path = shipped().get(str(path), Path(path))
-    path = path / WEIGHTS if path.is_dir() else path
+    if path.is_dir():
+        other = path / PICKLED
+        return other if other.is_file() and not (path / WEIGHTS).is_file() else path / WEIGHTS
     return path.with_suffix(".safetensors") if path.suffix == ".json" else path
 
 
@@ -190,38 +194,13 @@ def _meta(path: Path, file: WeightsFile) -> NetworkMeta:
             return meta_of(json.loads(file.meta_json))
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} describes its network in a way that is not understood: {error}") from error
-    if not file.arguments:
+    try:
+        meta = meta_of_script(file.arguments) if file.arguments else meta_of_hub(path)
+    except (ValueError, *FAILURES) as error:
+        raise ValueError(f"{path} describes its network in a way that is not understood: {error}") from error
+    if meta is None:
         raise ValueError(
             f"{path} does not say which network it holds; give one that `foveate train` or timm's train.py has "
             "written, or train on from it with `foveate train NETWORK --checkpoint`"
         )
-    try:
-        return _meta_of_timm(file.arguments)
-    except (ValueError, *FAILURES) as error:
-        raise ValueError(f"{path} describes its network in a way that is not understood: {error}") from error
-
-
-def _meta_of_timm(arguments: Mapping[str, Any]) -> NetworkMeta:
-    """Return what follows from the arguments of timm's training script; its classes have no names but numbers."""
-    name = arguments["model"]
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    prepared = resolve_data_config(dict(arguments), pretrained_cfg=config.to_dict() if config else {})
-    channels, *size = prepared["input_size"]
-    num_classes = arguments.get("num_classes") or (config.num_classes if config else 0)
-    _, kwargs = build_network(
-        name,
-        num_classes=_checks.integer("num_classes", num_classes),
-        in_chans=channels,
-        img_size=_checks.pair("img_size", size),
-        model_args=arguments.get("model_kwargs"),
-    )
-    return NetworkMeta(
-        model=name,
-        kwargs=kwargs,
-        classes=[str(index) for index in range(num_classes)],
-        img_size=size,
-        mean=list(prepared["mean"]),
-        std=list(prepared["std"]),
-        crop_pct=prepared["crop_pct"],
-        interpolation=prepared["interpolation"],
-    )
+    return meta

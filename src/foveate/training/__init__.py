@@ -1,5 +1,6 @@
 """Training and evaluating networks, thin on Lightning and timm, with exact resumption."""
 
+from foveate._devices import check_device
 from foveate._extras import require
 
 for _needed in ("lightning", "torchmetrics", "scipy", "tensorboard"):
@@ -11,7 +12,7 @@ from foveate.training.fingerprint import DataFingerprint  # noqa: E402
 from foveate.training.module import Classifier  # noqa: E402
 from foveate.training.recipe import Recipe  # noqa: E402
 from foveate.training.team import Strategy, Team, joined  # noqa: E402
-from foveate.training.trainer import check_device, fit, predict  # noqa: E402
+from foveate.training.trainer import fit, predict  # noqa: E402
 
 __all__ = [
     "Classifier",

@@ -15,7 +15,6 @@ from lightning.fabric.plugins import MixedPrecision
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch.utils.data import DataLoader
 
-from foveate import _checks
 from foveate._signals import deferred_signals
 from foveate.io.files import remove_temporary
 from foveate.training.fingerprint import DataFingerprint
@@ -25,29 +24,9 @@ from foveate.training.progress import read_checkpoint
 from foveate.training.sharding import check_sharding, shard
 from foveate.training.team import ALONE, Team
 
-__all__ = ["DEVICES", "check_device", "fit", "predict"]
+__all__ = ["fit", "predict"]
 
 logger = logging.getLogger(__name__)
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
-
-def check_device(device: str, precision: str) -> torch.device:
-    """Return the device that ``device`` stands for.
-
-    Raises:
-        ValueError: There is none such, or it cannot compute in ``precision``.
-    """
-    _checks.one_of("device", device, DEVICES)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda, but PyTorch finds no CUDA device; use device=cpu or device=auto")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device=mps, but PyTorch finds no Apple GPU; use device=cpu or device=auto")
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
-    found = torch.device(auto if device == "auto" else device)
-    if precision == "16-mixed" and found.type != "cuda":
-        raise ValueError(f"precision=16-mixed needs a CUDA GPU; on {found.type} use bf16-mixed or 32-true")
-    return found
 
 
 def fit(

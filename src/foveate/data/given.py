@@ -1,4 +1,4 @@
-"""The images that `foveate explain` is given: found, named, and read upright."""
+"""Images that somebody gives, without labels: found in folders, named, and read upright."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from foveate.data.decoding import UnreadableImageError, open_image, to_rgb
-from foveate.data.folder import EXTENSIONS, find_files, is_image
+from foveate.data.files import EXTENSIONS, find_files, is_image
+from foveate.data.splitting import equally_spaced
 
-__all__ = ["GivenImage", "find_images", "read_upright", "slugs", "upright_size"]
+__all__ = ["SOFTWARE", "GivenImage", "find_images", "is_ours", "read_upright", "slugs", "upright_size"]
 
 
 SOFTWARE = "Software"
@@ -57,8 +57,7 @@ def find_images(paths: Sequence[str], most: int | None) -> list[GivenImage]:
         else:
             raise ValueError(f"images: there is no file or folder {given}")
     files = list(dict.fromkeys(files))
-    if most is not None and most < len(files):
-        files = [files[index] for index in np.linspace(0, len(files) - 1, most).round().astype(int)]
+    files = [files[index] for index in equally_spaced(len(files), most)]
     return [GivenImage(path, slug) for path, slug in zip(files, slugs(path.stem for path in files), strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""What `foveate explain` writes down besides its pictures."""
+"""Findings as numbers, for a file."""
 
 from __future__ import annotations
 
@@ -7,18 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from foveate.commands.explain_networks import ExplainedNetwork
-from foveate.commands.explain_pictures import Finding
-from foveate.explain import AttentionRecord
+from foveate.explain.finding import Finding
+from foveate.explain.records import AttentionRecord
 
-__all__ = ["finding_numbers", "network_numbers"]
+__all__ = ["finding_numbers"]
 
 GUESSES = 5
-
-
-def network_numbers(network: ExplainedNetwork) -> dict[str, Any]:
-    """Return which network it is, and how images are prepared for it."""
-    return {"label": network.label, "weights": network.source, **dataclasses.asdict(network.meta)}
 
 
 def finding_numbers(finding: Finding) -> dict[str, Any]:
@@ -27,12 +21,12 @@ def finding_numbers(finding: Finding) -> dict[str, Any]:
     Points are [x, y], in pixels ``image`` of the image (upright) or ``input`` of what the network saw; positions of
     pixels are [row, column].
     """
-    meta, (guesses,) = finding.network.meta, finding.explanation.top(GUESSES)
+    classes, (guesses,) = finding.classes, finding.explanation.top(GUESSES)
     height, width = finding.placement.input_size
     return {
-        "network": finding.network.label,
-        "predictions": [{"class": meta.classes[label], "index": label, "probability": p} for label, p in guesses],
-        "correct": None if finding.label is None else meta.classes[guesses[0].label] == finding.label,
+        "network": finding.network,
+        "predictions": [{"class": classes[label], "index": label, "probability": p} for label, p in guesses],
+        "correct": None if finding.label is None else classes[guesses[0].label] == finding.label,
         "unlike_training": list(finding.unlike),
         "seen": {"corners": _points(finding, [[0, 0], [width, 0], [width, height], [0, height]])},
         "layers": [_record_numbers(finding, record) for record in finding.records],
@@ -73,7 +67,7 @@ def _record_numbers(finding: Finding, record: AttentionRecord) -> dict[str, Any]
     if record.query is not None:
         numbers["query"] = {"input": list(record.query), "map": list(record.position(record.query))}
     if record.target is not None:
-        numbers["target"] = finding.network.meta.classes[record.target[0]]
+        numbers["target"] = finding.classes[record.target[0]]
     return numbers
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from foveate.commands.score_images import spread
-from foveate.data import ImageData, UnreadableImageError, make_transform
+from foveate.data.decoding import UnreadableImageError
+from foveate.data.image_data import ImageData
+from foveate.data.splitting import equally_spaced
+from foveate.data.transforms import make_transform
 from foveate.io import range_of
 
 __all__ = ["appearance_of"]
@@ -18,7 +20,7 @@ def appearance_of(data: ImageData) -> dict[str, list[float]] | None:
     """Return the range of what images to train on look like, of some at equal distances, as the network sees them."""
     prepared = make_transform(data.transform.replace(mean=(0.0,) * 3, std=(1.0,) * 3), training=False)
     images = []
-    for index in spread(len(data.train), LOOKED_AT):
+    for index in equally_spaced(len(data.train), LOOKED_AT):
         with suppress(UnreadableImageError):  # the loader counts it
             images.append(prepared(data.train[index][0]))
     return range_of(images)

@@ -1,4 +1,4 @@
-"""The pictures that `foveate explain` writes: one sheet for each image and network, and sheets that compare them."""
+"""Pictures of findings: one sheet for each image and network, and sheets that compare them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,34 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from foveate._version import __version__
-from foveate.commands.explain_images import SOFTWARE, is_ours
-from foveate.commands.explain_networks import ExplainedNetwork
-from foveate.data import Placement
-from foveate.explain import AttentionRecord, Explanation, Panel, Scale, Strip, contact_sheet, overlay
+from foveate.data.given import SOFTWARE, is_ours
+from foveate.explain.overlay import overlay
+from foveate.explain.records import AttentionRecord, Scale
+from foveate.explain.sheet import Panel, Strip, contact_sheet
 from foveate.io.files import write_bytes
 from foveate.io.streams import printable
+
+if TYPE_CHECKING:
+    from foveate.explain.finding import Finding
 
 __all__ = [
     "CROPPED",
     "Comparison",
-    "Finding",
     "check_ours",
     "compare_sheet",
     "comparison",
+    "drawn",
+    "enlarged",
     "image_sheet",
     "own_size",
     "write_png",
+    "zoom_of",
 ]
 
 PANEL, SMALL_PANEL = 400, 240
@@ -36,44 +42,6 @@ ACROSS = 4
 """Layers side by side in one image's sheet."""
 CROPPED = "Pale, without colour: cropped away before the network saw the image."
 """What has to be said of a picture of an image that the network did not see all of."""
-
-
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """What one network made of one image."""
-
-    name: str
-    """Of the image's file."""
-    image: Image.Image
-    label: str | None
-    """Its true class, where it is known."""
-    network: ExplainedNetwork
-    explanation: Explanation
-    records: Sequence[AttentionRecord]
-    placement: Placement
-    unlike: Sequence[str] = ()
-    """In what the image plainly differs from those of the network's training, see `NetworkMeta.unlike`."""
-
-    @property
-    def warning(self) -> str:
-        """What has to be said where the image plainly is not what the network was made for; else nothing."""
-        return f"unlike what it was trained on, in {' and '.join(self.unlike)}" if self.unlike else ""
-
-    @property
-    def cropped(self) -> bool:
-        """Whether the network did not see all of the image, by half a pixel or more at an edge."""
-        height, width = self.placement.input_size
-        left, top, right, bottom = self.placement.to_image([[0, 0], [width, height]]).reshape(4).tolist()
-        return left > 0.5 or top > 0.5 or right < self.image.width - 0.5 or bottom < self.image.height - 0.5
-
-    def verdict(self, number: int = 1) -> str:
-        """Say what the network takes the image for, the most probable first, and whether that is so."""
-        classes = self.network.meta.classes
-        guesses = self.explanation.top(number)[0]
-        verdict = "predicted " + ", ".join(f"{classes[guess.label]} ({guess.probability:.1%})" for guess in guesses)
-        if self.label is None:
-            return verdict
-        return f"{verdict}, {'right' if classes[guesses[0].label] == self.label else f'wrong: it is {self.label}'}"
 
 
 @dataclass(frozen=True)
@@ -87,14 +55,14 @@ class Comparison:
 
 def image_sheet(finding: Finding) -> Image.Image:
     """Draw the image and every layer of one network."""
-    network, records = finding.network, list(finding.records)
+    records = list(finding.records)
     rows = []
     for start in range(0, len(records), ACROSS):
         image = [_picture(finding, PANEL)] if start == 0 else []
         layers = [_layer(finding, record, PANEL) for record in records[start : start + ACROSS]]
         rows.append([Strip(image), Strip(layers)])
     title = f"{finding.name}, {finding.verdict(3)}"
-    headings = ("", f"{network.label}, {network.source}" if network.source not in network.label else network.label)
+    headings = ("", ", ".join([finding.network, *[finding.source] * (finding.source not in finding.network)]))
     scales = [record.scale for record in records]
     return contact_sheet(rows, title=title, headings=headings, scales=scales, notes=_notes([finding]), side=PANEL)
 
@@ -111,12 +79,12 @@ def comparison(findings: Sequence[Finding]) -> Comparison:
     return Comparison(strips, scales, _notes(findings))
 
 
-def compare_sheet(rows: Sequence[Comparison], networks: Sequence[ExplainedNetwork]) -> Image.Image:
-    """Draw several images, one a row, each as several networks saw it; what the columns are stands above the first."""
+def compare_sheet(rows: Sequence[Comparison], networks: Sequence[str]) -> Image.Image:
+    """Draw several images, one a row, each as several networks saw it, whose names stand above the first."""
     others = [[Strip([Panel(panel.picture) for panel in s.panels], s.caption) for s in row.strips] for row in rows[1:]]
     return contact_sheet(
         [rows[0].strips, *others],
-        headings=("", *(network.label for network in networks)),
+        headings=("", *networks),
         scales=[scale for row in rows for scale in row.scales],
         notes=list(dict.fromkeys(note for row in rows for note in row.notes)),
         side=SMALL_PANEL,
@@ -128,22 +96,32 @@ def own_size(finding: Finding, record: AttentionRecord) -> Image.Image:
     return overlay(finding.image, record, placement=finding.placement)
 
 
-def _zoom(image: Image.Image, side: int) -> float:
+def zoom_of(image: Image.Image, side: int) -> float:
     """Return by how much to enlarge a small image, by a whole number, or reduce a large one."""
     zoom = side / max(image.size)
     return zoom if zoom < 1 else int(zoom)
 
 
-def _picture(finding: Finding, side: int) -> Panel:
-    zoom = _zoom(finding.image, side)
-    size = (max(1, round(finding.image.width * zoom)), max(1, round(finding.image.height * zoom)))
+def enlarged(image: Image.Image, side: int) -> Image.Image:
+    """Return an image as large as it is shown."""
+    zoom = zoom_of(image, side)
     how = Image.Resampling.NEAREST if zoom >= 1 else Image.Resampling.LANCZOS
-    return Panel(finding.image.resize(size, how), f"{finding.image.width}×{finding.image.height} pixels")
+    return image.resize((max(1, round(image.width * zoom)), max(1, round(image.height * zoom))), how)
+
+
+def drawn(finding: Finding, record: AttentionRecord, side: int) -> Image.Image:
+    """Draw one layer over the image, as large as `enlarged` makes the image."""
+    return overlay(finding.image, record, zoom=zoom_of(finding.image, side), placement=finding.placement)
+
+
+def _picture(finding: Finding, side: int) -> Panel:
+    return Panel(enlarged(finding.image, side), f"{finding.image.width}×{finding.image.height} pixels")
 
 
 def _layer(finding: Finding, record: AttentionRecord, side: int) -> Panel:
-    picture = overlay(finding.image, record, zoom=_zoom(finding.image, side), placement=finding.placement)
-    return Panel(picture, f"{record.name}\n{record.kind}, {record.map.shape[2]}×{record.map.shape[1]}")
+    return Panel(
+        drawn(finding, record, side), f"{record.name}\n{record.kind}, {record.map.shape[2]}×{record.map.shape[1]}"
+    )
 
 
 def _notes(findings: Sequence[Finding]) -> list[str]:
@@ -160,7 +138,7 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
         if finding.cropped:
             notes["margin"] = CROPPED
         if finding.unlike:
-            about = f"{finding.name} is for {finding.network.label} {finding.warning}: what it predicts means nothing."
+            about = f"{finding.name} is for {finding.network} {finding.warning}: what it predicts means nothing."
             notes[about] = about
     return list(notes.values())
 

@@ -1,10 +1,10 @@
-"""What ``foveate score`` measures: the scores of a network, or of maps that have seen no image, image by image."""
+"""Scores of the maps of a network, or of maps that have seen no image, image by image."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from foveate.data import ImageLoader
-from foveate.explain import (
-    Fill,
-    baseline_maps,
+from foveate.explain.baselines import baseline_maps
+from foveate.explain.faithfulness import Fill, deletion, insertion
+from foveate.explain.saliency import saliency
+from foveate.explain.scores import (
     box_above,
     box_iou,
     component_iou,
     corners_box,
-    deletion,
     energy_inside,
-    insertion,
     max_box_acc,
     pointing_game,
-    saliency,
 )
 
-__all__ = ["ORDERS", "Measured", "Measurement", "Values", "score_baseline", "score_network", "spread"]
+if TYPE_CHECKING:
+    from foveate.data import ImageLoader
+
+__all__ = ["ORDERS", "Measured", "Measurement", "Values", "score_baseline", "score_network"]
 
 IOUS = (0.3, 0.5, 0.7)
 """Overlaps at which MaxBoxAcc counts a box as found."""
@@ -75,12 +75,6 @@ class Measured:
     areas: Values
     """Under the curves, on the images of ``faithful``: ``deletion map``, ``deletion centre``, …"""
     bad_images: list[str]
-
-
-def spread(total: int, number: int | None) -> list[int]:
-    """Return ``number`` of the indices below ``total`` at equal distances; all if it is None or above ``total``."""
-    number = total if number is None else min(number, total)
-    return np.linspace(0, total - 1, number).round().astype(int).tolist()
 
 
 def score_network(

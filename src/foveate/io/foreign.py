@@ -1,0 +1,109 @@
+"""Networks that this library has not trained: built by timm's name, and fed as timm's configuration has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data import resolve_data_config
+from torch import nn
+
+from foveate import _checks
+from foveate.io.card import NetworkMeta
+from foveate.io.files import read_json
+from foveate.models.building import GIVEN, build_network
+
+__all__ = ["HUB_CONFIG", "build_described", "meta_of_hub", "meta_of_script"]
+
+HUB_CONFIG = "config.json"
+"""Name of the file that describes the network in a folder of timm's, for a hub or a disk."""
+
+
+def build_described(
+    name: str,
+    prepared: Mapping[str, Any],
+    *,
+    num_classes: int,
+    img_size: Sequence[int],
+    classes: Sequence[str] | None = None,
+    in_chans: int = 3,
+    pretrained: bool = False,
+    model_args: Mapping[str, Any] | None = None,
+) -> tuple[nn.Module, NetworkMeta]:
+    """Build the network ``name``, see `build_network`; return it and its `NetworkMeta`.
+
+    Args:
+        name: Under which timm knows it.
+        prepared: What `timm.data.resolve_data_config` returns: ``mean``, ``std``, ``crop_pct``, ``interpolation``.
+        num_classes: Number of classes.
+        img_size: Height and width of the images.
+        classes: Their names; if not given, those are numbers.
+        in_chans: Channels of the images.
+        pretrained: With timm's weights.
+        model_args: Further keywords of the network.
+
+    Raises:
+        ValueError: There is no such network, or it does not take these arguments.
+    """
+    network, kwargs = build_network(
+        name,
+        num_classes=_checks.integer("num_classes", num_classes),
+        in_chans=in_chans,
+        img_size=_checks.pair("img_size", img_size),
+        pretrained=pretrained,
+        model_args=model_args,
+    )
+    meta = NetworkMeta(
+        model=name,
+        kwargs=kwargs,
+        classes=[str(index) for index in range(num_classes)] if classes is None else list(classes),
+        img_size=tuple(img_size),
+        mean=list(prepared["mean"]),
+        std=list(prepared["std"]),
+        crop_pct=prepared["crop_pct"],
+        interpolation=prepared["interpolation"],
+    )
+    return network, meta
+
+
+def meta_of_script(arguments: Mapping[str, Any]) -> NetworkMeta:
+    """Return what follows from the arguments of timm's training script; its classes have no names but numbers."""
+    name = arguments["model"]
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    prepared = resolve_data_config(dict(arguments), pretrained_cfg=config.to_dict() if config else {})
+    channels, *size = prepared["input_size"]
+    return build_described(
+        name,
+        prepared,
+        num_classes=arguments.get("num_classes") or (config.num_classes if config else 0),
+        img_size=size,
+        in_chans=channels,
+        model_args=arguments.get("model_kwargs"),
+    )[1]
+
+
+def meta_of_hub(weights: Path) -> NetworkMeta | None:
+    """Return what the `HUB_CONFIG` beside ``weights`` says, as `timm.models.save_for_hf` writes it; None without one.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    path = weights.with_name(HUB_CONFIG)
+    config = read_json(path) if path.is_file() else {}
+    if not isinstance(config, dict) or "architecture" not in config:
+        return None
+    own = config.get("pretrained_cfg", config)
+    prepared = resolve_data_config({}, pretrained_cfg=own)
+    channels, *size = prepared["input_size"]
+    options = {name: value for name, value in config.get("model_args", {}).items() if name not in GIVEN}
+    return build_described(
+        config["architecture"],
+        prepared,
+        num_classes=config.get("num_classes", own.get("num_classes")),
+        img_size=options.pop("img_size", size),
+        classes=config.get("label_names", own.get("label_names")),
+        in_chans=channels,
+        model_args=options,
+    )[1]

@@ -1,0 +1,149 @@
+"""From a file, a folder or a name to a `TrainedNetwork`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
+from timm.models import PretrainedCfg
+from torch import nn
+
+from foveate import _checks
+from foveate._devices import check_device
+from foveate.io import NetworkMeta, load_network
+from foveate.io.foreign import build_described
+from foveate.models import shipped
+from foveate.models.building import check_classifier
+from foveate.trained.network import TrainedNetwork
+
+__all__ = ["build", "load", "told_apart"]
+
+LOCAL = "local-dir:"
+"""What timm has in front of a folder."""
+
+
+def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNetwork:
+    """Load a trained network, with how its images are prepared and what its outputs mean.
+
+    Args:
+        source: The folder of a run, or one that `TrainedNetwork.save`, ``foveate export`` or timm's
+            ``save_for_hf`` has written, also as ``local-dir:FOLDER``; a ``model.safetensors``, a ``.ckpt``, or a
+            ``.pth.tar`` of timm's training script; the name of a network that comes with the library,
+            ``cram_resnet_tiny.digits``, or of one that timm has weights for, fetched if need be. What is on the disk
+            goes before a name of timm's.
+        device: ``auto`` (a CUDA GPU if there is one, else the CPU), ``cpu``, ``cuda``, ``mps``, or a device.
+
+    Raises:
+        ValueError: There is no such file or network, it has no weights, they cannot be fetched, or it is no classifier
+            of colour images.
+    """
+    where = check_device(device)
+    name = str(source).removeprefix(LOCAL)
+    path = Path(name).expanduser()
+    if not path.exists() and name not in shipped() and timm.is_model(name):
+        return build(name, pretrained=True, device=where)
+    try:
+        network, meta = load_network(name if name in shipped() else path)
+    except ValueError as error:
+        close = "" if path.exists() else _checks.suggestion(name, [*shipped(), *timm.list_models()])
+        raise ValueError(f"{error}{close}") from error
+    return _checked(network, meta, str(source), where)
+
+
+def build(
+    name: str,
+    *,
+    pretrained: bool = False,
+    seed: int = 0,
+    num_classes: int | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    device: str | torch.device = "cpu",
+) -> TrainedNetwork:
+    """Build a network that timm knows, prepared for images as timm prepares them.
+
+    Args:
+        name: Of the network.
+        pretrained: With the weights that timm has for it, fetched if need be; else untrained.
+        seed: Of untrained weights.
+        num_classes: Number of classes. Not given: as many as timm's weights have.
+        img_size: Height and width of its images. Not given: as timm's weights have it.
+        model_args: Further keywords of the network.
+        device: As in `load`.
+
+    Raises:
+        ValueError: There is no such network, it does not take these arguments, it has no weights, they cannot be
+            fetched, or it is no classifier of colour images.
+    """
+    source, where = "weights of timm" if pretrained else f"untrained, seed {seed}", check_device(device)
+    torch.manual_seed(_checks.integer("seed", seed, minimum=0))
+    if pretrained and name in shipped() and not model_args and img_size is None:  # whose card says more than timm
+        network, meta = load_network(name)
+        return _checked(network, dataclasses.replace(meta, model=name), source, where)
+    known = _configuration(name)
+    own = known.num_classes if known else 1000
+    if pretrained and known and not known.has_weights:
+        raise ValueError(
+            f"there are no weights for {name}; train it, as in `foveate train {name}`, or load one that is trained, "
+            f"such as {', '.join(shipped())}"
+        )
+    size = _checks.pair("img_size", img_size if img_size is not None else tuple(known.input_size[1:]) if known else 224)
+    number = own if num_classes is None else num_classes
+    try:
+        network, meta = build_described(
+            name,
+            resolve_data_config({}, pretrained_cfg=known.to_dict() if known else {"num_classes": number}),
+            num_classes=number,
+            img_size=size,
+            classes=_class_names(known, number) if pretrained and known and number == own else None,
+            pretrained=pretrained,
+            model_args=model_args,
+        )
+    except OSError as error:
+        raise ValueError(
+            f"the weights of {name} cannot be fetched: {error}; give a file of them, or try again with a connection"
+        ) from error
+    return _checked(network, meta, source, where)
+
+
+def told_apart(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
+    """Return ``networks`` with names that differ: those of one model are called after their sources besides."""
+    several = list(networks)
+    names = [one.meta.model for one in several]
+    return [
+        dataclasses.replace(one, name=name if names.count(name) == 1 else f"{name} ({one.source})")
+        for one, name in zip(several, names, strict=True)
+    ]
+
+
+def _checked(network: nn.Module, meta: NetworkMeta, source: str, device: torch.device) -> TrainedNetwork:
+    height, width = meta.img_size
+    check_classifier(meta.model, network, num_classes=len(meta.classes), img_size=(height, width))
+    return TrainedNetwork(network.to(device).eval(), meta, source, meta.model)
+
+
+def _configuration(name: str) -> PretrainedCfg | None:
+    """Return what timm knows of a network's weights; of a network that it does not know nothing."""
+    if not timm.is_model(name):
+        return None
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        raise ValueError(f"there are no weights called {name}; there are {', '.join(tags) or 'none'}") from error
+
+
+def _class_names(known: PretrainedCfg, number: int) -> list[str] | None:
+    """Return the names of the classes of timm's weights; None where they are not known."""
+    if known.label_names is not None and len(known.label_names) == number:
+        return list(known.label_names)
+    subset = infer_imagenet_subset({"num_classes": number})
+    if subset is None:
+        return None
+    info = ImageNetInfo(subset)
+    return [info.index_to_description(index) for index in range(number)]
