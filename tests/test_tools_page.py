@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from foveate.models.inspection import attention_modules
 
@@ -30,3 +31,15 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["explanation"].output.shape == (1, 11, 96, 128)
     weights = found["network"].state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in found["again"].state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_first_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 50), "grey").save("photo.jpg")
+    found: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", (PAGE.parents[1] / "README.md").read_text("utf-8"), re.DOTALL):
+        exec(compile(block, "README.md", "exec"), found)
+    assert list(attention_modules(found["network"])) == ["layer3.attention"]
+    assert torch.allclose(found["attention"](torch.zeros(1, 64, 14, 14)), torch.zeros(1, 64, 14, 14), atol=1e-6)
+    assert Image.open("where.png").size[0] > 0
