@@ -32,17 +32,9 @@ def build_described(
     pretrained: bool = False,
     model_args: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, NetworkMeta]:
-    """Build the network ``name``, see `build_network`; return it and its `NetworkMeta`.
+    """Build a network as `build_network` does; return it and its `NetworkMeta`, with numbers for unnamed ``classes``.
 
-    Args:
-        name: Under which timm knows it.
-        prepared: What `timm.data.resolve_data_config` returns: ``mean``, ``std``, ``crop_pct``, ``interpolation``.
-        num_classes: Number of classes.
-        img_size: Height and width of the images.
-        classes: Their names; if not given, those are numbers.
-        in_chans: Channels of the images.
-        pretrained: With timm's weights.
-        model_args: Further keywords of the network.
+    ``prepared`` is what `timm.data.resolve_data_config` returns: ``mean``, ``std``, ``crop_pct``, ``interpolation``.
 
     Raises:
         ValueError: There is no such network, or it does not take these arguments.
@@ -55,17 +47,10 @@ def build_described(
         pretrained=pretrained,
         model_args=model_args,
     )
-    meta = NetworkMeta(
-        model=name,
-        kwargs=kwargs,
-        classes=[str(index) for index in range(num_classes)] if classes is None else list(classes),
-        img_size=tuple(img_size),
-        mean=list(prepared["mean"]),
-        std=list(prepared["std"]),
-        crop_pct=prepared["crop_pct"],
-        interpolation=prepared["interpolation"],
-    )
-    return network, meta
+    names = [str(index) for index in range(num_classes)] if classes is None else list(classes)
+    preparation = {name: prepared[name] for name in ("crop_pct", "interpolation")}
+    preparation |= {name: list(prepared[name]) for name in ("mean", "std")}
+    return network, NetworkMeta(model=name, kwargs=kwargs, classes=names, img_size=tuple(img_size), **preparation)
 
 
 def meta_of_script(arguments: Mapping[str, Any]) -> NetworkMeta:

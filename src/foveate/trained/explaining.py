@@ -56,16 +56,10 @@ def explain_image(
 def seen_pixel(
     trained: TrainedNetwork, query: tuple[int, int], size: tuple[int, int], *, name: str = "the image"
 ) -> tuple[int, int]:
-    """Return row and column of the input's pixel where the middle of a pixel of an image ends up.
-
-    Args:
-        trained: Whose input.
-        query: Row and column of the image's pixel.
-        size: Height and width of the image.
-        name: What the message calls it.
+    """Return row and column of the input's pixel where the middle of the pixel ``query`` of an image ends up.
 
     Raises:
-        ValueError: The pixel lies outside of the image, or is cropped away.
+        ValueError: The pixel lies outside of the image, whose height and width are ``size``, or is cropped away.
     """
     row, column = _checks.pair("query", query, minimum=0)
     if row >= size[0] or column >= size[1]:

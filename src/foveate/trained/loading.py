@@ -67,14 +67,8 @@ def build(
 ) -> TrainedNetwork:
     """Build a network that timm knows, prepared for images as timm prepares them.
 
-    Args:
-        name: Of the network.
-        pretrained: With the weights that timm has for it, fetched if need be; else untrained.
-        seed: Of untrained weights.
-        num_classes: Number of classes. Not given: as many as timm's weights have.
-        img_size: Height and width of its images. Not given: as timm's weights have it.
-        model_args: Further keywords of the network.
-        device: As in `load`.
+    ``pretrained`` are the weights that timm has for it, fetched if need be, else they are random. ``num_classes`` and
+    ``img_size`` (height and width) are by default those of timm's weights; ``model_args`` are further keywords.
 
     Raises:
         ValueError: There is no such network, it does not take these arguments, it has no weights, they cannot be

@@ -135,12 +135,8 @@ class TrainedNetwork:
     def check_shape(self, size: tuple[int, int], name: str) -> None:
         """Refuse an image so long that its shorter side cannot be resized; one of 1×50,000 pixels would take gigabytes.
 
-        Args:
-            size: Its height and width.
-            name: What the message calls it.
-
         Raises:
-            UnreadableImageError: It is; a `ValueError`.
+            UnreadableImageError: ``name``, of height and width ``size``, is one.
         """
         (height, width), place = size, placement(self.transform, size)
         if width * place.scale_x * height * place.scale_y > MAX_RESIZED:
