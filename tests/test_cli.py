@@ -89,6 +89,7 @@ def test_a_printed_configuration_is_taken_again(tmp_path: Path, capsys: pytest.C
     assert printed(["compare", "--config", str(tmp_path / "config.yaml")], capsys) == config
 
 
+@pytest.mark.slow
 def test_a_whole_run_says_only_what_it_should(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [*FOVEATE, *TRAIN, "--epochs=2", f"--out={out}"]
@@ -100,6 +101,7 @@ def test_a_whole_run_says_only_what_it_should(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_in_a_terminal_there_is_a_progress_bar(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (30, 120))
@@ -125,6 +127,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [*FOVEATE, *TRAIN, "--epochs=500", f"--out={tmp_path}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -285,6 +288,7 @@ def test_listing_networks_needs_no_lightning() -> None:
     assert done.stderr == "\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_ended_by_the_same_ctrl_c_hinders_nothing(tmp_path: Path) -> None:
     """As under ``foveate train … 2>&1 | tee log``: Ctrl-C ends tee first."""
     command = f"""{sys.executable} -c '

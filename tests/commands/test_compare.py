@@ -128,6 +128,7 @@ def test_the_saved_tables_hold_the_same_figures(compared: tuple[Path, dict[str, 
     assert "laid out NCHW" in markdown
 
 
+@pytest.mark.slow
 def test_finished_runs_are_reused_and_networks_can_be_added(
     compared: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +144,7 @@ def test_finished_runs_are_reused_and_networks_can_be_added(
     assert again["networks"][1]["difference"]["mean"] == -by_name["test_vit"]["difference"]["mean"]
 
 
+@pytest.mark.slow
 def test_equal_seeds_see_the_same_images_in_the_same_order(tmp_path: Path) -> None:
     augmented = {"random_erasing": 0.5, "mixup": 0.5, "cutmix": 0.5}
     run(config(tmp_path, models=["watched_resnet", "watched_vit"], **augmented))
@@ -155,6 +157,7 @@ def test_equal_seeds_see_the_same_images_in_the_same_order(tmp_path: Path) -> No
     assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))  # seeds differ
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = ["watched_resnet", "watched_vit"]
     whole = run(config(tmp_path / "whole", models=models))

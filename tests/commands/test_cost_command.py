@@ -21,6 +21,7 @@ def table(text: str, first: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[start + 1 : end]]
 
 
+@pytest.mark.slow
 def test_the_figures_of_the_papers_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     run(CostConfig(models=["resnet50", "gsa_resnet50", "expatt_resnet152", "aa_resnet152"]))
     text = capsys.readouterr().out
@@ -85,6 +86,7 @@ def test_bad_input_is_refused(options: dict, message: str) -> None:
         run(CostConfig(**{"models": ["gsa_resnet26"], **options}))
 
 
+@pytest.mark.slow
 def test_models_lists_what_is_registered(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_models(ModelsConfig()) == foveate.models.registered()
     rows = {row[0]: row[1:] for row in table(capsys.readouterr().out, "network")}

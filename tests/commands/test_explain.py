@@ -80,6 +80,7 @@ def numbers_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "explanation.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_whole_folders_and_several_networks(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = run(ExplainConfig(images=[str(photographs)], checkpoint=list(networks.values()), out=str(out)))

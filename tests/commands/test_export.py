@@ -120,6 +120,7 @@ def test_a_card_goes_along_with_its_weights(trained: tuple[Path, dict[str, Any]]
     assert second[1].read_text() == first[1].read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "suffix"), [("torch", "pt2"), ("onnx", "onnx")])
 def test_graphs(
     form: str, suffix: str, trained: tuple[Path, dict[str, Any]], images: torch.Tensor, tmp_path: Path, capsys: Any
@@ -252,6 +253,7 @@ def test_a_missing_extra_is_named_before_anything_is_done(tmp_path: Path, monkey
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_graph_that_differs_is_not_written(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 def test_a_rectangle_on_the_box_of_a_resized_and_cropped_photograph(photos: Path, tmp_path: Path) -> None:
     right, wrong, plain = (
         checkpoint(tmp_path / label, name, classes=2, crop_pct=CROP)

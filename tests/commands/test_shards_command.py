@@ -71,6 +71,7 @@ sys.exit(main())
 """The command, but that reading the last image takes so long that a signal comes inside of the last shard."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_an_interrupted_run_is_continued_to_the_same_bytes(
     photos: Path, tmp_path: Path, end: signal.Signals, code: int

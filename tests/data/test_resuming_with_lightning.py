@@ -64,6 +64,7 @@ def fit(workers: int, *callbacks: lightning.Callback, checkpoint: Path | None = 
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("step", [3, 5, 9])

@@ -125,6 +125,7 @@ def test_the_images_of_a_shard_are_equally_likely_at_every_place():
         assert (abs(counts[:, begin:end] - expected) <= 5 * np.sqrt(expected)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_every_image_once_an_epoch_over_all_ranks_and_workers(shards: Path, world_size: int, workers: int):

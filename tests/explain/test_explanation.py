@@ -86,6 +86,7 @@ for first in (
 """
 
 
+@pytest.mark.slow
 def test_it_can_be_called_however_it_was_imported() -> None:
     done = subprocess.run([sys.executable, "-c", ORDERS], capture_output=True, text=True, check=False, cwd="/")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -144,6 +145,7 @@ def test_buffers_and_random_states_are_left_too(fails: bool) -> None:
     snapshot.assert_unchanged()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cram_resnet_tiny", "gsa_resnet_tiny", "conv_resnet_tiny"])
 def test_explaining_a_hundred_images_keeps_nothing(name: str) -> None:
     """Neither hooks nor tensors grow in number, and the logits stay bit-equal."""

@@ -26,6 +26,7 @@ def network(name: str, **kwargs: object) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "calls"), [("cram_resnet_tiny", 400), ("gsa_resnet_tiny", 40), ("conv_resnet_tiny", 40)]
 )
@@ -44,6 +45,7 @@ def test_every_thread_gets_the_records_of_its_own_image(name: str, calls: int) -
     before.assert_unchanged()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compiled_networks_give_the_records_of_the_eager_ones(family: str) -> None:
     model = network(f"{family}_resnet_tiny")

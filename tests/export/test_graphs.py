@@ -54,6 +54,7 @@ def names_this_machine(content: bytes) -> bool:
     return any(str(place).encode() in content for place in (sys.prefix, Path(__file__).parents[2]))
 
 
+@pytest.mark.slow
 def test_torch_export_agrees_at_every_size(exported):
     model, program, smallest = exported
     assert not [node for node in program.graph.nodes if "foveate" in str(node.target)]
@@ -68,6 +69,7 @@ def test_torch_export_agrees_at_every_size(exported):
     assert json.loads(files[ABOUT]) == NOTE
 
 
+@pytest.mark.slow
 def test_onnx_agrees_at_every_size(exported):
     model, program, smallest = exported
     content = onnx_model(program, NOTE)
@@ -95,6 +97,7 @@ MODULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_agree_below_and_above_their_tables(name):
     torch.manual_seed(0)
@@ -110,6 +113,7 @@ def test_modules_agree_below_and_above_their_tables(name):
             assert relative_error(graph(x), module(x)) < 3e-6, (height, width)
 
 
+@pytest.mark.slow
 def test_a_program_runs_where_this_library_is_not(tmp_path):
     torch.manual_seed(0)
     module = MODULES["gsa"]().eval()
@@ -129,6 +133,7 @@ def test_a_program_runs_where_this_library_is_not(tmp_path):
         assert relative_error(torch.load(tmp_path / "y.pt", weights_only=True), module(x)) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_network_for_one_size_is_exported_for_that_alone():
     vit = timm.create_model("test_vit", num_classes=5, dynamic_img_size=False).eval()
     image = (3, *vit.pretrained_cfg["input_size"][1:])
@@ -149,6 +154,7 @@ def test_what_differs_is_refused():
     assert found.same_top1 == 0
 
 
+@pytest.mark.slow
 def test_the_long_comparison_in_short():
     row = compare("cram_resnet_tiny", SIDE, sizes=4, images=30, seed=1)
     assert (row["sizes"], row["images"], row["same top-1"]) == (4, 30, 30)

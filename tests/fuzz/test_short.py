@@ -11,6 +11,7 @@ from tests.fuzz.checkpoints import gadgets
 from tests.fuzz.parts import PARTS
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [name for name, part in PARTS.items() if part.short])
 def test_no_bound_is_broken(name: str) -> None:

@@ -24,7 +24,14 @@ def build(name: str, **kwargs) -> nn.Module:
     return timm.create_model(name, num_classes=7, img_size=64, **kwargs)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+SMALL = ("_tiny", "_resnet26")
+"""Endings of the names of networks that take a second at most; the others are slow."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name.endswith(SMALL) else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
 def name(request):
     return request.param
 

@@ -129,6 +129,7 @@ def test_the_command_in_the_header_is_of_this_file(file: str):
     assert set(named) <= {file}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", TRAINED)
 def test_the_header_says_what_the_settings_say(file: str, monkeypatch: pytest.MonkeyPatch):
     parts, config = header(file), configuration(file)
@@ -158,6 +159,7 @@ def test_the_header_says_what_the_settings_say(file: str, monkeypatch: pytest.Mo
     assert (config.batch_size > 1000) == any(line.startswith("torchrun ") for line in lines)
 
 
+@pytest.mark.slow
 def test_every_recipe_is_on_the_page():
     page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\S+)` \| ([\d.]+) M \| ([\d.]+) \|", page, re.M)

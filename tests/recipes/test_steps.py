@@ -23,6 +23,8 @@ from foveate.cli import main
 from tests.made_sets import write_cifar100, write_folder, write_pets
 from tests.recipes.files import COMPARED, ROOT, TEXTS, TRAINED, configuration
 
+pytestmark = pytest.mark.slow
+
 NEW: dict[str, list[str]] = {}
 """Of the networks that a recipe compares, those that none of the recipes before it has."""
 for compared in COMPARED:

@@ -17,6 +17,8 @@ from foveate.stats import crossed_difference, paired_difference
 from studies._command import main
 from studies.evidence.command import EvidenceConfig, pair_of, run, verdict
 
+pytestmark = pytest.mark.slow
+
 MODELS = ["conv_resnet_tiny", "cram_resnet_tiny:equivariance=1", "gsa_resnet_tiny", "expatt_resnet_tiny:kernel=cone"]
 CLAIMS = ["cram_resnet_tiny:equivariance=1 - conv_resnet_tiny", "gsa_resnet_tiny - conv_resnet_tiny"]
 MADE = ("evidence.json", "networks.md", "claims.md", "explore.md", "attention.md", "accuracy.svg", "differences.svg")

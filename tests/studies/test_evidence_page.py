@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import matplotlib
+import pytest
 import yaml
 
 from studies.evidence.command import EvidenceConfig, run
@@ -20,6 +21,7 @@ PUBLISHED = {"2.2", "0.9", "6.4", "6.7"}
 """What the papers state, and pages quote."""
 
 
+@pytest.mark.slow
 def test_the_raw_results_give_the_committed_bytes(tmp_path: Path) -> None:
     settings = yaml.safe_load((ROOT / "recipes" / "evidence.yaml").read_text(encoding="utf-8"))
     committed = ROOT / settings["out"]

@@ -26,6 +26,8 @@ from studies.equivariance.command import run as equivariance
 from studies.stability.command import StabilityConfig
 from studies.stability.command import run as stability
 
+pytestmark = pytest.mark.slow
+
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 40, "val_length": 20, "test_length": 31}
 SHARED: dict[str, Any] = {"data_options": DIGITS, "epochs": 1, "batch_size": 8, "device": "cpu", "lr": 0.02}
 CRAM, BOTH, TERM = "cram_resnet_tiny:at=2", "cram_resnet_tiny:at=[2,3]", "cram_resnet_tiny:at=3,equivariance=0.5"

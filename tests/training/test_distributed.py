@@ -21,6 +21,8 @@ import foveate  # noqa: F401  registers the networks
 from foveate.data import EpochSampler
 from foveate.training import joined
 
+pytestmark = pytest.mark.slow
+
 PROCESSES.set_forkserver_preload(
     ["foveate.cli", "foveate.commands.train", "tests.training.sharing", "tests.training.test_distributed"]
 )

@@ -28,6 +28,8 @@ from foveate.data import make_loader, open_data
 from foveate.training import Classifier, Recipe, fit
 from foveate.training.progress import LAST, PREVIOUS, read_checkpoint, write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def test_killed_runs_go_on_as_if_they_had_not_been(tmp_path: Path) -> None:
     outcome = kill_trials(4, 1, tmp_path / "trials")
