@@ -159,6 +159,13 @@ def test_core_files_need_no_extra() -> None:
     assert {file: names for file, names in needed.items() if names} == {}
 
 
+def test_the_start_of_the_command_needs_the_standard_library_alone() -> None:
+    file = PACKAGE.parent / "foveate_cli.py"
+    tops = {name.partition(".")[0] for name in imports(parse(file), "")}
+    assert tops - sys.stdlib_module_names == {"foveate"}  # when it hands over
+    assert len(file.read_text("utf-8").splitlines()) <= MAX_LINES
+
+
 def test_files_are_short() -> None:
     lengths = {path.relative_to(PACKAGE).as_posix(): len(path.read_text("utf-8").splitlines()) for path in FILES}
     lengths |= {path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines()) for path in STUDIES}

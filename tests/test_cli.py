@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import os
 import pty
@@ -19,7 +21,8 @@ import torch
 import yaml
 
 from foveate import __version__
-from foveate.cli import COMMANDS, main
+from foveate.cli import main
+from foveate_cli import COMMANDS, options_of
 
 TINY = "{size: 16, clutter: 1, length: 40, val_length: 20, test_length: 31}"
 TRAIN = ["train", "test_resnet", "--data_options", TINY, "--batch_size=8", "--device=cpu"]
@@ -156,7 +159,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, capsys: pytest.Capture
     [
         (["train", "test_resnett"], "unknown model 'test_resnett'; did you mean 'test_resnet'"),
         (["train"], "no network given"),
-        (["train", "test_resnet", "--epoch=3"], "unrecognized arguments: --epoch=3 (`foveate train --help`"),
+        (["train", "test_resnet", "--epoch=3"], "--epoch; did you mean '--epochs'?"),
         (["train", "test_resnet", "--epochs=three"], "--epochs: Expected a int. Got value: three"),
         (["train", "test_resnet", "--lr"], "argument --lr: expected one argument"),
         (["train", "test_resnet", "--lr=-1"], "lr must be a finite number"),
@@ -178,7 +181,13 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, capsys: pytest.Capture
         (["test", "x", "--split=tset"], "--split: Expected a Literal['test', 'val', 'train']. Got value: tset"),
         (["compare"], "no networks given"),
         (["compare", "test_resnet", "test_resnet:drop"], "'test_resnet:drop' is not a network"),
-        (["compare", "test_resnet", "--seed=3"], "unrecognized arguments: --seed=3"),
+        (["compare", "test_resnet", "--seed=3"], "--seed; did you mean '--seeds'?"),
+        (["train", "test_resnet", "--zzz"], "unknown option --zzz"),
+        (
+            ["train", "test_resnet", "--img_size=abc"],
+            "--img_size: Expected int or tuple[int, int] or null. Got value: abc",
+        ),
+        (["train", "test_resnet", "--scale=[a, b]"], "--scale: Expected tuple[float, float] or null. Got value: ['a'"),
         (["cost", "test_resnett"], "unknown model 'test_resnett'"),
         (["models", "no_such*"], "no network matches"),
     ],
@@ -188,7 +197,9 @@ def test_what_is_wrong_is_named(
     argv: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert message in fails(argv, capsys)
+    said = fails(argv, capsys)
+    assert message in said
+    assert said.count("\n") == 1 or not said.startswith("--")  # what is wrong with an option is said in one line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -197,7 +208,34 @@ def test_an_unknown_command_is_named(argv: list[str], capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as stopped:
         main(argv)
     assert stopped.value.code == 2
-    assert "foveate: error: " in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "foveate: error: " in errors
+    assert ("'train'" in errors) == (argv == ["trian"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(["--help"], 0), (["--version"], 0), (["trian"], 2), ([], 2), (["train", "test_resnet", "--epoch=3"], 2)],
+    ids=str,
+)
+def test_what_needs_no_pytorch_is_answered_without_it(argv: list[str], code: int) -> None:
+    start = (
+        "import atexit, sys; from foveate_cli import main\n"
+        "atexit.register(lambda: print(*sorted({'foveate', 'torch', 'timm', 'yaml'} & set(sys.modules)), 'end'))\n"
+        f"sys.exit(main({argv!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-1].split() == ["end"]
+    assert (done.stderr == "") == (code == 0)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_known_without_importing_the_command(command: str) -> None:
+    module = importlib.import_module(COMMANDS[command].module or f"foveate.commands.{command}")
+    fields = {field.name for field in dataclasses.fields(getattr(module, f"{command.capitalize()}Config"))}
+    assert set(options_of(command)) == fields
 
 
 @pytest.mark.parametrize(
@@ -269,13 +307,22 @@ def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert errors.splitlines()[-1].startswith("foveate: error: unknown model")
 
 
-@pytest.mark.parametrize(("missing", "command"), [("jsonargparse", "models"), ("lightning", "train")])
+@pytest.mark.parametrize(("missing", "command"), [("jsonargparse", "cost"), ("lightning", "train")])
 def test_a_missing_extra_is_named(missing: str, command: str) -> None:
     hide = f"import sys; sys.modules[{missing!r}] = None; from foveate.cli import main; sys.exit(main({[command]!r}))"
     done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("foveate: error: this needs ")
     assert "pip install 'foveate[train]'" in done.stderr
+
+
+@pytest.mark.parametrize("argv", [["gsa_resnet26"], ["--filter=gsa_resnet26"]])
+def test_listing_networks_needs_no_extra(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    hide = f"import sys; sys.modules['jsonargparse'] = None; from foveate.cli import main; main({['models', *argv]!r})"
+    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert main(["models", *argv]) == 0
+    assert done.stdout == capsys.readouterr().out
 
 
 def test_listing_networks_needs_no_lightning() -> None:

@@ -2,14 +2,14 @@
 
 Nothing is computed here. The options of a command are the fields of its configuration, with the help of its
 docstring. To add a command, write ``foveate/commands/NAME.py`` with a dataclass ``NameConfig`` and a function
-``run(config)``, and add a line to `COMMANDS`.
+``run(config)``, and add a line to `foveate_cli.COMMANDS`.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
+import importlib.util
 import itertools
 import json
 import os
@@ -19,44 +19,18 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from foveate._extras import MissingExtraError, require
 from foveate._signals import raising_sigterm
-from foveate._version import __version__
 from foveate.io.streams import tolerate_encodings
+from foveate_cli import COMMANDS, FAILED, parse
 
 __all__ = ["COMMANDS", "main"]
 
-FAILED = 2
 OUR_YAML = "yaml of any file name"
 SPARED = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
 """Bytes of file names that are not UTF-8, as Python has them in text, and what stands for them while YAML is read."""
-
-
-class Command(NamedTuple):
-    """A line of `COMMANDS`."""
-
-    summary: str
-    positional: str | None = None
-    """The field that arguments without a name go to, all of them if it is a list."""
-    module: str = ""
-    """Where the command is, if not in ``foveate.commands``."""
-
-
-COMMANDS = {
-    "train": Command("train a network and test it", "model"),
-    "test": Command("test a trained network", "checkpoint"),
-    "compare": Command("train several networks with paired seeds and compare them", "models"),
-    "report": Command("write a page about a comparison", "runs"),
-    "explain": Command("show what networks predict for images and where they look", "images"),
-    "score": Command("score where networks look, and how faithfully, on images with boxes", "checkpoints"),
-    "demo": Command("show a web page on which to explore where networks look", "checkpoint", "foveate.demo"),
-    "cost": Command("count parameters and FLOPs of networks", "models"),
-    "shards": Command("write images into tar files, and index and check those", "task"),
-    "export": Command("write a network in a form that others can use", "checkpoint"),
-    "models": Command("list the networks that foveate adds to timm", "filter"),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sorted(words) == ["--verbose", "--version"]:
         print(importlib.import_module("foveate.commands._versions").describe())
         return 0
-    arguments = _top_level().parse_args(words)
     try:
-        module = importlib.import_module(COMMANDS[arguments.command].module or f"foveate.commands.{arguments.command}")
-        config = _parse(arguments.command, module, arguments.arguments)
+        command, arguments = parse(words)
+        module = importlib.import_module(COMMANDS[command].module or f"foveate.commands.{command}")
+        config = _parse(command, module, arguments)
         with raising_sigterm():
             module.run(config)
         sys.stdout.flush()
@@ -109,31 +83,17 @@ def _silence(stream: Any) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _top_level() -> argparse.ArgumentParser:
-    width = max(map(len, COMMANDS))
-    parser = argparse.ArgumentParser(
-        prog="foveate",
-        description="Spatial attention for image recognition: train, test and compare networks.",
-        epilog="commands:\n"
-        + "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
-        + "\n\n`foveate COMMAND --help` explains a command and its options.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"foveate {__version__}")
-    parser.add_argument("--verbose", action="store_true", help="with --version: also what it computes with")
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
-    return parser
-
-
 def _parse(name: str, module: Any, argv: list[str]) -> Any:
     """Return the configuration that ``argv`` describes: the defaults, ``--config`` over them, other options over it.
 
     Raises:
         ValueError: An option or a value is not known, in words that name it.
     """
-    jsonargparse = require("jsonargparse", extra="train")
     config_class = getattr(module, f"{name.capitalize()}Config")
+    plain = all(field.type == "str" for field in dataclasses.fields(config_class))
+    if plain and importlib.util.find_spec("jsonargparse") is None:
+        return _parse_plainly(name, config_class, argv)
+    jsonargparse = require("jsonargparse", extra="train")
     jsonargparse.set_loader(
         OUR_YAML, _any_name(jsonargparse.get_loader("yaml")), (require("yaml", extra="train").YAMLError,)
     )
@@ -160,6 +120,17 @@ def _parse(name: str, module: Any, argv: list[str]) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"--config: the file is not text in UTF-8: {error}") from error
     return config_class(**{field.name: _at_home(namespace[field.name]) for field in dataclasses.fields(config_class)})
+
+
+def _parse_plainly(name: str, config_class: type, argv: list[str]) -> Any:
+    """Do what `_parse` does, for a configuration of texts alone, where only the core is installed."""
+    parser = argparse.ArgumentParser(prog=f"foveate {name}", description=config_class.__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    for field in dataclasses.fields(config_class):
+        parser.add_argument(f"--{field.name}", default=field.default)
+    positional = str(COMMANDS[name].positional)
+    parser.add_argument(positional, nargs="?", default=argparse.SUPPRESS, help=f"the same as --{positional}")
+    return config_class(**vars(parser.parse_args(argv)))
 
 
 def _at_home(value: Any) -> Any:
@@ -190,9 +161,18 @@ def _translated(value: Any, table: Mapping[int, int]) -> Any:
 
 
 def _readable(message: str) -> str:
-    """Say ``--lr: Expected a float`` where jsonargparse says ``Parser key "lr": Expected a <class 'float'>``."""
+    """Say ``--lr: Expected a float`` where jsonargparse says ``Parser key "lr": Expected a <class 'float'>``.
+
+    Of a union it lists every type and what is wrong with each, a line each; one line says what is allowed.
+    """
     message = re.sub(r'Parser key "([\w.]+)":\s*', r"--\1: ", message)
-    return re.sub(r"<class '(\w+)'>|typing\.", r"\1", message)
+    message = re.sub(r"<class '(\w+)'>|typing\.", r"\1", message)
+    union = re.search(r"Does not validate against any of the Union subtypes\s+Subtypes: \[(.*)\]\n", message)
+    if union is None:
+        return message
+    types = re.split(r", (?![^\[]*\])", union[1].replace("NoneType", "null"))
+    value = message.rpartition("Given value: ")[2].strip()
+    return f"{message[: union.start()]}Expected {' or '.join(types)}. Got value: {value}"
 
 
 def _spell_out_flags(config_class: type, argv: list[str]) -> list[str]:

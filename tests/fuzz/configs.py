@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from foveate.cli import COMMANDS, main
+from foveate.cli import main
 from foveate.io import NetworkMeta, save_network
 from foveate.models.building import build_network
+from foveate_cli import COMMANDS
 from tests.fuzz.outcome import Outcome, progress
 
 TINY = "{size: 16, clutter: 1, length: 40, val_length: 20, test_length: 31}"
