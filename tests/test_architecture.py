@@ -236,6 +236,14 @@ def test_importing_prints_nothing_warns_of_nothing_and_is_light() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_what_a_training_needs_late_is_imported_late() -> None:
+    done = run(
+        "import sys, foveate.training, foveate.stats\n"
+        "print({'lightning', 'torchmetrics', 'scipy', 'matplotlib', 'tensorboard'} & set(sys.modules))"
+    )
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
 WITHOUT_EXTRAS = """
 import importlib.machinery, sys
 missing = {'lightning', 'jsonargparse', 'sklearn', 'scipy', 'matplotlib', 'torchmetrics', 'tensorboard', 'jinja2'}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from types import ModuleType
 
-__all__ = ["MissingExtraError", "require"]
+__all__ = ["MissingExtraError", "check_installed", "require"]
 
 
 class MissingExtraError(ImportError):
     """A feature was asked for whose optional dependencies are not installed."""
+
+
+def check_installed(module: str, *, extra: str) -> None:
+    """Raise a `MissingExtraError` if ``module`` is not installed; it is not imported, which may take long."""
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(
+            f"this needs {module!r}, which is not installed; install it with: pip install 'foveate[{extra}]'"
+        )
 
 
 def require(module: str, *, extra: str) -> ModuleType:
@@ -19,6 +27,5 @@ def require(module: str, *, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise  # the module is there, but something that it needs is broken: not ours to rename
-        raise MissingExtraError(
-            f"this needs {module!r}, which is not installed; install it with: pip install 'foveate[{extra}]'"
-        ) from error
+        check_installed(module.partition(".")[0], extra=extra)
+        raise

@@ -6,6 +6,10 @@ import csv
 import dataclasses
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +18,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 from timm.models import register_model
 from torch import Tensor, nn
 
 from foveate.commands.compare import CompareConfig, parse_spec, run
 from foveate.report.comparison import to_csv, to_markdown
+from foveate.training.progress import read_checkpoint
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 40, "val_length": 20, "test_length": 31}
 MODELS = ["test_resnet", "resnet10t:drop_rate=0.4", "test_vit"]
@@ -62,7 +68,7 @@ def nothing_seen() -> None:
 
 def config(out: Path, **changes: Any) -> CompareConfig:
     settings: dict[str, Any] = {"models": MODELS, "data_options": DIGITS, "epochs": 2, "batch_size": 8, "seeds": 2}
-    settings |= {"device": "cpu", "lr": 3e-3, "out": str(out), **changes}
+    settings |= {"device": "cpu", "lr": 3e-3, "out": str(out), "jobs": 1, **changes}
     return CompareConfig(**settings)
 
 
@@ -135,9 +141,9 @@ def test_finished_runs_are_reused_and_networks_can_be_added(
     out, table = compared
     written = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
     again = run(config(out, models=["test_vit", "test_resnet", "resnet10t"], seeds=2, workers=1))
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("]")[0] for line in lines[:6]] == [f"[{k}/6" for k in range(1, 7)]
-    assert [line.endswith("finished before and reused") for line in lines[:6]] == [True, True, False] * 2
+    lines = sorted(capsys.readouterr().out.splitlines()[:6])
+    assert [line.split("]")[0] for line in lines] == [f"[{k}/6" for k in range(1, 7)]
+    assert [line.endswith("finished before and reused") for line in lines] == [True, True, False] * 2
     assert all(path.stat().st_mtime_ns == time for path, time in written.items())
     by_name = {network["label"]: network for network in table["networks"]}
     assert again["networks"][0]["top1"] == by_name["test_vit"]["top1"]
@@ -184,6 +190,74 @@ def test_interrupted_it_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.
     for one, other in zip(whole["networks"], continued["networks"], strict=True):
         assert one["top1"] == other["top1"]
         assert one["difference"] == other["difference"]
+
+
+def computed(out: Path) -> dict[str, Any]:
+    """Return what the runs of a comparison computed, by folder: all that must not depend on how they were run."""
+    found = {}
+    for file in out.rglob("result.json"):
+        result = json.loads(file.read_text())
+        history = [{name: value for name, value in row.items() if name != "seconds"} for row in result["history"]]
+        weights = {k: v.numpy().tobytes() for k, v in load_file(file.with_name("model.safetensors")).items()}
+        found[str(file.parent.relative_to(out))] = (history, result["correct"], result["threads"], weights)
+    return found
+
+
+def test_side_by_side_computes_the_same_to_the_last_bit(
+    compared: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, table = compared
+    before = torch.get_num_threads()
+    run(config(tmp_path, models=MODELS[1:], jobs=2))
+    runs = computed(out)
+    assert computed(tmp_path) == {name: runs[name] for name in computed(tmp_path)}
+    assert len(computed(tmp_path)) == 4
+    assert {threads for _, _, threads, _ in runs.values()} == {1}
+    assert torch.get_num_threads() == before
+    assert json.loads((tmp_path / "compare.json").read_text())["protocol"] == table["protocol"]
+    lines = sorted(capsys.readouterr().out.splitlines()[:4])
+    assert [line.split("]")[0] for line in lines] == [f"[{k}/4" for k in range(1, 5)]
+
+
+def test_side_by_side_ctrl_c_ends_all_and_all_go_on(tmp_path: Path) -> None:
+    words = ["conv_resnet_tiny", "cram_resnet_tiny", "--seeds=1", "--jobs=2", "--device=cpu", "--batch_size=8"]
+    words += ["--data_options={size: 16, clutter: 1, length: 800, val_length: 20, test_length: 31}", "--epochs=3"]
+    command = [sys.executable, "-m", "foveate", "compare", *words]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*command, f"--out={tmp_path}/cut"], **pipes) as process:
+        logs = [tmp_path / "cut" / name / "seed-0" / "logs" / "metrics.csv" for name in words[:2]]
+        while not all(log.exists() and len(log.read_text().splitlines()) > 1 for log in logs):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert b"run the same command again" in errors
+    assert b"Traceback" not in errors
+    assert len(children) == 2
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    epochs = [read_checkpoint(log.parents[1])[0]["progress"]["epoch"] for log in logs]
+    assert all(1 <= epoch < 3 for epoch in epochs)
+    for out in ("cut", "whole"):
+        subprocess.run([*command, f"--out={tmp_path}/{out}"], capture_output=True, check=True)
+    assert computed(tmp_path / "cut") == computed(tmp_path / "whole")
+
+
+def test_side_by_side_a_run_that_fails_is_named_and_ends_all(tmp_path: Path) -> None:
+    models = ["conv_resnet_tiny", "conv_resnet_tiny:lr=1e30"]
+    with pytest.raises(ValueError, match=r"\[2/2\] conv_resnet_tiny\+lr=1e30 seed 0: the .* in epoch 1"):
+        run(config(tmp_path, models=models, seeds=1, epochs=500, jobs=2))
+    assert len(list(tmp_path.rglob("last.ckpt"))) == 2
+    assert list(tmp_path.rglob("result.json")) == []
+
+
+def test_a_network_that_this_process_alone_knows_is_not_trained_by_others(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="jobs"):
+        run(config(tmp_path, models=["test_resnet", "watched_resnet"], jobs=2))
+    table = run(config(tmp_path, models=["watched_resnet"], seeds=1, epochs=1, jobs=None))
+    assert SEEN
+    assert table["protocol"]["threads"] == 1
 
 
 def test_another_protocol_is_refused_and_the_difference_named(compared: tuple[Path, dict[str, Any]]) -> None:
@@ -288,7 +362,7 @@ def test_every_option_of_training_is_one_of_comparing() -> None:
     training = {field.name for field in dataclasses.fields(TrainConfig)}
     comparing = {field.name for field in dataclasses.fields(CompareConfig)}
     assert training - comparing == {"model", "seed", "resume", "checkpoint", "strategy", "sync_bn"}
-    assert comparing - training == {"models", "seeds"}
+    assert comparing - training == {"models", "seeds", "jobs"}
 
 
 def test_a_network_has_settings_of_its_own() -> None:

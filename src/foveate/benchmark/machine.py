@@ -12,11 +12,16 @@ from typing import Any
 
 import torch
 
-__all__ = ["describe_machine"]
+__all__ = ["cores", "describe_machine"]
 
 PACKAGES = ("foveate", "torch", "timm", "gsa-pytorch", "triton")
 SWITCHES = ("FOVEATE_FUSED", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables that choose between kernels or limit threads."""
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -25,7 +30,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "load_average": os.getloadavg()[0],

@@ -6,7 +6,6 @@ import dataclasses
 import re
 import signal
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import timm
 import torch
 import yaml
 
@@ -21,9 +21,10 @@ from foveate import _checks
 from foveate._extras import require
 from foveate._signals import Interrupted
 from foveate.benchmark import images_per_second, network_cost, peak_step_memory
-from foveate.commands.protocol import Protocol, check_unchanged, environment, to_yaml
-from foveate.commands.train import CONFIG, RESULT, TrainConfig, build, loaders
-from foveate.commands.train import run as train
+from foveate.benchmark.machine import cores
+from foveate.commands._runs import train_all
+from foveate.commands.protocol import Protocol, check_unchanged, environment, read_settings, to_yaml
+from foveate.commands.train import CONFIG, TrainConfig, build, loaders
 from foveate.data import ImageData
 from foveate.io.files import read_json, writable_folder, write_json, write_text
 from foveate.report.comparison import to_csv, to_markdown
@@ -41,6 +42,10 @@ OF_ONE_NETWORK = ("lr", "equivariance", "equivariance_shift", "equivariance_rota
 learning rate, which need not suit all of them."""
 
 
+SMALL = 5_000_000
+"""Parameters below which a network trains faster beside others with a thread each than with all threads."""
+
+
 @dataclass(kw_only=True)
 class CompareConfig(Protocol):
     """Train several networks under one protocol with paired seeds, and compare them to the first.
@@ -51,11 +56,14 @@ class CompareConfig(Protocol):
             cram_resnet26:equivariance=1, gsa_resnet26:lr=0.002. The first is what the others are compared to.
         seeds: How many times each is trained, with seeds 0, 1, 2...; equal seeds see the same images in the same order.
         out: Folder of the comparison, with a folder per run. A comparison that was interrupted is continued.
+        jobs: Runs side by side, each in a process of its own; the results do not depend on it. Not given: as many as
+            there are cores for, where the networks are small and compute on the CPU, else 1.
     """
 
     models: list[str] = field(default_factory=list)
     seeds: int = 3
     out: str = "runs/compare"
+    jobs: int | None = None
 
     def check(self) -> None:
         """Raise a `ValueError` that names the first setting that is out of its range."""
@@ -65,6 +73,8 @@ class CompareConfig(Protocol):
             raise ValueError(f"each network can be compared once; got {', '.join(self.models)}")
         super().check()
         _checks.integer("seeds", self.seeds)
+        if self.jobs is not None:
+            _checks.integer("jobs", self.jobs)
 
     def run_of(self, spec: str, seed: int) -> TrainConfig:
         """Return the configuration of one run."""
@@ -116,19 +126,26 @@ def run(config: CompareConfig) -> dict[str, Any]:
     check_alone("foveate compare")
     device = check_device(config.device, config.precision)
     out, data = Path(config.out), config.open()
+    begun = read_settings(out / CONFIG, config)
+    if begun is not None and config.threads is None:
+        config = dataclasses.replace(config, threads=begun["threads"])
     runs = [config.run_of(spec, seed) for seed in range(config.seeds) for spec in config.models]
     for one in runs:
         one.check()
     for folder, wanted in [(out, config), *((one.folder, one) for one in runs)]:
         check_unchanged(folder / CONFIG, wanted, but=("models", "seeds"))
     loaders(runs[0], data)
-    for spec in config.models:
-        build(config.run_of(spec, 0), data)
+    networks = [build(config.run_of(spec, 0), data)[0] for spec in config.models]
+    small = device.type == "cpu" and all(sum(p.numel() for p in network.parameters()) < SMALL for network in networks)
+    if begun is None and config.threads is None and small:
+        config = dataclasses.replace(config, threads=1)
+        runs = [dataclasses.replace(one, threads=1) for one in runs]
+    jobs = _jobs(config, small)
     writable_folder(out)
     write_text(out / CONFIG, to_yaml(config))
 
     try:
-        results = [_train(one, data, f"[{number}/{len(runs)}]") for number, one in enumerate(runs, 1)]
+        results = train_all(runs, data, jobs)
         costs = _costs(config, data, device)
     except KeyboardInterrupt as error:
         signum = getattr(error, "signum", signal.SIGINT)
@@ -165,20 +182,21 @@ def run(config: CompareConfig) -> dict[str, Any]:
     return read_json(out / "compare.json")
 
 
-def _train(config: TrainConfig, data: ImageData, progress: str) -> dict[str, Any]:
-    """Return the result of a run, read if it is finished, else trained from where it stopped."""
-    name, start = f"{progress} {config.folder.parent.name} seed {config.seed}", time.perf_counter()
-    if (config.folder / RESULT).exists():
-        result = read_json(config.folder / RESULT)
-        print(f"{name}: top-1 {result['metrics']['top1']:.2%}, finished before and reused", flush=True)
-        return result
-    try:
-        result = train(config, data=data, verbose=False)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    resumed = ", resumed" if config.resume else ""
-    print(f"{name}: top-1 {result['metrics']['top1']:.2%}, {time.perf_counter() - start:.0f} s{resumed}", flush=True)
-    return result
+def _jobs(config: CompareConfig, small: bool) -> int:
+    elsewhere = [spec for spec in config.models if not _is_known_to_all(parse_spec(spec)[0])]
+    if config.jobs is None:
+        return max(1, cores() // (config.threads or cores())) if small and not elsewhere else 1
+    if config.jobs > 1 and elsewhere:
+        raise ValueError(
+            f"{elsewhere[0]} is registered with timm by this process alone, so others cannot train it; leave out jobs"
+        )
+    return config.jobs
+
+
+def _is_known_to_all(model: str) -> bool:
+    """Whether every process that imports foveate has the network."""
+    module = timm.model_entrypoint(model).__module__ if timm.is_model(model) else "timm"
+    return module.partition(".")[0] in ("timm", "foveate")
 
 
 def _correct(results: list[dict[str, Any]]) -> list[list[int]]:

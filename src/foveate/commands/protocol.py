@@ -24,14 +24,14 @@ __all__ = ["DataConfig", "Protocol", "check_unchanged", "environment", "read_set
 WHERE = frozenset(
     {
         *("out", "resume", "root", "download", "workers", "device", "max_bad_images"),
-        *("checkpoint_minutes", "checkpoint_updates", "strategy"),
+        *("checkpoint_minutes", "checkpoint_updates", "strategy", "jobs"),
     }
 )
 """Settings that say where and with which means something is computed, or how much is put up with, not what."""
 NEWER = frozenset(
     {
         *("checkpoint_minutes", "checkpoint_updates", "non_finite", "max_skipped", "strategy", "sync_bn"),
-        "intensity_range",
+        *("intensity_range", "threads", "jobs"),
     }
 )
 """Settings that saved configurations may lack: what is the default now was the rule then."""
@@ -105,6 +105,8 @@ class Protocol(Recipe, DataConfig):
         interpolation: bilinear, bicubic or nearest.
         model_args: Keywords for the network, as in {stem: small}.
         pretrained: Start from the weights that timm has for the network, fetched if need be.
+        threads: CPU threads that compute. Not given: as many as PyTorch chooses; in a comparison of small networks on
+            the CPU, 1.
         checkpoint_minutes: Besides after each epoch, and when it is told to end, a run is saved whenever so many
             minutes have passed; 0 leaves this out.
         checkpoint_updates: The same, counted in updates of the weights.
@@ -123,6 +125,7 @@ class Protocol(Recipe, DataConfig):
     interpolation: str | None = None
     model_args: dict[str, Option] = field(default_factory=dict)
     pretrained: bool = False
+    threads: int | None = None
     checkpoint_minutes: float = 10.0
     checkpoint_updates: int = 0
 
@@ -130,6 +133,8 @@ class Protocol(Recipe, DataConfig):
         """Raise a `ValueError` that names the first setting that is out of its range, data apart."""
         super().check()
         _checks.integer("workers", self.workers, minimum=0)
+        if self.threads is not None:
+            _checks.integer("threads", self.threads)
         _checks.number("checkpoint_minutes", self.checkpoint_minutes, minimum=0)
         _checks.integer("checkpoint_updates", self.checkpoint_updates, minimum=0)
         make_mixup(2, mixup=self.mixup, cutmix=self.cutmix)

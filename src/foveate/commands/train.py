@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,7 @@ from foveate.training import (
     evaluate,
     fit,
     joined,
+    limited_threads,
     predict,
 )
 from foveate.training.progress import LAST, PREVIOUS, find_checkpoint
@@ -85,7 +87,9 @@ class TrainConfig(Protocol):
             raise ValueError("sync_bn needs GPUs, as PyTorch's SyncBatchNorm does; leave it out on the CPU")
 
 
-def run(config: TrainConfig, *, data: ImageData | None = None, verbose: bool = True) -> dict[str, Any]:
+def run(
+    config: TrainConfig, *, data: ImageData | None = None, verbose: bool = True, callbacks: Sequence[Any] = ()
+) -> dict[str, Any]:
     """Train a network, test it, and leave what came out in the folder of the run.
 
     - ``config.yaml``: the settings, to be used again with ``--config``;
@@ -102,6 +106,7 @@ def run(config: TrainConfig, *, data: ImageData | None = None, verbose: bool = T
         config: What to do.
         data: What ``config.open()`` gives, if it was called already.
         verbose: Print a line per epoch and the result.
+        callbacks: Objects with hooks of Lightning's, see `fit`.
 
     Returns:
         What ``result.json`` holds: ``metrics`` on the ``split`` tested (the validation images where there are no test
@@ -115,12 +120,19 @@ def run(config: TrainConfig, *, data: ImageData | None = None, verbose: bool = T
     """
     config.check()
     device = check_device(config.device, config.precision)
-    with ExitStack() as held, joined(config.strategy, device) as team:
-        return _run(config, data, device, team, held, verbose=verbose and team.leads)
+    with ExitStack() as held, limited_threads(config.threads), joined(config.strategy, device) as team:
+        return _run(config, data, device, team, held, verbose=verbose and team.leads, callbacks=callbacks)
 
 
 def _run(
-    config: TrainConfig, data: ImageData | None, device: torch.device, team: Team, held: ExitStack, *, verbose: bool
+    config: TrainConfig,
+    data: ImageData | None,
+    device: torch.device,
+    team: Team,
+    held: ExitStack,
+    *,
+    verbose: bool,
+    callbacks: Sequence[Any],
 ) -> dict[str, Any]:
     restarted = team.max(team.restarts)[0] > 0
     if (
@@ -175,6 +187,7 @@ def _run(
             checkpoint_updates=config.checkpoint_updates,
             team=team,
             data=fingerprint,
+            callbacks=callbacks,
         )
         evaluation = evaluate(*predict(module, val if test is None else test, device=device, team=team))
     except KeyboardInterrupt as error:
@@ -199,6 +212,7 @@ def _run(
             "metrics": metrics,
             "correct": correct,
             "history": history,
+            "threads": torch.get_num_threads(),
             "seconds": sum(row["seconds"] for row in history),
             "bad_images": sorted(bad_images),
             "network": dataclasses.asdict(meta),

@@ -1,8 +1,8 @@
 """Intervals, paired differences and corrections: pure functions of arrays."""
 
-from foveate._extras import require
+from foveate._extras import check_installed
 
-require("scipy", extra="train")
+check_installed("scipy", extra="train")
 
 from foveate.stats.bootstrap import RESAMPLES  # noqa: E402
 from foveate.stats.crossed import CrossedDifference, crossed_difference, holm  # noqa: E402

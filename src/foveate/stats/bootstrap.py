@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from foveate import _checks
 
@@ -29,6 +28,8 @@ def interval(values: NDArray[np.float64], confidence: float, seed: int) -> tuple
         raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")
     if np.ptp(values) == 0:  # scipy refuses a single image, and would warn of the rest
         return float(values[0]), float(values[0])
+    from scipy import stats  # takes longer to import than all that most runs need of this package
+
     ends = stats.bootstrap(
         (values,),
         np.mean,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from foveate import _checks
 from foveate.stats.paired import paired_matrices
@@ -81,6 +80,8 @@ def crossed_difference(correct: ArrayLike, reference: ArrayLike, *, confidence: 
         return CrossedDifference(mean, 0.0, math.inf, mean, mean, confidence, float(mean == 0), 0.0)
     error = math.sqrt(variance)
     degrees = variance**2 / (over_seeds**2 / (seeds - 1) + over_images**2 / (images - 1))
+    from scipy import stats
+
     student = stats.t(degrees)
     quantile = float(student.ppf((1 + confidence) / 2))
     return CrossedDifference(

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from foveate.stats.bootstrap import RESAMPLES, at_once, interval
 
@@ -101,6 +100,8 @@ def paired_difference(
     a, b = paired_matrices(correct, reference)
     difference = (a - b).mean(axis=0)
     low, high = interval(difference, confidence, seed)
+    from scipy import stats
+
     test = stats.permutation_test(
         (difference,),
         np.mean,

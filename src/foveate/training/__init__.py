@@ -1,10 +1,10 @@
 """Training and evaluating networks, thin on Lightning and timm, with exact resumption."""
 
 from foveate._devices import check_device
-from foveate._extras import require
+from foveate._extras import check_installed
 
 for _needed in ("lightning", "torchmetrics", "scipy", "tensorboard"):
-    require(_needed, extra="train")
+    check_installed(_needed, extra="train")
 
 from foveate.training.equivariance import Equivariance, check_gates  # noqa: E402
 from foveate.training.evaluation import Evaluation, evaluate  # noqa: E402
@@ -12,7 +12,7 @@ from foveate.training.fingerprint import DataFingerprint  # noqa: E402
 from foveate.training.module import Classifier  # noqa: E402
 from foveate.training.recipe import Recipe  # noqa: E402
 from foveate.training.team import Strategy, Team, joined  # noqa: E402
-from foveate.training.trainer import fit, predict  # noqa: E402
+from foveate.training.trainer import fit, limited_threads, predict  # noqa: E402
 
 __all__ = [
     "Classifier",
@@ -27,5 +27,6 @@ __all__ = [
     "evaluate",
     "fit",
     "joined",
+    "limited_threads",
     "predict",
 ]

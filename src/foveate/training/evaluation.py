@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_accuracy
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -32,6 +31,8 @@ class Evaluation:
 
 def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
     """Return the `Evaluation` of ``logits`` ``(images, num_classes)`` against ``labels`` ``(images,)``."""
+    from torchmetrics.functional.classification import multiclass_accuracy
+
     num_classes = logits.shape[1]
     correct = logits.argmax(1) == labels
     images = labels.bincount(minlength=num_classes)

@@ -8,8 +8,6 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
 from foveate.io.files import write_text
 from foveate.io.streams import printable
 
@@ -73,6 +71,8 @@ class History(Rows):
         self._write()
         self._writer = None
         if printable(str(folder)) == str(folder):
+            from torch.utils.tensorboard import SummaryWriter
+
             self._writer = SummaryWriter(str(self._tensorboard), purge_step=len(rows) + 1)
         else:
             logger.warning(

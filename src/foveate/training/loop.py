@@ -6,10 +6,9 @@ import copy
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -24,6 +23,9 @@ from foveate.training.non_finite import check_weights, culprit
 from foveate.training.progress import Progress, write_checkpoint
 from foveate.training.sharding import gathered, load_optimizer, load_weights
 from foveate.training.team import Team
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 __all__ = ["TrainingLoop"]
 
@@ -122,19 +124,39 @@ class TrainingLoop:
         try:
             if self.progress.updates == 0:
                 self.save()
+            self.fabric.call("on_train_start", self, self.module)
             while self.progress.epoch < epochs:
                 self._started = self._saved = time.perf_counter()
+                self.fabric.call("on_train_epoch_start", self, self.module)
                 self._train(stop)
                 metrics = self._validate(stop)
                 history.add(self._row(metrics))
+                self.fabric.call("on_validation_end", self, self.module)
+                self.fabric.call("on_train_epoch_end", self, self.module)
                 self.progress.next_epoch()
                 self.save(best=history.last_is_best)
                 history.saved()
                 if (signum := self._signum(stop)) and self.progress.epoch < epochs:
                     raise Interrupted(signum)
+            self.fabric.call("on_train_end", self, self.module)
         finally:
             history.close()
         self._make_whole()
+
+    @property
+    def current_epoch(self) -> int:
+        """Number of the epoch, from 0."""
+        return self.progress.epoch
+
+    @property
+    def global_step(self) -> int:
+        """Updates so far."""
+        return self.progress.updates
+
+    @property
+    def callback_metrics(self) -> dict[str, float]:
+        """The row of the last epoch that is complete; nothing before there is one."""
+        return self.rows[-1] if self.rows else {}
 
     def save(self, *, best: bool = False) -> None:
         """Write a checkpoint; ``best.ckpt`` too, if it is the best one."""
@@ -152,6 +174,7 @@ class TrainingLoop:
         for batch in (bar := self._bar(self.train, "epoch", first=progress.batch)):
             last = (progress.batch + 1) % accumulate == 0 or progress.batch + 1 == batches
             self._add(*self.module.placed(batch, self.fabric.device), last=last)
+            self.fabric.call("on_train_batch_end", self, self.module, self._losses[-1], batch, progress.batch)
             progress.batch += 1
             if last:
                 self._update()

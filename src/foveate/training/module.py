@@ -15,8 +15,6 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from foveate.io.checkpoint import NetworkMeta
 from foveate.training.equivariance import Equivariance
@@ -86,6 +84,9 @@ class Classifier(nn.Module):
             self.loss = SoftTargetCrossEntropy()
         else:
             self.loss = LabelSmoothingCrossEntropy(recipe.label_smoothing)
+        from torchmetrics import MeanMetric, Metric, MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy
+
         ks = (1, 5) if num_classes > 5 else (1,)
         top: dict[str, Metric | MetricCollection] = {
             f"val_top{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in ks

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import ReduceOp
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from foveate import _checks
 
@@ -86,7 +85,11 @@ class Team:
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Return the tensors of all, which may differ in length, one after the other in the order of the ranks."""
-        return tensor if self.size == 1 else torch.cat(gather_all_tensors(tensor))
+        if self.size == 1:
+            return tensor
+        from torchmetrics.utilities.distributed import gather_all_tensors
+
+        return torch.cat(gather_all_tensors(tensor))
 
     def gather_texts(self, texts: Sequence[str]) -> list[str]:
         """Return the texts of all."""

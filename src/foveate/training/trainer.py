@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins import MixedPrecision
-from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch.utils.data import DataLoader
 
 from foveate._signals import deferred_signals
@@ -21,12 +18,24 @@ from foveate.training.fingerprint import DataFingerprint
 from foveate.training.loop import TrainingLoop
 from foveate.training.module import Classifier
 from foveate.training.progress import read_checkpoint
-from foveate.training.sharding import check_sharding, shard
+from foveate.training.sharding import check_sharding
 from foveate.training.team import ALONE, Team
 
-__all__ = ["fit", "predict"]
+__all__ = ["fit", "limited_threads", "predict"]
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def limited_threads(threads: int | None) -> Iterator[None]:
+    """Let PyTorch compute with so many CPU threads within the block; None leaves their number as it is."""
+    before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def fit(
@@ -42,6 +51,7 @@ def fit(
     checkpoint_updates: int = 0,
     team: Team = ALONE,
     data: DataFingerprint | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> list[dict[str, float]]:
     """Train ``module`` by its recipe; return what happened in each epoch.
 
@@ -64,6 +74,9 @@ def fit(
         team: The processes that train together, see `joined`. Each calls this function with its share of the images.
             One of them writes; a run that is resumed is read by all, and may be by another number of them.
         data: What the images are. A run is resumed on the same only.
+        callbacks: Objects with any of Lightning's hooks ``on_train_start``, ``on_train_epoch_start``,
+            ``on_train_batch_end``, ``on_validation_end``, ``on_train_epoch_end`` and ``on_train_end``. The trainer that
+            they are given is the loop: it has ``current_epoch``, ``global_step`` and ``callback_metrics``.
 
     Returns:
         For each epoch ``epoch`` (from 1), ``train_loss`` (of classification), ``val_loss``, ``val_top1`` and
@@ -81,12 +94,14 @@ def fit(
         remove_temporary(out)
     if team.sharded:
         check_sharding(module.recipe)
+    from foveate.training.fabric import make_fabric  # imports more than the rest of this package together
+
     with _quiet(), deferred_signals(verbose=team.leads) as stop:
         loop = TrainingLoop(
             module.to(device),
             train,
             val,
-            fabric=_fabric(module.recipe.precision, device, team),
+            fabric=make_fabric(module.recipe.precision, device, team, callbacks),
             team=team,
             folder=out,
             checkpoint_minutes=checkpoint_minutes,
@@ -108,9 +123,11 @@ def predict(
     Computed in the precision of the module's recipe and returned in float32 on the CPU, in the order of ``loader``;
     those of a team together, each image once, in the order of the data set.
     """
+    from foveate.training.fabric import make_fabric
+
     network = module.to(device).network.eval()
     logits, labels = [torch.empty(0, module.num_classes)], [torch.empty(0, dtype=torch.long)]
-    with _quiet(), _fabric(module.recipe.precision, device, team).autocast():
+    with _quiet(), make_fabric(module.recipe.precision, device, team).autocast():
         for batch in loader:
             images, targets = module.placed(batch, device)
             logits.append(network(images).float().cpu())
@@ -131,36 +148,6 @@ def _resume(loop: TrainingLoop, out: Path) -> None:
     updates = loop.progress.updates
     if loop.team.max(updates, -updates) != [updates, -updates]:
         raise ValueError(f"not all processes found the same checkpoint in {out}; give an `out` that all machines share")
-
-
-def _fabric(precision: str, device: torch.device, team: Team) -> Fabric:
-    mixed = precision != "32-true"
-    fabric = Fabric(
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=team.local_size,
-        num_nodes=team.size // team.local_size,
-        strategy=_strategy(team),
-        **({"plugins": [_Autocast(precision, device.type)]} if mixed else {}),  # type: ignore[arg-type]
-    )
-    fabric.launch()
-    return fabric
-
-
-def _strategy(team: Team) -> Strategy | str:
-    if team.sharded:
-        return ModelParallelStrategy(shard, data_parallel_size=team.size, tensor_parallel_size=1)
-    if team.size == 1:
-        return "auto"
-    # To find unused parameters keeps the buckets as they are after the first step; if they were built anew, sums over
-    # more than two processes would be rounded otherwise in a run that was resumed.
-    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
-
-
-class _Autocast(MixedPrecision):
-    """Leaves images and targets their 32 bits until an operation takes fewer; Fabric's own rounds them all."""
-
-    def convert_input(self, data: Any) -> Any:
-        return data
 
 
 @contextmanager

@@ -1,0 +1,177 @@
+"""Trainings side by side, each in a process of its own, as the processes of `foveate compare --jobs`.
+
+A worker trains one configuration after the other: it reads them from stdin and answers on stdout, a line of JSON each.
+It stands in a process group of its own, so that Ctrl-C reaches it through the comparison, once, whoever sent it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from foveate._extras import MissingExtraError
+from foveate._signals import raising_sigterm
+from foveate.commands.train import TrainConfig
+from foveate.commands.train import run as train
+from foveate.io.streams import tolerate_encodings
+
+__all__ = ["Finished", "JobError", "side_by_side"]
+
+
+class Finished(NamedTuple):
+    """A run that is finished (``epoch`` is None), or an epoch of one that is.
+
+    Attributes:
+        run: Number of the run among those that were given.
+        epoch: Number of the epoch, from 1.
+    """
+
+    run: int
+    epoch: int | None
+
+
+class JobError(ValueError):
+    """A run failed; ``index`` is its number."""
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+def side_by_side(configs: Sequence[TrainConfig], jobs: int) -> Generator[Finished]:
+    """Train ``configs``, ``jobs`` at a time, and yield what is finished, as it is.
+
+    However this ends, no process is left, and runs that are not finished can be resumed.
+
+    Raises:
+        JobError: A run failed, or the process that trained it has ended.
+        Interrupted: Ctrl-C or SIGTERM; the runs are saved.
+    """
+    waiting: queue.SimpleQueue[tuple[int, TrainConfig]] = queue.SimpleQueue()
+    for entry in enumerate(configs):
+        waiting.put(entry)
+    events: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
+    workers = [_Worker(configs[0].threads) for _ in range(min(jobs, len(configs)))]
+    for worker in workers:
+        threading.Thread(target=worker.work, args=(waiting, events), daemon=True).start()
+    finished = 0
+    try:
+        while finished < len(configs):
+            index, event = events.get()
+            if "epoch" in event:
+                yield Finished(index, event["epoch"])
+            elif "finished" in event:
+                finished += 1
+                yield Finished(index, None)
+            else:
+                raise JobError(index, event["error"])
+    finally:
+        _end(workers)
+
+
+class _Worker:
+    """A process that trains.
+
+    Args:
+        threads: That it computes with; None for as many as PyTorch chooses.
+    """
+
+    def __init__(self, threads: int | None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
+            process_group=0,
+        )
+
+    def work(self, waiting: queue.SimpleQueue[Any], events: queue.SimpleQueue[Any]) -> None:
+        """Let the process train what is waiting, until nothing is or something failed; report what it answers."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        while not waiting.empty():
+            with suppress(queue.Empty):
+                index, config = waiting.get_nowait()
+                with suppress(OSError):  # it has ended, which shows below
+                    self.process.stdin.write(f"{json.dumps(dataclasses.asdict(config))}\n")
+                    self.process.stdin.flush()
+                for line in self.process.stdout:
+                    answer = json.loads(line)
+                    events.put((index, answer))
+                    if "epoch" not in answer:
+                        break
+                else:
+                    code = self.process.wait()
+                    events.put((index, {"error": f"the process that trained it ended with code {code}"}))
+                    return
+
+
+def _end(workers: Sequence[_Worker]) -> None:
+    """Let every worker save what it does and end; at once if Ctrl-C is pressed again meanwhile."""
+    for worker in workers:
+        worker.process.terminate()  # and not by SIGINT, which shows a traceback while it still imports
+    try:
+        for worker in workers:
+            worker.process.wait()
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.process.kill()
+        raise
+
+
+def _serve() -> None:
+    """Train what comes on stdin until there is no more; end, as by Ctrl-C, when whoever gives it is gone."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)  # what is printed is no answer
+    tolerate_encodings()
+    incoming: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            incoming.put(line)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def answer(**content: Any) -> None:
+        answers.write(f"{json.dumps(content)}\n")
+
+    class Report:
+        def on_train_epoch_end(self, trainer: Any, _: Any) -> None:
+            answer(epoch=trainer.current_epoch + 1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    data = None
+    while True:
+        config = _config(json.loads(incoming.get()))
+        try:
+            data = data or config.open()  # the same for all: digits are drawn once
+            train(config, data=data, verbose=False, callbacks=[Report()])
+        except (ValueError, OSError, MissingExtraError) as error:
+            answer(error=str(error))
+        else:
+            answer(finished=True)
+
+
+def _config(settings: dict[str, Any]) -> TrainConfig:
+    """Return the configuration that was written as JSON, which knows no tuples."""
+    tuples = {field.name for field in dataclasses.fields(TrainConfig) if "tuple" in str(field.type)}
+    lists = {name: tuple(value) for name, value in settings.items() if name in tuples and isinstance(value, list)}
+    return TrainConfig(**(settings | lists))
+
+
+if __name__ == "__main__":
+    try:
+        with raising_sigterm():
+            _serve()
+    except KeyboardInterrupt as interrupt:
+        sys.exit(128 + getattr(interrupt, "signum", signal.SIGINT))

@@ -1,0 +1,74 @@
+"""The runs of a comparison: what is finished is read, the rest is trained, one after the other or side by side."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import Any
+
+from tqdm import tqdm
+
+from foveate.commands._jobs import Finished, JobError, side_by_side
+from foveate.commands.train import RESULT, TrainConfig
+from foveate.commands.train import run as train
+from foveate.data import ImageData
+from foveate.io.files import read_json
+
+__all__ = ["train_all"]
+
+
+def train_all(runs: Sequence[TrainConfig], data: ImageData, jobs: int) -> list[dict[str, Any]]:
+    """Return the results of ``runs``, trained from where they stopped if they are not finished.
+
+    A line is printed for each that says how many are left and how long they will take; with several ``jobs`` a
+    terminal shows a bar of all epochs besides.
+
+    Raises:
+        ValueError: A run failed; the message names it.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    names = [f"[{k}/{len(runs)}] {run.folder.parent.name} seed {run.seed}" for k, run in enumerate(runs, 1)]
+    left = []
+    for index, run in enumerate(runs):
+        if (run.folder / RESULT).exists():
+            print(f"{names[index]}: {_top1(run)}, finished before and reused", flush=True)
+        else:
+            left.append(index)
+    start, done = time.perf_counter(), 0
+    parallel = jobs > 1 and len(left) > 1
+    bar = tqdm(total=len(left) * runs[0].epochs, unit="epoch", leave=False, disable=None if parallel else True)
+    todo = [runs[index] for index in left]
+    events = side_by_side(todo, jobs) if parallel else _one_after_the_other(todo, data)
+    try:
+        with bar, closing(events):
+            for place, epoch in events:
+                if epoch is not None:
+                    bar.update()
+                    continue
+                done += 1
+                run, elapsed = todo[place], time.perf_counter() - start
+                remaining = len(todo) - done
+                seconds = read_json(run.folder / RESULT)["seconds"]
+                bar.write(
+                    f"{names[left[place]]}: {_top1(run)}, {seconds:.0f} s{', resumed' if run.resume else ''}"
+                    + (f"; {remaining} left, about {elapsed / done * remaining / 60:.1f} min" if remaining else "")
+                )
+                sys.stdout.flush()
+    except JobError as error:
+        raise ValueError(f"{names[left[error.index]]}: {error}") from error
+    return [read_json(run.folder / RESULT) for run in runs]
+
+
+def _one_after_the_other(runs: Sequence[TrainConfig], data: ImageData) -> Generator[Finished]:
+    for index, run in enumerate(runs):
+        try:
+            train(run, data=data, verbose=False)
+        except ValueError as error:
+            raise JobError(index, str(error)) from error
+        yield Finished(index, None)
+
+
+def _top1(run: TrainConfig) -> str:
+    return f"top-1 {read_json(run.folder / RESULT)['metrics']['top1']:.2%}"

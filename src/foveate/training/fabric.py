@@ -1,0 +1,48 @@
+"""What computes a training: Lightning's Fabric, in its precision, on its device, with its team."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision
+from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+
+from foveate.training.sharding import shard
+from foveate.training.team import Team
+
+__all__ = ["make_fabric"]
+
+
+def make_fabric(precision: str, device: torch.device, team: Team, callbacks: Sequence[Any] = ()) -> Fabric:
+    """Return what computes in ``precision`` on ``device``, launched."""
+    mixed = precision != "32-true"
+    fabric = Fabric(
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=team.local_size,
+        num_nodes=team.size // team.local_size,
+        strategy=_strategy(team),
+        callbacks=list(callbacks),
+        **({"plugins": [_Autocast(precision, device.type)]} if mixed else {}),  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def _strategy(team: Team) -> Strategy | str:
+    if team.sharded:
+        return ModelParallelStrategy(shard, data_parallel_size=team.size, tensor_parallel_size=1)
+    if team.size == 1:
+        return "auto"
+    # To find unused parameters keeps the buckets as they are after the first step; if they were built anew, sums over
+    # more than two processes would be rounded otherwise in a run that was resumed.
+    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
+
+
+class _Autocast(MixedPrecision):
+    """Leaves images and targets their 32 bits until an operation takes fewer; Fabric's own rounds them all."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
