@@ -125,8 +125,8 @@ template <typename T> struct ContentBackward {
                 const int64_t index = image * s.heads + head;
                 product<T>(count, d, s.c, grads.of(head), {turned.data + index * s.c * d, d}, g_query.of(head), false);
                 product<T>(count, d, s.c, values.of(head), {g_turned.data + index * s.c * d, d}, g_key.of(head), false);
-                product<T>(count, c, s.d, {local.weights.data + head * s.d, row},
-                           {g_context.data + index * s.d * c, c}, g_value.of(head), false);
+                product<T>(count, c, s.d, {local.weights.data + head * s.d, row}, {g_context.data + index * s.d * c, c},
+                           g_value.of(head), false);
                 for (int64_t pixel = 0; pixel < count; ++pixel) {
                     T *out = g_key.of(head).from(pixel).data;
                     const T *weight = local.weights.data + pixel * row + head * s.d, *mean = means.data + index * s.d;
@@ -177,21 +177,21 @@ template <typename T> struct ContentBackward {
 }  // namespace
 }  // namespace foveate
 
-#define FOVEATE_CONTENT(T, name)                                                                                       \
-    extern "C" void content_forward_##name(const T *q, const int64_t *q_stride, const T *k, const int64_t *k_stride,   \
-                                           const T *v, const int64_t *v_stride, T *y, const int64_t *y_stride,         \
-                                           T *context, T *peak, T *total, const int64_t *sizes, int threads) {         \
-        foveate::content_forward<T>({q, q_stride}, {k, k_stride}, {v, v_stride}, {y, y_stride}, context, peak, total,  \
-                                    foveate::Sizes(sizes), threads);                                                   \
-    }                                                                                                                  \
-    extern "C" void content_backward_##name(const T *g, const int64_t *g_stride, const T *q, const int64_t *q_stride,  \
-                                            const T *k, const int64_t *k_stride, const T *v, const int64_t *v_stride,  \
-                                            const T *context, const T *peak, const T *total, T *gq,                    \
-                                            const int64_t *gq_stride, T *gk, const int64_t *gk_stride, T *gv,          \
-                                            const int64_t *gv_stride, const int64_t *sizes, int threads) {             \
+#define FOVEATE_CONTENT(T, name)                                                                                      \
+    extern "C" void content_forward_##name(const T *q, const int64_t *q_stride, const T *k, const int64_t *k_stride,  \
+                                           const T *v, const int64_t *v_stride, T *y, const int64_t *y_stride,        \
+                                           T *context, T *peak, T *total, const int64_t *sizes, int threads) {        \
+        foveate::content_forward<T>({q, q_stride}, {k, k_stride}, {v, v_stride}, {y, y_stride}, context, peak, total, \
+                                    foveate::Sizes(sizes), threads);                                                  \
+    }                                                                                                                 \
+    extern "C" void content_backward_##name(const T *g, const int64_t *g_stride, const T *q, const int64_t *q_stride, \
+                                            const T *k, const int64_t *k_stride, const T *v, const int64_t *v_stride, \
+                                            const T *context, const T *peak, const T *total, T *gq,                   \
+                                            const int64_t *gq_stride, T *gk, const int64_t *gk_stride, T *gv,         \
+                                            const int64_t *gv_stride, const int64_t *sizes, int threads) {            \
         foveate::ContentBackward<T>({g, g_stride}, {q, q_stride}, {k, k_stride}, {v, v_stride}, context, peak, total, \
-                                     {gq, gq_stride}, {gk, gk_stride}, {gv, gv_stride}, foveate::Sizes(sizes)) \
-            .run(threads);\
+                                    {gq, gq_stride}, {gk, gk_stride}, {gv, gv_stride}, foveate::Sizes(sizes))         \
+            .run(threads);                                                                                            \
     }
 
 FOVEATE_CONTENT(float, float32)

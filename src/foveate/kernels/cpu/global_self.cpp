@@ -60,7 +60,9 @@ template <typename T> struct Normalise {
         *reinterpret_cast<Narrow<T> *>(to) = x * *reinterpret_cast<const Narrow<T> *>(scale[lane] + entry) +
                                              *reinterpret_cast<const Narrow<T> *>(shift[lane] + entry);
     }
-    void operator()(int64_t lane, int64_t entry, T *to, T x) const { *to = x * scale[lane][entry] + shift[lane][entry]; }
+    void operator()(int64_t lane, int64_t entry, T *to, T x) const {
+        *to = x * scale[lane][entry] + shift[lane][entry];
+    }
 };
 
 template <typename T> struct GlobalSelf {
@@ -132,7 +134,8 @@ template <typename T> struct GlobalSelf {
     void finish(int64_t image, int64_t first, Local &local, const Image &made) const {
         const int64_t count = std::min(band, s.height - first), line = s.width * s.values();
         const Sizes rows = s.rows(count);
-        const Lines<const T> q{query(image, first), queries.rows}, hidden{made.hidden.data + first * line, results.rows};
+        const Lines<const T> q{query(image, first), queries.rows},
+            hidden{made.hidden.data + first * line, results.rows};
         const Lines<T> y{s.stride == 1 ? out + (image * s.height + first) * line : local.band.data, results.rows};
         content.answer({q, 0, rows}, made.context.data, 0, count * s.width, local.content, {y, 0, rows});
         for (int64_t group = 0; group < count * s.heads; group += LANES<T>) {
@@ -199,13 +202,13 @@ template <typename T> struct GlobalSelf {
 }  // namespace
 }  // namespace foveate
 
-#define FOVEATE_GLOBAL_SELF(T, name)                                                                                  \
-    extern "C" void global_self_##name(const T *projection, const T *down, const T *along, const T *mean,             \
-                                       const T *variance, const T *weight, const T *bias, T *out, const int64_t *sizes, \
-                                       double epsilon, int threads) {                                                 \
-        const foveate::Shape s(sizes);                                                                                \
-        const foveate::Affine<T> norm(s.values(), mean, variance, weight, bias, epsilon);                             \
-        foveate::GlobalSelf<T>(s, projection, down, along, norm, out).run(threads);                                   \
+#define FOVEATE_GLOBAL_SELF(T, name)                                                                      \
+    extern "C" void global_self_##name(const T *projection, const T *down, const T *along, const T *mean, \
+                                       const T *variance, const T *weight, const T *bias, T *out,         \
+                                       const int64_t *sizes, double epsilon, int threads) {               \
+        const foveate::Shape s(sizes);                                                                    \
+        const foveate::Affine<T> norm(s.values(), mean, variance, weight, bias, epsilon);                 \
+        foveate::GlobalSelf<T>(s, projection, down, along, norm, out).run(threads);                       \
     }
 
 FOVEATE_GLOBAL_SELF(float, float32)

@@ -110,8 +110,7 @@ inline void separate(const T *from, const Rows<T> &rows, int64_t at, int64_t cha
             transpose_square(square);
 #pragma GCC unroll 8
             for (int64_t i = 0; i < side; ++i)
-                if (lane + i < rows.count)
-                    store(lane + i, j, rows.start[lane + i] + at * rows.pixel + j, square[i]);
+                if (lane + i < rows.count) store(lane + i, j, rows.start[lane + i] + at * rows.pixel + j, square[i]);
         }
     for (; j < channels; ++j)
         for (int64_t lane = 0; lane < rows.count; ++lane)
@@ -129,8 +128,8 @@ template <typename T> struct Offsets {
     const T *seen_by(int64_t a) const { return data.data + n - 1 - a; }
 };
 
-// A pass over a group of rows at a time, values at [stripe of channels][pixel][channel of the stripe][lane], the rest at
-// [pixel][channel][lane].
+// A pass over a group of rows at a time, values at [stripe of channels][pixel][channel of the stripe][lane], the rest
+// at [pixel][channel][lane].
 template <typename T> struct LanePass {
     using V = Wide<T>;
 #if defined(__AVX512F__)
@@ -192,8 +191,8 @@ template <typename T> struct LanePass {
     }
 
     // y[u][i] = Σ_k s[u][k] v[k][i] for COUNT queries and a stripe of channels.
-    template <int COUNT> __attribute__((noinline)) static void weigh(int64_t n, int64_t row, const V *s, const V *v,
-                                                                V *y) {
+    template <int COUNT>
+    __attribute__((noinline)) static void weigh(int64_t n, int64_t row, const V *s, const V *v, V *y) {
         V sums[COUNT][STRIPE];
 #pragma GCC unroll 4
         for (int u = 0; u < COUNT; ++u)

@@ -61,7 +61,8 @@ template <typename T> struct LaneBackward : LanePass<T> {
     void collect(T *gr) const {
         for (int64_t offset = 0; offset < this->r.span; ++offset)
             for (int64_t j = 0; j < d; ++j) {
-                const T *lanes = g_offsets.data + (((j / STRIPE) * this->r.span + offset) * STRIPE + j % STRIPE) * LANES<T>;
+                const T *lanes =
+                    g_offsets.data + (((j / STRIPE) * this->r.span + offset) * STRIPE + j % STRIPE) * LANES<T>;
                 T sum = 0;
                 for (int64_t lane = 0; lane < LANES<T>; ++lane) sum += lanes[lane];
                 gr[offset * d + j] = sum;
@@ -69,8 +70,7 @@ template <typename T> struct LaneBackward : LanePass<T> {
     }
 
     // gs[u][k] for COUNT queries and KEYS keys.
-    template <int COUNT, int KEYS>
-    __attribute__((always_inline)) inline void dot(const V *g, const V *v, V *gs) const {
+    template <int COUNT, int KEYS> __attribute__((always_inline)) inline void dot(const V *g, const V *v, V *gs) const {
         V sums[COUNT][KEYS];
 #pragma GCC unroll 4
         for (int u = 0; u < COUNT; ++u)
