@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ NAME = "cram_resnet_tiny.digits"
 
 def call(server: Server, fn: int, data: list[Any], **more: Any) -> dict[str, Any]:
     """Call a function of the page as its own scripts do, with whatever data; return the outcome."""
-    body = {"data": data, "fn_index": fn, "session_hash": "somebody", **more}
+    session = uuid.uuid4().hex  # which networks can be chosen depends on the image of the session
+    body = {"data": data, "fn_index": fn, "session_hash": session, **more}
     httpx.post(f"{server.url}/gradio_api/queue/join", json=body).raise_for_status()
-    with httpx.stream("GET", f"{server.url}/gradio_api/queue/data?session_hash=somebody", timeout=20) as stream:
+    with httpx.stream("GET", f"{server.url}/gradio_api/queue/data?session_hash={session}", timeout=20) as stream:
         for line in stream.iter_lines():
             message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
             if message.get("msg") == "process_completed":
