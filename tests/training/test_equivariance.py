@@ -20,7 +20,7 @@ from foveate import functional as FA
 from foveate.data import make_loader, open_data
 from foveate.nn import GlobalSelfAttention2d, PositionwiseAttention2d, RectangularAttention2d
 from foveate.training import Classifier, Equivariance, Recipe, fit
-from foveate.training.equivariance import check_gates, map_loss, rectangle_loss
+from foveate.training.equivariance import check_gates
 
 CPU = torch.device("cpu")
 DATA = open_data("digits", img_size=16, options={"clutter": 1, "length": 44, "val_length": 20, "test_length": 23})
@@ -97,10 +97,10 @@ def test_the_loss_of_rectangles_is_the_plain_loop() -> None:
         total += float(((centre - found[:2]) ** 2).sum() + ((root - other) ** 2).sum())
         counted += 1
     assert 0 < counted < 9
-    loss = rectangle_loss(gate, x, moved_x, similarity, aspect=width / height)
+    loss = gate.equivariance_loss(x, moved_x, similarity, aspect=width / height)
     assert loss.item() == pytest.approx(total / counted)
     far = similarity + torch.tensor([5.0, 0, 0, 0])
-    nothing = rectangle_loss(gate, x, moved_x, far)  # all centres are carried out of the image
+    nothing = gate.equivariance_loss(x, moved_x, far)  # all centres are carried out of the image
     assert nothing.item() == 0
     nothing.backward()
     assert all(parameter.grad.isfinite().all() for parameter in gate.parameters())
@@ -123,12 +123,12 @@ def test_the_loss_of_maps_is_the_plain_loop() -> None:
                     total += float(warped[index, 0, i, j] - found[index, 0, i, j]) ** 2
                     counted += 1
     assert 0 < counted < 3 * 35
-    loss = map_loss(gate, x, moved_x, similarity, aspect=width / height)
+    loss = gate.equivariance_loss(x, moved_x, similarity, aspect=width / height)
     assert loss.item() == pytest.approx(total / counted)
 
 
 def test_a_rectangle_that_follows_costs_nothing_and_one_that_stays_what_it_misses() -> None:
-    class Following(nn.Module):
+    class Following(RectangularAttention2d):
         """A gate whose input is its rectangle."""
 
         def rectangle(self, x: Tensor) -> Tensor:
@@ -138,13 +138,13 @@ def test_a_rectangle_that_follows_costs_nothing_and_one_that_stays_what_it_misse
     similarity = torch.tensor([[0.2, 0.1, 0.3, 1.2]], dtype=torch.float64)
     for aspect in (1.0, 1.4):
         follows = FA.transform_rectangle(rectangle, similarity, aspect=aspect)
-        assert rectangle_loss(Following(), rectangle, follows, similarity, aspect=aspect).item() < 1e-24
+        assert Following(6).equivariance_loss(rectangle, follows, similarity, aspect=aspect).item() < 1e-24
     shift = torch.tensor([[0.3, 0.4, 0, 1]], dtype=torch.float64)
-    assert rectangle_loss(Following(), rectangle, rectangle, shift).item() == pytest.approx(0.3**2 + 0.4**2)
+    assert Following(6).equivariance_loss(rectangle, rectangle, shift).item() == pytest.approx(0.3**2 + 0.4**2)
     growth = torch.tensor([[0.0, 0, 0, 1.5]], dtype=torch.float64)
     centred = rectangle * torch.tensor([0, 0, 1, 1, 1])
     expected = 0.25 * (0.4**2 + 0.2**2)
-    assert rectangle_loss(Following(), centred, centred, growth).item() == pytest.approx(expected)
+    assert Following(6).equivariance_loss(centred, centred, growth).item() == pytest.approx(expected)
 
 
 def test_the_term_is_the_mean_over_the_gates_and_classification_stays_what_it_was() -> None:
@@ -164,9 +164,9 @@ def test_the_term_is_the_mean_over_the_gates_and_classification_stays_what_it_wa
     terms = []
     with torch.no_grad():
         both = [plain.first(batch) for batch in (x, FA.warp(x, similarity))]
-        terms.append(rectangle_loss(plain.rectangular, *both, similarity, aspect=1.4))
+        terms.append(plain.rectangular.equivariance_loss(*both, similarity, aspect=1.4))
         both = [plain.second(plain.rectangular(batch)) for batch in both]
-        terms.append(map_loss(plain.positionwise, *both, similarity, aspect=1.4))
+        terms.append(plain.positionwise.equivariance_loss(*both, similarity, aspect=1.4))
     assert min(terms) > 1e-4
     assert term.item() == pytest.approx(sum(terms).item() / 2, rel=1e-5)
     term.backward()
