@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from foveate.cli import _parse
+from studies import _command
 
 __all__ = ["COMPARED", "ROOT", "TEXTS", "TRAINED", "configuration", "header", "said"]
 
@@ -25,10 +26,11 @@ def configuration(file: str, *options: str) -> Any:
     """Return what the command line makes of a recipe."""
     if file in TRAINED or file in COMPARED:
         command = "train" if file in TRAINED else "compare"
-    else:  # a recipe that trains nothing, for the command that it names
-        found = re.search(rf"foveate (\w+) --config {re.escape(file)}", header(file)["command"])
+    else:  # a recipe that trains nothing, for the study that it names
+        found = re.search(rf"python -m studies\.(\w+) --config {re.escape(file)}", header(file)["command"])
         assert found is not None
-        command = found[1]
+        module = importlib.import_module(f"studies.{found[1]}.command")
+        return _command._parse(found[1], module, ["--config", str(ROOT / file), *options])
     module = importlib.import_module(f"foveate.commands.{command}")
     return _parse(command, module, ["--config", str(ROOT / file), *options])
 

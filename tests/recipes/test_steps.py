@@ -136,7 +136,7 @@ def test_it_compares(file: str, out: Path, made: Callable[[str], list[str]], sta
     for spec in config.models:
         config.run_of(spec, seed=0).check()
     networks = NEW[file] or config.models[-1:]
-    changes = ["--batch_size=4", "--seeds=1", f"--out={out}", f"--models={json.dumps(networks)}"]
+    changes = ["--batch_size=4", "--seeds=1", "--jobs=1", f"--out={out}", f"--models={json.dumps(networks)}"]
     assert main(["compare", "--config", str(ROOT / file), *STEPS, *changes, *made(config.data)]) == 0
 
     table = json.loads((out / "compare.json").read_text(encoding="utf-8"))

@@ -108,7 +108,16 @@ def _slow_steps() -> None:
 
 
 def test_a_comparison_is_ended_and_continued(tmp_path: Path) -> None:
-    arguments = ["compare", "test_resnet", "test_vit", "--seeds=1", "--device=cpu", "--batch_size=16", "--epochs=1"]
+    arguments = [
+        "compare",
+        "test_resnet",
+        "test_vit",
+        "--seeds=1",
+        "--jobs=1",
+        "--device=cpu",
+        "--batch_size=16",
+        "--epochs=1",
+    ]
     arguments += [f"--data_options={DIGITS}", f"--out={tmp_path / 'runs'}"]
 
     def compare(log: str, prepare: Any = None) -> tuple[int, str]:

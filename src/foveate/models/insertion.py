@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from foveate._checks import suggestion
-from foveate.models.inspection import FAILURES, dry_run, feature_stages
+from foveate.models.inspection import dry_run, feature_stages
+from foveate.models.places import NAME, following, places, works
 
 __all__ = ["insert"]
-
-NAME = "attention"
-"""What the module is called where it is registered."""
 
 
 def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str = -2, **options: Any) -> nn.Module:
@@ -30,7 +26,8 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
     2. the last child of the part of the stage that puts out the same tensor (``stages.2.blocks.attention``);
     3. beside a layer without weights, both in an `nn.Sequential` in its place (``features.8.attention``);
     4. a child of a module that has a ``forward`` of its own, the class of which becomes one that attends to its output;
-    5. right behind a layer with weights, as ``<layer>_attention`` in the `nn.Sequential` that holds it.
+    5. the first child of the sequence that follows in an `nn.Sequential`;
+    6. right behind a layer with weights, as ``<layer>_attention`` in the `nn.Sequential` that holds it.
 
     The names of the network's own parameters stay what they are, so its checkpoints still load. To use pretrained
     weights, load them first (``timm.create_model(…, pretrained=True)``). Where the output is several maps (the stages
@@ -70,8 +67,8 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
             f"does not take {', '.join(options)}: {error}"
         ) from error
     module = modules[0] if len(modules) == 1 else ForEach(modules)
-    for place in _places(model, name, size):
-        if dry_run(model, size, lambda twin, image, place=place: _works(twin, place, image, channels)):  # type: ignore[misc]
+    for place in places(model, name, size):
+        if dry_run(model, size, lambda twin, image, place=place: works(twin, place, image, channels)):  # type: ignore[misc]
             place.put(model, module.train(model.training))
             return model
     raise ValueError(
@@ -86,152 +83,6 @@ class ForEach(nn.ModuleList):
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Return the attended maps."""
         return [module(x) for module, x in zip(self, maps, strict=True)]
-
-
-class Attended:
-    """Mixin for a module's class: the output passes through its child ``attention``.
-
-    Changing the class of the one instance, rather than wrapping it, keeps the names of its parameters, its attributes,
-    and whatever a network does with it.
-    """
-
-    attention: nn.Module
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute what the module computes, and attend to it."""
-        return self.attention(super().forward(*args, **kwargs))  # type: ignore[misc]
-
-    def __reduce_ex__(self, protocol: Any) -> tuple:
-        return _remake, (type(self).__mro__[2],), self.__dict__
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where an attention module could be registered, and how."""
-
-    target: str
-    how: str
-    """``child``: its last; ``beside``: both in its place; ``behind``: next to it; ``class``: called by its class."""
-
-    def put(self, model: nn.Module, module: nn.Module) -> None:
-        """Register ``module`` there."""
-        target = model.get_submodule(self.target)
-        path, _, last = self.target.rpartition(".")
-        parent = model.get_submodule(path)
-        if self.how == "behind":
-            _insert_behind(parent, last, f"{last}_{NAME}", module)
-        elif self.how == "beside":
-            both = nn.Sequential()
-            both.add_module("layer", target)
-            both.add_module(NAME, module)
-            parent._modules[last] = both.train(target.training)
-        else:
-            if self.how == "class":
-                target.__class__ = _attended(type(target))
-            target.add_module(NAME, module)
-
-
-def _places(model: nn.Module, name: str, size: tuple[int, int, int]) -> Iterator[_Place]:
-    """Yield where attention to the output of ``name`` could be registered, the best first."""
-    target = model.get_submodule(name)
-    parent = model.get_submodule(name.rpartition(".")[0])
-    is_layer = isinstance(target, nn.modules.batchnorm._NormBase) or not list(target.children())
-    if not is_layer:
-        yield _Place(name, "child")
-        for inner in dry_run(model, size, lambda twin, image: _same_output(twin, name, image)):
-            yield _Place(inner, "child")
-    if is_layer and not list(target.parameters()) and not list(target.buffers()):
-        yield _Place(name, "beside")
-    if not is_layer:
-        yield _Place(name, "class")
-    if isinstance(parent, nn.Sequential):
-        yield _Place(name, "behind")
-
-
-def _same_output(twin: nn.Module, name: str, image: Tensor) -> list[str]:
-    """Return the containers within ``name`` that put out the very tensor that it puts out, the outermost first."""
-    outputs: dict[str, Any] = {}
-    for inner, module in twin.get_submodule(name).named_modules(prefix=name):
-        if inner == name or list(module.children()):
-            module.register_forward_hook(lambda _, inputs, output, inner=inner: outputs.update({inner: output}))
-    twin(image)
-    whole = outputs.pop(name, None)
-    return [inner for inner in sorted(outputs, key=len) if outputs[inner] is whole]
-
-
-def _works(twin: nn.Module, place: _Place, image: Tensor, channels: list[int]) -> bool:
-    """Tell whether a network calls a module in ``place`` once, with maps of ``channels``, and depends on it.
-
-    What it gives as intermediate maps must stay what it is: some count the children of a sequence.
-    """
-    with torch.inference_mode(False), torch.enable_grad():
-        probe, image = _Probe(), torch.empty_like(image)
-        try:
-            before = _intermediate_shapes(twin, image)
-            place.put(twin, probe)
-            if _intermediate_shapes(twin, image) != before:
-                return False
-            probe.seen.clear()
-            dependent = [x.float().sum() for x in _tensors(twin(image)) if x.requires_grad]
-        except (ValueError, *FAILURES):
-            return False
-    if probe.seen != [channels] or not dependent:
-        return False
-    (gradient,) = torch.autograd.grad(dependent, [probe.scale], allow_unused=True)
-    return gradient is not None
-
-
-class _Probe(nn.Module):
-    """Stands for an attention module in a trial: passes maps on, notes them, and leaves a trace in the graph."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones((), device="meta"))
-        self.seen: list[list[int]] = []
-
-    def forward(self, maps: Any) -> Any:
-        several = isinstance(maps, list | tuple)
-        self.seen.append([x.shape[1] for x in (maps if several else [maps])])
-        scaled = [x * self.scale.to(x.dtype) for x in (maps if several else [maps])]
-        return scaled if several else scaled[0]
-
-
-def _intermediate_shapes(twin: Any, image: Tensor) -> list[torch.Size]:
-    if not hasattr(twin, "forward_intermediates"):
-        return []
-    return [x.shape for x in _tensors(twin.forward_intermediates(image, intermediates_only=True))]
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, dict):
-        for value in output.values():
-            yield from _tensors(value)
-    elif isinstance(output, list | tuple):
-        for value in output:
-            yield from _tensors(value)
-
-
-def _insert_behind(parent: nn.Module, before: str, name: str, module: nn.Module) -> None:
-    children = list(parent._modules.items())
-    index = [key for key, _ in children].index(before) + 1
-    parent._modules.clear()
-    parent._modules.update([*children[:index], (name, module), *children[index:]])
-
-
-_CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
-
-
-def _attended(base: type[nn.Module]) -> type[nn.Module]:
-    if base not in _CLASSES:
-        _CLASSES[base] = type(f"Attended{base.__name__}", (Attended, base), {"__module__": __name__})
-    return _CLASSES[base]
-
-
-def _remake(base: type[nn.Module]) -> nn.Module:
-    kind = _attended(base)
-    return kind.__new__(kind)
 
 
 def _resolve(model: nn.Module, at: int | str) -> str:
@@ -274,9 +125,11 @@ def _image_size(model: nn.Module) -> tuple[int, int, int]:
 def _outputs(twin: nn.Module, name: str, image: Tensor) -> list[Tensor]:
     """Return what the module puts out for ``image``: shapes without numbers."""
     target = twin.get_submodule(name)
-    if hasattr(target, NAME) or hasattr(
-        twin.get_submodule(name.rpartition(".")[0]), f"{name.rpartition('.')[2]}_{NAME}"
-    ):
+    path, _, last = name.rpartition(".")
+    parent = twin.get_submodule(path)
+    behind = following(parent, last)
+    first = next(iter(parent.get_submodule(behind)._modules), "") if behind else ""
+    if hasattr(target, NAME) or hasattr(parent, f"{last}_{NAME}") or first == NAME:
         raise ValueError(f"{name!r} has attention already, or an attribute {NAME!r} of its own; choose another module")
     outputs: list[Any] = []
     target.register_forward_hook(lambda module, inputs, output: outputs.append(output))
