@@ -66,7 +66,6 @@ SURGERIES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "sync_batchnorm": convert_sync_batchnorm,
     "freeze_batch_norm": lambda model: freeze_batch_norm_2d(model),
     "torch_sync_batchnorm": nn.SyncBatchNorm.convert_sync_batchnorm,
-    "data_parallel_replica": lambda model: model._replicate_for_data_parallel() and copy.copy(model),
     "double_and_back": lambda model: model.double().float(),
     "checkpointing": lambda model: model.set_grad_checkpointing(True) or model,
     "channels_last": lambda model: model.to(memory_format=torch.channels_last),
