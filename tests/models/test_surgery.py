@@ -129,10 +129,11 @@ def test_networks_of_features_attend_or_refuse(name: str, gate: str) -> None:
     model = model.eval()
     with torch.no_grad():
         before = model(IMAGE)
-    try:
-        foveate.insert(model, GATES[gate], at=-2)
-    except ValueError:
+    if name == "densenet121":  # its stage is called part by part
+        with pytest.raises(ValueError, match="would not be computed"):
+            foveate.insert(model, GATES[gate], at=-2)
         return
+    foveate.insert(model, GATES[gate], at=-2)
     with torch.no_grad():
         after = model(IMAGE)
     differ = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
