@@ -17,6 +17,7 @@ from foveate.functional.explicit import (
     explicit_attention_map,
     explicit_attention_rows,
 )
+from foveate.nn._explicit_folded import convolve_and_attend
 from foveate.nn._scripting import NotScriptable
 from foveate.nn.spatial_attention import Observation, PairwiseAttention, detached
 from foveate.nn.weights import PairwiseWeights
@@ -233,6 +234,8 @@ class ExpAttConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and attend: ``(B, in_channels, H, W)`` to ``(B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``."""
         feature_map(x, self.attention.dim, "ExpAttConv2d")
+        if (out := convolve_and_attend(self, ExplicitAttention2d, x)) is not None:
+            return out
         return torch.cat([self.conv(x), self.attention(x)], dim=1)
 
 
