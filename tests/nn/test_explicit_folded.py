@@ -1,4 +1,4 @@
-"""ExpAtt with folded convolutions at inference: the numbers of its parts, and only where nobody would miss them."""
+"""ExpAtt with folded convolutions: the numbers of its parts, and only where nobody would miss them."""
 
 from __future__ import annotations
 
@@ -62,6 +62,51 @@ def test_it_computes_what_its_parts_compute(channels, options, dtype, layout, mo
         assert relative_error(got[:, channel], wanted[:, channel]) <= TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"stride": 3, "kernel": "cauchy"}, {"dilation": 2}], ids=str)
+def test_in_training_it_has_the_gradients_of_its_parts(options, dtype, layout):
+    module = made(dtype=dtype, **options).to(memory_format=layout).train()
+    x = image(dtype=dtype).contiguous(memory_format=layout).requires_grad_()
+    got = folded.convolve_and_attend(module, ExplicitAttention2d, x)
+    assert got is not None
+    assert got.is_contiguous(memory_format=layout)
+    cotangent = torch.randn_like(got)
+    grads = torch.autograd.grad(got, [x, *module.parameters()], cotangent)
+    twin, wide = copy.deepcopy(module).double(), x.detach().double().requires_grad_()
+    wanted = torch.cat([twin.conv(wide), twin.attention(wide)], dim=1)
+    wanted_grads = torch.autograd.grad(wanted, [wide, *twin.parameters()], cotangent.double())
+    assert relative_error(got, wanted) <= TOLERANCE[dtype]
+    for grad, other in zip(grads, wanted_grads, strict=True):
+        assert relative_error(grad, other) <= TOLERANCE[dtype]
+
+
+def test_in_training_it_can_be_differentiated_twice_and_checkpointed():
+    module, x = made(dtype=torch.float64, stride=2).train(), image(dtype=torch.float64, batch=1)[..., :3, :3]
+    assert torch.autograd.gradgradcheck(module, x.clone().requires_grad_(), gen_non_contig_grad_outputs=True)
+    for reentrant in (True, False):
+        plain, checkpointed = (x.clone().requires_grad_() for _ in range(2))
+        wanted = module(plain)
+        got = torch.utils.checkpoint.checkpoint(module, checkpointed, use_reentrant=reentrant)
+        # PyTorch's matrix product rounds otherwise without gradients, as in the first pass of reentrant ones.
+        assert relative_error(got, wanted) <= (TOLERANCE[torch.float64] if reentrant else 0)
+        wanted.sum().backward()
+        got.sum().backward()
+        assert relative_error(checkpointed.grad, plain.grad) <= (TOLERANCE[torch.float64] if reentrant else 0)
+
+
+def test_in_training_frozen_parts_have_no_gradient_and_hooks_see_theirs():
+    module, x = made().train(), image()
+    module.attention.requires_grad_(False)
+    module(x).sum().backward()
+    assert [name for name, p in module.named_parameters() if p.grad is not None] == ["conv.weight"]
+    for name in ("attention", "attention.value", "attention.proj", "conv"):
+        other, seen = made().train(), []
+        other.get_submodule(name).register_full_backward_hook(lambda own, *_, seen=seen: seen.append(type(own)))
+        other(image().requires_grad_()).sum().backward()
+        assert len(seen) == 1
+
+
 @torch.no_grad()
 def test_a_stride_of_dilated_convolutions_is_not_joined():
     module, x = made(stride=2, dilation=2), image()
@@ -69,15 +114,15 @@ def test_a_stride_of_dilated_convolutions_is_not_joined():
     assert relative_error(module(x), parts(module, x)) <= TOLERANCE[torch.float32]
 
 
-def test_it_is_taken_only_without_gradients_training_and_watchers():
+def test_it_is_taken_only_where_nobody_watches():
     module, x = made(), image()
     assert not folds(module, x)
     assert folds(copy.deepcopy(module).requires_grad_(False), x)
     assert not folds(copy.deepcopy(module).requires_grad_(False), x.clone().requires_grad_())
     with torch.no_grad():
         assert folds(module, x)
-        assert not folds(copy.deepcopy(module).train(), x)
         assert not folds(module, x.contiguous())
+        assert not folds(made(APART).train(), image(APART[0]))
         with foveate.plain_operators():
             assert not folds(module, x)
         with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""Inference of `ExpAttConv2d` with its convolutions folded, and where that pays, as one.
+"""`ExpAttConv2d` with its convolutions folded: at inference, and where one convolution makes all channels, in training.
 
 1×1 convolutions act on channels and the map ``A`` on positions, so they commute: ``W_O (A (W_V x)) = A ((W_O W_V) x)``.
 Average pooling followed by a 1×1 convolution is a 3×3 convolution with the stride of the pooling.
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from foveate.functional._layout import is_channels_last
 from foveate.functional._plain import uses_plain_operators
+from foveate.functional._pooling import average_pool
 from foveate.functional._precision import autocast_off, widen
 from foveate.functional.explicit import explicit_attention
 from foveate.nn._untouched import has_no_gradient, is_untouched
@@ -32,20 +33,22 @@ def convolve_and_attend(module: ExpAttConv2d, attention: type[ExplicitAttention2
 
     The weights are folded in every call, so that whoever changes them, by whatever way, finds them changed.
     """
-    if isinstance(x, torch.fx.Proxy) or not _applies(module, attention, x):
+    if isinstance(x, torch.fx.Proxy) or not _is_foldable(module, attention, x):
         return None
     convolved, attended = module.conv.out_channels, module.attention.dim_out
     if _blocks(convolved) == _blocks(convolved + attended) and _is_joinable(module):
         return _in_one_convolution(module, x)
-    pooled = x if module.attention.stride == 1 else F.avg_pool2d(x, 3, module.attention.stride, padding=1)
+    if module.training:
+        return None
+    pooled = x if module.attention.stride == 1 else average_pool(x, module.attention.stride)
     value = F.linear(pooled.permute(0, 2, 3, 1), _folded(module.attention)).permute(0, 3, 1, 2)
     return torch.cat([module.conv(x), _attend(module.attention, value)], dim=1)
 
 
-def _applies(module: ExpAttConv2d, kind: type[ExplicitAttention2d], x: Tensor) -> bool:
-    """Tell whether it was measured to be faster, and nothing is lost: no gradient, no hook, no part of another kind."""
+def _is_foldable(module: ExpAttConv2d, kind: type[ExplicitAttention2d], x: Tensor) -> bool:
+    """Tell whether it is faster and nobody misses a part: none has a hook or is of another kind."""
     own = module.attention
-    if x.device.type != "cpu" or not is_channels_last(x) or not has_no_gradient(module, x):
+    if x.device.type != "cpu" or not _is_fast(module, x):
         return False
     # Whoever watches the operators, a counter of FLOPs or a tracer, is to see those of the modules.
     if not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack():
@@ -57,6 +60,12 @@ def _applies(module: ExpAttConv2d, kind: type[ExplicitAttention2d], x: Tensor) -
         and _is_convolution(own.proj, *pointwise)
         and not uses_plain_operators(x, *module.parameters())
     )
+
+
+def _is_fast(module: ExpAttConv2d, x: Tensor) -> bool:
+    if module.training:  # with gradients or without: a reentrant checkpoint computes both
+        return not torch.compiler.is_compiling()
+    return is_channels_last(x) and has_no_gradient(module, x)
 
 
 def _is_joinable(module: ExpAttConv2d) -> bool:
@@ -104,8 +113,10 @@ def _attend(attention: ExplicitAttention2d, value: Tensor) -> Tensor:
 def _in_one_convolution(module: ExpAttConv2d, x: Tensor) -> Tensor:
     """Let one convolution make all channels, and attend to the last of them in place."""
     conv, attention = module.conv, module.attention
-    out_channels, dim = conv.out_channels, conv.in_channels
-    weight = conv.weight.new_zeros(out_channels + attention.dim_out, 3, 3, dim).permute(0, 3, 1, 2)
+    out_channels = conv.out_channels
+    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    weight = conv.weight.new_zeros(out_channels + attention.dim_out, conv.in_channels, 3, 3)
+    weight = weight.to(memory_format=layout)
     weight[:out_channels] = conv.weight
     if attention.stride == 1:
         weight[out_channels:, :, 1, 1] = _folded(attention)
@@ -113,5 +124,5 @@ def _in_one_convolution(module: ExpAttConv2d, x: Tensor) -> Tensor:
         weight[out_channels:] = _folded(attention)[:, :, None, None] / 9
     out = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation)
     value = out[:, out_channels:]
-    value.copy_(_attend(attention, value.contiguous(memory_format=torch.channels_last)))
+    value.copy_(_attend(attention, value.contiguous(memory_format=layout)))
     return out

@@ -11,20 +11,20 @@ __all__ = ["has_no_gradient", "is_untouched"]
 
 def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Tell whether ``module`` is of this very class, its forward its own, with nobody who would see it called."""
-    return (
-        type(module) is kind
-        and "forward" not in vars(module)
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and not module_hooks._global_forward_hooks
-        and not module_hooks._global_forward_pre_hooks
+    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    of_all = (
+        module_hooks._global_forward_hooks,
+        module_hooks._global_forward_pre_hooks,
+        module_hooks._global_backward_hooks,
+        module_hooks._global_backward_pre_hooks,
     )
+    return type(module) is kind and "forward" not in vars(module) and not any(own) and not any(of_all)
 
 
 def has_no_gradient(module: nn.Module, x: Tensor) -> bool:
     """Tell whether ``module`` is in evaluation mode and no gradient of ``module(x)`` can be asked for.
 
-    In training mode one may: reentrant checkpoints compute twice, first without gradients, and want the same bits.
+    In training mode one can: a reentrant checkpoint computes twice, first without gradients.
     """
     if module.training:
         return False

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number
 from foveate.functional._layout import in_layout_of
+from foveate.functional._pooling import average_pool
 from foveate.functional.augmented import augmented_attention, augmented_attention_map
 from foveate.nn._heads import merge_heads, split_heads
 from foveate.nn.relative_tables import RelativeTables2d
@@ -112,9 +113,9 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         """Return queries, keys and values at the attended resolution, each ``(B, heads, H', W', channels / heads)``."""
         feature_map(x, self.in_channels, "AttentionAugmentedConv2d")
         if self.stride > 1:
-            x = F.avg_pool2d(x, 3, self.stride, padding=1)
+            x = average_pool(x, self.stride)
         if self.downsample:
-            x = F.avg_pool2d(x, 3, 2, padding=1)
+            x = average_pool(x, 2)
         return split_heads(self.qkv(x), (self.dim_key, self.dim_key, self.dim_value), self.num_heads)
 
     def values(self, x: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number, one_of
+from foveate.functional._pooling import average_pool
 from foveate.functional._precision import widen
 from foveate.functional.explicit import (
     KERNELS,
@@ -252,7 +252,7 @@ class _ExplicitWeights(PairwiseWeights):
 
 
 def _pool(x: Tensor, stride: int) -> Tensor:
-    return x if stride == 1 else F.avg_pool2d(x, 3, stride, padding=1)
+    return x if stride == 1 else average_pool(x, stride)
 
 
 def _radius(log_radius: Tensor) -> Tensor:

@@ -1,0 +1,31 @@
+"""The 3×3 average pooling that attention beside a strided convolution begins with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.functional._plain import uses_plain_operators
+from foveate.functional._precision import autocast_off
+
+__all__ = ["average_pool"]
+
+
+def average_pool(x: Tensor, stride: int) -> Tensor:
+    """Return the means of 3×3 windows ``stride`` apart, zeros around the border counted in.
+
+    On a CPU in float32 a convolution with one fixed filter for each channel is faster: two to three times where channels
+    come first. Whoever watches the operators, such as a counter of FLOPs, sees a pooling.
+    """
+    if not isinstance(x, torch.fx.Proxy) and _convolves(x):
+        channels = x.shape[1]
+        with autocast_off(x):
+            return F.conv2d(x, x.new_full((channels, 1, 3, 3), 1 / 9), None, stride, padding=1, groups=channels)
+    return F.avg_pool2d(x, 3, stride, padding=1)
+
+
+def _convolves(x: Tensor) -> bool:
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
+        return False
+    return not torch._C._len_torch_dispatch_stack() and not uses_plain_operators(x)
