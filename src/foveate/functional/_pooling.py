@@ -15,8 +15,8 @@ __all__ = ["average_pool"]
 def average_pool(x: Tensor, stride: int) -> Tensor:
     """Return the means of 3×3 windows ``stride`` apart, zeros around the border counted in.
 
-    On a CPU in float32 a convolution with one fixed filter for each channel is faster: two to three times where channels
-    come first. Whoever watches the operators, such as a counter of FLOPs, sees a pooling.
+    On a CPU in float32 a convolution with one fixed filter for each channel is faster, two to three times with channels
+    first. Whoever watches the operators, such as a counter of FLOPs, sees a pooling.
     """
     if not isinstance(x, torch.fx.Proxy) and _convolves(x):
         channels = x.shape[1]
