@@ -136,6 +136,11 @@ def told_apart(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
 
 
 def _checked(network: nn.Module, meta: NetworkMeta, source: str, device: torch.device) -> TrainedNetwork:
+    if meta.task != NetworkMeta.task:
+        raise ValueError(
+            f"{source} was trained for {meta.task}, and what is loaded here predicts classes; "
+            "foveate.io.load_network gives the network itself"
+        )
     height, width = meta.img_size
     check_classifier(meta.model, network, num_classes=len(meta.classes), img_size=(height, width))
     return TrainedNetwork(network.to(device).eval(), meta, source, meta.model)

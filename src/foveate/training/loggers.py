@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -185,7 +186,9 @@ def _mlflow(folder: Path) -> Any:
     noted = folder / "logs" / "mlflow-run.txt"
     noted.parent.mkdir(exist_ok=True)
     known = noted.read_text(encoding="utf-8").strip() if noted.exists() else None
-    lightning = MLFlowLogger("foveate", run_name=str(folder), save_dir=str(folder / "logs" / "mlruns"), run_id=known)
+    database = f"sqlite:///{folder / 'logs' / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI", database)
+    lightning = MLFlowLogger("foveate", run_name=str(folder), tracking_uri=uri, run_id=known)
     write_text(noted, str(lightning.run_id))
     return lightning
 
