@@ -29,13 +29,13 @@ Dynamic = Literal["dynamic"]
 DYNAMIC: Dynamic = "dynamic"
 GRAPHS, FILES = ("torch", "onnx"), ("weights", "hub")
 OPTIONS_OF = {
-    **dict.fromkeys(("batch", "size", "normalise"), GRAPHS),
+    **dict.fromkeys(("batch", "size", "normalize"), GRAPHS),
     **dict.fromkeys(("half", "licence"), FILES),
     "name": ("weights", *GRAPHS),
     "push": ("hub",),
 }
 """The forms that an option has a meaning for, where that is not all."""
-DEFAULTS = {"batch": DYNAMIC, "size": DYNAMIC, "normalise": False, "half": False}
+DEFAULTS = {"batch": DYNAMIC, "size": DYNAMIC, "normalize": False, "half": False}
 
 
 class Exported(NamedTuple):
@@ -53,7 +53,7 @@ def export_network(
     name: str | None = None,
     batch: int | Dynamic = DYNAMIC,
     size: int | tuple[int, int] | Dynamic = DYNAMIC,
-    normalise: bool = False,
+    normalize: bool = False,
     half: bool = False,
     licence: str | None = None,
     push: str | None = None,
@@ -67,7 +67,7 @@ def export_network(
         OSError: A file cannot be written.
         MissingExtraError: The form is onnx, and the extra ``export`` is not installed.
     """
-    options: dict[str, Any] = {"batch": batch, "size": size, "normalise": normalise, "half": half}
+    options: dict[str, Any] = {"batch": batch, "size": size, "normalize": normalize, "half": half}
     options |= {"licence": licence, "name": name, "push": push}
     check_options(to, options)
     if to == "onnx":
@@ -81,7 +81,7 @@ def export_network(
         files = _write_hub_folder(folder, model, meta, about, half=half)
     else:
         path = folder / f"{name or meta.model}.{'onnx' if to == 'onnx' else 'pt2'}"
-        files, checked = [path], _write_graph(path, model, meta, to, batch=batch, size=size, normalise=normalise)
+        files, checked = [path], _write_graph(path, model, meta, to, batch=batch, size=size, normalize=normalize)
     if push is not None:
         push_to_hub(load_network(folder)[0], push, _hub_entry(meta, about), page=_hub_page(about))
     return Exported(files, checked)
@@ -126,10 +126,10 @@ def _write_graph(
     *,
     batch: int | Dynamic,
     size: int | tuple[int, int] | Dynamic,
-    normalise: bool,
+    normalize: bool,
 ) -> str:
     """Export, compare at sizes that were not exported with, and only then write; return what was found."""
-    if normalise:
+    if normalize:
         model = Normalised(model, meta.mean, meta.std).eval()
     images = None if batch == DYNAMIC else batch
     any_size = size == DYNAMIC
@@ -138,7 +138,7 @@ def _write_graph(
     smallest = smallest_side(program, image[0], images) if any_size else None
     about = {
         "network": dataclasses.asdict(meta),
-        "input": "RGB images (B, C, H, W) in [0, 1]" + ("" if normalise else ", less mean, divided by std"),
+        "input": "RGB images (B, C, H, W) in [0, 1]" + ("" if normalize else ", less mean, divided by std"),
         "smallest_side": smallest,
         "foveate": __version__,
     }

@@ -101,7 +101,7 @@ class TrainingLoop:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint; any exception says that it is not one of this run, and spoils the loop."""
+        """Continue from a checkpoint; after an exception, it was not of this run and the loop is unusable."""
         self.progress = TrainState(**state["progress"])
         self.rows = state["history"]
         self.train.load_state_dict(state["loader"])
@@ -182,7 +182,7 @@ class TrainingLoop:
                 self._update()
                 bar.set_postfix({f"train/{name}": mean for name, mean in progress.means().items()})
                 self._save_if_due(stop)
-        if self._losses:  # a batch of which no image could be read is not given, so that the last was not recognised
+        if self._losses:  # a batch of which no image could be read is not given, so that the last was not recognized
             self._update()
             self._save_if_due(stop)
 
