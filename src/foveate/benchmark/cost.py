@@ -1,7 +1,7 @@
 """Parameters and FLOPs of a network, as a whole and module by module.
 
 Convention: **1 multiply-add = 2 FLOPs**, as `torch.utils.flop_counter` counts. It counts convolutions, matrix
-products and attention; element-wise operations, normalisation, pooling, softmax and FFT count as nothing.
+products and attention; element-wise operations, normalization, pooling, softmax and FFT count as nothing.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class NetworkCost:
 
     input_size: tuple[int, int, int]
     parameters: int
-    """All parameters, those of normalisation layers included; a shared one counted once."""
+    """All parameters, those of normalization layers included; a shared one counted once."""
     flops: int
     modules: tuple[ModuleCost, ...]
     """Every module in the order of ``named_modules()``; the first is the network itself."""

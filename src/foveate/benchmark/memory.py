@@ -18,7 +18,7 @@ def peak_step_memory(model: nn.Module, batch: Tensor) -> int:
 
     The step is a forward pass in training mode, the sum of the output as the loss, and the backward pass.
     Counted are activations, gradients of activations and of parameters, and buffers that PyTorch allocates
-    for its operations; not the parameters, the batch, the state of an optimiser, nor what a library beneath
+    for its operations; not the parameters, the batch, the state of an optimizer, nor what a library beneath
     PyTorch (oneDNN) allocates for itself. The figure is exact, and the same in every run on the same device.
 
     ``model`` must be on the device of ``batch``. A copy of it takes the step: weights, running statistics,

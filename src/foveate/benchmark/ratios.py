@@ -18,7 +18,7 @@ class Quartiles(NamedTuple):
 
 
 def quartiles(values: Iterable[float]) -> Quartiles:
-    """Return median and quartiles of at least two values, linear between neighbours."""
+    """Return median and quartiles of at least two values, linear between neighbors."""
     q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
     return Quartiles(median, q1, q3)
 

@@ -16,8 +16,8 @@ from foveate._version import __version__
 from foveate.commands.export_card import origin
 from foveate.export import (
     HubEntry,
-    Normalised,
-    check_agreement,
+    Normalized,
+    check_deviation,
     check_hub_folder,
     export_program,
     onnx_model,
@@ -43,7 +43,7 @@ Dynamic = Literal["dynamic"]
 GRAPHS, FILES = ("torch", "onnx"), ("weights", "hub")
 OPTIONS_OF = {
     **dict.fromkeys(("batch", "size", "normalise"), GRAPHS),
-    **dict.fromkeys(("half", "licence"), FILES),
+    **dict.fromkeys(("half", "license"), FILES),
     "name": ("weights", *GRAPHS),
     "push": ("hub",),
 }
@@ -65,7 +65,7 @@ class ExportConfig:
         normalise: Let the graph take images in [0, 1] and normalise them itself. Otherwise it takes images of which
             the mean was subtracted, and which were divided by the standard deviation, of each channel. (torch, onnx.)
         half: Store the parameters as float16, in half the space; they are loaded as float32. (weights, hub.)
-        licence: Under which the weights may be used, for the model card, as in apache-2.0. (weights, hub.)
+        license: Under which the weights may be used, for the model card, as in apache-2.0. (weights, hub.)
         push: owner/name on the Hugging Face hub, to upload the network to; needs a token that may. (hub.)
     """
 
@@ -77,7 +77,7 @@ class ExportConfig:
     size: int | tuple[int, int] | Dynamic = "dynamic"
     normalise: bool = False
     half: bool = False
-    licence: str | None = None
+    license: str | None = None
     push: str | None = None
 
     def check(self) -> None:
@@ -111,7 +111,7 @@ def run(config: ExportConfig) -> list[Path]:
     if config.to == "onnx":
         require_onnx()
     model, meta = load_network(config.checkpoint)
-    about = origin(Path(config.checkpoint)) | ({"licence": config.licence} if config.licence else {})
+    about = origin(Path(config.checkpoint)) | ({"license": config.license} if config.license else {})
     out = writable_folder(Path(config.out))
     if config.to == "weights":
         files = _write_weights(config, out / f"{config.name or meta.model}.safetensors", model, meta, about)
@@ -148,7 +148,7 @@ def _write_hub_folder(
 def _write_graph(config: ExportConfig, out: Path, model: nn.Module, meta: NetworkMeta) -> Path:
     """Export, compare at sizes that were not exported with, and only then write."""
     if config.normalise:
-        model = Normalised(model, meta.mean, meta.std).eval()
+        model = Normalized(model, meta.mean, meta.std).eval()
     batch = None if config.batch == "dynamic" else config.batch
     any_size = config.size == "dynamic"
     image = _image(meta) if any_size else (_image(meta)[0], *_checks.pair("size", config.size))
@@ -162,10 +162,10 @@ def _write_graph(config: ExportConfig, out: Path, model: nn.Module, meta: Networ
     }
     make, runner, suffix = (onnx_model, run_onnx, "onnx") if config.to == "onnx" else (program_file, run_program, "pt2")
     content = make(program, about)
-    found = check_agreement(model, runner(content), shapes_to_check(image, batch=batch, smallest=smallest))
+    found = check_deviation(model, runner(content), shapes_to_check(image, batch=batch, smallest=smallest))
     path = out / f"{config.name or meta.model}.{suffix}"
     write_bytes(path, content)
-    worst = max(found, key=lambda agreement: agreement.error)
+    worst = max(found, key=lambda deviation: deviation.error)
     sizes = f"sides of {smallest} and more" if any_size else f"images of {image[1]}×{image[2]}"
     print(f"{len(found)} shapes compared, {sizes}: relative error at most {worst.error:.1e}")
     return path
@@ -179,11 +179,11 @@ def _image(meta: NetworkMeta) -> tuple[int, int, int]:
 def _hub_entry(meta: NetworkMeta, about: Mapping[str, Any]) -> HubEntry:
     preparation = {name: getattr(meta, name) for name in ("mean", "std", "crop_pct", "interpolation")}
     preparation["input_size"] = _image(meta)
-    return HubEntry(classes=meta.classes, preparation=preparation, licence=about.get("licence"))
+    return HubEntry(classes=meta.classes, preparation=preparation, license=about.get("license"))
 
 
 def _hub_page(about: Mapping[str, Any]) -> dict[str, Any]:
     details = {"Trained on": about["data"], "Recipe": about["recipe"], "Result": about["test"]}
     usage = "The network is one of `foveate`: `import foveate` before `timm.create_model`."
-    licence = {"license": about["licence"]} if about.get("licence") else {"license": "unknown"}
-    return {"details": {name: dict(facts) for name, facts in details.items() if facts}, "usage": usage, **licence}
+    license = {"license": about["license"]} if about.get("license") else {"license": "unknown"}
+    return {"details": {name: dict(facts) for name, facts in details.items() if facts}, "usage": usage, **license}

@@ -21,7 +21,7 @@ from foveate.training.progress import BEST, LAST, PREVIOUS
 __all__ = ["origin"]
 
 CONFIG, RESULT = "config.yaml", "result.json"
-ABOUT = ("licence", "data", "recipe", "test", "versions")
+ABOUT = ("license", "data", "recipe", "test", "versions")
 IN_THE_NETWORK = {"model", "model_args", "img_size", "crop_pct", "interpolation"}
 IN_THE_DATA = {"data", "data_options", "data_seed"}
 RECIPE = {field.name for field in dataclasses.fields(TrainConfig)} - WHERE - IN_THE_NETWORK - IN_THE_DATA
@@ -30,7 +30,7 @@ OF_A_RUN = {WEIGHTS, LAST, PREVIOUS, BEST}
 
 
 def origin(checkpoint: Path) -> dict[str, Any]:
-    """Return the fields ``licence``, ``data``, ``recipe``, ``test`` and ``versions`` of a `ModelCard`.
+    """Return the fields ``license``, ``data``, ``recipe``, ``test`` and ``versions`` of a `ModelCard`.
 
     From the card beside the weights if there is one, else from ``config.yaml`` and ``result.json`` of the run, as far
     as they exist and the checkpoint is called as those of a run are. The figures are those of the final weights, and

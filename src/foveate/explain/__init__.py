@@ -9,7 +9,7 @@ from types import ModuleType
 
 from foveate._extras import require
 
-for _needed in ("matplotlib", "scipy"):  # for the colours of the pictures; for components and intervals
+for _needed in ("matplotlib", "scipy"):  # for the colors of the pictures; for components and intervals
     require(_needed, extra="explain")
 
 from foveate.explain.baselines import BASELINES, baseline_maps  # noqa: E402

@@ -11,7 +11,7 @@ __all__ = ["BASELINES", "baseline_maps"]
 
 BASELINES = ("centre", "uniform", "random")
 SPREAD = 0.25
-"""Standard deviation of the Gaussian in the centre, as a share of each side."""
+"""Standard deviation of the Gaussian in the center, as a share of each side."""
 
 
 def baseline_maps(kind: str, indices: list[int], size: tuple[int, int], *, seed: int = 0) -> NDArray[np.float64]:

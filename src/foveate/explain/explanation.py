@@ -85,7 +85,7 @@ def explain(
         model: Any network; its attention modules are found wherever they are, those of `foveate.insert` included.
             A classifier without any is explained by Grad-CAM. Of a network that is no classifier (segmentation,
             detection, features) there are the records and its output, and no probabilities.
-        images: ``(B, C, H, W)`` as the network takes them (normalised), on its device.
+        images: ``(B, C, H, W)`` as the network takes them (normalized), on its device.
         query: ``(row, column)`` of an image pixel: of N×N maps, show what the position that covers it attends to. The
             weights of every other pixel can still be asked for, see `AttentionRecord.attention_from`.
         names: Modules to ask; all attention modules if not given. For Grad-CAM the modules whose output is looked at;

@@ -49,7 +49,7 @@ def deletion(
 
     Args:
         model: A classifier.
-        images: ``(B, C, H, W)`` as the network takes them (normalised), on its device.
+        images: ``(B, C, H, W)`` as the network takes them (normalized), on its device.
         maps: ``(B, H, W)``, finite and not negative, at the size of the images.
         steps: In how many steps of equally many pixels, up to rounding.
         fill: What takes a pixel's place, see `without_content`; the source takes a constant here.
@@ -73,10 +73,10 @@ def insertion(
 
 
 def without_content(images: Tensor, fill: Fill) -> Tensor:
-    """Return images of the same shape with little in them to recognise.
+    """Return images of the same shape with little in them to recognize.
 
     ``mean`` is each channel's mean over the image. ``blur`` is a Gaussian blur, reflected at the edges, with a standard
-    deviation of `BLUR` of the shorter side (28 pixels of 224): enough to make a large thing unrecognisable, which the 5
+    deviation of `BLUR` of the shorter side (28 pixels of 224): enough to make a large thing unrecognizable, which the 5
     pixels of the source are not.
     """
     _checks.one_of("fill", fill, get_args(Fill))

@@ -37,12 +37,12 @@ def height_of(text: str, face: ImageFont.FreeTypeFont) -> int:
 
 
 def write(
-    picture: Image.Image, place: tuple[float, float], text: str, face: ImageFont.FreeTypeFont, colour: str = TEXT
+    picture: Image.Image, place: tuple[float, float], text: str, face: ImageFont.FreeTypeFont, color: str = TEXT
 ) -> None:
     """Write the lines of ``text`` on ``picture`` from ``place``, x and y of their upper left corner."""
     draw = ImageDraw.Draw(picture)
     for number, line in enumerate(text.split("\n")):
-        draw.text((place[0], place[1] + number * face.size * LINE_HEIGHT), line, colour, face)
+        draw.text((place[0], place[1] + number * face.size * LINE_HEIGHT), line, color, face)
 
 
 def wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
@@ -72,7 +72,7 @@ def shortened(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def legend(scale: Scale, *, size: int, width: int) -> Image.Image:
-    """Draw the colours of ``scale`` with its numbers, and what they mean, ``width`` pixels wide.
+    """Draw the colors of ``scale`` with its numbers, and what they mean, ``width`` pixels wide.
 
     Above as they look over white, below as over black, for the image shows through.
 
@@ -90,10 +90,10 @@ def legend(scale: Scale, *, size: int, width: int) -> Image.Image:
     for x in range(bar.width):
         for y in range(bar.height):
             dark = y / (bar.height - 1)
-            colour = (
+            color = (
                 round(light + (black - light) * dark) for light, black in zip(over_white[x], over_black[x], strict=True)
             )
-            draw.point((x, y), tuple(colour))
+            draw.point((x, y), tuple(color))
     gap = 2 * size
     beside = width - bar.width - gap > 20 * size
     meaning = wrapped(scale.meaning, face, width - bar.width - gap if beside else width)

@@ -34,7 +34,7 @@ def attention_records(
 
     Args:
         model: Any network; every `foveate.nn.SpatialAttention` in it is found, those of `foveate.insert` included.
-        images: ``(B, C, H, W)`` as the network takes them (normalised), on its device.
+        images: ``(B, C, H, W)`` as the network takes them (normalized), on its device.
         query: ``(row, column)`` of an image pixel: of N×N maps, show what the position that covers it attends to.
             Gates, which are the same for every position, do not change.
         names: Modules to ask; all if not given.
@@ -83,7 +83,7 @@ def check_input(model: nn.Module, images: Tensor) -> None:
         got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
         raise ValueError(f"images must be a batch (B, C, H, W) of at least one; got {got}")
     if not images.is_floating_point():
-        raise ValueError(f"images must be floating-point numbers, normalised for the network; got {images.dtype}")
+        raise ValueError(f"images must be floating-point numbers, normalized for the network; got {images.dtype}")
 
 
 def logits_of(output: Any, images: Tensor) -> Tensor | None:

@@ -53,7 +53,7 @@ def _record_numbers(finding: Finding, record: AttentionRecord) -> dict[str, Any]
         numbers["rectangle"] = {
             "numbers": dict(zip(("cx", "cy", "sx", "sy", "angle"), record.numbers[0].tolist(), strict=True)),
             "corners": _points(finding, record.rectangle[0].tolist()),
-            "centre": _points(finding, shape.centre[0].tolist()),
+            "centre": _points(finding, shape.center[0].tolist()),
             "sides": {"input": shape.sides[0].tolist()},
             "angle": {"input": float(shape.angle[0])},
         }

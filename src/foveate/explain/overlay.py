@@ -16,10 +16,10 @@ from foveate.explain.records import AttentionRecord
 __all__ = ["PALETTE", "Place", "draw_box", "overlay", "palette_stops"]
 
 PALETTE = "viridis"
-"""matplotlib's name; perceptually uniform, readable with every kind of colour blindness and in grey."""
+"""matplotlib's name; perceptually uniform, readable with every kind of color blindness and in gray."""
 OPACITY = 0.55
 FADED, PALE = 0.7, (224, 224, 224)
-"""How far what the network did not see is faded, and to what: a grey that is told from a white page."""
+"""How far what the network did not see is faded, and to what: a gray that is told from a white page."""
 INK, HALO = (255, 255, 255), (0, 0, 0)
 
 
@@ -62,9 +62,9 @@ def overlay(
 ) -> Image.Image:
     """Draw what ``record`` says of image ``index`` of its batch over ``image``.
 
-    The map is drawn in colours of `PALETTE` on the image in shades of grey, on the fixed scale ``record.scale``: a
-    flat map is one flat colour, the same in every picture. Each of its values fills its part of the image; nothing is
-    smoothed. What the network did not see, because it was cropped away, is faded and has no colour.
+    The map is drawn in colors of `PALETTE` on the image in shades of gray, on the fixed scale ``record.scale``: a
+    flat map is one flat color, the same in every picture. Each of its values fills its part of the image; nothing is
+    smoothed. What the network did not see, because it was cropped away, is faded and has no color.
 
     CRAM's rectangle is an outline, wherever it reaches. ExpAtt's radius is a circle around the position that attends,
     or around the middle of the input if that is all of them (the radius is the same everywhere). Of other attention the
@@ -98,7 +98,7 @@ def overlay(
         raise ValueError(f"index must be below {len(record.map)}, the number of images in the record; got {index}")
     ground = _resized(to_rgb(image).convert("L").convert("RGB"), zoom)
     scale = np.array(ground.size) / image.size
-    picture = _coloured(ground, record, index, placement, scale)
+    picture = _colored(ground, record, index, placement, scale)
     for path in _outlines(record, index):
         path = placement.to_image(path) * scale
         # A thin line around a small thing leaves it visible.
@@ -113,10 +113,10 @@ def _resized(image: Image.Image, zoom: float) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST if zoom > 1 else Image.Resampling.LANCZOS)
 
 
-def _coloured(
+def _colored(
     ground: Image.Image, record: AttentionRecord, index: int, placement: Place, scale: NDArray[np.float64]
 ) -> Image.Image:
-    """Lay the colours of the map over what the network saw, and fade the rest."""
+    """Lay the colors of the map over what the network saw, and fade the rest."""
     values = record.map[index].double().numpy()
     cells, seen = [], []
     for axis, length in enumerate(ground.size):  # a resize and a crop: one coordinate does not depend on the other
@@ -126,10 +126,10 @@ def _coloured(
         cells.append(np.floor(shares * values.shape[1 - axis]).astype(int).clip(0, values.shape[1 - axis] - 1))
         seen.append((shares >= 0) & (shares < 1))
     low, high = record.scale.low, record.scale.high
-    colours = _colours(((values - low) / (high - low)).clip(0, 1))
-    coloured = Image.blend(ground, Image.fromarray(colours[np.ix_(cells[1], cells[0])]), OPACITY)
+    colors = _colors(((values - low) / (high - low)).clip(0, 1))
+    colored = Image.blend(ground, Image.fromarray(colors[np.ix_(cells[1], cells[0])]), OPACITY)
     faded = Image.blend(ground, Image.new("RGB", ground.size, PALE), FADED)
-    return Image.composite(coloured, faded, Image.fromarray(np.outer(seen[1], seen[0]).astype(np.uint8) * 255))
+    return Image.composite(colored, faded, Image.fromarray(np.outer(seen[1], seen[0]).astype(np.uint8) * 255))
 
 
 def _outlines(record: AttentionRecord, index: int) -> list[NDArray[np.float64]]:
@@ -140,9 +140,9 @@ def _outlines(record: AttentionRecord, index: int) -> list[NDArray[np.float64]]:
     if record.rectangle is not None:
         paths.append(record.rectangle[index].double().numpy())
     if record.radius_image is not None:
-        centre = size / 2 if position is None else (position + 0.5) * size / shape
+        center = size / 2 if position is None else (position + 0.5) * size / shape
         angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
-        paths.append(centre + np.array(record.radius_image) * np.stack([np.cos(angles), np.sin(angles)], axis=1))
+        paths.append(center + np.array(record.radius_image) * np.stack([np.cos(angles), np.sin(angles)], axis=1))
     elif position is not None:
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
         paths.append((position + corners) * size / shape)
@@ -154,7 +154,7 @@ def draw_box(
     box: tuple[float, float, float, float],
     *,
     zoom: int = 1,
-    colour: tuple[int, int, int] = (255, 176, 0),
+    color: tuple[int, int, int] = (255, 176, 0),
 ) -> Image.Image:
     """Return ``image`` enlarged ``zoom`` times, with the outline of ``box``: x_min, y_min, x_max, y_max in its pixels.
 
@@ -162,20 +162,20 @@ def draw_box(
     """
     left, top, right, bottom = (side * zoom for side in box)
     picture = image.convert("RGB").resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
-    return _outline(picture, np.array([(left, top), (right, top), (right, bottom), (left, bottom)]), colour)
+    return _outline(picture, np.array([(left, top), (right, top), (right, bottom), (left, bottom)]), color)
 
 
 def palette_stops(number: int = 9, *, ground: int = 0) -> list[str]:
-    """Return ``number`` colours from low to high as ``#rrggbb``, to draw a legend with.
+    """Return ``number`` colors from low to high as ``#rrggbb``, to draw a legend with.
 
-    They are those that `overlay` gives to pixels whose grey is ``ground``, from 0 (black) to 255 (white).
+    They are those that `overlay` gives to pixels whose gray is ``ground``, from 0 (black) to 255 (white).
     """
-    colours = OPACITY * _colours(np.linspace(0, 1, number)) + (1 - OPACITY) * ground
-    return ["#" + "".join(f"{round(channel):02x}" for channel in colour) for colour in colours.tolist()]
+    colors = OPACITY * _colors(np.linspace(0, 1, number)) + (1 - OPACITY) * ground
+    return ["#" + "".join(f"{round(channel):02x}" for channel in color) for color in colors.tolist()]
 
 
-def _colours(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return the colours ``(…, 3)`` of places on the scale, from 0 at its low to 1 at its high end."""
+def _colors(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the colors ``(…, 3)`` of places on the scale, from 0 at its low to 1 at its high end."""
     return matplotlib.colormaps[PALETTE](shares, bytes=True)[..., :3]
 
 
@@ -186,20 +186,20 @@ def _line_width(picture: Image.Image) -> int:
 def _outline(
     picture: Image.Image,
     corners: NDArray[np.floating],
-    colour: tuple[int, int, int] = INK,
+    color: tuple[int, int, int] = INK,
     *,
     width: int | None = None,
 ) -> Image.Image:
-    """Draw a closed line through ``corners``, in ``colour`` with a dark halo: visible on any ground.
+    """Draw a closed line through ``corners``, in ``color`` with a dark halo: visible on any ground.
 
-    A corner at (0, 0) is the outer corner of the first pixel, one at (1, 1) the point where it meets its neighbours.
+    A corner at (0, 0) is the outer corner of the first pixel, one at (1, 1) the point where it meets its neighbors.
     """
     # Drawn larger and then reduced, which smooths the edges; where a line is many pixels wide they are smooth enough.
     oversampling = min(4, max(1, round(4096 / max(picture.size))))
     large = (picture.width * oversampling, picture.height * oversampling)
     line = max(1, _line_width(picture) if width is None else width) * oversampling
     path = [(x, y) for x, y in (corners * oversampling - 0.5).tolist()]
-    for ink, thickness in ((HALO, 2 * line), (colour, line)):
+    for ink, thickness in ((HALO, 2 * line), (color, line)):
         mask = Image.new("L", large)
         ImageDraw.Draw(mask).line([*path, *path[:2]], fill=255, width=thickness, joint="curve")
         mask = mask.resize(picture.size, Image.Resampling.BOX)

@@ -40,7 +40,7 @@ PANEL, SMALL_PANEL = 400, 240
 """Longer side of the pictures of one image's sheet, and of those of a sheet that compares, in pixels."""
 ACROSS = 4
 """Layers side by side in one image's sheet."""
-CROPPED = "Pale, without colour: cropped away before the network saw the image."
+CROPPED = "Pale, without color: cropped away before the network saw the image."
 """What has to be said of a picture of an image that the network did not see all of."""
 
 
@@ -125,14 +125,14 @@ def _layer(finding: Finding, record: AttentionRecord, side: int) -> Panel:
 
 
 def _notes(findings: Sequence[Finding]) -> list[str]:
-    """Explain what is drawn besides the colours."""
+    """Explain what is drawn besides the colors."""
     notes = {}
     for finding in findings:
         for record in finding.records:
             if record.rectangle is not None:
                 notes["rectangle"] = "Outline: the rectangle attended to; none is seen where it covers the picture."
             elif record.radius is not None:
-                notes["circle"] = "Circle: the learnt radius of explicit attention around the position that attends."
+                notes["circle"] = "Circle: the learned radius of explicit attention around the position that attends."
             elif record.query is not None:
                 notes["square"] = "Outlined square: the position that attends."
         if finding.cropped:

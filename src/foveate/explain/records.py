@@ -50,7 +50,7 @@ class RectangleShape(NamedTuple):
     and these are its middle, the lengths of its edges and the direction of the first.
     """
 
-    centre: Tensor
+    center: Tensor
     """``(B, 2)``: x and y."""
     sides: Tensor
     """``(B, 2)``: whole lengths of the first edge and of the one that follows it."""
@@ -108,7 +108,7 @@ class AttentionRecord:
 
     @property
     def shape(self) -> RectangleShape | None:
-        """Centre, sides and angle of CRAM's rectangle in image pixels; None for other modules."""
+        """Center, sides and angle of CRAM's rectangle in image pixels; None for other modules."""
         if self.rectangle is None:
             return None
         first, second = (self.rectangle[:, end] - self.rectangle[:, start] for start, end in ((0, 1), (1, 2)))

@@ -48,7 +48,7 @@ def saliency(model: nn.Module, images: Tensor, *, name: str | None = None, metho
 
     Args:
         model: A classifier.
-        images: ``(B, C, H, W)`` as it takes them (normalised), on its device.
+        images: ``(B, C, H, W)`` as it takes them (normalized), on its device.
         name: The module to ask. If not given, that of `shown_module`; for Grad-CAM, the last stage.
         method: As for `foveate.explain`: ``attention``, ``gradcam``, or ``auto``.
 

@@ -8,7 +8,7 @@ Everything is computed in float64. Three cases are decided the same way for ever
   values stays equal. Where a choice depends on the tied values, the score is its expectation over them.
 - **Flat maps** prefer no place: their maxima are all pixels, their box is the whole map, and a map of zeros spreads its
   energy evenly. None of them is a hit.
-- **Empty boxes**, those that hold the centre of no pixel (a crop can leave a box like that), are no truth to be scored
+- **Empty boxes**, those that hold the center of no pixel (a crop can leave a box like that), are no truth to be scored
   against: every score of theirs is NaN, which `estimate` leaves out.
 """
 
@@ -40,7 +40,7 @@ TIE = 1e-6
 def pointing_game(maps: ArrayLike, boxes: ArrayLike) -> Floats:
     """Return for each image whether the maximum of the map lies in the true box: ``(B,)`` in [0, 1].
 
-    A pixel lies in the box if its centre does. Of several maxima each counts for its share,
+    A pixel lies in the box if its center does. Of several maxima each counts for its share,
 
         score = |{maxima in the box}| / |{maxima}|,
 
@@ -217,7 +217,7 @@ def _iou(found: Floats, boxes: Floats) -> Floats:
 
 
 def _inside(boxes: Floats, shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return for the rows ``(B, H)`` and the columns ``(B, W)`` of a map whether their centres lie in the box."""
+    """Return for the rows ``(B, H)`` and the columns ``(B, W)`` of a map whether their centers lie in the box."""
     y, x = (np.arange(side) + 0.5 for side in shape[1:])
     rows = (boxes[:, 1:2] <= y) & (y < boxes[:, 3:4])
     return rows, (boxes[:, 0:1] <= x) & (x < boxes[:, 2:3])

@@ -73,7 +73,7 @@ class Measured:
     thresholds: dict[str, float]
     """At which each MaxBoxAcc is reached, as a share of the way from the minimum of a map to its maximum."""
     areas: Values
-    """Under the curves, on the images of ``faithful``: ``deletion map``, ``deletion centre``, …"""
+    """Under the curves, on the images of ``faithful``: ``deletion map``, ``deletion center``, …"""
     bad_images: list[str]
 
 

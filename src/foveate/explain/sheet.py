@@ -85,7 +85,7 @@ def contact_sheet(
     parts += [_row(row, widths, metrics) for row in rows]
     parts += [legend(scale, size=metrics.letters, width=width) for scale in dict.fromkeys(scales)]
     if notes:
-        parts.append(_text("\n".join(notes), width, metrics, colour=QUIET))
+        parts.append(_text("\n".join(notes), width, metrics, color=QUIET))
     return _stacked(parts, width, metrics)
 
 
@@ -101,12 +101,12 @@ def _stacked(parts: Sequence[Image.Image], width: int, metrics: _Metrics) -> Ima
 
 
 def _text(
-    text: str, width: int, metrics: _Metrics, *, larger: float = 1, bold: bool = False, colour: str = TEXT
+    text: str, width: int, metrics: _Metrics, *, larger: float = 1, bold: bool = False, color: str = TEXT
 ) -> Image.Image:
     face = font(round(larger * metrics.letters), bold=bold)
     text = wrapped(text, face, width)
     picture = Image.new("RGB", (width, max(1, height_of(text, face))), "white")
-    write(picture, (0, 0), text, face, colour)
+    write(picture, (0, 0), text, face, color)
     return picture
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TOLERANCE", "Agreement", "agreement", "check_agreement", "shapes_to_check"]
+__all__ = ["TOLERANCE", "Deviation", "check_deviation", "deviation", "shapes_to_check"]
 
 TOLERANCE = 1e-4
 """Largest relative error, ‖exported − eager‖ / ‖eager‖ of the logits, with which an export is put in its place."""
@@ -18,7 +18,7 @@ Shape = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Deviation:
     """How far two computations of the logits of some images agree.
 
     Attributes:
@@ -32,16 +32,16 @@ class Agreement:
     same_top1: int
 
 
-def agreement(model: nn.Module, other: Callable[[Tensor], Tensor], images: Tensor) -> Agreement:
+def deviation(model: nn.Module, other: Callable[[Tensor], Tensor], images: Tensor) -> Deviation:
     """Compare the logits of ``images`` by ``model``, in evaluation mode, with those by ``other``."""
     with torch.no_grad():
         wanted, got = model(images), other(images)
     batch, channels, height, width = images.shape
     shape = (batch, channels, height, width)
     if got.shape != wanted.shape or not (got.isfinite().all() and wanted.isfinite().all()):
-        return Agreement(shape, float("inf"), 0)
+        return Deviation(shape, float("inf"), 0)
     error = (got.double() - wanted.double()).norm() / wanted.double().norm().clamp(min=1e-12)
-    return Agreement(shape, error.item(), int((got.argmax(1) == wanted.argmax(1)).sum()))
+    return Deviation(shape, error.item(), int((got.argmax(1) == wanted.argmax(1)).sum()))
 
 
 def shapes_to_check(
@@ -66,9 +66,9 @@ def shapes_to_check(
     return [(number, channels, h, w) for number, (h, w) in zip(itertools.cycle(batches), sizes, strict=False)]
 
 
-def check_agreement(
+def check_deviation(
     model: nn.Module, other: Callable[[Tensor], Tensor], shapes: Sequence[Shape], *, seed: int = 0
-) -> list[Agreement]:
+) -> list[Deviation]:
     """Compare ``model`` with ``other`` on random images of several shapes; return how far they agree.
 
     Raises:
@@ -80,7 +80,7 @@ def check_agreement(
         size = "×".join(map(str, shape))
         images = torch.rand(shape, generator=generator)
         try:
-            found.append(agreement(model, other, images))
+            found.append(deviation(model, other, images))
         except Exception as error:  # onnxruntime has its own kinds
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"what was exported does not take images of {size}: {reason}") from error

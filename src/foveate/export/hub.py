@@ -26,17 +26,17 @@ class HubEntry:
         classes: Names of the classes.
         preparation: What timm calls a data configuration: ``input_size``, ``mean``, ``std``, ``crop_pct``,
             ``interpolation``.
-        licence: Under which the weights may be used; None if nobody has said.
+        license: Under which the weights may be used; None if nobody has said.
     """
 
     classes: Sequence[str]
     preparation: Mapping[str, Any]
-    licence: str | None = None
+    license: str | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of timm's two functions."""
         # The network's own entry in timm is of other weights.
-        entry = {"tag": None, "license": self.licence}
+        entry = {"tag": None, "license": self.license}
         return {
             "model_config": {"label_names": list(self.classes), "pretrained_cfg": entry},
             "data_config": dict(self.preparation),

@@ -16,18 +16,18 @@ from torch.export import Dim, ExportedProgram
 from foveate._checks import integer
 from foveate.models.inspection import FAILURES
 
-__all__ = ["ABOUT", "Normalised", "export_program", "program_file", "run_program", "smallest_side"]
+__all__ = ["ABOUT", "Normalized", "export_program", "program_file", "run_program", "smallest_side"]
 
 ABOUT = "foveate.json"
 """Name under which a ``.pt2`` holds what goes with the network."""
 BATCH, HEIGHT, WIDTH = 0, 2, 3
 
 
-class Normalised(nn.Module):
-    """A network that takes images in [0, 1] and normalises them itself: ``model((x − mean) / std)``.
+class Normalized(nn.Module):
+    """A network that takes images in [0, 1] and normalizes them itself: ``model((x − mean) / std)``.
 
     Args:
-        model: Takes normalised images.
+        model: Takes normalized images.
         mean: Of each channel.
         std: Of each channel.
     """

@@ -24,7 +24,7 @@ from foveate.functional.global_self import (
     global_positional_rows,
 )
 from foveate.functional.positionwise import positionwise_map
-from foveate.functional.rectangle import pixel_centres, rectangle_corners, rectangle_map
+from foveate.functional.rectangle import pixel_centers, rectangle_corners, rectangle_map
 from foveate.functional.relative import relative_vectors, relative_window, resize_relative_table
 from foveate.functional.similarity import (
     compose_similarities,
@@ -58,7 +58,7 @@ __all__ = [
     "global_positional_map",
     "global_positional_rows",
     "invert_similarity",
-    "pixel_centres",
+    "pixel_centers",
     "plain_operators",
     "positionwise_map",
     "random_similarities",

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import register_flop_formula
 from foveate import kernels
 from foveate.functional._layout import by_position
 from foveate.functional._plain import differentiable_gradients, uses_plain_operators
-from foveate.functional._precision import widen
+from foveate.functional._precision import upcast
 from foveate.functional.relative import relative_scores, relative_vectors
 from foveate.kernels.sizes import check_axial
 
@@ -50,9 +50,9 @@ def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: b
 
 
 def _plain(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
-    scores = relative_scores(widen(query), relative_vectors(widen(window), query.shape[2 + axis]), axis)
+    scores = relative_scores(upcast(query), relative_vectors(upcast(window), query.shape[2 + axis]), axis)
     order = (3 - axis, 0, 1, 2 + axis, 4)  # m, B, heads, n, channels: see relative_scores
-    out = torch.matmul(scores.permute(order), widen(value).permute(order))
+    out = torch.matmul(scores.permute(order), upcast(value).permute(order))
     return (out.permute(1, 2, 3, 0, 4) if axis == 0 else out.permute(1, 2, 0, 3, 4)).to(value.dtype)
 
 
@@ -62,7 +62,7 @@ def _forward(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: boo
         return kernel.axial_forward(query, value, window, axis)
     check_axial(query, value, window, axis)
     out = by_position(value)
-    query, value, window = widen(query), widen(value), widen(window)
+    query, value, window = upcast(query), upcast(value), upcast(window)
     vectors = relative_vectors(window)
     for part in _parts(query, axis):
         q, v = part.read(query), part.read(value)
@@ -85,7 +85,7 @@ def _backward(
         return kernel.axial_backward(grad, query, value, window, axis)
     check_axial(query, value, window, axis, grad)
     grad_query, grad_value, dtype = by_position(query), by_position(value), window.dtype
-    grad, query, value, window = widen(grad), widen(query), widen(value), widen(window)
+    grad, query, value, window = upcast(grad), upcast(query), upcast(value), upcast(window)
     vectors = relative_vectors(window)
     grad_vectors = torch.zeros_like(vectors)
     for part in _parts(query, axis):

@@ -48,7 +48,7 @@ def global_self_inference(
         projection: Queries, keys and values, ``(B, 2·dim_key + dim_out, H, W)``.
         windows: Embeddings of the offsets ``−(H − 1) … H − 1`` of the column pass, ``(2H − 1, dim_key / heads)``, and
             those of the row pass, ``(2W − 1, dim_key / heads)``.
-        norm: Mean, variance, weight and bias, each ``(dim_out,)``, and ε of the normalisation between the passes.
+        norm: Mean, variance, weight and bias, each ``(dim_out,)``, and ε of the normalization between the passes.
         num_heads: Heads.
         dim_key: Channels of the queries, and of the keys.
         stride: The window of the average pooling; at the border, the mean of what there is.

@@ -1,4 +1,4 @@
-"""All of GSA that follows the projection, in training, as two nodes of the graph, before and after the normalisation.
+"""All of GSA that follows the projection, in training, as two nodes of the graph, before and after the normalization.
 
     query, hidden, content  =  columns_and_content(projection)          hidden: the column pass
     result                  =  add_rows(query, norm(hidden), content)
@@ -61,7 +61,7 @@ def add_rows(query: Tensor, hidden: Tensor, window: Tensor, content: Tensor) -> 
     (values,) = split_heads(hidden, (hidden.shape[1],), query.shape[1])
     if fits and values.shape[:4] == query.shape[:4] and hidden.shape[1] == content.shape[3]:
         return _After.apply(query, values, window, content).permute(0, 3, 1, 2)
-    rows = axial_pass(query.to(values.dtype), values, window.to(values.dtype), 1)  # no normalisation that we know
+    rows = axial_pass(query.to(values.dtype), values, window.to(values.dtype), 1)  # no normalization that we know
     return content.permute(0, 3, 1, 2) + merge_heads(rows)
 
 

@@ -54,5 +54,5 @@ def split_heads(x: Tensor, sizes: tuple[int, ...], num_heads: int) -> tuple[Tens
 def merge_heads(x: Tensor) -> Tensor:
     """Bring ``(B, heads, H, W, d)`` to ``(B, heads·d, H, W)``; in channels_last, if memory is in the order of heads."""
     # Flattened where the batch comes before H: for a single image, flattening (heads, d) next to the batch leaves
-    # it a stride that passes for channels_last but is not, and batch normalisation then sums the wrong gradient.
+    # it a stride that passes for channels_last but is not, and batch normalization then sums the wrong gradient.
     return x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Where the numbers are computed: half precision is widened to float32, and autocast kept out."""
+"""Where the numbers are computed: half precision is upcast to float32, and autocast kept out."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_off", "widen", "widened_dtype"]
+__all__ = ["autocast_off", "upcast", "upcast_dtype"]
 
 
-def widened_dtype(dtype: torch.dtype) -> torch.dtype:
+def upcast_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype to compute maps, softmaxes and normalisers in: at least float32."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def widen(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """Return ``x`` in at least float32."""
-    return x.to(widened_dtype(x.dtype))
+    return x.to(upcast_dtype(x.dtype))
 
 
 def autocast_off(x: Tensor) -> AbstractContextManager:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foveate.functional._precision import autocast_off, widen, widened_dtype
+from foveate.functional._precision import autocast_off, upcast, upcast_dtype
 from foveate.functional.relative import relative_scores, relative_vectors, relative_window
 
 __all__ = ["augmented_attention", "augmented_attention_map"]
@@ -32,8 +32,8 @@ def augmented_attention_map(query: Tensor, key: Tensor, table_rows: Tensor, tabl
     height, width, dim = query.shape[2:]
     with autocast_off(query):
         if isinstance(dim, Tensor):  # in a trace
-            dim = dim.to(widened_dtype(query.dtype))
-        query, key = widen(query) * dim**-0.5, widen(key)
+            dim = dim.to(upcast_dtype(query.dtype))
+        query, key = upcast(query) * dim**-0.5, upcast(key)
         rows = relative_vectors(relative_window(table_rows.to(query.dtype), height, outside="edge"), height)
         columns = relative_vectors(relative_window(table_columns.to(query.dtype), width, outside="edge"), width)
         content = torch.matmul(query.flatten(2, 3), key.flatten(2, 3).transpose(2, 3))  # B, heads, N, N
@@ -58,5 +58,5 @@ def augmented_attention(query: Tensor, key: Tensor, value: Tensor, table_rows: T
     """
     with autocast_off(value):
         weights = augmented_attention_map(query, key, table_rows, table_columns)
-        out = torch.matmul(weights.to(widened_dtype(value.dtype)), widen(value).flatten(2, 3))
+        out = torch.matmul(weights.to(upcast_dtype(value.dtype)), upcast(value).flatten(2, 3))
         return out.to(value.dtype).unflatten(2, value.shape[2:4])

@@ -1,4 +1,4 @@
-"""Explicitly modelled attention (ExpAtt): a map that is a function of distance, with one radius.
+"""Explicitly modeled attention (ExpAtt): a map that is a function of distance, with one radius.
 
 The map is the same for every image,
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from foveate._checks import integer, one_of
 from foveate.functional._layout import in_layout_of, is_channels_last
 from foveate.functional._plain import uses_plain_operators
-from foveate.functional._precision import autocast_off, widened_dtype
+from foveate.functional._precision import autocast_off, upcast_dtype
 
 __all__ = [
     "KERNELS",
@@ -31,7 +31,7 @@ __all__ = [
 KERNELS = ("gaussian", "laplace", "cauchy", "cone")
 
 DENSE_MAX_POSITIONS = 576
-"""Up to this many positions a kernel that does not factorise is multiplied out; above, it is a product of
+"""Up to this many positions a kernel that does not factorize is multiplied out; above, it is a product of
 spectra. On two CPU cores the two cross between 24×24 and 28×28 (8 images, 24 channels)."""
 
 
@@ -88,7 +88,7 @@ def _rows(
     height: int, width: int, radius: Tensor, kernel: str, rows: slice = slice(None), columns: slice = slice(None)
 ) -> Tensor:
     with autocast_off(radius):
-        radius = radius.to(widened_dtype(radius.dtype)).reshape(())
+        radius = radius.to(upcast_dtype(radius.dtype)).reshape(())
         if kernel == "gaussian":  # A = A_H ⊗ A_W
             down, along = gaussian_line_map(height, radius)[rows], gaussian_line_map(width, radius)[columns]
             return down[:, None, :, None] * along[None, :, None, :]
@@ -101,7 +101,7 @@ def gaussian_line_map(size: int, radius: Tensor) -> Tensor:
     """Form the Gaussian map of one line of ``size`` pixels, ``(size, size)``, rows summing to 1.
 
     The Gaussian of a distance is the product of the Gaussians of its two coordinates, and so is its
-    normaliser: the map of an image is the Kronecker product of the maps of a column and of a row.
+    normalizer: the map of an image is the Kronecker product of the maps of a column and of a row.
     """
     # Dividing before squaring keeps r = 1e-6 and r = 1e6 far from the ends of float32.
     logits = -0.5 * (_offsets(size, radius) / radius) ** 2
@@ -119,8 +119,8 @@ def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") 
 
     As ``r → 0`` the result tends to ``value``, as ``r → ∞`` to its mean over the positions; nothing overflows
     on the way, whatever the dtype: maps and sums are in at least float32. The gradient of ``r`` is exact; it
-    underflows to zero together with the weights of the neighbours (and is zero for ``cone`` at ``r ≤ 1``,
-    where no neighbour is attended to).
+    underflows to zero together with the weights of the neighbors (and is zero for ``cone`` at ``r ≤ 1``,
+    where no neighbor is attended to).
 
     Args:
         value: ``V``, shape ``(B, C, H, W)``.
@@ -136,7 +136,7 @@ def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") 
     if value.ndim != 4:
         raise ValueError(f"value must be (B, C, H, W); got shape {tuple(value.shape)}")
     _check(kernel, radius)
-    dtype = widened_dtype(value.dtype)
+    dtype = upcast_dtype(value.dtype)
     with autocast_off(value):
         wide, radius = value.to(dtype), radius.to(dtype).reshape(())
         if kernel == "gaussian":
@@ -182,9 +182,9 @@ def _spectral(value: Tensor, radius: Tensor, kernel: str) -> Tensor:
     rows, columns = (_circular_distance(n, radius) for n in size)
     stencil = torch.fft.rfft2(_kernel(rows[:, None] ** 2 + columns**2, radius, kernel))
     ones = torch.fft.rfft2(torch.ones_like(value[:1, :1]), s=size)
-    normaliser = torch.fft.irfft2(ones * stencil, s=size)[..., :height, :width]
+    normalizer = torch.fft.irfft2(ones * stencil, s=size)[..., :height, :width]
     product = torch.fft.irfft2(torch.fft.rfft2(value, s=size) * stencil, s=size)[..., :height, :width]
-    return product / normaliser
+    return product / normalizer
 
 
 def _kernel(squared: Tensor, radius: Tensor, kernel: str) -> Tensor:

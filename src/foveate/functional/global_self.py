@@ -1,6 +1,6 @@
 """Global self-attention (GSA): content attention, linear in the positions, and axial positional attention.
 
-    content     F_c = Q (ρ(Kᵀ) V),  ρ = softmax of each key channel over all N positions; Q is not normalised
+    content     F_c = Q (ρ(Kᵀ) V),  ρ = softmax of each key channel over all N positions; Q is not normalized
     positional  y_ab = Σ_δ (q_ab · r_δ) v_{a+δ,b}, one pass down the columns, then one along the rows
 
 A relative position (i, j) → (p, q) is well described by (i, j) → (p, j) → (p, q), so the positional attention can
@@ -19,7 +19,7 @@ from torch import Tensor
 from foveate._checks import one_of
 from foveate.functional._axial import axial_pass
 from foveate.functional._content import content
-from foveate.functional._precision import autocast_off, widen, widened_dtype
+from foveate.functional._precision import autocast_off, upcast, upcast_dtype
 from foveate.functional.relative import relative_scores, relative_vectors, relative_window
 
 __all__ = [
@@ -42,8 +42,8 @@ def content_attention_map(query: Tensor, key: Tensor) -> Tensor:
     pass the queries of those positions, such as ``query[:, :, a : a + 1, b : b + 1]``.
     """
     with autocast_off(query):
-        weights = widen(key).flatten(2, 3).softmax(2)
-        return torch.matmul(widen(query).flatten(2, 3), weights.transpose(2, 3))
+        weights = upcast(key).flatten(2, 3).softmax(2)
+        return torch.matmul(upcast(query).flatten(2, 3), weights.transpose(2, 3))
 
 
 def content_attention_column(query: Tensor, key: Tensor, row: int, column: int) -> Tensor:
@@ -52,14 +52,14 @@ def content_attention_column(query: Tensor, key: Tensor, row: int, column: int) 
     ``q_i · ρ(K)_j`` for one ``j`` and all ``i``; the softmax still runs over all positions.
     """
     with autocast_off(query):
-        weights = widen(key).flatten(2, 3).softmax(2).view(key.shape)[:, :, row, column]  # B, heads, d
-        return torch.einsum("bhyxd,bhd->bhyx", widen(query), weights)
+        weights = upcast(key).flatten(2, 3).softmax(2).view(key.shape)[:, :, row, column]  # B, heads, d
+        return torch.einsum("bhyxd,bhd->bhyx", upcast(query), weights)
 
 
 def content_attention(query: Tensor, key: Tensor, value: Tensor, *, fused: bool | None = None) -> Tensor:
     """Compute ``Q (ρ(Kᵀ) V)``: ``2·N·d·d_v`` multiply-adds a head, and no N×N map.
 
-    The softmax is normalised after its product with ``V``, where only ``d`` sums are left to divide by, and its
+    The softmax is normalized after its product with ``V``, where only ``d`` sums are left to divide by, and its
     weights are not kept: the backward pass computes them again from the keys, their largest and the sums.
 
     Args:
@@ -99,7 +99,7 @@ def axial_positional_map(query: Tensor, table: Tensor, axis: int) -> Tensor:
     """
     _check(query, table, axis)
     with autocast_off(query):
-        return relative_scores(widen(query), _vectors(query, table, axis), axis)
+        return relative_scores(upcast(query), _vectors(query, table, axis), axis)
 
 
 def axial_positional_attention(
@@ -127,12 +127,12 @@ def axial_positional_attention(
     _check(query, table, axis)
     _alike(query, value)
     with autocast_off(value):
-        window = relative_window(table.to(widened_dtype(value.dtype)), value.shape[2 + axis])
+        window = relative_window(table.to(upcast_dtype(value.dtype)), value.shape[2 + axis])
         return axial_pass(query.to(value.dtype), value, window, axis, fused)
 
 
 def global_positional_map(query: Tensor, table_rows: Tensor, table_columns: Tensor) -> Tensor:
-    """Form the map of both passes together, ``(B, heads, N, N)``, without the normalisation between them.
+    """Form the map of both passes together, ``(B, heads, N, N)``, without the normalization between them.
 
         P[(a,b), (p,q)] = (q_ab · r^r_{q−b}) (q_aq · r^c_{p−a})
 
@@ -173,7 +173,7 @@ def global_positional_rows(
     _check(query, table_rows, 1)
     _check(query, table_columns, 0)
     with autocast_off(query):
-        lines = widen(query)[:, :, rows]  # the way turns at (a, q): other lines have no part in it
+        lines = upcast(query)[:, :, rows]  # the way turns at (a, q): other lines have no part in it
         along = torch.einsum("bhaxd,xqd->bhaxq", lines[:, :, :, columns], _vectors(query, table_rows, 1)[columns])
         down = torch.einsum("bhaqd,apd->bhapq", lines, _vectors(query, table_columns, 0)[rows])
         return along.unsqueeze(4) * down.unsqueeze(3)
@@ -187,7 +187,7 @@ def global_positional_column(query: Tensor, table_rows: Tensor, table_columns: T
     _check(query, table_rows, 1)
     _check(query, table_columns, 0)
     with autocast_off(query):
-        wide = widen(query)
+        wide = upcast(query)
         along = torch.einsum("bhyxd,xd->bhyx", wide, _vectors(query, table_rows, 1)[:, column])
         down = torch.einsum("bhyd,yd->bhy", wide[:, :, :, column], _vectors(query, table_columns, 0)[:, row])
         return along * down.unsqueeze(-1)
@@ -196,7 +196,7 @@ def global_positional_column(query: Tensor, table_rows: Tensor, table_columns: T
 def _vectors(query: Tensor, table: Tensor, axis: int) -> Tensor:
     """Return the embeddings ``(n, n, d)`` of the offsets along an axis of ``query``, in at least float32."""
     size = query.shape[2 + axis]
-    return relative_vectors(relative_window(table.to(widened_dtype(query.dtype)), size), size)
+    return relative_vectors(relative_window(table.to(upcast_dtype(query.dtype)), size), size)
 
 
 def _alike(query: Tensor, value: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foveate.functional._precision import autocast_off, widen
+from foveate.functional._precision import autocast_off, upcast
 
 __all__ = ["positionwise_map"]
 
@@ -20,7 +20,7 @@ def positionwise_map(logits: Tensor) -> Tensor:
     section 3) is of the same kind.
     """
     if torch.jit.is_scripting():  # which does not know autocast
-        return widen(logits).sigmoid()
+        return upcast(logits).sigmoid()
     else:  # noqa: RET505  # what comes after a `return` would be scripted
         with autocast_off(logits):
-            return widen(logits).sigmoid()
+            return upcast(logits).sigmoid()

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from foveate._checks import number
 from foveate.functional._plain import any_size
-from foveate.functional._precision import autocast_off, widen
+from foveate.functional._precision import autocast_off, upcast
 
-__all__ = ["check_rectangle", "draw_rectangles", "pixel_centres", "rectangle_corners", "rectangle_map"]
+__all__ = ["check_rectangle", "draw_rectangles", "pixel_centers", "rectangle_corners", "rectangle_map"]
 
 
-def pixel_centres(size: int, like: Tensor) -> Tensor:
-    """Return the coordinates of the centres of ``size`` pixels that tile [−1, 1]: ``(2j + 1 − size)/size``.
+def pixel_centers(size: int, like: Tensor) -> Tensor:
+    """Return the coordinates of the centers of ``size`` pixels that tile [−1, 1]: ``(2j + 1 − size)/size``.
 
-    The edges of the map, not the centres of its outermost pixels, lie at ±1; so one rectangle means the same
+    The edges of the map, not the centers of its outermost pixels, lie at ±1; so one rectangle means the same
     part of the image at every resolution.
     """
     return torch.arange(1 - size, size, 2, device=like.device, dtype=like.dtype) / size
@@ -27,7 +27,7 @@ def pixel_centres(size: int, like: Tensor) -> Tensor:
 def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: float = 5.0) -> Tensor:
     """Draw soft rectangles: ``A(p) = σ(τ(s_x − |u|)) · σ(τ(s_y − |v|))``.
 
-    ``(u, v)`` are the coordinates of the pixel centre ``p`` after translation by ``−c`` and rotation by ``−α``,
+    ``(u, v)`` are the coordinates of the pixel center ``p`` after translation by ``−c`` and rotation by ``−α``,
 
         u =  cos α (x − c_x) + sin α (y − c_y),
         v = −sin α (x − c_x) + cos α (y − c_y),
@@ -37,7 +37,7 @@ def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: floa
     a map that is not square, an inclined rectangle is one in these coordinates and a parallelogram in pixels.
 
     Args:
-        rectangle: ``(B, 5)``: centre ``c_x, c_y``, half-sizes ``s_x, s_y`` and angle ``α`` in radians.
+        rectangle: ``(B, 5)``: center ``c_x, c_y``, half-sizes ``s_x, s_y`` and angle ``α`` in radians.
         height: Rows of the map.
         width: Columns of the map.
         sharpness: ``τ > 0``; from 88 % to 12 % the gate falls over a width of ``4/τ``.
@@ -51,9 +51,9 @@ def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: floa
     check_rectangle(rectangle)
     number("sharpness", sharpness, above=0)
     with autocast_off(rectangle):
-        rectangle = widen(rectangle)
-        x = pixel_centres(width, rectangle)
-        y = x if not any_size() and height == width else pixel_centres(height, rectangle)
+        rectangle = upcast(rectangle)
+        x = pixel_centers(width, rectangle)
+        y = x if not any_size() and height == width else pixel_centers(height, rectangle)
         return draw_rectangles(rectangle, x, y, sharpness)
 
 
@@ -79,7 +79,7 @@ def rectangle_corners(rectangle: Tensor) -> Tensor:
     """
     check_rectangle(rectangle)
     with autocast_off(rectangle):
-        cx, cy, sx, sy, angle = widen(rectangle)[..., None].unbind(1)  # each B, 1
+        cx, cy, sx, sy, angle = upcast(rectangle)[..., None].unbind(1)  # each B, 1
         signs = torch.tensor([[-1, 1, 1, -1], [-1, -1, 1, 1]], device=cx.device, dtype=cx.dtype)
         u, v = sx * signs[0], sy * signs[1]  # B, 4
         cos, sin = angle.cos(), angle.sin()

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate._checks import integer, number, one_of
-from foveate.functional._precision import autocast_off, widen
-from foveate.functional.rectangle import check_rectangle, pixel_centres
+from foveate.functional._precision import autocast_off, upcast
+from foveate.functional.rectangle import check_rectangle, pixel_centers
 
 __all__ = [
     "compose_similarities",
@@ -53,7 +53,7 @@ def similarity_matrix(similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
     _check(similarity)
     number("aspect", aspect, above=0)
     with autocast_off(similarity):
-        tx, ty, angle, factor = widen(similarity).unbind(1)
+        tx, ty, angle, factor = upcast(similarity).unbind(1)
         cos, sin = factor * angle.cos(), factor * angle.sin()
         return torch.stack([cos, -sin / aspect, tx, sin * aspect, cos, ty], dim=1).unflatten(1, (2, 3))
 
@@ -110,7 +110,7 @@ def random_similarities(
 
 
 def warp(images: Tensor, similarity: Tensor, *, aspect: float | None = None, padding: str = "reflection") -> Tensor:
-    """Return ``T(image)``: what was at ``p`` stands at ``T(p)``, read at ``T⁻¹`` of each pixel's centre, bilinearly.
+    """Return ``T(image)``: what was at ``p`` stands at ``T(p)``, read at ``T⁻¹`` of each pixel's center, bilinearly.
 
     Where ``T⁻¹`` leads out of the image, it is reflected at its edges. Zeros would draw the frame of the image into
     the image, an edge that no photograph has and from which alone the similarity could be told. Bilinear reading of
@@ -133,7 +133,7 @@ def warp(images: Tensor, similarity: Tensor, *, aspect: float | None = None, pad
     aspect = _aspect(images, similarity, aspect)
     back = similarity_matrix(invert_similarity(similarity, aspect=aspect), aspect=aspect)
     with autocast_off(images):
-        wide = widen(images)
+        wide = upcast(images)
         grid = F.affine_grid(back.to(wide), list(images.shape), align_corners=False)
         return F.grid_sample(wide, grid, padding_mode=padding, align_corners=False).to(images.dtype)
 
@@ -141,12 +141,12 @@ def warp(images: Tensor, similarity: Tensor, *, aspect: float | None = None, pad
 def visible(images: Tensor, similarity: Tensor, *, aspect: float | None = None) -> Tensor:
     """Return where ``T(image)`` shows the image, not what `warp` fills up with: ``(B, 1, H, W)``, boolean.
 
-    These are the pixels whose centre ``T⁻¹`` carries into the image. Arguments as in `warp`.
+    These are the pixels whose center ``T⁻¹`` carries into the image. Arguments as in `warp`.
     """
     aspect = _aspect(images, similarity, aspect)
     height, width = images.shape[2:]
-    back = widen(invert_similarity(similarity.to(images.device), aspect=aspect))
-    y, x = torch.meshgrid(pixel_centres(height, back), pixel_centres(width, back), indexing="ij")
+    back = upcast(invert_similarity(similarity.to(images.device), aspect=aspect))
+    y, x = torch.meshgrid(pixel_centers(height, back), pixel_centers(width, back), indexing="ij")
     places = torch.stack([x, y], dim=-1).expand(len(back), height, width, 2)
     return (transform_points(places, back, aspect=aspect).abs() <= 1).all(-1).unsqueeze(1)
 
@@ -158,8 +158,8 @@ def transform_rectangle(rectangle: Tensor, similarity: Tensor, *, aspect: float 
     factor: the map of the result, drawn with sharpness ``τ/ρ``, is the warped map.
 
     On any other, an inclined rectangle of these coordinates is a parallelogram in pixels, and a rotation makes of it
-    another one, in general no rectangle of these coordinates. The result is the rectangle with the same centre and
-    the same second moments: with ``M = R(α) diag(s²) R(α)ᵀ``, those of ``A M Aᵀ``. Its centre and its area are
+    another one, in general no rectangle of these coordinates. The result is the rectangle with the same center and
+    the same second moments: with ``M = R(α) diag(s²) R(α)ᵀ``, those of ``A M Aᵀ``. Its center and its area are
     exact, all of it is where nothing is turned (or by π), and doing one similarity after the other is the same as
     doing both at once. It comes with ``s_x ≥ s_y`` and ``−π/2 ≤ α ≤ π/2``. Where it has equal sides its angle has no
     gradient: use `rectangle_distance` to compare.
@@ -174,17 +174,17 @@ def transform_rectangle(rectangle: Tensor, similarity: Tensor, *, aspect: float 
     """
     check_rectangle(rectangle)
     with autocast_off(rectangle):
-        rectangle = widen(rectangle)
+        rectangle = upcast(rectangle)
         similarity = similarity.to(rectangle)
         if aspect == 1:
-            centre = transform_points(rectangle[:, None, :2], similarity)[:, 0]
+            center = transform_points(rectangle[:, None, :2], similarity)[:, 0]
             sides = rectangle[:, 2:4] * similarity[:, 3:]
-            return torch.cat([centre, sides, rectangle[:, 4:] + similarity[:, 2:3]], dim=1)
-        centre, shape = _moved(*_form(rectangle), similarity, aspect)
+            return torch.cat([center, sides, rectangle[:, 4:] + similarity[:, 2:3]], dim=1)
+        center, shape = _moved(*_form(rectangle), similarity, aspect)
         (a, b), (_, d) = shape[:, 0].unbind(1), shape[:, 1].unbind(1)
         mean, half = (a + d) / 2, torch.hypot((a - d) / 2, b)
         angle = torch.atan2(2 * b, a - d) / 2
-        return torch.cat([centre, torch.stack([mean + half, mean - half, angle], dim=1)], dim=1)
+        return torch.cat([center, torch.stack([mean + half, mean - half, angle], dim=1)], dim=1)
 
 
 def rectangle_distance(
@@ -218,39 +218,39 @@ def rectangle_distance(
     check_rectangle(rectangle)
     check_rectangle(other)
     with autocast_off(rectangle):
-        centre, shape = _form(widen(rectangle))
+        center, shape = _form(upcast(rectangle))
         if similarity is not None:
-            centre, shape = _moved(centre, shape, similarity, aspect)
-        other_centre, other_shape = _form(widen(other))
-        return (centre - other_centre).square().sum(1) + (shape - other_shape).square().sum((1, 2))
+            center, shape = _moved(center, shape, similarity, aspect)
+        other_center, other_shape = _form(upcast(other))
+        return (center - other_center).square().sum(1) + (shape - other_shape).square().sum((1, 2))
 
 
 def _form(rectangle: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the centre ``(B, 2)`` and the shape ``S = R(α) diag(s) R(α)ᵀ``, ``(B, 2, 2)``."""
-    centre, (sx, sy, angle) = rectangle[:, :2], rectangle[:, 2:].unbind(1)
+    """Return the center ``(B, 2)`` and the shape ``S = R(α) diag(s) R(α)ᵀ``, ``(B, 2, 2)``."""
+    center, (sx, sy, angle) = rectangle[:, :2], rectangle[:, 2:].unbind(1)
     mean, half = (sx + sy) / 2, (sx - sy) / 2
     cos, sin = half * (2 * angle).cos(), half * (2 * angle).sin()
-    return centre, torch.stack([mean + cos, sin, sin, mean - cos], dim=1).unflatten(1, (2, 2))
+    return center, torch.stack([mean + cos, sin, sin, mean - cos], dim=1).unflatten(1, (2, 2))
 
 
-def _moved(centre: Tensor, shape: Tensor, similarity: Tensor, aspect: float) -> tuple[Tensor, Tensor]:
-    """Return the centre and the shape of ``T(rectangle)``: ``A c + t`` and the root of ``A S² Aᵀ``.
+def _moved(center: Tensor, shape: Tensor, similarity: Tensor, aspect: float) -> tuple[Tensor, Tensor]:
+    """Return the center and the shape of ``T(rectangle)``: ``A c + t`` and the root of ``A S² Aᵀ``.
 
     A positive 2×2 matrix ``M`` has the root ``(M + √det M · I) / √(tr M + 2 √det M)``, and ``√det M`` is
     ``|det A| det S = ρ² det S``. Where ``A`` is ``ρ`` times a rotation (or no turn at all), the root is ``A S Aᵀ / ρ``.
     """
     similarity = similarity.to(shape)
     linear, factor = similarity_matrix(similarity, aspect=aspect)[:, :, :2], similarity[:, 3]
-    centre = transform_points(centre[:, None], similarity, aspect=aspect)[:, 0]
+    center = transform_points(center[:, None], similarity, aspect=aspect)[:, 0]
     if aspect == 1:
-        return centre, linear @ shape @ linear.mT / factor[:, None, None]
+        return center, linear @ shape @ linear.mT / factor[:, None, None]
     root = linear @ shape
     moments = root @ root.mT
     area = factor.square() * (shape[:, 0, 0] * shape[:, 1, 1] - shape[:, 0, 1] * shape[:, 1, 0])
     trace = moments.diagonal(dim1=1, dim2=2).sum(1)
     eye = torch.eye(2, device=shape.device, dtype=shape.dtype)
     shape = (moments + area[:, None, None] * eye) / (trace + 2 * area).sqrt()[:, None, None]
-    return centre, shape
+    return center, shape
 
 
 def _aspect(images: Tensor, similarity: Tensor, aspect: float | None) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ["FEATURES", "FEWEST", "appearance", "range_of", "unlike"]
 
 FEATURES = {
-    "saturation": "colour",
+    "saturation": "color",
     "dark": "the share that is dark",
     "light": "the share that is white",
     "contrast": "contrast",
@@ -25,14 +25,14 @@ def appearance(image: Tensor) -> dict[str, float]:
     """Return the `FEATURES` of an image ``(3, H, W)`` in [0, 1]: each a mean over its pixels, in [0, 1].
 
     ``saturation`` is the largest less the smallest of the three channels; ``dark`` and ``light`` are the shares of
-    pixels of a grey value below 0.1 and above 0.9; ``contrast`` is the standard deviation of the grey values.
+    pixels of a gray value below 0.1 and above 0.9; ``contrast`` is the standard deviation of the gray values.
     """
-    grey = image.mean(0)
+    gray = image.mean(0)
     return {
         "saturation": (image.amax(0) - image.amin(0)).mean().item(),
-        "dark": (grey < 0.1).float().mean().item(),
-        "light": (grey > 0.9).float().mean().item(),
-        "contrast": grey.std(correction=0).item(),
+        "dark": (gray < 0.1).float().mean().item(),
+        "light": (gray > 0.9).float().mean().item(),
+        "contrast": gray.std(correction=0).item(),
     }
 
 

@@ -34,7 +34,7 @@ class NetworkMeta:
         img_size: ``(height, width)`` of the images that it was trained on.
         mean: Of each channel, subtracted from images in [0, 1].
         std: Of each channel, by which they are then divided.
-        crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its centre is cropped.
+        crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its center is cropped.
         interpolation: With which it is resized.
         appearance: What the images that it was trained on look like, see `foveate.io.appearance.range_of`; None
             if that is not known.
@@ -93,7 +93,7 @@ class ModelCard:
         parameters: Number of the network's parameters.
         dtype: In which they are stored; running statistics are stored as they are.
         sha256: Of the file of weights, in hexadecimal digits.
-        licence: Under which the weights may be used, as an SPDX identifier; None if nobody has said.
+        license: Under which the weights may be used, as an SPDX identifier; None if nobody has said.
         data: What it was trained on: ``name``, ``options``, ``seed``, and the number of images of each split in
             ``sizes`` where they are known. Empty if it is not known.
         recipe: How: the settings of the training. Empty if it is not known.
@@ -111,7 +111,7 @@ class ModelCard:
     parameters: int
     dtype: str
     sha256: str
-    licence: str | None = None
+    license: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     test: Mapping[str, Any] = field(default_factory=dict)
@@ -126,8 +126,8 @@ class ModelCard:
         _checks.one_of("dtype", self.dtype, DTYPES)
         if not isinstance(self.sha256, str) or not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(f"sha256 must be 64 hexadecimal digits; got {self.sha256!r}")
-        if self.licence is not None:
-            _text("licence", self.licence)
+        if self.license is not None:
+            _text("license", self.license)
         for name in ("data", "recipe", "test", "versions"):
             _mapping(name, getattr(self, name))
 
@@ -172,6 +172,8 @@ def read_card(path: Path) -> ModelCard:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if "licence" in content:  # as version 0.1 wrote it
+            content["license"] = content.pop("licence")
         return ModelCard(**{**content, "network": meta_of(_mapping("network", content["network"]))})
     except KeyError as error:
         raise ValueError(f"{path} is not a model card: it has no {error}") from error

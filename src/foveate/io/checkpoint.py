@@ -81,7 +81,7 @@ def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: boo
         model: The network.
         meta: What else it needs.
         half: As in `save_network`.
-        **about: The fields of the card that the network does not tell: ``licence``, ``data``, ``recipe``, ``test``,
+        **about: The fields of the card that the network does not tell: ``license``, ``data``, ``recipe``, ``test``,
             ``versions``.
 
     Raises:

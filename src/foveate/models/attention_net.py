@@ -31,7 +31,7 @@ Replace = Callable[..., nn.Module]
 class AttentionResNet(ResNet):
     """timm's ResNet of bottlenecks, with attention in place of the 3×3 convolutions.
 
-    Everything else is timm's own: stem, shortcuts, normalisation, head, feature extraction, checkpointing.
+    Everything else is timm's own: stem, shortcuts, normalization, head, feature extraction, checkpointing.
 
     Args:
         replace: One of `convolution`, `explicit`, `global_self`, `augmented` (or your own function of the same form).

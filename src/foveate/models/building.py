@@ -20,7 +20,7 @@ FETCHING = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_ov
 
 
 def check_classifier(name: str, network: nn.Module, *, num_classes: int, img_size: tuple[int, int]) -> None:
-    """Raise a `ValueError` unless ``network`` turns a colour image of ``img_size`` into ``num_classes`` logits."""
+    """Raise a `ValueError` unless ``network`` turns a color image of ``img_size`` into ``num_classes`` logits."""
     output = dry_run(network, (3, *img_size), lambda twin, image: twin(image), name=name)
     if not isinstance(output, Tensor) or output.shape != (1, num_classes):
         got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"

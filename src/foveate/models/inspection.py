@@ -72,7 +72,7 @@ def private_copy(network: nn.Module) -> nn.Module:
                 if buffer is not None:
                     memo.setdefault(id(buffer), buffer.detach().clone())
             for value in vars(module).values():
-                if isinstance(value, Tensor):  # of a parametrisation: computed anew in each pass
+                if isinstance(value, Tensor):  # of a parametrization: computed anew in each pass
                     memo.setdefault(id(value), value.detach().clone())
         twin = copy.deepcopy(network, memo)
     for module in twin.modules():
@@ -84,7 +84,7 @@ def private_copy(network: nn.Module) -> nn.Module:
 
 
 def _alias(parameter: nn.Parameter) -> nn.Parameter:
-    if type(parameter) is not nn.Parameter:  # of a quantisation or a sharding: only its owner knows how to copy it
+    if type(parameter) is not nn.Parameter:  # of a quantization or a sharding: only its owner knows how to copy it
         return parameter
     data = parameter.detach()
     return nn.Parameter(data.clone() if data.is_inference() else data, parameter.requires_grad)

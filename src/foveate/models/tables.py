@@ -28,7 +28,7 @@ def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) ->
     """Stretch the relative tables of every GSA and AA module to the maps that they see at another image size.
 
     Without it a GSA network takes larger images too, but its positional attention stays a window of the size that it
-    was made for. Training on from here needs a new optimiser: the tables are new parameters.
+    was made for. Training on from here needs a new optimizer: the tables are new parameters.
 
     Args:
         model: A network with such modules, or one that contains such a network (a detector, a segmentation network);

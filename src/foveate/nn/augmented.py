@@ -28,7 +28,7 @@ class AttentionAugmentedConv2d(RelativeTables2d):
     ``A`` is the softmax over all positions of content and relative-position logits; see
     `foveate.functional.augmented_attention_map`. It holds N² weights for each head.
 
-    Source: Bello et al. 2019 (arXiv 1904.09925), section 3. The table's behaviour outside its extent is not
+    Source: Bello et al. 2019 (arXiv 1904.09925), section 3. The table's behavior outside its extent is not
     in the paper: the outermost vector is used.
 
     Args:

@@ -1,4 +1,4 @@
-"""Explicitly modelled attention (ExpAtt) and the convolution that it augments."""
+"""Explicitly modeled attention (ExpAtt) and the convolution that it augments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number, one_of
-from foveate.functional._precision import widen
+from foveate.functional._precision import upcast
 from foveate.functional.explicit import (
     KERNELS,
     explicit_attention,
@@ -51,7 +51,7 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
     title = "ExpAtt: attention to what is near"
     description = (
         "Each position takes from those around it, the nearer the more, in every image alike. The circle is the "
-        "radius, learnt in training, the only number behind the map."
+        "radius, learned in training, the only number behind the map."
     )
     depends_on_content = False
 
@@ -253,7 +253,7 @@ def _pool(x: Tensor, stride: int) -> Tensor:
 
 
 def _radius(log_radius: Tensor) -> Tensor:
-    return widen(log_radius).clamp(-30, 30).exp()  # far beyond any map, well inside float32
+    return upcast(log_radius).clamp(-30, 30).exp()  # far beyond any map, well inside float32
 
 
 def _attend(value: Tensor, log_radius: Tensor, kernel: str) -> Tensor:

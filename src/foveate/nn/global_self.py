@@ -43,7 +43,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
     is a window of ``2L − 1`` pixels along each axis, while content attention stays global. `resize` fits the
     tables to another size.
 
-    With ``part="content"`` there are no tables and no normalisation between passes, with ``part="positional"`` no
+    With ``part="content"`` there are no tables and no normalization between passes, with ``part="positional"`` no
     keys: the two ablations, each without parameters that nothing would read.
 
     Source: Shen et al. 2020 (arXiv 2010.03019), section 3.
@@ -102,7 +102,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the projections (variance-preserving) and the tables, and reset the normalisation.
+        """Draw the projections (variance-preserving) and the tables, and reset the normalization.
 
         The tables' deviation ``(d·L)^−½`` gives the sum over a line of ``L`` offsets the variance of one value.
         """
@@ -147,7 +147,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         Args:
             x: ``(B, dim, H, W)``.
             part: ``content``, ``positional`` or ``both``, the sum of those that the module has. The positional map is
-                that of the two passes together without the normalisation between them, which scales and shifts
+                that of the two passes together without the normalization between them, which scales and shifts
                 each channel (`forward_by_maps` has it).
 
         Raises:
@@ -166,9 +166,9 @@ class GlobalSelfAttention2d(RelativeTables2d):
         return self.part in ("both", part)
 
     def forward_by_maps(self, x: Tensor) -> Tensor:
-        """Compute what `forward` computes by forming its maps, normalisation included; for small maps only.
+        """Compute what `forward` computes by forming its maps, normalization included; for small maps only.
 
-        ``content_map V + row_map norm(column_map V)``; a training-mode normalisation uses the batch's statistics
+        ``content_map V + row_map norm(column_map V)``; a training-mode normalization uses the batch's statistics
         and leaves its running ones alone.
         """
         query, key, value = self.project(x)
@@ -229,7 +229,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         return self._forward(x, "positional" if part == "content" else "content")
 
     def weights(self, x: Tensor) -> GlobalSelfWeights:
-        """Return the weights, the gain of the normalisation between the passes included."""
+        """Return the weights, the gain of the normalization between the passes included."""
         query, key, value = self.project(x)
         if not self._has("positional"):
             return GlobalSelfWeights(query, key, value, self.part)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number
-from foveate.functional._precision import autocast_off, widen
-from foveate.functional.rectangle import draw_rectangles, pixel_centres, rectangle_map
+from foveate.functional._precision import autocast_off, upcast
+from foveate.functional.rectangle import draw_rectangles, pixel_centers, rectangle_map
 from foveate.functional.similarity import rectangle_distance, transform_points
 from foveate.nn.spatial_attention import GatedAttention, Observation, mean_where, on_cpu
 
@@ -80,7 +80,7 @@ class RectangularAttention2d(GatedAttention):
     def rectangle(self, x: Tensor) -> Tensor:
         """Predict the rectangles of ``x``: ``(B, 5)``, of at least float32.
 
-        Centre ``(c_x, c_y)`` in [−1, 1]², half-sizes ``(s_x, s_y) > 0`` in the same units (a half-size of 1 spans
+        Center ``(c_x, c_y)`` in [−1, 1]², half-sizes ``(s_x, s_y) > 0`` in the same units (a half-size of 1 spans
         the map), angle ``α`` in radians, any real number: it has period π, and ``(s_x, s_y, α)`` is the same
         rectangle as ``(s_y, s_x, α + π/2)``.
         """
@@ -102,14 +102,14 @@ class RectangularAttention2d(GatedAttention):
     def equivariance_loss(self, x: Tensor, moved_x: Tensor, similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
         """Return the mean of ``d²(T(rectangle), rectangle of T(image))``, see `foveate.functional.rectangle_distance`.
 
-        Images whose rectangle's centre ``T`` carries out of the image are left out: what it was on may be gone. A
+        Images whose rectangle's center ``T`` carries out of the image are left out: what it was on may be gone. A
         rectangle that stays where it is does not make it zero, so it cannot be compared by size with that of other
         gates. Arguments as in `GatedAttention.equivariance_loss`.
         """
         rectangle = self.rectangle(x)
         distance = rectangle_distance(rectangle, self.rectangle(moved_x), similarity=similarity, aspect=aspect)
-        centre = transform_points(rectangle[:, :2].detach(), similarity, aspect=aspect)
-        return mean_where(distance, (centre.abs() <= 1).all(1))
+        center = transform_points(rectangle[:, :2].detach(), similarity, aspect=aspect)
+        return mean_where(distance, (center.abs() <= 1).all(1))
 
     def extra_repr(self) -> str:
         """Describe the module."""
@@ -133,24 +133,24 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _rectangle(raw: Tensor, half_size: float) -> Tensor:
     if torch.jit.is_scripting():
-        return _to_rectangle(widen(raw), half_size)
+        return _to_rectangle(upcast(raw), half_size)
     else:  # noqa: RET505
         with autocast_off(raw):
-            return _to_rectangle(widen(raw), half_size)
+            return _to_rectangle(upcast(raw), half_size)
 
 
 def _to_rectangle(raw: Tensor, half_size: float) -> Tensor:
-    centre, size, angle = raw.split([2, 2, 1], dim=1)
+    center, size, angle = raw.split([2, 2, 1], dim=1)
     covering = math.log(math.expm1(half_size))  # softplus⁻¹
-    return torch.cat([centre.tanh(), F.softplus(size + covering), angle], dim=1)
+    return torch.cat([center.tanh(), F.softplus(size + covering), angle], dim=1)
 
 
 def _spatial_moments(scores: Tensor) -> Tensor:
     if torch.jit.is_scripting():
-        return _moments(widen(scores))
+        return _moments(upcast(scores))
     else:  # noqa: RET505
         with autocast_off(scores):
-            return _moments(widen(scores))
+            return _moments(upcast(scores))
 
 
 def _moments(scores: Tensor) -> Tensor:
@@ -161,14 +161,14 @@ def _moments(scores: Tensor) -> Tensor:
     """
     height, width = scores.shape[2:]
     weights = scores.flatten(2).softmax(-1) - 1 / (height * width)  # B, hidden, N
-    x = pixel_centres(width, scores).expand(height, width).flatten()  # of all positions, N
-    y = pixel_centres(height, scores)[:, None].expand(height, width).flatten()
+    x = pixel_centers(width, scores).expand(height, width).flatten()  # of all positions, N
+    y = pixel_centers(height, scores)[:, None].expand(height, width).flatten()
     return torch.matmul(weights, torch.stack([x, y, x * x, x * y, y * y], dim=-1)).flatten(1)
 
 
 def _draw(rectangle: Tensor, x: Tensor, sharpness: float) -> Tensor:
     if torch.jit.is_scripting():  # which knows neither checks nor autocast
-        rows, columns = pixel_centres(x.shape[2], rectangle), pixel_centres(x.shape[3], rectangle)
+        rows, columns = pixel_centers(x.shape[2], rectangle), pixel_centers(x.shape[3], rectangle)
         return draw_rectangles(rectangle, columns, rows, sharpness)
     else:  # noqa: RET505  # what comes after a `return` would be scripted
         return rectangle_map(rectangle, x.shape[2], x.shape[3], sharpness=sharpness)
