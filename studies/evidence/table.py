@@ -49,8 +49,7 @@ def differences_table(rows: Sequence[Row], images: int) -> str:
         cell += [", ".join(f"{100 * value:+.1f}" for value in images_only["per_seed"])]
         cell += [f"{images_only['p_value']:.4f}"]
         cell += [f"{row['holm']:.4f}"] if corrected else []
-        effect = both.get("minimum_detectable_effect", both.get("detectable"))  # as version 0.1 called it
-        cell += [f"{100 * effect:.1f}"]
+        cell += [f"{100 * both['detectable']:.1f}"]
         cell += [row["verdict"]] if corrected else []
         cells.append(cell)
     caption = (
