@@ -1,7 +1,7 @@
-"""What attention is: pure tensor functions, one file for each mechanism, each citing its equation.
+"""Attention as pure tensor functions, one file per mechanism, each citing its equation.
 
-For each mechanism there is a *map* (what attends to what, with which weight) and a *forward* that gives the same
-result without forming the map.
+Each mechanism has a *map* (what attends to what, with which weight) and a *forward* that gives the same result
+without forming the map.
 """
 
 from foveate.functional._plain import plain_operators

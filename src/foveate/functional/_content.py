@@ -1,4 +1,4 @@
-"""The content attention of GSA as a custom operator, which keeps no weights for its backward pass.
+"""The content attention of GSA as a custom operator that keeps no weights for its backward pass.
 
 An operator rather than an `autograd.Function`, so that `torch.compile` and the FLOP counter see through it. With
 ``w = exp(k − peak) / total``, the softmax of each key channel over the positions:

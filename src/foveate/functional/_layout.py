@@ -1,4 +1,4 @@
-"""Memory layouts: a result comes back in the layout of what it was computed from."""
+"""Memory layouts: a result has the layout of its input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["by_position", "in_layout_of", "is_channels_last", "merge_heads", "sp
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Tell whether ``x`` is stored with the channels last; of one channel, which is both, the strides tell.
+    """Tell whether ``x`` is stored with the channels last; strides decide for one channel, which is both.
 
     An exported or traced graph has one layout for inputs of all sizes, the contiguous one; within a transform of
     `torch.func` no other is known.
@@ -52,7 +52,7 @@ def split_heads(x: Tensor, sizes: tuple[int, ...], num_heads: int) -> tuple[Tens
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """Bring ``(B, heads, H, W, d)`` to ``(B, heads·d, H, W)``; in channels_last, if memory is in the order of heads."""
+    """Bring ``(B, heads, H, W, d)`` to ``(B, heads·d, H, W)``; in channels_last, if memory is ordered by heads."""
     # Flattened where the batch comes before H: for a single image, flattening (heads, d) next to the batch leaves
     # it a stride that passes for channels_last but is not, and batch normalization then sums the wrong gradient.
     return x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)

@@ -12,6 +12,8 @@ arXiv 2006.07872), section 3. The paper's map is the Gaussian; the other kernels
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,9 @@ from foveate._checks import integer, one_of
 from foveate.functional._layout import in_layout_of, is_channels_last
 from foveate.functional._plain import uses_plain_operators
 from foveate.functional._precision import autocast_off, upcast_dtype
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 __all__ = [
     "KERNELS",
@@ -31,27 +36,35 @@ __all__ = [
 KERNELS = ("gaussian", "laplace", "cauchy", "cone")
 
 DENSE_MAX_POSITIONS = 576
-"""Up to this many positions a kernel that does not factorize is multiplied out; above, it is a product of
-spectra. On two CPU cores the two cross between 24×24 and 28×28 (8 images, 24 channels)."""
+"""Largest number of positions at which a kernel that does not factorize is applied as a matrix; above, by FFT.
+
+On two CPU cores the two take the same time between 24×24 and 28×28 (8 images, 24 channels)."""
 
 
-def explicit_attention_map(height: int, width: int, radius: Tensor, kernel: str = "gaussian") -> Tensor:
+def explicit_attention_map(
+    height: int, width: int, radius: Float[Tensor, " ..."], kernel: str = "gaussian"
+) -> Float[Tensor, "{height*width} {height*width}"]:
     """Form the whole map: what each pixel attends to, with which weight.
 
     Args:
         height: Rows of the feature map, ``H``.
         width: Columns of the feature map, ``W``.
-        radius: ``r > 0`` in feature-map pixels, a tensor with one element. Its dtype (at least float32) and
-            device are the map's.
+        radius: ``r > 0`` in feature-map pixels, a tensor with one element, whose device the map is on.
         kernel: ``gaussian`` exp(−d²/2), ``laplace`` exp(−d), ``cauchy`` 1/(1 + d²) or ``cone`` max(0, 1 − d)
             of the distance ``d`` in radii.
 
     Returns:
-        ``(N, N)`` with ``N = H·W``; rows are queries in row-major order, lie in [0, 1] and sum to 1.
+        Rows in row-major order of the pixels that attend; each lies in [0, 1] and sums to 1. At least float32.
 
     Raises:
-        ValueError: The kernel is none of the four, a side is not a positive integer, or there is not one radius. That
-            the radius is positive is not looked at: on a GPU the look would cost more than the map.
+        ValueError: An argument is out of its range. The sign of the radius is not checked: on a GPU that would cost
+            more than the map.
+
+    Examples:
+        >>> FA.explicit_attention_map(1, 3, torch.tensor(1.0))
+        tensor([[0.5741, 0.3482, 0.0777],
+                [0.2741, 0.4519, 0.2741],
+                [0.0777, 0.3482, 0.5741]])
     """
     rows = explicit_attention_rows(height, width, radius, kernel)
     return rows.view(height * width, height * width)
@@ -60,23 +73,19 @@ def explicit_attention_map(height: int, width: int, radius: Tensor, kernel: str 
 def explicit_attention_rows(
     height: int,
     width: int,
-    radius: Tensor,
+    radius: Float[Tensor, " ..."],
     kernel: str = "gaussian",
     rows: slice = slice(None),
     columns: slice = slice(None),
-) -> Tensor:
-    """Form rows of `explicit_attention_map`: what the positions in ``rows`` and ``columns`` attend to.
+) -> Float[Tensor, "attending_rows attending_columns {height} {width}"]:
+    """Form the rows of `explicit_attention_map` of the pixels in ``rows`` and ``columns``.
 
-    Args:
-        height: As in `explicit_attention_map`, as are the next three and what is raised.
-        width: Columns of the feature map.
-        radius: ``r > 0`` in feature-map pixels.
-        kernel: One of `KERNELS`.
-        rows: Which rows of the map the positions that attend stand in.
-        columns: Which columns.
+    Arguments and errors as there. Entry ``[a, b, p, q]`` is what the ``a``-th row and ``b``-th column of those take
+    from ``(p, q)``.
 
-    Returns:
-        ``(rows, columns, H, W)``: entry ``[a, b, p, q]`` is what ``(a, b)`` takes from ``(p, q)``.
+    Examples:
+        >>> FA.explicit_attention_rows(5, 7, torch.tensor(2.0), rows=slice(1, 2), columns=slice(0, 3)).shape
+        torch.Size([1, 3, 5, 7])
     """
     integer("height", height)
     integer("width", width)
@@ -97,41 +106,50 @@ def _rows(
         return weights / weights.sum((-2, -1), keepdim=True)
 
 
-def gaussian_line_map(size: int, radius: Tensor) -> Tensor:
-    """Form the Gaussian map of one line of ``size`` pixels, ``(size, size)``, rows summing to 1.
+def gaussian_line_map(size: int, radius: Float[Tensor, " ..."]) -> Float[Tensor, "{size} {size}"]:
+    """Form the Gaussian map of one line of ``size`` pixels, rows summing to 1.
 
-    The Gaussian of a distance is the product of the Gaussians of its two coordinates, and so is its
-    normalizer: the map of an image is the Kronecker product of the maps of a column and of a row.
+    The Gaussian of a distance is the product of the Gaussians of its two coordinates, and so is its normalizer: the map
+    of an image is the Kronecker product of the maps of a column and of a row.
+
+    Examples:
+        >>> column, row = FA.gaussian_line_map(5, torch.tensor(2.0)), FA.gaussian_line_map(7, torch.tensor(2.0))
+        >>> torch.allclose(torch.kron(column, row), FA.explicit_attention_map(5, 7, torch.tensor(2.0)))
+        True
     """
     # Dividing before squaring keeps r = 1e-6 and r = 1e6 far from the ends of float32.
     logits = -0.5 * (_offsets(size, radius) / radius) ** 2
     return logits.softmax(-1)
 
 
-def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") -> Tensor:
+def explicit_attention(
+    value: Float[Tensor, "batch channels height width"], radius: Float[Tensor, " ..."], kernel: str = "gaussian"
+) -> Float[Tensor, "batch channels height width"]:
     """Compute ``A V`` without forming the ``N×N`` map of `explicit_attention_map`.
 
     - ``gaussian``: ``A_H V A_Wᵀ``, two products with one-dimensional maps, ``N(H + W)C`` multiply-adds. The
       same numbers as with the whole map, not an approximation of them.
-    - the others: a convolution with the fixed stencil κ(‖δ‖/r), divided by the same convolution of ones; a
-      product of spectra in ``O(N log N)`` above `DENSE_MAX_POSITIONS` positions, the map itself up to there, and in
-      an exported or traced graph, which is for every size.
+    - the others: a convolution with the fixed stencil κ(‖δ‖/r), divided by the same convolution of ones: by FFT in
+      ``O(N log N)`` above `DENSE_MAX_POSITIONS` positions, else (and in an exported or traced graph, which is for every
+      size) by the map itself.
 
-    As ``r → 0`` the result tends to ``value``, as ``r → ∞`` to its mean over the positions; nothing overflows
-    on the way, whatever the dtype: maps and sums are in at least float32. The gradient of ``r`` is exact; it
-    underflows to zero together with the weights of the neighbors (and is zero for ``cone`` at ``r ≤ 1``,
-    where no neighbor is attended to).
+    As ``r → 0`` the result tends to ``value``, as ``r → ∞`` to its mean over the positions, without overflow: maps and
+    sums are in at least float32. The gradient of ``r`` is exact; it underflows to zero together with the weights of the
+    neighbors (and is zero for ``cone`` at ``r ≤ 1``, where no neighbor is attended to).
 
     Args:
-        value: ``V``, shape ``(B, C, H, W)``.
+        value: ``V``; the result has its dtype and memory format.
         radius: ``r > 0`` in feature-map pixels, a tensor with one element.
         kernel: See `explicit_attention_map`.
 
-    Returns:
-        ``(B, C, H, W)``, with the dtype and memory format of ``value``.
-
     Raises:
-        ValueError: The kernel is none of the four, ``value`` has not four dimensions, or there is not one radius.
+        ValueError: An argument is out of its range.
+
+    Examples:
+        >>> value, radius = torch.randn(2, 3, 5, 7), torch.tensor(2.0)
+        >>> by_map = value.flatten(2) @ FA.explicit_attention_map(5, 7, radius).T
+        >>> torch.allclose(FA.explicit_attention(value, radius).flatten(2), by_map, atol=1e-6)
+        True
     """
     if value.ndim != 4:
         raise ValueError(f"value must be (B, C, H, W); got shape {tuple(value.shape)}")

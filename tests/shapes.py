@@ -1,0 +1,99 @@
+"""Shapes in signatures, checked: jaxtyping's annotations are resolved here, and each call is held against them."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from beartype import BeartypeConf, beartype
+from jaxtyping import TypeCheckError, jaxtyped
+from torch import nn
+
+from foveate import functional as FA
+from foveate import nn as attention
+from foveate.functional import _shapes
+
+__all__ = ["METHODS", "checked", "checked_shapes", "public_functions", "public_methods", "resolved"]
+
+CHECKER = beartype(conf=BeartypeConf(is_pep484_tower=True))
+"""An integer is a float as well, as type checkers have it."""
+METHODS = ("forward", "attention_map", "forward_by_maps", "forward_without", "values", "rectangle", "equivariance_loss")
+"""Methods of modules that take and return tensors."""
+
+
+def type_checking_names(module: types.ModuleType) -> dict[str, Any]:
+    """Return the globals of ``module`` as a type checker sees them: with what it imports under ``TYPE_CHECKING``."""
+    names = dict(vars(module))
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            exec(compile(ast.Module(node.body, []), str(module.__file__), "exec"), names)
+    return names
+
+
+def resolved(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of ``function`` as objects."""
+    names = type_checking_names(sys.modules[function.__module__])
+    aliases = type_checking_names(_shapes)
+    return inspect.get_annotations(function, eval_str=True, globals=names | {n: aliases[n] for n in _shapes.__all__})
+
+
+def checked(function: Callable[..., Any], annotations: dict[str, Any] | None = None) -> Callable[..., Any]:
+    """Return a copy of ``function`` that raises where a call does not fit its annotations, or those given instead."""
+    copy = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__, copy.__module__ = function.__kwdefaults__, function.__module__
+    copy.__annotations__ = annotations or resolved(function)
+    strict = jaxtyped(typechecker=CHECKER)(copy)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return strict(*args, **kwargs)
+        except TypeCheckError:
+            function(*args, **kwargs)  # what it refuses itself, it says itself
+            raise
+
+    return call
+
+
+def public_functions() -> dict[str, Callable[..., Any]]:
+    """Return the public functions of `foveate.functional` that take or return tensors."""
+    functions = {name: getattr(FA, name) for name in FA.__all__}
+    return {n: f for n, f in functions.items() if inspect.isfunction(f) and "Tensor" in str(resolved(f))}
+
+
+def public_methods() -> dict[tuple[type[nn.Module], str], Callable[..., Any]]:
+    """Return the methods of the modules of `foveate.nn` that take and return tensors, by class and name."""
+    classes = [kind for name in attention.__all__ if issubclass(kind := getattr(attention, name), nn.Module)]
+    return {(kind, name): vars(kind)[name] for kind in classes for name in METHODS if name in vars(kind)}
+
+
+@contextmanager
+def checked_shapes() -> Iterator[None]:
+    """Check every call of the public functions and methods for the duration."""
+    modules = [vars(module) for name, module in sys.modules.items() if name.partition(".")[0] == "foveate"]
+    replaced: list[tuple[Any, str, Any]] = []
+    for function in public_functions().values():
+        copy = checked(function)
+        for names in modules:
+            for name in [name for name, value in names.items() if value is function]:
+                replaced.append((names, name, function))
+                names[name] = copy
+    for (kind, name), method in public_methods().items():
+        setattr(kind, name, checked(method))
+        replaced.append((kind, name, method))
+    try:
+        yield
+    finally:
+        for owner, name, original in replaced:
+            if isinstance(owner, dict):
+                owner[name] = original
+            else:
+                setattr(owner, name, original)
