@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-__all__ = ["FeatureMap", "Gate", "Line", "Rectangles"]
+__all__ = ["AnyShape", "FeatureMap", "Gate", "Line", "Rectangles"]
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+    AnyShape = Float[Tensor, " ..."]
     FeatureMap = Float[Tensor, "batch channels height width"]
     Gate = Float[Tensor, "batch 1 height width"]
     Line = Float[Tensor, " size"]
     Rectangles = Float[Tensor, "batch 5"]
 else:
-    FeatureMap = Gate = Line = Rectangles = Tensor
+    AnyShape = FeatureMap = Gate = Line = Rectangles = Tensor

@@ -21,6 +21,7 @@ from foveate._checks import integer, one_of
 from foveate.functional._layout import in_layout_of, is_channels_last
 from foveate.functional._plain import uses_plain_operators
 from foveate.functional._precision import autocast_off, upcast_dtype
+from foveate.functional._shapes import AnyShape
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -42,7 +43,7 @@ On two CPU cores the two take the same time between 24×24 and 28×28 (8 images,
 
 
 def explicit_attention_map(
-    height: int, width: int, radius: Float[Tensor, " ..."], kernel: str = "gaussian"
+    height: int, width: int, radius: AnyShape, kernel: str = "gaussian"
 ) -> Float[Tensor, "{height*width} {height*width}"]:
     """Form the whole map: what each pixel attends to, with which weight.
 
@@ -73,7 +74,7 @@ def explicit_attention_map(
 def explicit_attention_rows(
     height: int,
     width: int,
-    radius: Float[Tensor, " ..."],
+    radius: AnyShape,
     kernel: str = "gaussian",
     rows: slice = slice(None),
     columns: slice = slice(None),
@@ -106,7 +107,7 @@ def _rows(
         return weights / weights.sum((-2, -1), keepdim=True)
 
 
-def gaussian_line_map(size: int, radius: Float[Tensor, " ..."]) -> Float[Tensor, "{size} {size}"]:
+def gaussian_line_map(size: int, radius: AnyShape) -> Float[Tensor, "{size} {size}"]:
     """Form the Gaussian map of one line of ``size`` pixels, rows summing to 1.
 
     The Gaussian of a distance is the product of the Gaussians of its two coordinates, and so is its normalizer: the map
@@ -123,7 +124,7 @@ def gaussian_line_map(size: int, radius: Float[Tensor, " ..."]) -> Float[Tensor,
 
 
 def explicit_attention(
-    value: Float[Tensor, "batch channels height width"], radius: Float[Tensor, " ..."], kernel: str = "gaussian"
+    value: Float[Tensor, "batch channels height width"], radius: AnyShape, kernel: str = "gaussian"
 ) -> Float[Tensor, "batch channels height width"]:
     """Compute ``A V`` without forming the ``N×N`` map of `explicit_attention_map`.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from foveate._checks import number
 from foveate.functional._plain import any_size
 from foveate.functional._precision import autocast_off, upcast
-from foveate.functional._shapes import Line, Rectangles
+from foveate.functional._shapes import AnyShape, Line, Rectangles
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["check_rectangle", "draw_rectangles", "pixel_centers", "rectangle_corners", "rectangle_map"]
 
 
-def pixel_centers(size: int, like: Tensor) -> Line:
+def pixel_centers(size: int, like: AnyShape) -> Line:
     """Return the coordinates of the centers of ``size`` pixels that tile [−1, 1]: ``(2j + 1 − size)/size``.
 
     The edges of the map, not the centers of its outermost pixels, lie at ±1; so one rectangle means the same

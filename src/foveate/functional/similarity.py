@@ -57,8 +57,8 @@ def similarity_matrix(similarity: Float[Tensor, "batch 4"], *, aspect: float = 1
 
     Examples:
         >>> FA.similarity_matrix(torch.tensor([[0.5, 0.0, 0.0, 2.0]]))
-        tensor([[[ 2.0000, -0.0000,  0.5000],
-                 [ 0.0000,  2.0000,  0.0000]]])
+        tensor([[[2.0000, -0.0000, 0.5000],
+                 [0.0000, 2.0000, 0.0000]]])
     """
     _check(similarity)
     number("aspect", aspect, above=0)

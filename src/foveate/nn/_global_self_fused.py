@@ -1,4 +1,4 @@
-"""How `GlobalSelfAttention2d` computes what follows its projection where there are kernels for all of it."""
+"""Fused computation of all that follows the projection of `GlobalSelfAttention2d`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["attend_fused"]
 
 
 def attend_fused(module: GlobalSelfAttention2d, qkv: Tensor) -> tuple[Tensor, bool] | None:
-    """Return the output and whether it is pooled, or None where the operators for each part have to be taken."""
+    """Return the output and whether it is pooled; None where there are no kernels for all of it."""
     if isinstance(qkv, torch.fx.Proxy):  # graphs hold the parts, the normalization among them
         return None
     if _has_no_gradient(module, qkv) and _is_plain(module.norm) and fits(qkv, module.fused, *module.parameters()):
@@ -58,7 +58,7 @@ def _has_no_gradient(module: GlobalSelfAttention2d, qkv: Tensor) -> bool:
 
 
 def _is_plain(norm: nn.Module) -> bool:
-    """Tell whether a normalization is what the module was made with, with nobody who would see it called."""
+    """Tell whether a normalization is as constructed, with no hooks or replaced ``forward`` to observe the call."""
     return (
         type(norm) is nn.BatchNorm2d
         and norm.running_mean is not None

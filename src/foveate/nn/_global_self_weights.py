@@ -12,11 +12,11 @@ from foveate.nn.weights import PARTS, PairwiseWeights
 __all__ = ["GlobalSelfWeights", "gain_and_shift"]
 
 LINEAR = 1e-3
-"""Relative error up to which a normalization counts as a gain and a shift for each channel."""
+"""Largest relative error at which a normalization counts as a gain and a shift per channel."""
 
 
 class GlobalSelfWeights(PairwiseWeights):
-    """Of global self-attention: ``C_ij + g P_ij``, content and position.
+    """Weights of global self-attention, ``C_ij + g P_ij``: content and position.
 
     Between the two axial passes stands a normalization, ``v ↦ g_c v + b_c`` for each channel. The weight with
     which channel ``c`` of a head takes ``j`` is ``C_ij + g_c P_ij``; those of a head are the mean over its channels,
@@ -27,9 +27,9 @@ class GlobalSelfWeights(PairwiseWeights):
 
     Args:
         query: ``(B, heads, H, W, d)``, as are the next two.
-        key: Its channels are none where the module has no content part.
-        value: What is attended to.
-        part: ``content``, ``positional`` or ``both``: what the module has.
+        key: Keys; without channels where the module has no content part.
+        value: Values.
+        part: ``content``, ``positional`` or ``both``: the parts of the module.
         tables: ``rel_height`` and ``rel_width`` of the positional part.
         normalization: ``g`` and ``b``, each ``(B, C)``, see `gain_and_shift`.
     """
@@ -96,12 +96,12 @@ class GlobalSelfWeights(PairwiseWeights):
 def gain_and_shift(norm: nn.Module, before: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``g`` and ``b``, each ``(B, C)`` in float64, of ``norm(x) = g x + b`` at ``x = before``.
 
-    The normalization is called, never read: it may have been replaced, wrapped or quantized. What it makes of zeros and
-    ones tells all of one that does not look at its input (batch normalization in evaluation); of others, such as group
-    normalization, ``g`` and ``b`` are fitted to what they make of ``before``, exactly if there are any.
+    The normalization is called, never read: it may have been replaced, wrapped or quantized. Its output for zeros and
+    ones determines one that does not depend on its input (batch normalization in evaluation); of others, such as group
+    normalization, ``g`` and ``b`` are fitted to its output for ``before``, exactly if they exist.
 
     Raises:
-        ValueError: There are none.
+        ValueError: They do not exist.
     """
     after = norm(before)
     zeros = torch.zeros_like(before[:1])
