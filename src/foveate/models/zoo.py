@@ -45,12 +45,12 @@ TINY: dict[str, Any] = {
     "stem": "small",
     "img_size": 32,
 }
-"""A network that learns cluttered digits in one to two minutes on two CPU cores."""
+"""Network that learns cluttered digits in one to two minutes on two CPU cores."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """What takes the place of the 3×3 convolutions, and which of its options a network passes on."""
+    """Replacement of the 3×3 convolutions, and which of its options a network passes on."""
 
     replace: Replace
     options: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ INSERTED: dict[str, type[nn.Module]] = {
     "cram": RectangularAttention2d,
     "positionwise": PositionwiseAttention2d,
 }
-"""What is inserted behind the last stage but one."""
+"""Attention inserted behind the last stage but one."""
 
 INSERTED_IN = {
     "resnet_tiny": "conv_resnet_tiny",
@@ -85,11 +85,16 @@ INSERTED_IN = {
 """The networks with inserted attention, and the timm model that each is made from."""
 
 FETCHING = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-"""Keywords with which timm says where weights come from."""
+"""Keywords of timm for the source of weights."""
 
 
 def registered() -> list[str]:
-    """Return the names of the networks that this library registers with timm."""
+    """Return the names of the networks that this library registers with timm.
+
+    Examples:
+        >>> "gsa_resnet50" in foveate.models.registered()
+        True
+    """
     return list(__all__)
 
 
