@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
+import runpy
 import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from beartype import BeartypeConf, beartype
 from jaxtyping import TypeCheckError, jaxtyped
 from torch import nn
 
+from foveate import _shapes
 from foveate import functional as FA
 from foveate import nn as attention
-from foveate.functional import _shapes
 
 __all__ = ["METHODS", "checked", "checked_shapes", "public_functions", "public_methods", "resolved"]
 
@@ -27,20 +28,12 @@ METHODS = ("forward", "attention_map", "forward_by_maps", "forward_without", "va
 """Methods of modules that take and return tensors."""
 
 
-def type_checking_names(module: types.ModuleType) -> dict[str, Any]:
-    """Return the globals of ``module`` as a type checker sees them: with what it imports under ``TYPE_CHECKING``."""
-    names = dict(vars(module))
-    for node in ast.parse(inspect.getsource(module)).body:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            exec(compile(ast.Module(node.body, []), str(module.__file__), "exec"), names)
-    return names
-
-
 def resolved(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of ``function`` as objects."""
-    names = type_checking_names(sys.modules[function.__module__])
-    aliases = type_checking_names(_shapes)
-    return inspect.get_annotations(function, eval_str=True, globals=names | {n: aliases[n] for n in _shapes.__all__})
+    """Return the annotations of ``function`` as a type checker sees them, with jaxtyping's types."""
+    with patch("typing.TYPE_CHECKING", True):
+        shapes = runpy.run_path(str(_shapes.__file__))
+    names = vars(sys.modules[function.__module__]) | {name: shapes[name] for name in _shapes.__all__}
+    return inspect.get_annotations(function, eval_str=True, globals=names)
 
 
 def checked(function: Callable[..., Any], annotations: dict[str, Any] | None = None) -> Callable[..., Any]:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 import foveate
 from foveate import explain, functional, models, nn
 
-NAMES: dict[str, Any] = {"FA": functional, "foveate": foveate, "np": np, "timm": timm, "torch": torch}
+NAMES: dict[str, Any] = {"FA": functional, "Image": Image, "foveate": foveate, "np": np, "timm": timm, "torch": torch}
 """What an example may use without importing it."""
 PUBLIC = {
     f"{package.__name__}.{name}": value

@@ -1,4 +1,4 @@
-"""Words on pictures, and the legend of a scale."""
+"""Text on pictures, and the legend of a scale."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ TICKS = 5
 
 @lru_cache
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which matplotlib brings: Latin, Greek, Cyrillic and mathematical signs."""
+    """Return DejaVu Sans, which comes with matplotlib: Latin, Greek, Cyrillic and mathematical signs."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
 
 
 def width_of(text: str, face: ImageFont.FreeTypeFont) -> float:
-    """Return how many pixels wide the longest line of ``text`` is."""
+    """Return the width in pixels of the longest line of ``text``."""
     return max((face.getlength(line) for line in text.split("\n")), default=0.0)
 
 
 def height_of(text: str, face: ImageFont.FreeTypeFont) -> int:
-    """Return how many pixels high the lines of ``text`` are; nothing is 0."""
+    """Return the height in pixels of the lines of ``text``; 0 for no text."""
     return round(len(text.split("\n")) * face.size * LINE_HEIGHT) if text else 0
 
 
 def write(
     picture: Image.Image, place: tuple[float, float], text: str, face: ImageFont.FreeTypeFont, color: str = TEXT
 ) -> None:
-    """Write the lines of ``text`` on ``picture`` from ``place``, x and y of their upper left corner."""
+    """Write the lines of ``text`` on ``picture``; ``place`` is x and y of their upper left corner."""
     draw = ImageDraw.Draw(picture)
     for number, line in enumerate(text.split("\n")):
         draw.text((place[0], place[1] + number * face.size * LINE_HEIGHT), line, color, face)
@@ -61,7 +61,7 @@ def wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def shortened(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
-    """Return ``text`` with as much of its middle left out as does not fit in ``width`` pixels."""
+    """Return ``text``, shortened in the middle to ``width`` pixels."""
     if width_of(text, face) <= width:
         return text
     for kept in range(len(text) - 1, 1, -1):
@@ -72,14 +72,14 @@ def shortened(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def legend(scale: Scale, *, size: int, width: int) -> Image.Image:
-    """Draw the colors of ``scale`` with its numbers, and what they mean, ``width`` pixels wide.
+    """Draw the colors of ``scale`` with its numbers and their meaning, ``width`` pixels wide.
 
-    Above as they look over white, below as over black, for the image shows through.
+    The colors are translucent: above as they look over white, below as over black.
 
     Args:
-        scale: Of a record.
-        size: Of the letters, in pixels.
-        width: Of the picture.
+        scale: Scale of a record.
+        size: Size of the letters, in pixels.
+        width: Width of the picture.
     """
     face = font(size)
     bar = Image.new("RGB", (min(16 * size, width), 2 * size))

@@ -16,7 +16,7 @@ GUESSES = 5
 
 
 def finding_numbers(finding: Finding) -> dict[str, Any]:
-    """Return what one network made of one image.
+    """Return the numbers of a finding, for JSON.
 
     Points are [x, y], in pixels ``image`` of the image (upright) or ``input`` of what the network saw; positions of
     pixels are [row, column].
@@ -72,5 +72,5 @@ def _record_numbers(finding: Finding, record: AttentionRecord) -> dict[str, Any]
 
 
 def _points(finding: Finding, points: list[Any]) -> dict[str, Any]:
-    """Return points of the network's input as such and in pixels of the image."""
+    """Return points of the network's input, also in pixels of the image."""
     return {"image": finding.placement.to_image(points).tolist(), "input": points}

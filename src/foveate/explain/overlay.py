@@ -1,4 +1,4 @@
-"""Drawing what a network attended to over the image that it saw."""
+"""Pictures of what a network attended to, drawn over the image that it saw."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from foveate.explain.records import AttentionRecord
 __all__ = ["PALETTE", "Place", "draw_box", "overlay", "palette_stops"]
 
 PALETTE = "viridis"
-"""matplotlib's name; perceptually uniform, readable with every kind of color blindness and in gray."""
+"""Colormap of matplotlib: perceptually uniform, readable with every kind of color blindness and in gray."""
 OPACITY = 0.55
 FADED, PALE = 0.7, (224, 224, 224)
-"""How far what the network did not see is faded, and to what: a gray that is told from a white page."""
+"""Opacity and color over what the network did not see: a gray that differs from a white page."""
 INK, HALO = (255, 255, 255), (0, 0, 0)
 
 
 class Place(Protocol):
-    """Where an image ended up in the input of a network, by a resize and a crop; `foveate.data.placement` gives one.
+    """Place of an image in the input of a network after a resize and a crop; `foveate.data.placement` gives one.
 
     Points are ``(…, 2)``, x and y in pixels, 0 at the left and upper edge of the first.
     """
@@ -34,14 +34,14 @@ class Place(Protocol):
         """Height and width of the input."""
 
     def to_input(self, points: Any, /) -> NDArray[np.float64]:
-        """Take points of the image to points of the input."""
+        """Map points of the image to points of the input."""
 
     def to_image(self, points: Any, /) -> NDArray[np.float64]:
-        """Take points of the input to points of the image."""
+        """Map points of the input to points of the image."""
 
 
 class _Unmoved:
-    """Where an image is that the network saw as it is."""
+    """Place of an image that the network saw as it is."""
 
     def __init__(self, record: AttentionRecord) -> None:
         self.input_size = record.image_size
@@ -60,26 +60,32 @@ def overlay(
     zoom: float = 1,
     placement: Place | None = None,
 ) -> Image.Image:
-    """Draw what ``record`` says of image ``index`` of its batch over ``image``.
+    """Draw the map of ``record`` for image ``index`` of its batch over ``image``.
 
     The map is drawn in colors of `PALETTE` on the image in shades of gray, on the fixed scale ``record.scale``: a
     flat map is one flat color, the same in every picture. Each of its values fills its part of the image; nothing is
-    smoothed. What the network did not see, because it was cropped away, is faded and has no color.
+    smoothed. What was cropped away before the network saw it is faded and has no color.
 
     CRAM's rectangle is an outline, wherever it reaches. ExpAtt's radius is a circle around the position that attends,
-    or around the middle of the input if that is all of them (the radius is the same everywhere). Of other attention the
-    position that attends, or is attended to, is outlined.
+    or around the middle of the input for all positions together. Of other attention the position that attends, or is
+    attended to, is outlined.
 
     Args:
-        image: The image, any mode. Without ``placement``, as the network saw it, ``record.image_size``; else the
-            original. An orientation tag is not applied: the network's input is not turned by it either.
-        record: One of `foveate.explain`.
-        index: Which image of the batch it is.
-        zoom: How many pixels of the result one pixel of the image becomes, along each side; below 1 reduces it.
-        placement: Where the image ended up in the network's input.
+        image: The image, in any mode. Without ``placement``, as the network saw it, ``record.image_size``; else the
+            original. An orientation tag is ignored, as by the network's input.
+        record: A record of `foveate.explain`.
+        index: Index of the image in the batch.
+        zoom: Pixels of the result per pixel of the image, along each side; below 1 reduces it.
+        placement: Place of the image in the network's input.
 
     Raises:
         ValueError: The image has another size than the record's, or ``index`` or ``zoom`` is out of range.
+
+    Examples:
+        >>> network, image = timm.create_model("cram_resnet_tiny"), Image.new("RGB", (32, 32), "gray")
+        >>> record = foveate.explain(network, torch.randn(1, 3, 32, 32)).records[0]
+        >>> foveate.explain.overlay(image, record, zoom=4).size
+        (128, 128)
     """
     _checks.number("zoom", zoom, above=0)
     height, width = record.image_size
@@ -159,6 +165,10 @@ def draw_box(
     """Return ``image`` enlarged ``zoom`` times, with the outline of ``box``: x_min, y_min, x_max, y_max in its pixels.
 
     The last two are exclusive, so that the outline runs along the outer edges of the box's pixels.
+
+    Examples:
+        >>> foveate.explain.draw_box(Image.new("RGB", (32, 24)), (4, 4, 12, 20), zoom=4).size
+        (128, 96)
     """
     left, top, right, bottom = (side * zoom for side in box)
     picture = image.convert("RGB").resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
@@ -166,9 +176,13 @@ def draw_box(
 
 
 def palette_stops(number: int = 9, *, ground: int = 0) -> list[str]:
-    """Return ``number`` colors from low to high as ``#rrggbb``, to draw a legend with.
+    """Return ``number`` colors from low to high as ``#rrggbb``, for a legend.
 
-    They are those that `overlay` gives to pixels whose gray is ``ground``, from 0 (black) to 255 (white).
+    They are the colors of `overlay` over pixels whose gray is ``ground``, from 0 (black) to 255 (white).
+
+    Examples:
+        >>> foveate.explain.palette_stops(3)
+        ['#25012e', '#124f4d', '#8b7f14']
     """
     colors = OPACITY * _colors(np.linspace(0, 1, number)) + (1 - OPACITY) * ground
     return ["#" + "".join(f"{round(channel):02x}" for channel in color) for color in colors.tolist()]

@@ -1,15 +1,15 @@
-"""How well maps find the thing whose box is known: pure functions on maps and boxes, one value per image.
+"""Scores for how well maps localize the object whose box is known: pure functions, one value per image.
 
 Maps are ``(B, H, W)``, finite and not negative. Boxes are ``(B, 4)``: ``x_min, y_min, x_max, y_max`` in pixels of the
 maps, fractions allowed, counted along the edges of the pixels, so that pixel ``j`` reaches from ``j`` to ``j + 1``.
 Everything is computed in float64. Three cases are decided the same way for every score:
 
-- **Ties.** Values are compared in steps of a millionth of the map's maximum (`TIE`): what rounding makes of equal
-  values stays equal. Where a choice depends on the tied values, the score is its expectation over them.
+- **Ties.** Values are compared in steps of a millionth of the map's maximum (`TIE`), so rounding does not split equal
+  values. Where a choice depends on the tied values, the score is its expectation over them.
 - **Flat maps** prefer no place: their maxima are all pixels, their box is the whole map, and a map of zeros spreads its
   energy evenly. None of them is a hit.
-- **Empty boxes**, those that hold the center of no pixel (a crop can leave a box like that), are no truth to be scored
-  against: every score of theirs is NaN, which `estimate` leaves out.
+- **Empty boxes**, those that hold the center of no pixel (a crop can leave a box like that), have no scores: they are
+  NaN, which `estimate` leaves out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 TIE = 1e-6
-"""Values that differ by less than this share of the map's maximum are taken for equal."""
+"""Difference below which values count as equal, as a share of the map's maximum."""
 
 
 def pointing_game(maps: ArrayLike, boxes: ArrayLike) -> Floats:
@@ -50,6 +50,10 @@ def pointing_game(maps: ArrayLike, boxes: ArrayLike) -> Floats:
 
     Raises:
         ValueError: Maps or boxes are not as described above.
+
+    Examples:
+        >>> foveate.explain.pointing_game([[[0.1, 0.9, 0.2]]], [[1, 0, 2, 1]])
+        array([1.])
     """
     maps, boxes = _maps_and_boxes(maps, boxes)
     ranks = levels(maps)
@@ -67,6 +71,10 @@ def energy_inside(maps: ArrayLike, boxes: ArrayLike) -> Floats:
 
     Raises:
         ValueError: Maps or boxes are not as described above.
+
+    Examples:
+        >>> foveate.explain.energy_inside([[[1.0, 2.0, 1.0]]], [[1, 0, 2, 1]])
+        array([0.5])
     """
     maps, boxes = _maps_and_boxes(maps, boxes)
     columns, rows = (_covered(boxes[:, axis::2], maps.shape[2 - axis]) for axis in (0, 1))
@@ -82,6 +90,10 @@ def box_above(maps: ArrayLike, *, share: float = 0.5) -> Floats:
 
     Raises:
         ValueError: The maps are not as described above, or ``share`` is not in (0, 1].
+
+    Examples:
+        >>> foveate.explain.box_above([[[0.1, 0.9, 0.6, 0.2]]])
+        array([[1., 0., 3., 1.]])
     """
     maps = _maps(maps)
     _checks.number("share", share, above=0, maximum=1)
@@ -90,11 +102,15 @@ def box_above(maps: ArrayLike, *, share: float = 0.5) -> Floats:
 
 
 def corners_box(corners: ArrayLike, size: tuple[int, int]) -> Floats:
-    """Return the upright box ``(B, 4)`` around rectangles given by corners ``(B, 4, 2)``, cut to a map of ``size``.
+    """Return the upright box ``(B, 4)`` around rectangles given by corners ``(B, 4, 2)``, clipped to a map of ``size``.
 
     Args:
-        corners: As x and y in pixels of the map, as in `AttentionRecord.rectangle`.
+        corners: x and y in pixels of the map, as in `AttentionRecord.rectangle`.
         size: Height and width of the map.
+
+    Examples:
+        >>> foveate.explain.corners_box([[[2, -1], [5, 2], [2, 5], [-1, 2]]], (8, 4))
+        array([[0., 0., 4., 5.]])
     """
     points = np.asarray(corners, np.float64)
     if points.ndim != 3 or points.shape[1:] != (4, 2):
@@ -107,12 +123,16 @@ def box_iou(found: ArrayLike, boxes: ArrayLike, size: tuple[int, int]) -> Floats
     """Return the intersection over the union of each found box with the true one: ``(B,)`` in [0, 1].
 
     Args:
-        found: ``(B, 4)``; one without area has an IoU of 0.
-        boxes: The true ones, ``(B, 4)``.
-        size: Height and width of the maps, which say which true boxes are empty.
+        found: ``(B, 4)``; a box without area has an IoU of 0.
+        boxes: The true boxes, ``(B, 4)``.
+        size: Height and width of the maps, which determine the true boxes that are empty.
 
     Raises:
         ValueError: The boxes are not two such arrays of one length.
+
+    Examples:
+        >>> foveate.explain.box_iou([[0, 0, 2, 2]], [[0, 0, 4, 2]], (8, 8))
+        array([0.5])
     """
     found, boxes = _boxes(found), _boxes(boxes)
     if len(found) != len(boxes):
@@ -125,14 +145,18 @@ def component_iou(maps: ArrayLike, boxes: ArrayLike, *, thresholds: int = 100) -
     """Return for each image and threshold the IoU of the true box with that of the largest component: ``(B, T)``.
 
     The map is scaled to [0, 1] by its own minimum and maximum. At threshold ``τ_t = t/T``, t from 0, the box is the
-    tightest around the largest 8-connected component of ``{map ≥ τ_t}``; of several equally large ones, around the one
-    that is met first row by row. A flat map has the whole map as its box at every threshold.
+    tightest around the largest 8-connected component of ``{map ≥ τ_t}``; of several equally large ones, around the
+    first in row-major order. A flat map has the whole map as its box at every threshold.
 
-    Of this, `max_box_acc` makes MaxBoxAcc as in Choe et al., *Evaluating Weakly Supervised Object Localization Methods
+    `max_box_acc` turns this into MaxBoxAcc as in Choe et al., *Evaluating Weakly Supervised Object Localization Methods
     Right* (2020, arXiv 2001.07437). They take 1,000 thresholds, and flat maps, all zero there, get no box.
 
     Raises:
         ValueError: Maps or boxes are not as described above, or ``thresholds`` is not a positive integer.
+
+    Examples:
+        >>> foveate.explain.component_iou([[[0.0, 1.0, 0.5, 0.0]]], [[1, 0, 2, 1]], thresholds=4)
+        array([[0.25, 0.5 , 0.5 , 1.  ]])
     """
     maps, boxes = _maps_and_boxes(maps, boxes)
     number = _checks.integer("thresholds", thresholds)
@@ -148,22 +172,26 @@ def component_iou(maps: ArrayLike, boxes: ArrayLike, *, thresholds: int = 100) -
 
 
 def max_box_acc(ious: ArrayLike, minimum: float = 0.5) -> tuple[Floats, int]:
-    """Return for each image whether its thing is found, ``(B,)`` of 0 and 1, at the threshold at which most are.
+    """Return for each image whether its object is found, ``(B,)`` of 0 and 1, at the best threshold, and that.
 
         MaxBoxAcc(δ) = max_t  mean_b [IoU_bt ≥ δ]
 
-    is the mean of the result. The threshold is chosen on these very images, which favours every map a little, one with
+    is the mean of the result. The threshold is chosen on these very images, which favors every map a little, one with
     many levels more than one with few.
 
     Args:
-        ious: ``(B, T)``, of `component_iou`; NaN where there is no truth, which the result is there too.
+        ious: ``(B, T)``, of `component_iou`; NaN for empty boxes, as in the result.
         minimum: ``δ``.
 
     Returns:
-        The values, and the number ``t`` of the threshold, the lowest of equals.
+        The values, and the index ``t`` of the threshold, the lowest of equals.
 
     Raises:
         ValueError: ``ious`` is not such a matrix, or ``minimum`` not in [0, 1].
+
+    Examples:
+        >>> foveate.explain.max_box_acc([[0.2, 0.6], [0.4, 0.7]])
+        (array([1., 1.]), 1)
     """
     overlaps = np.asarray(ious, np.float64)
     if overlaps.ndim != 2 or not overlaps.shape[1]:
@@ -174,7 +202,7 @@ def max_box_acc(ious: ArrayLike, minimum: float = 0.5) -> tuple[Floats, int]:
 
 
 def levels(maps: ArrayLike) -> Floats:
-    """Return maps in whole steps of `TIE` of their maximum, rounded: values on one step are taken for equal.
+    """Return maps in whole steps of `TIE` of their maximum, rounded: values on one step count as equal.
 
     Raises:
         ValueError: The maps are not as described above.
@@ -200,7 +228,7 @@ def _largest_component(mask: NDArray[np.bool_], structure: Floats) -> NDArray[np
 
 
 def _tightest(mask: NDArray[np.bool_]) -> Floats:
-    """Return the tightest box ``(B, 4)`` around what is true in each mask; something is."""
+    """Return the tightest box ``(B, 4)`` around what is true in each mask, which is not empty."""
     found = []
     for axis in (1, 2):  # over rows, for columns, and the other way
         line: NDArray[np.bool_] = np.any(mask, axis=axis)
@@ -224,7 +252,7 @@ def _inside(boxes: Floats, shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], N
 
 
 def _covered(interval: Floats, side: int) -> Floats:
-    """Return how much of each of ``side`` pixels lies in intervals ``(B, 2)``: ``(B, side)`` in [0, 1]."""
+    """Return the share of each of ``side`` pixels that lies in intervals ``(B, 2)``: ``(B, side)`` in [0, 1]."""
     edges = np.arange(side)
     return (np.minimum(interval[:, 1:], edges + 1) - np.maximum(interval[:, :1], edges)).clip(0)
 

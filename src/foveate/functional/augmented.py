@@ -7,16 +7,12 @@ Source: Bello et al., *Attention Augmented Convolutional Networks* (ICCV 2019, a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from foveate._shapes import Float
 from foveate.functional._precision import autocast_off, upcast, upcast_dtype
 from foveate.functional.relative import relative_scores, relative_vectors, relative_window
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 __all__ = ["augmented_attention", "augmented_attention_map"]
 

@@ -12,19 +12,14 @@ arXiv 2006.07872), section 3. The paper's map is the Gaussian; the other kernels
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from foveate._checks import integer, one_of
+from foveate._shapes import AnyShape, Float
 from foveate.functional._layout import in_layout_of, is_channels_last
 from foveate.functional._plain import uses_plain_operators
 from foveate.functional._precision import autocast_off, upcast_dtype
-from foveate.functional._shapes import AnyShape
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 __all__ = [
     "KERNELS",

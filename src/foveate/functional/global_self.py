@@ -13,19 +13,15 @@ which is what a 1×1 convolution in channels_last leaves.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from foveate._checks import one_of
+from foveate._shapes import Float
 from foveate.functional._axial import axial_pass
 from foveate.functional._content import content
 from foveate.functional._precision import autocast_off, upcast, upcast_dtype
 from foveate.functional.relative import relative_scores, relative_vectors, relative_window
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 __all__ = [
     "axial_positional_attention",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from foveate._shapes import Gate
 from foveate.functional._precision import autocast_off, upcast
-from foveate.functional._shapes import Gate
 
 __all__ = ["positionwise_map"]
 

@@ -5,18 +5,13 @@ Source: Nguyen et al., *Convolutional Rectangular Attention Module* (2025, arXiv
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from foveate._checks import number
+from foveate._shapes import AnyShape, Float, Line, Rectangles
 from foveate.functional._plain import any_size
 from foveate.functional._precision import autocast_off, upcast
-from foveate.functional._shapes import AnyShape, Line, Rectangles
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 __all__ = ["check_rectangle", "draw_rectangles", "pixel_centers", "rectangle_corners", "rectangle_map"]
 

@@ -6,17 +6,13 @@ at which every offset has a vector of its own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from foveate._checks import integer, one_of
+from foveate._shapes import Float
 from foveate.functional._plain import any_size
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 __all__ = ["relative_scores", "relative_vectors", "relative_window", "resize_relative_table"]
 

@@ -15,19 +15,15 @@ image's.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from foveate._checks import integer, number, one_of
+from foveate._shapes import Bool, Float, Rectangles
 from foveate.functional._precision import autocast_off, upcast
-from foveate.functional._shapes import Rectangles
 from foveate.functional.rectangle import check_rectangle, pixel_centers
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
 
 __all__ = [
     "compose_similarities",

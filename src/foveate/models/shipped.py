@@ -60,12 +60,12 @@ TRAININGS: dict[str, Training] = {
 def shipped(tag: str | None = None) -> dict[str, Path]:
     """Return the files of the weights that come with the library, by the name that `timm.create_model` takes.
 
-    ``timm.create_model("cram_resnet_tiny.digits", pretrained=True)`` loads such weights; beside each file lies its model
-    card.
+    ``timm.create_model("cram_resnet_tiny.digits", pretrained=True)`` loads such weights; beside each file lies its
+    model card.
 
     Args:
-        tag: ``digits`` (cluttered digits of 32×32 pixels) or ``photographs`` (20 classes of Tiny ImageNet at 32×32); all
-            by default.
+        tag: ``digits`` (cluttered digits of 32×32 pixels) or ``photographs`` (20 classes of Tiny ImageNet at 32×32);
+            all by default.
 
     Raises:
         ValueError: There are none of that tag.

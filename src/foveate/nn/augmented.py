@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number
+from foveate._shapes import Float
 from foveate.functional._layout import in_layout_of
 from foveate.functional.augmented import augmented_attention, augmented_attention_map
 from foveate.nn._heads import merge_heads, split_heads
 from foveate.nn.relative_tables import RelativeTables2d
 from foveate.nn.spatial_attention import detached
 from foveate.nn.weights import FormedWeights, PairwiseWeights
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 __all__ = ["AttentionAugmentedConv2d"]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number, one_of
+from foveate._shapes import Float
 from foveate.functional._precision import upcast
 from foveate.functional.explicit import (
     KERNELS,
@@ -20,9 +21,6 @@ from foveate.functional.explicit import (
 from foveate.nn._scripting import NotScriptable
 from foveate.nn.spatial_attention import Observation, PairwiseAttention, detached
 from foveate.nn.weights import PairwiseWeights
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 __all__ = ["ExpAttConv2d", "ExplicitAttention2d"]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, one_of, pair
+from foveate._shapes import Float
 from foveate.functional._layout import in_layout_of, to_channels_last
 from foveate.functional.global_self import (
     axial_positional_attention,
@@ -22,9 +23,6 @@ from foveate.nn._global_self_fused import attend_fused
 from foveate.nn._global_self_weights import GlobalSelfWeights, gain_and_shift
 from foveate.nn._heads import divisible, merge_heads, split_heads
 from foveate.nn.relative_tables import RelativeTables2d
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 __all__ = ["GlobalSelfAttention2d"]
 

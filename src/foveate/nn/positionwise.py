@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from foveate._checks import feature_map, integer
-from foveate.functional._shapes import FeatureMap, Gate
+from foveate._shapes import FeatureMap, Gate
 from foveate.functional.positionwise import positionwise_map
 from foveate.nn.spatial_attention import GatedAttention
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number
+from foveate._shapes import FeatureMap, Float, Gate, Rectangles
 from foveate.functional._precision import autocast_off, upcast
-from foveate.functional._shapes import FeatureMap, Gate, Rectangles
 from foveate.functional.rectangle import draw_rectangles, pixel_centers, rectangle_map
 from foveate.functional.similarity import rectangle_distance, transform_points
 from foveate.nn.spatial_attention import GatedAttention, Observation, mean_where, on_cpu
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 __all__ = ["RectangularAttention2d"]
 

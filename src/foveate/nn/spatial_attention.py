@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from foveate.functional._shapes import FeatureMap
+from foveate._shapes import FeatureMap, Float
 from foveate.functional.similarity import visible, warp
 from foveate.nn.weights import FormedWeights, PairwiseWeights
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 __all__ = ["GatedAttention", "Observation", "PairwiseAttention", "SpatialAttention", "mean_where"]
 
