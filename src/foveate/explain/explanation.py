@@ -55,11 +55,7 @@ class Explanation:
     """Output of the network, of any kind: a map of classes, boxes, features."""
 
     def top(self, k: int = 5) -> list[list[Guess]]:
-        """Return the ``k`` most probable classes of each image (all if there are fewer), the most probable first.
-
-        Raises:
-            ValueError: The network is no classifier.
-        """
+        """Return the ``k`` most probable classes of each image (all if there are fewer), the most probable first."""
         if self.probabilities is None:
             raise ValueError("the network is no classifier: it has no probabilities of classes; see `output`")
         k = min(_checks.integer("k", k), self.probabilities.shape[1])

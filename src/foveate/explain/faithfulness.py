@@ -68,9 +68,6 @@ def deletion(
         fill: Replacement of deleted pixels, see `without_content`; the source takes a constant here.
         seed: Seed of the order among pixels of the same value, see `pixel_order`.
 
-    Raises:
-        ValueError: Maps and images do not fit together, or another argument is out of its range.
-
     Examples:
         >>> network, images = timm.create_model("conv_resnet_tiny"), torch.randn(2, 3, 32, 32)
         >>> foveate.explain.deletion(network, images, torch.rand(2, 32, 32), steps=2).probabilities.shape

@@ -78,9 +78,6 @@ def overlay(
         zoom: Pixels of the result per pixel of the image, along each side; below 1 reduces it.
         placement: Place of the image in the network's input.
 
-    Raises:
-        ValueError: The image has another size than the record's, or ``index`` or ``zoom`` is out of range.
-
     Examples:
         >>> network, image = timm.create_model("cram_resnet_tiny"), Image.new("RGB", (32, 32), "gray")
         >>> record = foveate.explain(network, torch.randn(1, 3, 32, 32)).records[0]

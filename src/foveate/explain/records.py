@@ -135,20 +135,13 @@ class AttentionRecord:
 
         Args:
             mode: ``nearest``, where each value fills its part of the image, or ``bilinear``.
-
-        Raises:
-            ValueError: ``mode`` is neither.
         """
         _checks.one_of("mode", mode, ("nearest", "bilinear"))
         how = "nearest-exact" if mode == "nearest" else mode
         return F.interpolate(self.map[:, None], self.image_size, mode=how)[:, 0]
 
     def position(self, query: tuple[int, int]) -> tuple[int, int]:
-        """Return row and column of the map's position that covers the image pixel ``query``.
-
-        Raises:
-            ValueError: It lies outside of the image.
-        """
+        """Return row and column of the map's position that covers the image pixel ``query``."""
         row, column = inside(query, self.image_size)
         return row * self.map.shape[1] // self.image_size[0], column * self.map.shape[2] // self.image_size[1]
 
@@ -158,9 +151,6 @@ class AttentionRecord:
         Args:
             query: ``(row, column)`` of an image pixel.
             part: ``content``, ``positional`` or ``both``; only global self-attention has parts.
-
-        Raises:
-            ValueError: The module weighs no pairs of positions, the pixel lies outside, or there is no such part.
         """
         return self._pairs().taken_by(self.position(query), part)
 
@@ -178,9 +168,6 @@ class AttentionRecord:
             direction: ``from``: what the position at ``query`` takes from each; ``to``: what each takes from it.
             part: As in `attention_from`.
             head: One head; all together by default.
-
-        Raises:
-            ValueError: As `attention_from`; or there is no such head or direction.
         """
         weights = self._pairs()
         _checks.one_of("direction", direction, DIRECTIONS)

@@ -66,9 +66,6 @@ def saliency(
         name: Module whose map is shown; by default that of `shown_module`, for Grad-CAM the last stage.
         method: As for `foveate.explain`: ``attention``, ``gradcam``, or ``auto``.
 
-    Raises:
-        ValueError: As `foveate.explain`.
-
     Examples:
         >>> network = timm.create_model("conv_resnet_tiny")
         >>> foveate.explain.saliency(network, torch.randn(1, 3, 32, 32)).kind
@@ -91,9 +88,6 @@ def shown_module(model: nn.Module, images: Float[Tensor, "batch channels height 
     """Return the name of the last attention module that attends to at least `ENOUGH_POSITIONS` positions.
 
     Without such a module, that of the very last.
-
-    Raises:
-        ValueError: The network has no attention.
 
     Examples:
         >>> foveate.explain.shown_module(timm.create_model("gsa_resnet_tiny"), torch.randn(1, 3, 32, 32))

@@ -48,9 +48,6 @@ def pointing_game(maps: ArrayLike, boxes: ArrayLike) -> Floats:
     pixels. Source: Zhang et al., *Top-down Neural Attention by Excitation Backprop* (2018, arXiv 1608.00507), without
     the margin of 15 pixels that they allow around the box.
 
-    Raises:
-        ValueError: Maps or boxes are not as described above.
-
     Examples:
         >>> foveate.explain.pointing_game([[[0.1, 0.9, 0.2]]], [[1, 0, 2, 1]])
         array([1.])
@@ -69,9 +66,6 @@ def energy_inside(maps: ArrayLike, boxes: ArrayLike) -> Floats:
     A pixel that the box covers in part counts with the part. Source: Wang et al., *Score-CAM* (2020, arXiv 1910.01279),
     there called the energy-based pointing game.
 
-    Raises:
-        ValueError: Maps or boxes are not as described above.
-
     Examples:
         >>> foveate.explain.energy_inside([[[1.0, 2.0, 1.0]]], [[1, 0, 2, 1]])
         array([0.5])
@@ -87,9 +81,6 @@ def box_above(maps: ArrayLike, *, share: float = 0.5) -> Floats:
     """Return the tightest box ``(B, 4)`` around all pixels of at least ``share`` of their map's maximum.
 
     For a gate that is open in one rectangle this is the box of its half maximum. Of a flat map it is the whole map.
-
-    Raises:
-        ValueError: The maps are not as described above, or ``share`` is not in (0, 1].
 
     Examples:
         >>> foveate.explain.box_above([[[0.1, 0.9, 0.6, 0.2]]])
@@ -127,9 +118,6 @@ def box_iou(found: ArrayLike, boxes: ArrayLike, size: tuple[int, int]) -> Floats
         boxes: The true boxes, ``(B, 4)``.
         size: Height and width of the maps, which determine the true boxes that are empty.
 
-    Raises:
-        ValueError: The boxes are not two such arrays of one length.
-
     Examples:
         >>> foveate.explain.box_iou([[0, 0, 2, 2]], [[0, 0, 4, 2]], (8, 8))
         array([0.5])
@@ -150,9 +138,6 @@ def component_iou(maps: ArrayLike, boxes: ArrayLike, *, thresholds: int = 100) -
 
     `max_box_acc` turns this into MaxBoxAcc as in Choe et al., *Evaluating Weakly Supervised Object Localization Methods
     Right* (2020, arXiv 2001.07437). They take 1,000 thresholds, and flat maps, all zero there, get no box.
-
-    Raises:
-        ValueError: Maps or boxes are not as described above, or ``thresholds`` is not a positive integer.
 
     Examples:
         >>> foveate.explain.component_iou([[[0.0, 1.0, 0.5, 0.0]]], [[1, 0, 2, 1]], thresholds=4)
@@ -186,9 +171,6 @@ def max_box_acc(ious: ArrayLike, minimum: float = 0.5) -> tuple[Floats, int]:
     Returns:
         The values, and the index ``t`` of the threshold, the lowest of equals.
 
-    Raises:
-        ValueError: ``ious`` is not such a matrix, or ``minimum`` not in [0, 1].
-
     Examples:
         >>> foveate.explain.max_box_acc([[0.2, 0.6], [0.4, 0.7]])
         (array([1., 1.]), 1)
@@ -202,11 +184,7 @@ def max_box_acc(ious: ArrayLike, minimum: float = 0.5) -> tuple[Floats, int]:
 
 
 def levels(maps: ArrayLike) -> Floats:
-    """Return maps in whole steps of `TIE` of their maximum, rounded: values on one step count as equal.
-
-    Raises:
-        ValueError: The maps are not as described above.
-    """
+    """Return maps in whole steps of `TIE` of their maximum, rounded: values on one step count as equal."""
     maps = _maps(maps)
     highest = maps.max((1, 2), keepdims=True)
     return np.rint(maps / np.where(highest > 0, highest, 1.0) / TIE)

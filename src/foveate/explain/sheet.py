@@ -76,9 +76,6 @@ def contact_sheet(
         notes: Lines below the legend, such as what an outline means.
         side: Length of the longer side of a picture, in pixels; letters are in proportion.
 
-    Raises:
-        ValueError: There is no picture, rows have different numbers of strips, or there are not as many headings.
-
     Examples:
         >>> strip = foveate.explain.Strip([foveate.explain.Panel(Image.new("RGB", (64, 64)))])
         >>> sheet = foveate.explain.contact_sheet([[strip, strip]], headings=("ExpAtt", "GSA"), side=64)

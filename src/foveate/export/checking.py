@@ -1,4 +1,4 @@
-"""Whether what was exported computes what the network computes, at sizes that it was not exported with."""
+"""Whether an exported network computes what the network computes, also at sizes other than that of the export."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 __all__ = ["TOLERANCE", "Deviation", "check_deviation", "deviation", "shapes_to_check"]
 
 TOLERANCE = 1e-4
-"""Largest relative error, ‖exported − eager‖ / ‖eager‖ of the logits, with which an export is put in its place."""
+"""Largest relative error of the logits of an export, ‖exported − eager‖ / ‖eager‖."""
 
 Shape = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far two computations of the logits of some images agree.
+    """Deviation of two computations of the logits of some images.
 
     Attributes:
         shape: ``(B, C, H, W)`` of the images.
         error: ``‖other − eager‖ / ‖eager‖``; infinite where the shapes differ or a number is not finite.
-        same_top1: Of how many images the largest logit is the same.
+        same_top1: Number of images with the same largest logit.
     """
 
     shape: Shape
@@ -47,15 +47,15 @@ def deviation(model: nn.Module, other: Callable[[Tensor], Tensor], images: Tenso
 def shapes_to_check(
     image: tuple[int, int, int], *, batch: int | None = None, smallest: int | None = None
 ) -> list[Shape]:
-    """Return shapes of images at which to compare an export, none of which it was traced with if it takes others.
+    """Return shapes of images at which to compare an export, other than that of its tracing where sizes are open.
 
-    The size that the network was made for with several numbers of images, and, where sizes are open, the smallest, and
-    unequal and odd ones around.
+    They are the network's own size with several batch sizes, and, where sizes are open, the smallest, unequal and odd
+    ones.
 
     Args:
         image: ``(channels, height, width)`` that the network was made for.
-        batch: Images at a time; None for any number.
-        smallest: The smallest side that it takes; None where the size is fixed.
+        batch: Fixed batch size; None for any.
+        smallest: Smallest side that it takes; None where the size is fixed.
     """
     channels, *size = image
     sizes = [size] * (1 if batch is not None else 3)
@@ -69,7 +69,7 @@ def shapes_to_check(
 def check_deviation(
     model: nn.Module, other: Callable[[Tensor], Tensor], shapes: Sequence[Shape], *, seed: int = 0
 ) -> list[Deviation]:
-    """Compare ``model`` with ``other`` on random images of several shapes; return how far they agree.
+    """Compare ``model`` with ``other`` on random images of several shapes.
 
     Raises:
         ValueError: They differ by more than `TOLERANCE`, or ``other`` does not take images of a shape.

@@ -1,7 +1,7 @@
 """Attention as pure tensor functions, one file per mechanism, each citing its equation.
 
 Each mechanism has a *map* (what attends to what, with which weight) and a *forward* that gives the same result
-without forming the map.
+without forming the map. Arguments out of their range raise a `ValueError`, here as everywhere in the library.
 """
 
 from foveate.functional._plain import plain_operators

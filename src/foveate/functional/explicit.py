@@ -138,9 +138,6 @@ def explicit_attention(
         radius: ``r > 0`` in feature-map pixels, a tensor with one element.
         kernel: See `explicit_attention_map`.
 
-    Raises:
-        ValueError: An argument is out of its range.
-
     Examples:
         >>> value, radius = torch.randn(2, 3, 5, 7), torch.tensor(2.0)
         >>> by_map = value.flatten(2) @ FA.explicit_attention_map(5, 7, radius).T

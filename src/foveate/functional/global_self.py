@@ -124,9 +124,6 @@ def axial_positional_map(
         Signed weights in at least float32; there is no softmax. Entry ``[…, a, b, k]`` is ``q_ab · r_{k − a}`` (column
         pass) or ``q_ab · r_{k − b}`` (row pass).
 
-    Raises:
-        ValueError: A shape does not fit, or ``axis`` is neither 0 nor 1.
-
     Examples:
         >>> FA.axial_positional_map(torch.randn(2, 4, 3, 5, 8), torch.randn(9, 8), axis=1).shape
         torch.Size([2, 4, 3, 5, 5])

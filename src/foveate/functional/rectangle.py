@@ -52,9 +52,6 @@ def rectangle_map(
     Returns:
         Gates in [0, 1], of at least float32.
 
-    Raises:
-        ValueError: ``rectangle`` does not hold five numbers a row, or ``sharpness`` is not positive.
-
     Examples:
         >>> left_half = torch.tensor([[-0.5, 0.0, 0.5, 1.0, 0.0]])
         >>> FA.rectangle_map(left_half, 1, 4, sharpness=50.0).round()
@@ -85,9 +82,6 @@ def rectangle_corners(rectangle: Rectangles) -> Float[Tensor, "batch 4 2"]:
 
     In the rectangle's own frame they come in the order (−s_x, −s_y), (s_x, −s_y), (s_x, s_y), (−s_x, s_y):
     clockwise on the screen. Pixels of an image ``(H, W)`` are ``(x + 1)·W/2`` and ``(y + 1)·H/2``.
-
-    Raises:
-        ValueError: ``rectangle`` does not hold five numbers a row.
 
     Examples:
         >>> FA.rectangle_corners(torch.tensor([[0.0, 0.0, 1.0, 0.5, 0.0]])).tolist()

@@ -28,9 +28,6 @@ def relative_window(
         outside: What an offset outside the table gets: ``zero`` (it scores nothing) or ``edge`` (the outermost vector,
             as in Shaw et al. 2018).
 
-    Raises:
-        ValueError: ``outside`` is neither, or ``table`` is no table.
-
     Examples:
         >>> table = torch.tensor([[1.0], [2.0], [3.0]])
         >>> FA.relative_window(table, 3).T, FA.relative_window(table, 3, outside="edge").T
@@ -85,9 +82,6 @@ def resize_relative_table(table: Float[Tensor, "offsets dim"], extent: int) -> F
     """Stretch a table to another extent by linear interpolation of the offsets.
 
     Offset 0 and the outermost offsets keep their vectors: the same relative layout at another resolution.
-
-    Raises:
-        ValueError: ``extent`` is not a positive integer, or ``table`` is no table.
 
     Examples:
         >>> FA.resize_relative_table(torch.tensor([[-1.0], [0.0], [1.0]]), 3).T

@@ -48,9 +48,6 @@ def similarity_matrix(similarity: Float[Tensor, "batch 4"], *, aspect: float = 1
             factor above 0.
         aspect: Width of the image divided by its height.
 
-    Raises:
-        ValueError: ``similarity`` does not hold four numbers a row, or ``aspect`` is not positive.
-
     Examples:
         >>> FA.similarity_matrix(torch.tensor([[0.5, 0.0, 0.0, 2.0]]))
         tensor([[[2.0000, -0.0000, 0.5000],
@@ -124,9 +121,6 @@ def random_similarities(
     Returns:
         Similarities in float32, on the CPU.
 
-    Raises:
-        ValueError: A number is out of its range.
-
     Examples:
         >>> FA.random_similarities(3, shift=0.2, rotation=torch.pi / 6, scale=1.2).shape
         torch.Size([3, 4])
@@ -160,9 +154,6 @@ def warp(
         aspect: Width of the image divided by its height; by default that of ``images``, which is wrong for maps of
             another shape than the image.
         padding: ``reflection``, ``border`` or ``zeros``.
-
-    Raises:
-        ValueError: An argument is not as described.
 
     Examples:
         >>> half_a_side = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
@@ -219,9 +210,6 @@ def transform_rectangle(
         similarity: ``t_x, t_y, θ, ρ`` a row.
         aspect: Width of the image divided by its height.
 
-    Raises:
-        ValueError: An argument is not as described.
-
     Examples:
         >>> rectangle, shift = torch.tensor([[0.0, 0.0, 0.5, 0.25, 0.0]]), torch.tensor([[0.5, 0.0, 0.0, 2.0]])
         >>> FA.transform_rectangle(rectangle, shift).tolist()
@@ -266,9 +254,6 @@ def rectangle_distance(
         similarity: Compare ``T(rectangle)``, as in `transform_rectangle`, with ``other``. ``S`` becomes
             the root of ``A S² Aᵀ``, on square images ``ρ R(θ) S R(θ)ᵀ``; smooth as well.
         aspect: Width of the image divided by its height.
-
-    Raises:
-        ValueError: An argument is not as described.
 
     Examples:
         >>> one = torch.tensor([[0.0, 0.0, 0.5, 0.25, 0.0]])

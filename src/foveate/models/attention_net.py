@@ -44,9 +44,6 @@ class AttentionResNet(ResNet):
         dtype: Dtype of the parameters.
         **kwargs: As `timm.models.resnet.ResNet`: ``layers``, ``channels``, ``num_classes``, ``in_chans``, …
 
-    Raises:
-        ValueError: An argument is out of its range.
-
     Examples:
         >>> from foveate.models.attention_net import explicit
         >>> network = foveate.models.AttentionResNet(explicit, layers=(1, 1, 1, 1), stem="small", num_classes=5)

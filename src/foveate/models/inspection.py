@@ -135,9 +135,6 @@ def dry_run(
         input_size: ``(channels, height, width)`` of the image.
         run: Function of the two.
         name: Name of the network in messages; by default its class.
-
-    Raises:
-        ValueError: The network does not take such an image.
     """
     twin = meta_copy(network).eval()
     dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)

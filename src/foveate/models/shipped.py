@@ -67,9 +67,6 @@ def shipped(tag: str | None = None) -> dict[str, Path]:
         tag: ``digits`` (cluttered digits of 32×32 pixels) or ``photographs`` (20 classes of Tiny ImageNet at 32×32);
             all by default.
 
-    Raises:
-        ValueError: There are none of that tag.
-
     Examples:
         >>> list(foveate.models.shipped("photographs"))[-1]
         'cram_resnet_tiny.photographs'

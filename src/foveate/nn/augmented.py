@@ -47,9 +47,6 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
-    Raises:
-        ValueError: An argument is out of its range, or the ratio leaves no channel to one of the two.
-
     Examples:
         >>> layer = foveate.nn.AttentionAugmentedConv2d(16, 80, feat_size=(5, 7), num_heads=2)
         >>> layer.dim_value, layer(torch.randn(2, 16, 5, 7)).shape
@@ -156,11 +153,7 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         return self.combine(x, self.project(x)[2])
 
     def weights(self, x: Tensor) -> PairwiseWeights:
-        """Return the weights at the attended resolution; the map of an image is formed as a whole.
-
-        Raises:
-            ValueError: It would be too large.
-        """
+        """Return the weights at the attended resolution; the map of an image is formed as a whole."""
         query, key, values = map(detached, self.project(x))
         FormedWeights.check_size(values)
         tables = detached(self.rel_height), detached(self.rel_width)

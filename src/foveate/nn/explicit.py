@@ -45,9 +45,6 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
-    Raises:
-        ValueError: An argument is out of its range.
-
     Examples:
         >>> module, x = foveate.nn.ExplicitAttention2d(8, radius=2.0), torch.randn(2, 8, 5, 7)
         >>> module(x).shape, module.attention_map(x).shape
@@ -180,9 +177,6 @@ class ExpAttConv2d(nn.Module):
         dilation: Dilation of the convolution.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
-
-    Raises:
-        ValueError: An argument is out of its range, or the ratio leaves no channel to one of the two.
 
     Examples:
         >>> layer = foveate.nn.ExpAttConv2d(16, 20, stride=2)

@@ -59,9 +59,6 @@ class GlobalSelfAttention2d(RelativeTables2d):
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
-    Raises:
-        ValueError: An argument is out of its range, or the heads do not divide the channels.
-
     Examples:
         >>> module = foveate.nn.GlobalSelfAttention2d(8, 16, num_heads=4, feat_size=(5, 7))
         >>> x = torch.randn(2, 8, 5, 7)
@@ -154,9 +151,6 @@ class GlobalSelfAttention2d(RelativeTables2d):
             x: Input of ``forward``.
             part: ``content``, ``positional`` or ``both``, the sum of those that the module has. The positional map is
                 that of the two passes without the normalization between them (`forward_by_maps` has it).
-
-        Raises:
-            ValueError: ``part`` is none of the three, or one that the module does not have.
         """
         one_of("part", part, PARTS if self.part == "both" else ("both", self.part))
         query, key, _ = self.project(x)

@@ -30,9 +30,6 @@ class PositionwiseAttention2d(GatedAttention):
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
-    Raises:
-        ValueError: An argument is out of its range.
-
     Examples:
         >>> foveate.nn.PositionwiseAttention2d(8).attention_map(torch.randn(1, 8, 1, 3))
         tensor([[[[0.9526, 0.9526, 0.9526]]]], grad_fn=<SigmoidBackward0>)

@@ -41,9 +41,6 @@ class RectangularAttention2d(GatedAttention):
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
-    Raises:
-        ValueError: An argument is out of its range.
-
     Examples:
         >>> module = foveate.nn.RectangularAttention2d(8)  # at first the rectangle covers the whole map
         >>> module.rectangle(torch.randn(1, 8, 5, 7)).round(decimals=4).tolist()

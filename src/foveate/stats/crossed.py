@@ -56,13 +56,9 @@ def crossed_difference(correct: ArrayLike, reference: ArrayLike, *, confidence: 
     minimum detectable effect is ``(t_{(1+confidence)/2} + t_{0.8}) · standard_error``.
 
     Args:
-        correct: ``(seeds, images)`` of 0 and 1.
+        correct: ``(seeds, images)`` of 0 and 1, with at least 2 of each.
         reference: The same for the other network; row ``k`` of both was trained with the same seed.
         confidence: Coverage of the interval, between 0 and 1.
-
-    Raises:
-        ValueError: The matrices differ in shape or are not as described, there is but one seed or image, or
-            ``confidence`` is not between 0 and 1.
     """
     if _checks.number("confidence", confidence, above=0) >= 1:
         raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")
@@ -100,9 +96,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     The chance that any true null hypothesis has an adjusted p-value of at most α is at most α, whatever their
     dependence (Holm 1979): ``max_{j ≤ i} min(1, (m − j + 1) p_(j))`` for the i-th smallest of ``m``.
-
-    Raises:
-        ValueError: A p-value is not between 0 and 1.
     """
     for value in p_values:
         _checks.number("a p-value", value, minimum=0, maximum=1)

@@ -1,9 +1,9 @@
-"""How sure a comparison is: intervals and p-values from which test images each network got right.
+"""Accuracies and paired differences with intervals and p-values, from the test images that each network got right.
 
 **The unit that is resampled is the test image.** A network trained with several seeds gives one 0/1 per seed and
 image; these are averaged over the seeds first, so that an image counts once however many seeds there are. The
-interval then answers: how much would the figure move with another test set of this size? How much it moves with
-another *seed* is a different question, answered beside it by `Accuracy.per_seed` and `Accuracy.seed_std`.
+interval is the variation with another test set of this size; the variation with another *seed* is reported beside it,
+in `Accuracy.per_seed` and `Accuracy.seed_std`.
 
 Sources: Efron & Tibshirani, *An Introduction to the Bootstrap* (1993), ch. 13 (percentile interval); Good,
 *Permutation Tests* (2000), ch. 3 (sign flips of paired differences). Computed by `scipy.stats`.
@@ -59,16 +59,13 @@ def accuracy(correct: ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> 
     """Return the mean of ``correct`` with a percentile bootstrap interval over the images.
 
     With ``x_i`` the share of seeds that got image ``i`` right, the mean is ``Σ x_i / n``; the interval holds the
-    central ``confidence`` of the means of `RESAMPLES` samples of ``n`` images drawn with replacement. The
-    percentile interval is used since it stays defined (a point) where every image was right or every one wrong.
+    central ``confidence`` of the means of `RESAMPLES` samples of ``n`` images drawn with replacement. The percentile
+    interval stays defined (a point) where every image was right or every one wrong.
 
     Args:
         correct: ``(seeds, images)`` of 0 and 1.
         confidence: Coverage of the interval, between 0 and 1.
-        seed: Of the resampling: the same input gives the same output.
-
-    Raises:
-        ValueError: ``correct`` is not such a matrix, or ``confidence`` not between 0 and 1.
+        seed: Seed of the resampling.
     """
     matrix = _matrix("correct", correct)
     low, high = interval(matrix.mean(axis=0), confidence, seed)
@@ -88,14 +85,10 @@ def paired_difference(
     the observed one added to both counts.
 
     Args:
-        correct: ``(seeds, images)`` of 0 and 1.
+        correct: ``(seeds, images)`` of 0 and 1, with at least 2 images.
         reference: The same for the other network; row ``k`` of both was trained with the same seed.
         confidence: Coverage of the interval, between 0 and 1.
-        seed: Of the resampling: the same input gives the same output.
-
-    Raises:
-        ValueError: The matrices differ in shape, are not as described or hold a single image, or ``confidence`` is
-            not between 0 and 1.
+        seed: Seed of the resampling.
     """
     a, b = paired_matrices(correct, reference)
     difference = (a - b).mean(axis=0)
@@ -123,11 +116,7 @@ def paired_difference(
 
 
 def paired_matrices(correct: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both as ``(seeds, images)`` of the same shape, with at least 2 images.
-
-    Raises:
-        ValueError: They differ in shape, are not matrices of 0 and 1, or hold a single image.
-    """
+    """Return both as ``(seeds, images)`` of the same shape, with at least 2 images."""
     a, b = _matrix("correct", correct), _matrix("reference", reference)
     if a.shape != b.shape:
         raise ValueError(
