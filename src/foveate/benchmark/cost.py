@@ -26,7 +26,7 @@ class ModuleCost:
     name: str
     """Name in the network, ``""`` for the network itself."""
     kind: str
-    """Class."""
+    """Name of the class."""
     parameters: int
     """Parameters, including those of children; a shared one counts once."""
     flops: int
@@ -72,14 +72,10 @@ class NetworkCost:
 
 
 def network_cost(model: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224)) -> NetworkCost:
-    """Count the parameters and FLOPs of ``model`` in inference on one image of ``input_size``.
+    """Count the parameters and FLOPs of ``model`` in inference on one image of ``(channels, height, width)``.
 
     The count runs on a copy on the ``meta`` device: it allocates no activations and computes nothing, and ``model``
-    itself is not touched.
-
-    Args:
-        model: Any network that takes one ``(B, C, H, W)`` batch.
-        input_size: ``(channels, height, width)`` of one image.
+    itself is not touched. ``model`` is any network that takes one ``(B, C, H, W)`` batch.
     """
     if not isinstance(input_size, tuple | list) or len(input_size) != 3:
         raise ValueError(f"input_size must be (channels, height, width); got {input_size!r}")
@@ -92,10 +88,7 @@ def network_cost(model: nn.Module, input_size: tuple[int, int, int] = (3, 224, 2
 def step_flops(model: nn.Module, input_size: tuple[int, int, int], *, input_gradient: bool) -> int:
     """Count the FLOPs of a forward and backward pass of ``model`` on one image, as `network_cost` counts.
 
-    Args:
-        model: Any network or module that takes one ``(B, C, H, W)`` batch.
-        input_size: ``(channels, height, width)`` of one image.
-        input_gradient: Whether to include the gradient of the image, as in the middle of a network.
+    ``input_gradient`` includes the gradient of the image, as in the middle of a network.
     """
 
     def count(twin: nn.Module, image: Tensor) -> int:

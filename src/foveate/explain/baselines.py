@@ -15,18 +15,12 @@ SPREAD = 0.25
 
 
 def baseline_maps(kind: str, indices: list[int], size: tuple[int, int], *, seed: int = 0) -> NDArray[np.float64]:
-    """Return maps ``(B, H, W)`` that depend on nothing of an image but its index.
+    """Return maps ``(B, H, W)`` that depend on nothing of an image but its index in the data set, and on ``seed``.
 
     - ``centre``: a Gaussian in the middle of the image, its standard deviation a quarter of each side. Photographs are
       taken of what is in the middle: this is the baseline to take seriously.
     - ``uniform``: 1 everywhere.
     - ``random``: each pixel drawn evenly from [0, 1), independently.
-
-    Args:
-        kind: One of these.
-        indices: Indices of the images in their data set; with ``seed``, all that a random map depends on.
-        size: Height and width.
-        seed: Seed of the random maps.
 
     Examples:
         >>> foveate.explain.baseline_maps("centre", [0], (1, 5)).round(2)

@@ -95,7 +95,7 @@ def explain(
             detection, features) there are the records and its output, and no probabilities.
         images: Images as the network takes them (normalized), on its device.
         query: ``(row, column)`` of an image pixel: of N×N maps, show what the position that covers it attends to. The
-            weights of every other pixel remain available, see `AttentionRecord.attention_from`.
+            weights of every other pixel remain available, see `AttentionRecord.attention_from`. Gates do not change.
         names: Modules to explain; all attention modules by default. For Grad-CAM the modules whose output is used;
             the last stage of ``model.feature_info`` by default.
         method: ``attention``, ``gradcam``, or ``auto``: attention if there is any, else Grad-CAM.

@@ -57,8 +57,7 @@ def deletion(
 ) -> Curves:
     """Delete pixels, those with the highest values first: the faster the probability falls, the better the map.
 
-    The probability is that of the class that ``model`` predicts for the whole image. The model is run in evaluation
-    mode and left as it was.
+    The probability is that of the class that ``model`` predicts for the whole image; ``model`` is left as it was.
 
     Args:
         model: A classifier.
@@ -114,7 +113,7 @@ def without_content(
         return images.mean((2, 3), keepdim=True).expand_as(images)
     shorter = min(images.shape[2:])
     radius = min(math.ceil(3 * BLUR * shorter), shorter - 1)  # the reflection reaches no further than the image
-    for kernel in ([2 * radius + 1, 1], [1, 2 * radius + 1]):  # along x, then along y: in one go it takes the square
+    for kernel in ([2 * radius + 1, 1], [1, 2 * radius + 1]):  # along x, then along y: in one go it would be quadratic
         images = gaussian_blur(images, kernel, [BLUR * shorter] * 2)
     return images
 

@@ -74,12 +74,7 @@ class Finding:
         return image_sheet(self)
 
     def save(self, path: str | Path) -> None:
-        """Write `picture` as a PNG file, whole or not at all.
-
-        Raises:
-            ValueError: The name does not end in ``.png``, or there is a file that was not written by this library.
-            OSError: The file cannot be written.
-        """
+        """Write `picture` as a PNG file atomically; a file that this library has not written is not replaced."""
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"a picture is written as PNG; got {path}; give {path.with_suffix('.png')}")

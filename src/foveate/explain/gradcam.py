@@ -39,15 +39,8 @@ def grad_cam(
 
     The map of a record is ``max(L_c, 0)`` as a share of its sum, in units of the uniform share ``1/N``: the package's
     own maps are stretched to [0, 1] image by image, which makes a flat one look confident. A map without positive
-    evidence is 1 everywhere.
-
-    ``model`` must be a private copy in evaluation mode, see `foveate.explain.untouched`: its parameters are frozen.
-
-    Args:
-        model: A classifier with feature maps ``(B, C, H, W)``.
-        images: ``(B, C, H, W)``.
-        names: Modules whose output is used; the last stage of ``model.feature_info`` by default.
-        targets: Class of each image; the predicted one by default.
+    evidence is 1 everywhere. Arguments are those of `foveate.explain`, but ``model`` must be a private copy in
+    evaluation mode, see `foveate.explain.untouched`: its parameters are frozen.
 
     Raises:
         ValueError: There is no such module, its output is not one feature map that the logits depend on, or there

@@ -72,14 +72,9 @@ def shortened(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def legend(scale: Scale, *, size: int, width: int) -> Image.Image:
-    """Draw the colors of ``scale`` with its numbers and their meaning, ``width`` pixels wide.
+    """Draw the colors of ``scale`` with its numbers and their meaning, in letters of ``size`` pixels.
 
     The colors are translucent: above as they look over white, below as over black.
-
-    Args:
-        scale: Scale of a record.
-        size: Size of the letters, in pixels.
-        width: Width of the picture.
     """
     face = font(size)
     bar = Image.new("RGB", (min(16 * size, width), 2 * size))
@@ -106,7 +101,7 @@ def legend(scale: Scale, *, size: int, width: int) -> Image.Image:
         at = share * (bar.width - 1)
         label = f"{scale.low + share * (scale.high - scale.low):g}"
         ImageDraw.Draw(picture).line([(at, bar.height), (at, bar.height + size // 3)], fill=TEXT)
-        # The first number begins where the bar does, the last ends with it, the others stand in the middle.
+        # The first number is flush left, the last flush right, the others are centered.
         before = share if share in (0, 1) else 0.5
         write(picture, (at - before * width_of(label, face), bar.height + size // 3), label, face)
     write(picture, (bar.width + gap, 0) if beside else (0, bar_height + size // 2), meaning, face, QUIET)

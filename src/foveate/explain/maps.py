@@ -29,16 +29,8 @@ def attention_records(
 ) -> list[AttentionRecord]:
     """Return what the attention modules of ``model`` attended to in ``images``, in the order in which they ran.
 
-    One pass of a private copy, eagerly, in evaluation mode and without gradients. The model itself is not touched, and
-    may be compiled, or in use by other threads. A network without attention gives an empty list. `foveate.explain`
-    gives the prediction as well.
-
-    Args:
-        model: Any network; every `foveate.nn.SpatialAttention` in it is found, those of `foveate.insert` included.
-        images: Images as the network takes them (normalized), on its device.
-        query: ``(row, column)`` of an image pixel: of N×N maps, show what the position that covers it attends to.
-            Gates, which are the same for every position, do not change.
-        names: Modules to ask; all by default.
+    One pass of a private copy, eagerly, in evaluation mode and without gradients. A network without attention gives an
+    empty list. `foveate.explain` gives the prediction as well, and describes the arguments.
 
     Raises:
         ValueError: ``query`` lies outside of the images, a name is not that of an attention module, or a map that can

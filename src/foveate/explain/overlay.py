@@ -104,7 +104,7 @@ def overlay(
     picture = _colored(ground, record, index, placement, scale)
     for path in _outlines(record, index):
         path = placement.to_image(path) * scale
-        # A thin line around a small thing leaves it visible.
+        # A thin line leaves a small object visible.
         picture = _outline(picture, path, width=min(_line_width(picture), round(np.ptp(path, axis=0).min() / 8)))
     return picture
 
@@ -205,7 +205,7 @@ def _outline(
 
     A corner at (0, 0) is the outer corner of the first pixel, one at (1, 1) the point where it meets its neighbors.
     """
-    # Drawn larger and then reduced, which smooths the edges; where a line is many pixels wide they are smooth enough.
+    # Drawn larger and then reduced, to smooth the edges of thin lines.
     oversampling = min(4, max(1, round(4096 / max(picture.size))))
     large = (picture.width * oversampling, picture.height * oversampling)
     line = max(1, _line_width(picture) if width is None else width) * oversampling

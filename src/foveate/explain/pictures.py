@@ -144,11 +144,7 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
 
 
 def write_png(path: Path, picture: Image.Image, *, title: str) -> None:
-    """Write ``picture`` to ``path`` atomically, marked as a file of this library.
-
-    Raises:
-        ValueError: There is a file that this library has not written.
-    """
+    """Write ``picture`` to ``path`` atomically, marked as a file of this library; others are not replaced."""
     check_ours(path)
     info = PngInfo()
     info.add_text(SOFTWARE, f"foveate {__version__}")

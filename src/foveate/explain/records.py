@@ -131,11 +131,7 @@ class AttentionRecord:
         return RectangleShape(self.rectangle.mean(1), sides, angle - torch.pi * half_turns)
 
     def resampled(self, mode: str = "nearest") -> Float[Tensor, "batch height width"]:
-        """Return the map at the resolution of the image.
-
-        Args:
-            mode: ``nearest``, where each value fills its part of the image, or ``bilinear``.
-        """
+        """Return the map at the resolution of the image, by ``nearest`` or ``bilinear`` interpolation."""
         _checks.one_of("mode", mode, ("nearest", "bilinear"))
         how = "nearest-exact" if mode == "nearest" else mode
         return F.interpolate(self.map[:, None], self.image_size, mode=how)[:, 0]

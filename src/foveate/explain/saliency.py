@@ -48,7 +48,7 @@ def saliency(
     name: str | None = None,
     method: str = "auto",
 ) -> Saliency:
-    """Return one map per image.
+    """Return one map per image; arguments are those of `foveate.explain`.
 
     - Of rectangular attention: the gate of the predicted rectangle, drawn at the size of the image; its equation holds
       at any resolution, so that nothing is interpolated.
@@ -58,13 +58,7 @@ def saliency(
     - Of a network without attention: Grad-CAM of its last stage for the class that it predicts.
 
     All but the first are brought to the size of the images by bilinear interpolation, each value in the middle of the
-    part of the image that it covers. Labels are not used. The model is left exactly as it was.
-
-    Args:
-        model: A classifier.
-        images: Images as the network takes them (normalized), on its device.
-        name: Module whose map is shown; by default that of `shown_module`, for Grad-CAM the last stage.
-        method: As for `foveate.explain`: ``attention``, ``gradcam``, or ``auto``.
+    part of the image that it covers. Labels are not used. The module is ``name``, by default that of `shown_module`.
 
     Examples:
         >>> network = timm.create_model("conv_resnet_tiny")
@@ -85,9 +79,7 @@ def saliency(
 
 
 def shown_module(model: nn.Module, images: Float[Tensor, "batch channels height width"]) -> str:
-    """Return the name of the last attention module that attends to at least `ENOUGH_POSITIONS` positions.
-
-    Without such a module, that of the very last.
+    """Return the name of the last attention module with at least `ENOUGH_POSITIONS` positions, else of the very last.
 
     Examples:
         >>> foveate.explain.shown_module(timm.create_model("gsa_resnet_tiny"), torch.randn(1, 3, 32, 32))

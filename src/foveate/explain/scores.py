@@ -95,9 +95,7 @@ def box_above(maps: ArrayLike, *, share: float = 0.5) -> Floats:
 def corners_box(corners: ArrayLike, size: tuple[int, int]) -> Floats:
     """Return the upright box ``(B, 4)`` around rectangles given by corners ``(B, 4, 2)``, clipped to a map of ``size``.
 
-    Args:
-        corners: x and y in pixels of the map, as in `AttentionRecord.rectangle`.
-        size: Height and width of the map.
+    Corners are x and y in pixels of the map, as in `AttentionRecord.rectangle`; ``size`` is height and width.
 
     Examples:
         >>> foveate.explain.corners_box([[[2, -1], [5, 2], [2, 5], [-1, 2]]], (8, 4))
@@ -113,10 +111,7 @@ def corners_box(corners: ArrayLike, size: tuple[int, int]) -> Floats:
 def box_iou(found: ArrayLike, boxes: ArrayLike, size: tuple[int, int]) -> Floats:
     """Return the intersection over the union of each found box with the true one: ``(B,)`` in [0, 1].
 
-    Args:
-        found: ``(B, 4)``; a box without area has an IoU of 0.
-        boxes: The true boxes, ``(B, 4)``.
-        size: Height and width of the maps, which determine the true boxes that are empty.
+    A found box without area has an IoU of 0. The ``size`` of the maps determines the true boxes that are empty.
 
     Examples:
         >>> foveate.explain.box_iou([[0, 0, 2, 2]], [[0, 0, 4, 2]], (8, 8))
@@ -149,7 +144,7 @@ def component_iou(maps: ArrayLike, boxes: ArrayLike, *, thresholds: int = 100) -
     low = ranks.min((1, 2), keepdims=True)
     span = ranks.max((1, 2), keepdims=True) - low
     scaled = np.where(span > 0, (ranks - low) / np.maximum(span, 1), 1.0)
-    # The zeros above and below keep components within their image, so that one call labels all.
+    # Zeros above and below keep components within their image, so that one call labels all.
     within_image = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
     found = [_tightest(_largest_component(scaled >= t / number, within_image)) for t in range(number)]
     values = np.stack([_iou(box, boxes) for box in found], axis=1)
@@ -157,19 +152,13 @@ def component_iou(maps: ArrayLike, boxes: ArrayLike, *, thresholds: int = 100) -
 
 
 def max_box_acc(ious: ArrayLike, minimum: float = 0.5) -> tuple[Floats, int]:
-    """Return for each image whether its object is found, ``(B,)`` of 0 and 1, at the best threshold, and that.
+    """Return for each image whether its object is found, ``(B,)`` of 0 and 1, at the best threshold, and its index.
 
-        MaxBoxAcc(δ) = max_t  mean_b [IoU_bt ≥ δ]
+        MaxBoxAcc(δ) = max_t  mean_b [IoU_bt ≥ δ],    δ = minimum
 
-    is the mean of the result. The threshold is chosen on these very images, which favors every map a little, one with
-    many levels more than one with few.
-
-    Args:
-        ious: ``(B, T)``, of `component_iou`; NaN for empty boxes, as in the result.
-        minimum: ``δ``.
-
-    Returns:
-        The values, and the index ``t`` of the threshold, the lowest of equals.
+    is the mean of the result. The threshold, the lowest of equals, is chosen on these very images, which favors every
+    map a little, one with many levels more than one with few. ``ious`` are those of `component_iou`; empty boxes are
+    NaN here as there.
 
     Examples:
         >>> foveate.explain.max_box_acc([[0.2, 0.6], [0.4, 0.7]])

@@ -86,18 +86,15 @@ def score_network(
     device: torch.device,
     title: str,
 ) -> Measured:
-    """Score the maps of a network.
+    """Score the maps of a network, which is on the CPU before and after.
 
     Args:
         model: The network.
         loader: Loader of images with rows of `InputBoxes` in place of labels.
         how: Settings of the scores.
         faithful: Indices of the images on which deletion and insertion are measured as well.
-        device: Device that the network runs on; it is on the CPU before and after.
+        device: Device that the network runs on.
         title: Title of the progress bar in a terminal.
-
-    Raises:
-        ValueError: Too many images cannot be read, or all.
     """
     model.to(device)
     module, kind = "", ""

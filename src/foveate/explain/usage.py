@@ -36,17 +36,10 @@ def attention_off(network: nn.Module, part: str = "attention") -> Iterator[None]
     - A gate (CRAM, position-wise) lets everything pass: ``A = 1``.
     - In explicit and augmented attention each position attends to itself alone: ``A = I``, for explicit attention the
       limit of a radius of zero.
-    - Global self-attention loses the named ``part``, and keeps the other.
+    - Global self-attention loses the named ``part``, one of `parts_of`, and keeps the other.
 
     The loss is what a trained network owes to its attention; what it would have learned without is another question,
     which only training answers.
-
-    Args:
-        network: The network.
-        part: One of `parts_of`.
-
-    Raises:
-        ValueError: There is no such part in ``network``, or one of its modules does not define ``forward_without``.
 
     Examples:
         >>> network, x = timm.create_model("cram_resnet_tiny").eval(), torch.randn(1, 3, 32, 32)
@@ -80,13 +73,8 @@ def gradient_shares(
     """Return for each attention module the share of its map in the squared norm of the gradient of the loss.
 
     The map's parameters are all of a gate's, the radius of explicit attention, and queries, keys and tables of the
-    others. A share of zero means that nothing is learned there. The loss is the cross-entropy, in evaluation mode; the
-    network and its gradients are left as they were.
-
-    Args:
-        network: The network.
-        images: Images as the network takes them.
-        labels: Their classes.
+    others. A share of zero means that nothing is learned there. The loss is the cross-entropy of ``images`` with
+    ``labels``, in evaluation mode; the network and its gradients are left as they were.
 
     Examples:
         >>> network = timm.create_model("expatt_resnet_tiny", num_classes=10)

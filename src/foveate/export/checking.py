@@ -49,13 +49,8 @@ def shapes_to_check(
 ) -> list[Shape]:
     """Return shapes of images at which to compare an export, other than that of its tracing where sizes are open.
 
-    They are the network's own size with several batch sizes, and, where sizes are open, the smallest, unequal and odd
-    ones.
-
-    Args:
-        image: ``(channels, height, width)`` that the network was made for.
-        batch: Fixed batch size; None for any.
-        smallest: Smallest side that it takes; None where the size is fixed.
+    They are the size of ``image``, ``(channels, height, width)``, with several batch sizes unless ``batch`` is fixed,
+    and, where sizes are open, the ``smallest`` side, unequal and odd ones.
     """
     channels, *size = image
     sizes = [size] * (1 if batch is not None else 3)

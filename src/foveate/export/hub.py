@@ -47,11 +47,6 @@ def save_for_hub(model: nn.Module, folder: Path, entry: HubEntry) -> None:
     """Write the folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads, after ``import foveate``.
 
     It holds ``config.json`` and ``model.safetensors``, as `timm.models.save_for_hf` writes them.
-
-    Args:
-        model: A network from `timm.create_model`.
-        folder: Folder to create.
-        entry: Contents of the configuration.
     """
     with _storable(model):
         timm.models.save_for_hf(model, str(folder), **entry.arguments())
@@ -70,8 +65,7 @@ def _storable(model: nn.Module) -> Iterator[None]:
 def check_hub_folder(model: nn.Module, folder: Path, image: tuple[int, int, int]) -> None:
     """Load the folder of `save_for_hub` as timm does, and compare it with ``model`` on random images.
 
-    Raises:
-        ValueError: It is another network, or cannot be loaded.
+    A `ValueError` says that it is another network, or cannot be loaded.
     """
     try:
         loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -86,16 +80,8 @@ def check_hub_folder(model: nn.Module, folder: Path, image: tuple[int, int, int]
 def push_to_hub(model: nn.Module, repository: str, entry: HubEntry, *, page: Mapping[str, Any]) -> None:
     """Upload what `save_for_hub` writes, and a page about it, to ``owner/name`` on the Hugging Face hub.
 
-    It needs a token with write access, as ``huggingface_hub`` finds it (``hf auth login``, or ``HF_TOKEN``).
-
-    Args:
-        model: As in `save_for_hub`.
-        repository: ``owner/name``; created if there is none.
-        entry: As in `save_for_hub`.
-        page: Fields of a new page: ``license``, ``details``, ``usage``.
-
-    Raises:
-        ValueError: The name is none, or the upload fails.
+    The repository is created if there is none, its page from ``license``, ``details`` and ``usage`` in ``page``. It
+    needs a token with write access, as ``huggingface_hub`` finds it (``hf auth login``, or ``HF_TOKEN``).
     """
     try:
         with _storable(model):

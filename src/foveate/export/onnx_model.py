@@ -33,7 +33,6 @@ def onnx_model(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
 
     Raises:
         ValueError: The graph has an operator that ONNX lacks, or the file would be above protobuf's 2 GB.
-        MissingExtraError: The extra ``export`` is not installed.
     """
     require_onnx()
     too_large = require("google.protobuf.message", extra="export").EncodeError
@@ -59,11 +58,7 @@ def onnx_model(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
 
 
 def run_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
-    """Return an ONNX model as a function of images on the CPU.
-
-    Raises:
-        MissingExtraError: The extra ``export`` is not installed.
-    """
+    """Return an ONNX model as a function of images on the CPU."""
     runtime = require("onnxruntime", extra="export")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

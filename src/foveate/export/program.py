@@ -75,15 +75,10 @@ def export_program(
 
 
 def smallest_side(program: ExportedProgram, channels: int, batch: int | None = None) -> int:
-    """Return the smallest height and width that a graph for any size takes.
+    """Return the smallest height and width that a graph of `export_program` for any size takes.
 
     It was traced where every map has several pixels, and assumes that: guards of the graph refuse smaller images. ONNX
     has no such guards.
-
-    Args:
-        program: Result of `export_program`.
-        channels: Channels of the images.
-        batch: As in `export_program`.
     """
     module = program.module()
     for side in itertools.count(1):  # ends at the side of the tracing at the latest

@@ -80,7 +80,7 @@ class _Before(torch.autograd.Function):
         ctx.widths, ctx.num_heads = widths, num_heads
         batch, _, height, width = projection.shape
         query, key, value = split_heads(projection, widths, num_heads)
-        # Tensors of their own, not views: the second will be added to.
+        # No views: the second will be added to in place.
         hidden, attended = (value.new_empty(batch, height, width, widths[2]) for _ in range(2))
         sums = cpu.content_forward_into(_by_head(attended, num_heads), query, key, value)
         cpu.axial_forward_into(_by_head(hidden, num_heads), query, value, window, 0, add=False)

@@ -23,7 +23,7 @@ def in_layout_of(like: Tensor, x: Tensor) -> Tensor:
     """Return ``x`` in channels_last if ``like`` is, else contiguous."""
     if not is_channels_last(like):
         return x.contiguous()
-    if x.shape[1] == 1:  # contiguous either way, but a concatenation goes by the strides
+    if x.shape[1] == 1:  # contiguous either way, but a concatenation follows the strides
         return x.clone(memory_format=torch.channels_last)
     return to_channels_last(x)
 
@@ -45,7 +45,7 @@ def split_heads(x: Tensor, sizes: tuple[int, ...], num_heads: int) -> tuple[Tens
     """Split ``(B, sum(sizes), H, W)`` into one ``(B, heads, H, W, size / heads)`` view for each size."""
     # The gradient of a split into one would be copied.
     parts = zip((x,) if len(sizes) == 1 else x.split(sizes, dim=1), sizes, strict=True)
-    batch, _, height, width = x.shape  # rather than `unflatten`, behind which ONNX takes sizes to be the example's
+    batch, _, height, width = x.shape  # not `unflatten`, after which ONNX fixes the sizes of the example
     return tuple(
         part.view(batch, num_heads, size // num_heads, height, width).permute(0, 1, 3, 4, 2) for part, size in parts
     )

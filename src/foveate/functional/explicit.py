@@ -42,19 +42,15 @@ def explicit_attention_map(
 ) -> Float[Tensor, "{height*width} {height*width}"]:
     """Form the whole map: what each pixel attends to, with which weight.
 
+    Pixels are in row-major order; each row lies in [0, 1] and sums to 1, in at least float32. The sign of the radius is
+    not checked: on a GPU that would cost more than the map.
+
     Args:
         height: Rows of the feature map, ``H``.
         width: Columns of the feature map, ``W``.
         radius: ``r > 0`` in feature-map pixels, a tensor with one element, whose device the map is on.
         kernel: ``gaussian`` exp(−d²/2), ``laplace`` exp(−d), ``cauchy`` 1/(1 + d²) or ``cone`` max(0, 1 − d)
             of the distance ``d`` in radii.
-
-    Returns:
-        Rows in row-major order of the pixels that attend; each lies in [0, 1] and sums to 1. At least float32.
-
-    Raises:
-        ValueError: An argument is out of its range. The sign of the radius is not checked: on a GPU that would cost
-            more than the map.
 
     Examples:
         >>> FA.explicit_attention_map(1, 3, torch.tensor(1.0))
@@ -130,13 +126,9 @@ def explicit_attention(
       size) by the map itself.
 
     As ``r → 0`` the result tends to ``value``, as ``r → ∞`` to its mean over the positions, without overflow: maps and
-    sums are in at least float32. The gradient of ``r`` is exact; it underflows to zero together with the weights of the
-    neighbors (and is zero for ``cone`` at ``r ≤ 1``, where no neighbor is attended to).
-
-    Args:
-        value: ``V``; the result has its dtype and memory format.
-        radius: ``r > 0`` in feature-map pixels, a tensor with one element.
-        kernel: See `explicit_attention_map`.
+    sums are in at least float32; the result has the dtype and memory format of ``value``. The gradient of ``r`` is
+    exact; it underflows to zero together with the weights of the neighbors (and is zero for ``cone`` at ``r ≤ 1``,
+    where no neighbor is attended to). Arguments are those of `explicit_attention_map`.
 
     Examples:
         >>> value, radius = torch.randn(2, 3, 5, 7), torch.tensor(2.0)
@@ -157,7 +149,7 @@ def explicit_attention(
             out = torch.matmul(wide.flatten(2), weights.transpose(0, 1)).view(wide.shape)
         else:
             out = _spectral(wide, radius, kernel)
-    # The products leave their own layout: go back to the caller's.
+    # The products have a layout of their own.
     return in_layout_of(value, out.to(value.dtype))
 
 
@@ -174,7 +166,7 @@ def _one_graph() -> bool:
 def _gaussian(value: Tensor, radius: Tensor) -> Tensor:
     batch, channels, height, width = value.shape
     rows, columns = gaussian_line_map(height, radius), gaussian_line_map(width, radius)
-    if uses_plain_operators():  # no factor is repeated by the product itself, where counters of FLOPs overlook it
+    if uses_plain_operators():  # factors are expanded here, so that FLOP counters see it
         x = value.flatten(0, 1)
         x = torch.matmul(x, columns.transpose(0, 1).expand(x.shape[0], -1, -1))
         return torch.matmul(rows.expand(x.shape[0], -1, -1), x).unflatten(0, value.shape[:2])

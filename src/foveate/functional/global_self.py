@@ -85,17 +85,11 @@ def content_attention(
     """Compute ``Q (ρ(Kᵀ) V)``: ``2·N·d·d_v`` multiply-adds a head, and no N×N map.
 
     The softmax is normalized after its product with ``V``, where only ``d`` sums are left to divide by, and its
-    weights are not kept: the backward pass computes them again from the keys, their maxima and the sums.
+    weights are not kept: the backward pass computes them again from the keys, their maxima and the sums. The result has
+    the dtype of ``value``; softmax and sums are in at least float32.
 
-    Args:
-        query: ``Q``.
-        key: ``K``.
-        value: ``V``; the result has its dtype. Softmax and sums are in at least float32.
-        fused: Whether to take fused kernels: None where there are any (unless ``FOVEATE_FUSED=0`` in the environment),
-            False never, True or fail. Without them PyTorch's operators compute the same, and are the reference.
-
-    Raises:
-        ValueError: The shapes do not fit, or ``fused`` is true and there are no kernels for the device and dtype.
+    With ``fused=None`` fused kernels compute it where there are any (unless ``FOVEATE_FUSED=0`` is in the environment),
+    with False PyTorch's operators, the reference; True raises a `ValueError` where there are no kernels.
 
     Examples:
         >>> query, key, value = (torch.randn(2, 4, 3, 5, dim) for dim in (8, 8, 6))
@@ -115,14 +109,9 @@ def axial_positional_map(
 ) -> Float[Tensor, "batch heads height width line"]:
     """Form the map of one axial pass: how position ``(a, b)`` weighs each position of its own line.
 
-    Args:
-        query: Queries ``q_ab``.
-        table: Relative embeddings of the offsets ``−(L − 1) … L − 1``. Others do not attend: their weight is 0.
-        axis: 0 for the column pass (offsets along H), 1 for the row pass (along W).
-
-    Returns:
-        Signed weights in at least float32; there is no softmax. Entry ``[…, a, b, k]`` is ``q_ab · r_{k − a}`` (column
-        pass) or ``q_ab · r_{k − b}`` (row pass).
+    Entry ``[…, a, b, k]`` is ``q_ab · r_{k − a}`` for ``axis=0`` (column pass, offsets along H), ``q_ab · r_{k − b}``
+    for ``axis=1`` (row pass, along W): signed, in at least float32, without a softmax. The table holds the relative
+    embeddings of the offsets ``−(L − 1) … L − 1``; others do not attend: their weight is 0.
 
     Examples:
         >>> FA.axial_positional_map(torch.randn(2, 4, 3, 5, 8), torch.randn(9, 8), axis=1).shape
@@ -144,18 +133,9 @@ def axial_positional_attention(
     """Compute one axial pass, ``y_ab = Σ_δ (q_ab · r_δ) v_{a+δ,b}`` for the column pass (``axis=0``).
 
     The scores, ``heads·N·n`` numbers, are many times the size of the activations: only a cache-sized part of them
-    exists at any time, and the backward pass computes them again.
-
-    Args:
-        query: Queries ``q_ab``.
-        value: Values; the result has their dtype. Scores and sums are in at least float32.
-        table: As in `axial_positional_map`.
-        axis: 0 for the column pass, 1 for the row pass.
-        fused: As in `content_attention`; on CUDA the kernels are Triton's.
-
-    Raises:
-        ValueError: A shape does not fit, ``axis`` is neither 0 nor 1, or ``fused`` is true and there are no kernels for
-            the device and dtype.
+    exists at any time, and the backward pass computes them again. Scores and sums are in at least float32; the result
+    has the dtype of ``value``. ``table`` and ``axis`` are as in `axial_positional_map`, ``fused`` as in
+    `content_attention`; on CUDA the kernels are Triton's.
 
     Examples:
         >>> query, value, table = torch.randn(2, 4, 3, 5, 8), torch.randn(2, 4, 3, 5, 6), torch.randn(9, 8)
@@ -250,7 +230,7 @@ def _vectors(query: Tensor, table: Tensor, axis: int) -> Tensor:
 
 
 def _alike(query: Tensor, value: Tensor) -> None:
-    if torch.jit.is_tracing():  # sizes are tensors, which are not to be looked at
+    if torch.jit.is_tracing():  # sizes are tensors
         return
     if query.ndim != 5 or value.ndim != 5 or query.shape[:4] != value.shape[:4]:
         raise ValueError(

@@ -32,7 +32,7 @@ def pixel_centers(size: int, like: AnyShape) -> Line:
 def rectangle_map(
     rectangle: Rectangles, height: int, width: int, *, sharpness: float = 5.0
 ) -> Float[Tensor, "batch 1 {height} {width}"]:
-    """Draw soft rectangles: ``A(p) = σ(τ(s_x − |u|)) · σ(τ(s_y − |v|))``.
+    """Draw soft rectangles: ``A(p) = σ(τ(s_x − |u|)) · σ(τ(s_y − |v|))``, gates in [0, 1], in at least float32.
 
     ``(u, v)`` are the coordinates of the pixel center ``p`` after translation by ``−c`` and rotation by ``−α``,
 
@@ -48,9 +48,6 @@ def rectangle_map(
         height: Rows of the map.
         width: Columns of the map.
         sharpness: ``τ > 0``; from 88 % to 12 % the gate falls over a width of ``4/τ``.
-
-    Returns:
-        Gates in [0, 1], of at least float32.
 
     Examples:
         >>> left_half = torch.tensor([[-0.5, 0.0, 0.5, 1.0, 0.0]])

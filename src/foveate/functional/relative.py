@@ -22,11 +22,8 @@ def relative_window(
 ) -> Float[Tensor, "{2*size-1} dim"]:
     """Return the vectors of the offsets that occur on a line of ``size`` pixels.
 
-    Args:
-        table: Table of any extent.
-        size: Length of the line.
-        outside: What an offset outside the table gets: ``zero`` (it scores nothing) or ``edge`` (the outermost vector,
-            as in Shaw et al. 2018).
+    An offset outside the table gets zeros (it scores nothing), or with ``outside="edge"`` the outermost vector, as in
+    Shaw et al. 2018.
 
     Examples:
         >>> table = torch.tensor([[1.0], [2.0], [3.0]])
@@ -36,7 +33,7 @@ def relative_window(
     one_of("outside", outside, ("zero", "edge"))
     _check(table)
     extent = (table.shape[0] + 1) // 2
-    if any_size():  # where the way below has two
+    if any_size():  # without the branches below
         offsets = torch.arange(1 - size, size, device=table.device)
         window = table[offsets.clamp(1 - extent, extent - 1) + extent - 1]
         return window if outside == "edge" else window.masked_fill((offsets.abs() >= extent)[:, None], 0)
@@ -51,10 +48,8 @@ def relative_window(
 def relative_vectors(window: Float[Tensor, "offsets dim"], size: int | None = None) -> Float[Tensor, "n n dim"]:
     """Lay a window out as a matrix of vectors: entry ``(i, j)`` is the vector of the offset ``j − i``.
 
-    Args:
-        window: Vectors of the offsets ``−(n − 1) … n − 1``.
-        size: ``n``, where the caller has it: ONNX export by tracing follows the size of an input, and takes that of the
-            window from the example.
+    The caller gives ``size``, ``n``, where it has it: ONNX export by tracing follows the size of an input, and takes
+    that of the window from the example.
 
     Examples:
         >>> FA.relative_vectors(torch.tensor([[-1.0], [0.0], [1.0]])).squeeze(-1)
@@ -98,7 +93,7 @@ def resize_relative_table(table: Float[Tensor, "offsets dim"], extent: int) -> F
 
 
 def _check(table: Tensor) -> None:
-    if torch.jit.is_tracing():  # sizes are tensors, which are not to be looked at
+    if torch.jit.is_tracing():  # sizes are tensors
         return
     if table.ndim != 2 or table.shape[0] % 2 == 0:
         raise ValueError(

@@ -41,12 +41,10 @@ PADDINGS = ("reflection", "border", "zeros")
 
 
 def similarity_matrix(similarity: Float[Tensor, "batch 4"], *, aspect: float = 1.0) -> Float[Tensor, "batch 2 3"]:
-    """Return ``[A | t]`` of similarities, in at least float32.
+    """Return ``[A | t]`` of similarities ``t_x, t_y, θ, ρ``, in at least float32.
 
-    Args:
-        similarity: ``t_x, t_y, θ, ρ`` a row: shift in coordinates of [−1, 1] (2 is a whole side), angle in radians,
-            factor above 0.
-        aspect: Width of the image divided by its height.
+    The shift is in coordinates of [−1, 1] (2 is a whole side), the angle in radians, the factor above 0; ``aspect`` is
+    the width of the image divided by its height, here and below.
 
     Examples:
         >>> FA.similarity_matrix(torch.tensor([[0.5, 0.0, 0.0, 2.0]]))
@@ -109,7 +107,7 @@ def random_similarities(
 ) -> Float[Tensor, "{size} 4"]:
     """Draw similarities: each shift uniform in ±``shift``, the angle in ±``rotation``, log ρ in ±log ``scale``.
 
-    The distribution of a similarity about the middle of the image is that of its inverse.
+    They are float32, on the CPU. The distribution of a similarity about the middle of the image is that of its inverse.
 
     Args:
         size: Number of similarities.
@@ -117,9 +115,6 @@ def random_similarities(
         rotation: Largest angle, in radians.
         scale: Largest factor, at least 1; the smallest is its reciprocal.
         generator: Random generator; PyTorch's default by default.
-
-    Returns:
-        Similarities in float32, on the CPU.
 
     Examples:
         >>> FA.random_similarities(3, shift=0.2, rotation=torch.pi / 6, scale=1.2).shape
@@ -143,17 +138,10 @@ def warp(
 ) -> Float[Tensor, "batch channels height width"]:
     """Return ``T(image)``: what was at ``p`` stands at ``T(p)``, read at ``T⁻¹`` of each pixel's center, bilinearly.
 
-    Where ``T⁻¹`` leads out of the image, it is reflected at its edges: zeros would draw the frame of the image into it,
-    an edge that gives the similarity away. Bilinear reading is meant for factors ``ρ`` near 1: below about 1/2 it skips
-    pixels.
-
-    Args:
-        images: Images, or maps that span them. The result has their dtype, computed in at least float32, and is
-            differentiable in them.
-        similarity: ``t_x, t_y, θ, ρ`` of each image.
-        aspect: Width of the image divided by its height; by default that of ``images``, which is wrong for maps of
-            another shape than the image.
-        padding: ``reflection``, ``border`` or ``zeros``.
+    Where ``T⁻¹`` leads out of the image, ``padding`` is ``reflection`` at its edges, ``border`` or ``zeros``; zeros
+    draw the frame of the image into it, an edge that gives the similarity away. Bilinear reading is meant for factors
+    ``ρ`` near 1: below about 1/2 it skips pixels. The default ``aspect`` is that of ``images``, which is wrong for maps
+    of another shape than the image. Computed in at least float32, and differentiable in ``images``.
 
     Examples:
         >>> half_a_side = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
@@ -194,7 +182,7 @@ def visible(
 def transform_rectangle(
     rectangle: Rectangles, similarity: Float[Tensor, "batch 4"], *, aspect: float = 1.0
 ) -> Rectangles:
-    """Return the rectangle of ``T(image)`` given that of the image.
+    """Return the rectangle of ``T(image)`` given that of the image, ``c_x, c_y, s_x, s_y, α`` as in `rectangle_map`.
 
     On a square image this is exact: ``(A c + t, ρ s_x, ρ s_y, α + θ)``. The edges of `rectangle_map` soften with the
     factor: the map of the result, drawn with sharpness ``τ/ρ``, is the warped map.
@@ -204,11 +192,6 @@ def transform_rectangle(
     the same second moments: with ``M = R(α) diag(s²) R(α)ᵀ``, those of ``A M Aᵀ``. Its center and area are exact, as is
     all of it where nothing is turned (or by π), and transforms compose. It comes with ``s_x ≥ s_y`` and
     ``−π/2 ≤ α ≤ π/2``. Where its sides are equal its angle has no gradient: compare by `rectangle_distance`.
-
-    Args:
-        rectangle: ``c_x, c_y, s_x, s_y, α`` a row, as in `rectangle_map`.
-        similarity: ``t_x, t_y, θ, ρ`` a row.
-        aspect: Width of the image divided by its height.
 
     Examples:
         >>> rectangle, shift = torch.tensor([[0.0, 0.0, 0.5, 0.25, 0.0]]), torch.tensor([[0.5, 0.0, 0.0, 2.0]])
@@ -248,12 +231,8 @@ def rectangle_distance(
     angle's gradient has the factor ``h`` and fades as the rectangle becomes a square. Where both angles agree, ``d²``
     is the mean over the four corners of the squared distance between one and the other.
 
-    Args:
-        rectangle: ``c_x, c_y, s_x, s_y, α`` a row.
-        other: The same of the rectangles to compare with.
-        similarity: Compare ``T(rectangle)``, as in `transform_rectangle`, with ``other``. ``S`` becomes
-            the root of ``A S² Aᵀ``, on square images ``ρ R(θ) S R(θ)ᵀ``; smooth as well.
-        aspect: Width of the image divided by its height.
+    With ``similarity``, ``T(rectangle)`` as in `transform_rectangle` is compared with ``other``. ``S`` becomes the root
+    of ``A S² Aᵀ``, on square images ``ρ R(θ) S R(θ)ᵀ``; smooth as well.
 
     Examples:
         >>> one = torch.tensor([[0.0, 0.0, 0.5, 0.25, 0.0]])

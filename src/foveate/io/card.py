@@ -68,11 +68,7 @@ class NetworkMeta:
                 _checks.number(f"appearance.{name}", value)
 
     def unlike(self, image: Tensor) -> list[str]:
-        """Return in words in what an image plainly differs from all training images; usually nothing.
-
-        Args:
-            image: ``(C, H, W)`` or ``(1, C, H, W)``, prepared for the network.
-        """
+        """Return in words in what a prepared image ``([1,] C, H, W)`` plainly differs from all training images."""
         if self.appearance is None:
             return []
         mean, std = (image.new_tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
@@ -138,12 +134,7 @@ class ModelCard:
 
 
 def meta_of(fields: Mapping[str, Any]) -> NetworkMeta:
-    """Return the `NetworkMeta` of fields that were read.
-
-    Raises:
-        ValueError: A value is not of its kind, or there is a field that this version does not know.
-        TypeError: A field is missing, or they are no fields.
-    """
+    """Return the `NetworkMeta` of fields that were read; a `ValueError` names those that this version does not know."""
     known = {field.name for field in dataclasses.fields(NetworkMeta)}
     unknown = sorted(str(name) for name in {**fields}.keys() - known)
     if unknown:
@@ -157,12 +148,7 @@ def card_of(path: Path) -> Path:
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read a model card.
-
-    Raises:
-        ValueError: It is none, or damaged; the message names the file and the key.
-        OSError: It cannot be read.
-    """
+    """Read a model card; a `ValueError` names the file and the key of one that is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if "licence" in content:  # as version 0.1 wrote it

@@ -50,11 +50,7 @@ def save_network(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool 
 
 
 def rehearse_saving(path: Path, model: nn.Module, meta: NetworkMeta) -> None:
-    """Rehearse `save_network` without leaving a file, so that obstacles are known before the training.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Rehearse `save_network` without leaving a file, so that obstacles are known before the training."""
     write_bytes(path, _serialized(model, meta, half=False), rehearsal=True)
 
 
@@ -74,18 +70,8 @@ def _tensors(model: nn.Module, *, half: bool) -> dict[str, Tensor]:
 def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False, **about: Any) -> ModelCard:
     """Save the weights to ``path``, as `save_network` does, and their `ModelCard` beside them; return the card.
 
-    Both replace earlier files only when both are whole.
-
-    Args:
-        path: ``NAME.safetensors``.
-        model: The network.
-        meta: Its metadata.
-        half: As in `save_network`.
-        **about: Further fields of the card: ``license``, ``data``, ``recipe``, ``test``, ``versions``.
-
-    Raises:
-        ValueError: A parameter is beyond the range of float16, or a field is not of its kind.
-        OSError: A file cannot be written.
+    Both replace earlier files only when both are whole. ``about`` holds further fields of the card: ``license``,
+    ``data``, ``recipe``, ``test``, ``versions``.
     """
     with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         built = Path(folder) / path.name
@@ -93,7 +79,7 @@ def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: boo
         stored = _stored(model, read_weights(built).tensors)
         card = ModelCard(name=path.stem, network=meta, sha256=sha256_of(built), **stored, **about)
         write_json(card_of(built), dataclasses.asdict(card))
-        for file in (card_of(built), built):  # in between, the card does not fit the older weights: loading says so
+        for file in (card_of(built), built):  # in between, loading says that the two do not fit
             file.replace(path.with_name(file.name))
     return card
 

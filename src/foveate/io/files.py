@@ -34,19 +34,15 @@ def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = 
     """Write ``content`` to ``path`` atomically, even if the machine stops meanwhile.
 
     The content goes to a file beside ``path`` first and from there to the disk; then the file is moved into its place.
+    An `OSError` names ``path``.
 
     Args:
         path: The file.
         content: Its content.
         keep: Where to move the present file, in the same folder; by default it is replaced.
         rehearsal: Write the content, but then remove it, to know that it can be written.
-
-    Raises:
-        OSError: It cannot be written, the disk being full for example; it names ``path``.
     """
-    short = os.fsencode(path.name)[:100].decode(
-        errors="ignore"
-    )  # a name may have the largest length of the file system
+    short = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name may have the largest length allowed
     temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -76,7 +72,7 @@ def _sync_folder(folder: Path) -> None:
 
 def remove_temporary(folder: Path) -> None:
     """Remove files that a killed process was writing in ``folder``."""
-    for place in (folder, folder / "logs"):  # not below: there may be other runs, which are writing
+    for place in (folder, folder / "logs"):  # not below: other runs may be writing there
         for left in place.glob(".*.[0-9]*.tmp"):
             if left.is_file():
                 left.unlink(missing_ok=True)
@@ -101,12 +97,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        ValueError: The file is not JSON.
-        OSError: It cannot be read.
-    """
+    """Read a JSON file; a `ValueError` names a file that is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -116,13 +107,12 @@ def read_json(path: Path) -> Any:
 def writable_folder(path: Path) -> Path:
     """Create the folder ``path`` if need be and make sure that files can be written in it; return it.
 
-    Raises:
-        ValueError: It cannot be created or written to, with the reason; folders created on the way are removed.
+    A `ValueError` gives the reason why it cannot; folders created on the way are removed.
     """
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path) as probe:  # a full disk takes the file and refuses its contents
+        with tempfile.TemporaryFile(dir=path) as probe:  # a full disk accepts the file, not its contents
             probe.write(bytes(1 << 16))
             probe.flush()
     except OSError as error:
@@ -137,8 +127,7 @@ def writable_folder(path: Path) -> Path:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold a lock on ``folder`` against other writers for the duration; it leaves no file behind.
 
-    Raises:
-        ValueError: Another process holds it, and still after `PATIENCE` seconds.
+    A `ValueError` says that another process holds it, and still after `PATIENCE` seconds.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -165,11 +154,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def writable_file(path: Path) -> Path:
-    """Make sure that a file can be written at ``path``, its folder created if need be; return ``path``.
-
-    Raises:
-        ValueError: There is a folder, or the folder around it cannot be written to.
-    """
+    """Make sure that a file can be written at ``path``, its folder created if need be; return ``path``."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file in it")
     writable_folder(path.parent)

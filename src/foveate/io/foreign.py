@@ -35,9 +35,6 @@ def build_described(
     """Build a network as `build_network` does; return it and its `NetworkMeta`, with numbers for unnamed ``classes``.
 
     ``prepared`` is a result of `timm.data.resolve_data_config`: ``mean``, ``std``, ``crop_pct``, ``interpolation``.
-
-    Raises:
-        ValueError: There is no such network, or it does not take these arguments.
     """
     network, kwargs = build_network(
         name,
@@ -70,11 +67,7 @@ def meta_of_script(arguments: Mapping[str, Any]) -> NetworkMeta:
 
 
 def meta_of_hub(weights: Path) -> NetworkMeta | None:
-    """Return the metadata in the `HUB_CONFIG` beside ``weights``, as `timm.models.save_for_hf` writes it, if any.
-
-    Raises:
-        ValueError: It is damaged.
-    """
+    """Return the metadata in the `HUB_CONFIG` beside ``weights``, as `timm.models.save_for_hf` writes it, if any."""
     path = weights.with_name(HUB_CONFIG)
     config = read_json(path) if path.is_file() else {}
     if not isinstance(config, dict) or "architecture" not in config:

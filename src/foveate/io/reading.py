@@ -92,11 +92,7 @@ def _beside(path: Path) -> str:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Tell by the first bytes, for files are renamed, and by the name where these are ambiguous.
-
-    Raises:
-        ValueError: It is a placeholder for a file, or an error page.
-    """
+    """Tell by the first bytes, for files are renamed, and by the name where these are ambiguous."""
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):

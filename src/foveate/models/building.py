@@ -42,10 +42,7 @@ def build_network(
     """Create the network ``name`` with `timm.create_model` for given images; return it and the keywords used.
 
     Only networks with the keyword ``img_size`` (those with global attention or position embeddings) are given it; plain
-    convolutional networks take images of any size.
-
-    Raises:
-        ValueError: No such network (with the nearest name), or it does not take ``model_args``.
+    convolutional networks take images of any size. Errors are those of `create_network`.
     """
     for keyword in GIVEN:
         if keyword in (model_args or {}):
@@ -65,11 +62,7 @@ class _UnknownKeywordError(ValueError):
 
 
 def create_network(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
-    """Call `timm.create_model`, and turn its errors for bad input into a `ValueError` that names the remedy.
-
-    Raises:
-        ValueError: No such network (with the nearest name), or it does not take ``kwargs``, or they name a file.
-    """
+    """Call `timm.create_model`, and turn its errors for bad input into a `ValueError` that names the remedy."""
     if not timm.is_model(name):
         close = _checks.suggestion(name, timm.list_models())
         raise ValueError(f"unknown model {name!r}{close or '; `foveate models` lists those that there are'}")

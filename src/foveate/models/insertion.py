@@ -15,7 +15,7 @@ __all__ = ["insert"]
 
 
 def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str = -2, **options: Any) -> nn.Module:
-    """Attend to the output of one stage or module of ``model``, in place.
+    """Attend to the output of one stage or module of ``model``, in place; return ``model``.
 
     The module is registered where it computes: whatever is done with that part of the network (moved, frozen, saved,
     wrapped, replaced) is done with its attention. Candidates are tried on a copy without memory, in this order; the
@@ -39,9 +39,6 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
         at: Index into ``model.feature_info`` (−2, the default: the last stage but one), or the name of a module
             as in ``model.named_modules()``.
         **options: Passed on to ``attention``.
-
-    Returns:
-        ``model``.
 
     Raises:
         ValueError: ``at`` names nothing, or a module that does not return NCHW maps, has attention already, or behind

@@ -128,13 +128,8 @@ def dry_run(
 ) -> Result:
     """Return ``run(twin, image)`` for a copy of ``network`` in evaluation mode and one image, both on the meta device.
 
-    Nothing is computed and no activation allocated; ``network`` is not touched.
-
-    Args:
-        network: Any network that takes one ``(B, C, H, W)`` batch.
-        input_size: ``(channels, height, width)`` of the image.
-        run: Function of the two.
-        name: Name of the network in messages; by default its class.
+    Nothing is computed and no activation allocated; ``network`` is not touched. ``input_size`` is ``(channels, height,
+    width)``, ``name`` that of the network in messages. A `ValueError` says that it does not take such an image.
     """
     twin = meta_copy(network).eval()
     dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)

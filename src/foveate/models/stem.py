@@ -17,9 +17,6 @@ def use_small_stem(model: nn.Module) -> None:
 
     A ResNet's 7×7 convolution with stride 2 and its pooling give way to a 3×3 convolution with stride 1; the other
     two, whose stem is a 3×3 convolution already, lose its stride.
-
-    Raises:
-        ValueError: The model is of another family.
     """
     feature_info: list[dict[str, Any]] = getattr(model, "feature_info", [])
     if isinstance(model, ResNet):

@@ -25,22 +25,15 @@ def relative_tables(model: nn.Module) -> dict[str, RelativeTables2d]:
 
 
 def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) -> nn.Module:
-    """Stretch the relative tables of every GSA and AA module to another image size.
+    """Stretch the relative tables of every GSA and AA module of ``model``, in place, to another image size; return it.
 
     Without it a GSA network takes larger images too, but its positional attention stays a window of its original size.
     The tables are new parameters: training on needs a new optimizer.
 
     Args:
-        model: A network with such modules, or one that contains such a network (a detector, a segmentation network);
-            changed in place.
+        model: A network with such modules, or one that contains such a network (a detector, a segmentation network).
         img_size: Height and width in pixels; one integer for both. Of a detector that resizes its images, the size
             that its backbone gets.
-
-    Returns:
-        ``model``.
-
-    Raises:
-        ValueError: ``img_size`` is not a size, or ``model`` has no relative tables, or takes no image of that size.
 
     Examples:
         >>> network = timm.create_model("gsa_resnet_tiny", img_size=32)
@@ -63,13 +56,6 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     - Names of version 0.1, where inserted attention stood at the root (``attention.layer3.…``), become those of
       ``model`` (``layer3.attention.…``).
     - Relative tables for another image size are stretched to those of ``model``, by linear interpolation.
-
-    Args:
-        state_dict: Weights by name; not changed.
-        model: The network that they are for.
-
-    Returns:
-        Weights for ``model.load_state_dict``.
 
     Examples:
         >>> small, large = (timm.create_model("gsa_resnet_tiny", img_size=side) for side in (32, 64))

@@ -120,15 +120,14 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
         *,
         at: int | str | Sequence[int | str] = -2,  # one place, or several with a module each
         stem: str | None = None,
-        img_size: int | tuple[int, int] | None = None,  # accepted by all networks; nothing here depends on it
+        img_size: int | tuple[int, int] | None = None,  # accepted by all networks; unused
         **kwargs: Any,
     ) -> nn.Module:
         options = {name: kwargs.pop(name) for name in ("sharpness", "hidden") if name in kwargs}
         small = one_of("stem", stem or "imagenet", ("imagenet", "small")) == "small"
         source = {key: kwargs.pop(key) for key in FETCHING if key in kwargs}
         chosen = source.get("pretrained_cfg")
-        # Weights with the attention, not of the network that it is inserted in alone. What comes from a folder or a
-        # hub was found by its own name.
+        # Weights of the network with its attention, not of the one without; so are those of a folder or a hub.
         own = chosen in tuple(TRAININGS) or (
             isinstance(chosen, Mapping) and chosen.get("source") in ("local-dir", "hf-hub")
         )
@@ -212,9 +211,9 @@ def _register() -> None:
         for tag, training in TRAININGS.items()
         for name, file in shipped(tag).items()
     }
-    # Last, and with an asterisk: without a tag, a network is the untrained one, also where there are weights.
+    # Last, and with an asterisk: without a tag, a network is the untrained one.
     configurations |= {f"{name}.*": configuration for name, configuration in untrained.items()}
-    # timm reads the configurations from the module that a constructor says it is from.
+    # timm reads the configurations from the module of a constructor.
     globals()["default_cfgs"] = generate_default_cfgs(configurations)
     for name, _, create in networks:
         create.__name__ = create.__qualname__ = name

@@ -94,7 +94,7 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
 
     @radius.setter
     def radius(self, radius: float) -> None:
-        # A new parameter, not new contents: copies of the network that have this tensor as well keep their radius.
+        # A new parameter, not new contents: copies of the network that share the tensor keep their radius.
         logarithm = math.log(number("radius", radius, above=0))
         trainable = self.log_radius.requires_grad
         self.log_radius = nn.Parameter(torch.full_like(self.log_radius, logarithm), requires_grad=trainable)

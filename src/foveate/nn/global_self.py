@@ -147,10 +147,8 @@ class GlobalSelfAttention2d(RelativeTables2d):
     ) -> Float[Tensor, "batch heads positions positions"]:
         """Return signed weights: what each position takes from each position.
 
-        Args:
-            x: Input of ``forward``.
-            part: ``content``, ``positional`` or ``both``, the sum of those that the module has. The positional map is
-                that of the two passes without the normalization between them (`forward_by_maps` has it).
+        ``part`` is ``content``, ``positional`` or ``both``, the sum of those that the module has. The positional map is
+        that of the two passes without the normalization between them (`forward_by_maps` has it).
         """
         one_of("part", part, PARTS if self.part == "both" else ("both", self.part))
         query, key, _ = self.project(x)

@@ -173,13 +173,8 @@ class GatedAttention(SpatialAttention):
     ) -> Float[Tensor, ""]:
         """Return the mean of ``(T(A) − A')²`` where ``T(image)`` shows the image, ``A`` and ``A'`` the maps of both.
 
-        A gate that is the same everywhere makes it zero.
-
-        Args:
-            x: Input of the module for the images.
-            moved_x: Its input for the warped images.
-            similarity: ``T`` of each image, see `foveate.functional.warp`.
-            aspect: Width of the image divided by its height.
+        A gate that is the same everywhere makes it zero. ``x`` and ``moved_x`` are the inputs of the module for the
+        images and the warped images; ``similarity`` and ``aspect`` are as in `foveate.functional.warp`.
         """
         expected = warp(self.attention_map(x), similarity, aspect=aspect)
         error = (expected - self.attention_map(moved_x)).square()

@@ -1,9 +1,9 @@
 """Accuracies and paired differences with intervals and p-values, from the test images that each network got right.
 
-**The unit that is resampled is the test image.** A network trained with several seeds gives one 0/1 per seed and
-image; these are averaged over the seeds first, so that an image counts once however many seeds there are. The
-interval is the variation with another test set of this size; the variation with another *seed* is reported beside it,
-in `Accuracy.per_seed` and `Accuracy.seed_std`.
+Matrices are ``(seeds, images)`` of 0 and 1. **The unit that is resampled is the test image**: the seeds of an image are
+averaged first, so that it counts once however many there are. The interval, with coverage ``confidence``, is the
+variation with another test set of this size; the variation with another *seed* is reported beside it, in
+`Accuracy.per_seed` and `Accuracy.seed_std`. The ``seed`` of a function is that of its resampling.
 
 Sources: Efron & Tibshirani, *An Introduction to the Bootstrap* (1993), ch. 13 (percentile interval); Good,
 *Permutation Tests* (2000), ch. 3 (sign flips of paired differences). Computed by `scipy.stats`.
@@ -61,11 +61,6 @@ def accuracy(correct: ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> 
     With ``x_i`` the share of seeds that got image ``i`` right, the mean is ``Σ x_i / n``; the interval holds the
     central ``confidence`` of the means of `RESAMPLES` samples of ``n`` images drawn with replacement. The percentile
     interval stays defined (a point) where every image was right or every one wrong.
-
-    Args:
-        correct: ``(seeds, images)`` of 0 and 1.
-        confidence: Coverage of the interval, between 0 and 1.
-        seed: Seed of the resampling.
     """
     matrix = _matrix("correct", correct)
     low, high = interval(matrix.mean(axis=0), confidence, seed)
@@ -78,17 +73,11 @@ def paired_difference(
 ) -> Difference:
     """Compare two networks image by image: mean difference, its interval, and a sign-flip permutation p-value.
 
-    With ``d_i`` the share of seeds that got image ``i`` right under the first network minus that under the
-    reference, the difference is ``Σ d_i / n``. Its interval resamples the ``d_i``. The p-value is twice the share
-    of sign patterns ``s ∈ {−1, 1}ⁿ`` for which ``Σ s_i d_i`` lies at least as far out as ``Σ d_i`` on its side,
-    at most 1: over all ``2ⁿ`` patterns if they are no more than `RESAMPLES`, else over that many at random with
-    the observed one added to both counts.
-
-    Args:
-        correct: ``(seeds, images)`` of 0 and 1, with at least 2 images.
-        reference: The same for the other network; row ``k`` of both was trained with the same seed.
-        confidence: Coverage of the interval, between 0 and 1.
-        seed: Seed of the resampling.
+    Row ``k`` of both matrices was trained with the same seed. With ``d_i`` the share of seeds that got image ``i``
+    right under the first network minus that under the reference, the difference is ``Σ d_i / n``. Its interval
+    resamples the ``d_i``. The p-value is twice the share of sign patterns ``s ∈ {−1, 1}ⁿ`` for which ``Σ s_i d_i`` lies
+    at least as far out as ``Σ d_i`` on its side, at most 1: over all ``2ⁿ`` patterns if they are no more than
+    `RESAMPLES`, else over that many at random with the observed one added to both counts.
     """
     a, b = paired_matrices(correct, reference)
     difference = (a - b).mean(axis=0)
