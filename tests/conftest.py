@@ -17,7 +17,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="module")
 def shapes() -> Iterator[None]:
-    """Check the shapes in the signatures of `foveate.functional` and `foveate.nn` at every call."""
+    """Check the shapes in the signatures of public functions and modules at every call."""
     from tests.shapes import checked_shapes  # not for those who run one test and have no checker
 
     with checked_shapes():

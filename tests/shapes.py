@@ -16,9 +16,10 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import TypeCheckError, jaxtyped
 from torch import nn
 
-from foveate import _shapes
+from foveate import _shapes, explain
 from foveate import functional as FA
 from foveate import nn as attention
+from foveate.explain import map_similarity
 
 __all__ = ["METHODS", "checked", "checked_shapes", "public_functions", "public_methods", "resolved"]
 
@@ -57,8 +58,8 @@ def checked(function: Callable[..., Any], annotations: dict[str, Any] | None = N
 
 
 def public_functions() -> dict[str, Callable[..., Any]]:
-    """Return the public functions of `foveate.functional` that take or return tensors."""
-    functions = {name: getattr(FA, name) for name in FA.__all__}
+    """Return the public functions of `foveate.functional` and `foveate.explain` that take or return tensors."""
+    functions = {name: getattr(package, name) for package in (FA, explain, map_similarity) for name in package.__all__}
     return {n: f for n, f in functions.items() if inspect.isfunction(f) and "Tensor" in str(resolved(f))}
 
 
@@ -71,7 +72,7 @@ def public_methods() -> dict[tuple[type[nn.Module], str], Callable[..., Any]]:
 @contextmanager
 def checked_shapes() -> Iterator[None]:
     """Check every call of the public functions and methods for the duration."""
-    modules = [vars(module) for name, module in sys.modules.items() if name.partition(".")[0] == "foveate"]
+    modules = [vars(module) for name, module in sys.modules.items() if name.partition(".")[0] in ("foveate", "tests")]
     replaced: list[tuple[Any, str, Any]] = []
     for function in public_functions().values():
         copy = checked(function)

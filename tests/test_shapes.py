@@ -1,4 +1,4 @@
-"""The shapes in the signatures of `foveate.functional` and `foveate.nn`: all are there, and what they say is checked.
+"""The shapes in the signatures of `functional`, `nn` and `explain`: all are there, and what they say is checked.
 
 The tests against references run with them checked, see the fixture ``shapes``; here is that the check would notice.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import pytest
+import timm
 import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
@@ -29,6 +30,7 @@ METHODS = {f"{kind.__name__}.{name}": method for (kind, name), method in public_
 
 Q, T = torch.randn(2, 3, 5, 7, 4), torch.randn(9, 4)
 SIMILARITY, RECTANGLE = torch.tensor([[0.1, 0.2, 0.3, 1.1]] * 2), torch.tensor([[0.1, 0.2, 0.5, 0.4, 0.3]] * 2)
+NETWORK = timm.create_model("cram_resnet_tiny")
 WRONG: dict[str, tuple[Any, ...]] = {
     "augmented_attention_map": (Q, Q[:, :2], T, T),
     "augmented_attention": (Q, Q, Q[..., :5, :], T, T),
@@ -43,6 +45,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "transform_points": (torch.randn(2, 5, 3), SIMILARITY),
     "compose_similarities": (SIMILARITY, SIMILARITY[:1]),
     "positionwise_map": (torch.randn(2, 3, 5, 7),),
+    "saliency": (NETWORK, torch.randn(3, 32, 32)),
+    "gradient_shares": (NETWORK, torch.randn(2, 3, 32, 32), torch.tensor([1])),
 }
 MODULES = [
     ExplicitAttention2d(6, 8, stride=2),
