@@ -52,8 +52,7 @@ def interleaved(
         rounds: Number of timed rounds, at least `MIN_ROUNDS`.
         warmup: Number of untimed rounds before those.
         device: The device that computes.
-        min_sample: A call that takes less, in seconds, is repeated within a sample until it takes about so long;
-            the fastest round of the warm-up determines how often.
+        min_sample: Shortest sample in seconds; the warm-up determines how often a faster call is repeated in one.
         progress: Called with the number of each round that begins, 0 for the warm-up.
     """
     _checks.integer("rounds", rounds, minimum=MIN_ROUNDS)

@@ -23,16 +23,11 @@ class Rate(Quartiles):
 def images_per_second(
     models: Mapping[str, nn.Module], batch: Tensor, *, rounds: int = 11, warmup: int = 2
 ) -> dict[str, Rate]:
-    """Measure how many images of ``batch`` per second each of ``models`` takes in inference.
+    """Measure how many images of ``batch``, ``(B, C, H, W)``, per second each of ``models`` takes in inference.
 
-    Timing is that of `foveate.benchmark.interleaved`: compare only figures of one call. Networks run in evaluation mode
-    without gradients, and return to their own modes.
-
-    Args:
-        models: Networks by name, on the device of ``batch``.
-        batch: Images ``(B, C, H, W)``.
-        rounds: Number of timed rounds, at least 3 for quartiles.
-        warmup: Number of untimed rounds before those.
+    Models are on the device of ``batch``. Timing is that of `foveate.benchmark.interleaved`, over at least 3 ``rounds``
+    after ``warmup`` ones: compare only figures of one call. Networks run in evaluation mode without gradients, and
+    return to their own modes.
     """
     if not models:
         raise ValueError("models is empty; pass at least one network by name")

@@ -144,9 +144,7 @@ class AttentionRecord:
     def attention_from(self, query: tuple[int, int], part: str = "both") -> Float[Tensor, "batch heads rows columns"]:
         """Return the signed weights with which the position at the image pixel ``query`` takes from each position.
 
-        Args:
-            query: ``(row, column)`` of an image pixel.
-            part: ``content``, ``positional`` or ``both``; only global self-attention has parts.
+        ``query`` is ``(row, column)``; ``part`` is ``content``, ``positional`` or ``both``, for global self-attention.
         """
         return self._pairs().taken_by(self.position(query), part)
 

@@ -86,15 +86,10 @@ def score_network(
     device: torch.device,
     title: str,
 ) -> Measured:
-    """Score the maps of a network, which is on the CPU before and after.
+    """Score the maps of a network on ``device``; it is on the CPU before and after.
 
-    Args:
-        model: The network.
-        loader: Loader of images with rows of `InputBoxes` in place of labels.
-        how: Settings of the scores.
-        faithful: Indices of the images on which deletion and insertion are measured as well.
-        device: Device that the network runs on.
-        title: Title of the progress bar in a terminal.
+    ``loader`` gives images with rows of `InputBoxes` in place of labels; ``faithful`` are the indices of the images on
+    which deletion and insertion are measured as well; ``title`` is that of the progress bar in a terminal.
     """
     model.to(device)
     module, kind = "", ""

@@ -45,14 +45,9 @@ def export_program(
 ) -> ExportedProgram:
     """Trace ``model`` with `torch.export`: the graph needs no operator and no code of this library.
 
-    Args:
-        model: In evaluation mode, on the CPU.
-        image: ``(channels, height, width)`` that the model was made for.
-        batch: Fixed batch size; None for any.
-        any_size: Leave height and width open; with False they are those of ``image``.
-
-    Raises:
-        ValueError: The network depends on the size of its images in a way that fixes an open side.
+    ``model``, in evaluation mode on the CPU, was made for ``image``, ``(channels, height, width)``; ``any_size`` leaves
+    height and width open. ``batch`` is fixed unless None. A `ValueError` says that the network depends on the size of
+    its images in a way that fixes an open side.
     """
     channels, height, width = image
     dynamic: dict[int, Any] = {}

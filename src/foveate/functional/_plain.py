@@ -73,13 +73,9 @@ def differentiable_gradients(
     wanted: tuple[bool, ...],
     grad: Tensor | tuple[Tensor, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of ``function(*inputs)`` as differentiable functions of ``inputs`` and ``grad``.
+    """Return the gradients of ``function(*inputs)``, of which ``grad`` is given, as differentiable functions of both.
 
-    Args:
-        function: Made of differentiable operators.
-        inputs: Its arguments.
-        wanted: Whether the gradient of each input is wanted; those of the others are None.
-        grad: Gradient of the result, or of each result.
+    ``function`` is made of differentiable operators. Gradients of inputs that are not ``wanted`` are None.
     """
     with torch.enable_grad():
         inputs = tuple(x.view_as(x) if needed else x for x, needed in zip(inputs, wanted, strict=True))

@@ -107,14 +107,8 @@ def random_similarities(
 ) -> Float[Tensor, "{size} 4"]:
     """Draw similarities: each shift uniform in ±``shift``, the angle in ±``rotation``, log ρ in ±log ``scale``.
 
-    They are float32, on the CPU. The distribution of a similarity about the middle of the image is that of its inverse.
-
-    Args:
-        size: Number of similarities.
-        shift: Largest shift along each axis, in coordinates of [−1, 1]: 2 is a whole side.
-        rotation: Largest angle, in radians.
-        scale: Largest factor, at least 1; the smallest is its reciprocal.
-        generator: Random generator; PyTorch's default by default.
+    They are float32, on the CPU. A shift of 2 is a whole side; the smallest factor is the reciprocal of the largest,
+    ``scale ≥ 1``: the distribution of a similarity about the middle of the image is that of its inverse.
 
     Examples:
         >>> FA.random_similarities(3, shift=0.2, rotation=torch.pi / 6, scale=1.2).shape

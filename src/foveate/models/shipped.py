@@ -61,11 +61,8 @@ def shipped(tag: str | None = None) -> dict[str, Path]:
     """Return the files of the weights that come with the library, by the name that `timm.create_model` takes.
 
     ``timm.create_model("cram_resnet_tiny.digits", pretrained=True)`` loads such weights; beside each file lies its
-    model card.
-
-    Args:
-        tag: ``digits`` (cluttered digits of 32×32 pixels) or ``photographs`` (20 classes of Tiny ImageNet at 32×32);
-            all by default.
+    model card. ``tag`` is ``digits`` (cluttered digits of 32×32 pixels) or ``photographs`` (20 classes of Tiny ImageNet
+    at 32×32); all by default.
 
     Examples:
         >>> list(foveate.models.shipped("photographs"))[-1]

@@ -100,9 +100,7 @@ class PairwiseWeights(ABC):
 class FormedWeights(PairwiseWeights):
     """Weights whose map can only be formed as a whole, image by image.
 
-    Args:
-        values: ``(B, heads, H, W, d_v)``: what the weights are applied to.
-        form: Returns the maps ``(images, heads, N, N)`` of some images.
+    ``form`` returns the maps ``(images, heads, N, N)`` of some images, to be applied to ``values``.
     """
 
     def __init__(self, values: Tensor, form: Callable[[slice], Tensor]) -> None:

@@ -46,7 +46,8 @@ class CrossedDifference:
 def crossed_difference(correct: ArrayLike, reference: ArrayLike, *, confidence: float = 0.95) -> CrossedDifference:
     """Compare two networks with a standard error over images and seeds together.
 
-    With ``d_ki`` the difference on image ``i`` of ``n`` with seed ``k`` of ``S``, and ``d_k·``, ``d_·i`` its means over
+    Both matrices are ``(seeds, images)`` of 0 and 1, at least 2 of each; row ``k`` of both has the same seed. With
+    ``d_ki`` the difference on image ``i`` of ``n`` with seed ``k`` of ``S``, and ``d_k·``, ``d_·i`` its means over
     images and over seeds,
 
         standard_error² = s²(d_k·) / S  +  s²(d_·i) / n.
@@ -54,11 +55,6 @@ def crossed_difference(correct: ArrayLike, reference: ArrayLike, *, confidence: 
     The interaction of image and seed is in both terms, so the standard error is conservative (as is Owen's *pigeonhole
     bootstrap*, 2007). The interval is Student's with Welch–Satterthwaite degrees of freedom; few seeds widen it. The
     minimum detectable effect is ``(t_{(1+confidence)/2} + t_{0.8}) · standard_error``.
-
-    Args:
-        correct: ``(seeds, images)`` of 0 and 1, with at least 2 of each.
-        reference: The same for the other network; row ``k`` of both was trained with the same seed.
-        confidence: Coverage of the interval, between 0 and 1.
     """
     if _checks.number("confidence", confidence, above=0) >= 1:
         raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")

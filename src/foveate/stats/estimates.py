@@ -30,12 +30,9 @@ def estimate(
 ) -> Estimate | None:
     """Return the mean of a score over images with a percentile bootstrap interval; None if no image counts.
 
-    Args:
-        values: ``(images,)``; an image whose value is NaN is left out.
-        reference: Another method's values for the same images in the same order: estimate the mean difference,
-            ``values`` minus ``reference``, image by image.
-        confidence: Coverage of the interval, between 0 and 1.
-        seed: Seed of the resampling.
+    ``values`` has one number per image; NaN is left out. With ``reference``, another method's values for the same
+    images in the same order, it is the mean difference, ``values`` minus ``reference``. ``confidence`` is the coverage
+    of the interval, ``seed`` that of the resampling.
     """
     scores = _scores("values", values)
     if reference is not None:
