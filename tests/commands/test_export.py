@@ -21,11 +21,11 @@ from tests.export.networks import TINY
 from foveate._extras import MissingExtraError
 from foveate.cli import main
 from foveate.commands.export import ExportConfig, run
-from foveate.commands.train import TrainConfig
-from foveate.commands.train import run as train
 from foveate.export import run_onnx, run_program
 from foveate.export.program import ABOUT
 from foveate.io import NetworkMeta, load_network, read_card, save_network
+from foveate.training import TrainConfig
+from foveate.training import train_network as train
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 31}
 
@@ -126,7 +126,7 @@ def test_graphs(
     form: str, suffix: str, trained: tuple[Path, dict[str, Any]], images: torch.Tensor, tmp_path: Path, capsys: Any
 ) -> None:
     out, result = trained
-    wanted = ExportConfig(checkpoint=str(out), to=form, out=str(tmp_path), normalise=True)  # type: ignore[arg-type]
+    wanted = ExportConfig(checkpoint=str(out), to=form, out=str(tmp_path), normalize=True)  # type: ignore[arg-type]
     (file,) = run(wanted)
     assert file == tmp_path / f"conv_resnet_tiny.{suffix}"
     assert list(tmp_path.iterdir()) == [file]
@@ -234,7 +234,7 @@ def test_what_cannot_be_is_refused(trained: tuple[Path, dict[str, Any]], tmp_pat
         ({"checkpoint": out, "name": "a/b"}, "name must be that of a file"),
         ({"checkpoint": out, "name": ".."}, "name must be that of a file"),
         ({"checkpoint": out, "to": "onnx", "half": True}, "half means nothing to onnx, only to weights and hub"),
-        ({"checkpoint": out, "normalise": True}, "normalise means nothing to weights"),
+        ({"checkpoint": out, "normalize": True}, "normalize means nothing to weights"),
         ({"checkpoint": out, "to": "hub", "size": 32}, "size means nothing to hub"),
         ({"checkpoint": out, "to": "onnx", "batch": 0}, "batch must be at least 1"),
         ({"checkpoint": out, "to": "onnx", "size": (3, 0)}, "size must be at least 1"),

@@ -37,6 +37,7 @@ class NetworkMeta:
         crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its center is cropped.
         interpolation: Interpolation of the resize.
         appearance: Appearance of the training images, see `foveate.io.appearance.range_of`; None if unknown.
+        task: Name of the task that it was trained for; the classes are the names of its outputs.
     """
 
     model: str
@@ -48,9 +49,11 @@ class NetworkMeta:
     crop_pct: float
     interpolation: str
     appearance: Mapping[str, Sequence[float]] | None = None
+    task: str = "classification"
 
     def __post_init__(self) -> None:
         _text("model", self.model)
+        _text("task", self.task)
         _mapping("kwargs", self.kwargs)
         for name in _sequence("classes", self.classes):
             _text("classes", name)
