@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -13,3 +13,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Iterator[None]:
+    """Check the shapes in the signatures of public functions and modules at every call."""
+    from tests.shapes import checked_shapes  # not for those who run one test and have no checker
+
+    with checked_shapes():
+        yield

@@ -27,7 +27,7 @@ class ExportConfig:
         normalize: Let the graph take images in [0, 1] and normalize them itself. Otherwise it takes images of which
             the mean was subtracted, and which were divided by the standard deviation, of each channel. (torch, onnx.)
         half: Store the parameters as float16, in half the space; they are loaded as float32. (weights, hub.)
-        licence: Under which the weights may be used, for the model card, as in apache-2.0. (weights, hub.)
+        license: Under which the weights may be used, for the model card, as in apache-2.0. (weights, hub.)
         push: owner/name on the Hugging Face hub, to upload the network to; needs a token that may. (hub.)
     """
 
@@ -39,7 +39,7 @@ class ExportConfig:
     size: int | tuple[int, int] | Dynamic = "dynamic"
     normalize: bool = False
     half: bool = False
-    licence: str | None = None
+    license: str | None = None
     push: str | None = None
 
 
