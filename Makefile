@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 
-.PHONY: demo test test-fast browser bench networks evidence fuzz lint types docs dist check clean
+.PHONY: demo test test-fast browser bench networks evidence picture fuzz lint types docs dist check clean
 
 demo: .venv/installed-demo
 	$(BIN)/foveate compare --config recipes/digits.yaml --out runs/digits
@@ -69,6 +69,10 @@ ifdef RERUN
 else
 	$(BIN)/python -m studies.evidence --config recipes/evidence.yaml
 endif
+
+# The picture at the top of the README, docs/assets/where.jpg.
+picture: .venv/installed-dev
+	$(BIN)/python -m studies.picture
 
 # Faults and noise, the figures of docs/trust.md, about an hour on two cores. It ends with code 1 if a bound is broken.
 fuzz: .venv/installed-dev
