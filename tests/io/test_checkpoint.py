@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,27 @@ def test_a_network_comes_back_as_it_was_saved(saved: tuple[Path, nn.Module, Netw
         image = torch.rand(2, 3, 33, 41)
         assert torch.equal(loaded(image), model.eval()(image))
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]  # no temporary file is left
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("cram_resnet_tiny", "layer3"), ("positionwise_efficientnet_b0", "blocks_4")]
+)
+def test_checkpoints_of_version_0_1_are_read(tmp_path: Path, name: str, stage: str) -> None:
+    model, meta = network(name)
+    path = tmp_path / "model.safetensors"
+    save_network(path, model, meta)
+    inserted = re.compile(rf"^{stage.replace('_', '.')}\.(?:\w+\.)?attention\.")
+    earlier = {inserted.sub(f"attention.{stage}.", key): tensor for key, tensor in load_file(path).items()}
+    assert any(key.startswith("attention.") for key in earlier)
+    with safe_open(path, framework="pt") as file:
+        save_file(earlier, path, metadata=file.metadata())
+    loaded, _ = load_network(path)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    earlier["attention.other.weight"] = torch.zeros(1)
+    with safe_open(path, framework="pt") as file:
+        save_file(earlier, path, metadata=file.metadata())
+    with pytest.raises(ValueError, match="other"):
+        load_network(path)
 
 
 def test_the_network_is_described_in_plain_json(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:

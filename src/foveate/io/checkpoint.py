@@ -20,6 +20,7 @@ from foveate.io.reading import META_KEY, WEIGHTS, WeightsFile, read_weights
 from foveate.models import shipped
 from foveate.models.building import create_network
 from foveate.models.inspection import FAILURES, unshared
+from foveate.models.tables import renamed
 
 __all__ = [
     "META_KEY",
@@ -118,6 +119,7 @@ def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:
         model = create_network(meta.model, meta.kwargs)
     except ValueError as error:
         raise ValueError(f"{path} names a network that cannot be built: {error}") from error
+    tensors = renamed(tensors, model)
     fill(model, tensors, f"{path} is not a checkpoint of {meta.model}")
     if card is not None:
         card.check(path, **_stored(model, tensors))

@@ -12,7 +12,7 @@ from foveate.functional import resize_relative_table
 from foveate.models.inspection import dry_run
 from foveate.nn.relative_tables import TABLES, RelativeTables2d
 
-__all__ = ["checkpoint_filter_fn", "relative_tables", "resize_relative_tables"]
+__all__ = ["checkpoint_filter_fn", "relative_tables", "renamed", "resize_relative_tables"]
 
 
 def relative_tables(model: nn.Module) -> dict[str, RelativeTables2d]:
@@ -66,18 +66,27 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     for key in ("state_dict", "model"):
         if isinstance(weights.get(key), Mapping):
             weights = dict(weights[key])
-    places = sorted((name for name, _ in model.named_modules() if name.endswith(("attention",))), key=len)
     own = model.state_dict()
     fitted = {}
-    for name, value in weights.items():
-        if name.startswith("attention.") and name not in own:
-            _, stage, rest = name.split(".", 2)
-            place = next((p for p in places if p.replace(".", "_").startswith(f"{stage}_")), None)
-            name = name if place is None else f"{place}.{rest}"
+    for name, value in renamed(weights, model).items():
         if name.endswith(TABLES) and name in own and value.shape != own[name].shape:
             value = resize_relative_table(value, (len(own[name]) + 1) // 2)
         fitted[name] = value
     return fitted
+
+
+def renamed(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Give the weights of inserted attention that version 0.1 saved the names that they have in ``model``."""
+    places = sorted((name for name, _ in model.named_modules() if name.endswith("attention")), key=len)
+    absent = model.state_dict().keys() - weights.keys()
+    names = {}
+    for name in weights:
+        root, _, rest = name.partition(".")
+        stage, _, parameter = rest.partition(".")
+        place = next((p for p in places if p.replace(".", "_").startswith(f"{stage}_")), None)
+        present = f"{place}.{parameter}"
+        names[name] = present if root == "attention" and present in absent else name
+    return {names[name]: value for name, value in weights.items()}
 
 
 def _attended_sizes(
