@@ -59,6 +59,10 @@ class BenchConfig:
         seed: What weights and inputs are drawn from.
         max_seconds: What would take longer for one call is left out, as far as a smaller case tells.
         max_memory: What would need more memory, in GiB, is left out.
+        max_noise: What the first subject may stray from itself, as a share of its time, in the quartiles of the rounds:
+            beyond that, and where another subject scatters by more than that and twice as much as the first one, the
+            case is measured again.
+        repeats: How often, at most; of what is unsteady then, no ratio is published.
         out: Folder for bench-SUITE.json, and for the table (.md) and the figure (.svg) made from it.
         from_json: Measure nothing; make table and figure anew from this file, beside it.
     """
@@ -77,6 +81,8 @@ class BenchConfig:
     seed: int = 0
     max_seconds: float = 20.0
     max_memory: float = 8.0
+    max_noise: float = 0.05
+    repeats: int = 3
     out: Path = Path("runs/bench")
     from_json: Path | None = None
 
@@ -97,6 +103,8 @@ class BenchConfig:
         _checks.integer("seed", self.seed, minimum=0)
         _checks.number("max_seconds", self.max_seconds, above=0)
         _checks.number("max_memory", self.max_memory, above=0)
+        _checks.number("max_noise", self.max_noise, above=0)
+        _checks.integer("repeats", self.repeats, minimum=0)
         if not any(self.chosen(SUITES[name]) for name in self.suites):
             labels = ", ".join(case.label for name in self.suites for case in SUITES[name].cases)
             raise ValueError(f"no case fits cases={self.cases!r}; there are {labels}")
@@ -121,6 +129,8 @@ class BenchConfig:
                     seed=self.seed,
                     max_seconds=self.max_seconds,
                     max_memory=self.max_memory * GIB,
+                    max_noise=self.max_noise,
+                    repeats=self.repeats,
                 )
 
 

@@ -22,7 +22,8 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     """Return the tables of a suite, with what was measured on, how, and how to read it."""
     parts = [f"# {result['title']}", *_preamble(result)]
     for case in result["cases"]:
-        parts += [f"## {heading(case)}", _table(case, result["ceilings"][case["dtype"]]), *_operators(case)]
+        parts += [f"## {heading(case)}", _table(case, result["ceilings"][case["dtype"]])]
+        parts += [*_quiet(case), *_operators(case)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,8 +103,8 @@ def _table(case: Mapping[str, Any], roofline: Mapping[str, float]) -> str:
     columns: list[Column] = [
         ("subject", entry_label),
         ("ms", _milliseconds),
-        ("× base", lambda e: _spread(ratio(case, e))),
-        *([("× base, best", lambda e: _spread(_best_ratio(case, e)))] if both else []),
+        ("× base", lambda e: _ratio(e, ratio(case, e))),
+        *([("× base, best", lambda e: _ratio(e, _best_ratio(case, e)))] if both else []),
         ("+MB", lambda e: _scaled(e["peak_memory"], 1e6, ".1f")),
         ("params k", lambda e: _scaled(e["parameters"], 1e3, ",.1f")),
         ("GFLOP", lambda e: _scaled(e["flops"], 1e9, ".3f")),
@@ -114,6 +115,25 @@ def _table(case: Mapping[str, Any], roofline: Mapping[str, float]) -> str:
     ]
     rows = [[text for text, _ in columns], *([cell(entry) for _, cell in columns] for entry in case["entries"])]
     return _markdown(rows)
+
+
+def _quiet(case: Mapping[str, Any]) -> list[str]:
+    """Say what else ran on the cores, and what is too noisy to be told; nothing of results that do not know."""
+    if "repeats" not in case:
+        return []
+    others, repeats = case["other_work"], case["repeats"]
+    if others is None:
+        said = "What else ran on the cores is not known."
+    else:
+        said = (
+            f"During the rounds other processes took {others['processes']:.0%} of the cores' time, and other guests of "
+            f"the machine {others['stolen']:.0%}."
+        )
+    if repeats:
+        said += f" Measured again {repeats} time{'s' if repeats > 1 else ''} because of noise."
+    if any(entry["unsteady"] for entry in case["entries"]):
+        said += " *Unsteady* is what stayed too noisy: only the quartiles of its ratio are given."
+    return [said]
 
 
 def _operators(case: Mapping[str, Any]) -> list[str]:
@@ -147,6 +167,12 @@ def _milliseconds(entry: Mapping[str, Any]) -> str:
     if entry["status"] == WRONG:
         return "**wrong: not published**"
     return _spread(Quartiles(*(1e3 * seconds for seconds in quartiles(entry["seconds"]))))
+
+
+def _ratio(entry: Mapping[str, Any], figure: Quartiles | None) -> str:
+    if figure is None or not entry.get("unsteady"):
+        return _spread(figure)
+    return f"**unsteady** ({_digits(figure.q1)} to {_digits(figure.q3)})"
 
 
 def _spread(figure: Quartiles | None) -> str:

@@ -58,7 +58,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict
 
     def measure(of: Suite, **options: Any) -> dict[str, Any]:
         monkeypatch.setitem(SUITES, of.name, of)
-        options = {"batch_size": 2, "rounds": 3, "warmup": 1, "out": tmp_path / "bench", **options}
+        options = {"batch_size": 2, "rounds": 3, "warmup": 1, "max_noise": 1e9, "out": tmp_path / "bench", **options}
         return run(BenchConfig(suites=[of.name], **options))[of.name]
 
     return measure

@@ -213,6 +213,6 @@ def _outline(
     for ink, thickness in ((HALO, 2 * line), (color, line)):
         mask = Image.new("L", large)
         ImageDraw.Draw(mask).line([*path, *path[:2]], fill=255, width=thickness, joint="curve")
-        mask = mask.resize(picture.size, Image.Resampling.BOX)
+        mask = mask.reduce(oversampling)
         picture = Image.composite(Image.new("RGB", picture.size, ink), picture, mask)
     return picture

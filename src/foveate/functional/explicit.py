@@ -18,7 +18,7 @@ from torch import Tensor
 from foveate._checks import integer, one_of
 from foveate._shapes import AnyShape, Float
 from foveate.functional._layout import in_layout_of, is_channels_last
-from foveate.functional._plain import uses_plain_operators
+from foveate.functional._plain import any_size, uses_plain_operators
 from foveate.functional._precision import autocast_off, upcast_dtype
 
 __all__ = [
@@ -165,7 +165,8 @@ def _one_graph() -> bool:
 
 def _gaussian(value: Tensor, radius: Tensor) -> Tensor:
     batch, channels, height, width = value.shape
-    rows, columns = gaussian_line_map(height, radius), gaussian_line_map(width, radius)
+    rows = gaussian_line_map(height, radius)
+    columns = rows if not any_size() and height == width else gaussian_line_map(width, radius)
     if uses_plain_operators():  # factors are expanded here, so that FLOP counters see it
         x = value.flatten(0, 1)
         x = torch.matmul(x, columns.transpose(0, 1).expand(x.shape[0], -1, -1))

@@ -18,6 +18,7 @@ from foveate.functional.explicit import (
     explicit_attention_map,
     explicit_attention_rows,
 )
+from foveate.nn._explicit_folded import convolve_and_attend
 from foveate.nn._scripting import NotScriptable
 from foveate.nn.spatial_attention import Observation, PairwiseAttention, detached
 from foveate.nn.weights import PairwiseWeights
@@ -243,6 +244,8 @@ class ExpAttConv2d(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
         """Convolve and attend; a stride divides height and width, rounded up."""
         feature_map(x, self.attention.dim, "ExpAttConv2d")
+        if (out := convolve_and_attend(self, ExplicitAttention2d, x)) is not None:
+            return out
         return torch.cat([self.conv(x), self.attention(x)], dim=1)
 
 
