@@ -118,8 +118,7 @@ class TrainingLoop:
             OSError: A file cannot be written.
         """
         check_weights(self.module)
-        epochs = self.recipe.epochs
-        say = self.fabric.print if verbose else None
+        epochs, say = self.recipe.epochs, self.fabric.print if verbose else None
         history = History(self.rows, self.task, epochs=epochs, loggers=self.loggers, say=say)
         status = "failed"
         try:
@@ -130,8 +129,7 @@ class TrainingLoop:
                 self._started = self._saved = time.perf_counter()
                 self.fabric.call("on_train_epoch_start", self, self.module)
                 self._train(stop)
-                metrics = self._validate(stop)
-                history.add(self._row(metrics))
+                history.add(self._row(self._validate(stop)))
                 self.fabric.call("on_validation_end", self, self.module)
                 self.fabric.call("on_train_epoch_end", self, self.module)
                 self.progress.next_epoch()
