@@ -16,8 +16,8 @@ import torch
 
 from foveate import _checks
 from foveate.benchmark.machine import describe_machine
-from foveate.commands._versions import warn_of_missing_kernels
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
+from foveate.models.missing_kernels import warn_of_missing_kernels
 from foveate.training import check_device
 from studies.bench.ceilings import measure_ceilings
 from studies.bench.figures import draw

@@ -14,7 +14,7 @@ import numpy as np
 from foveate import _checks
 from foveate._extras import require
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
-from foveate.stats import accuracy, crossed_difference, holm, paired_difference
+from foveate.stats import crossed_difference, holm, mean_score, paired_difference
 from studies.evidence.raw import collect, read_costs, read_raw
 from studies.evidence.table import attention_table, differences_table, networks_table
 
@@ -125,7 +125,7 @@ def _networks(raw: Raw, costs: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "label": label,
                 "seeds": sorted(seeds),
-                "top1": dataclasses.asdict(accuracy([one["correct"] for one in runs])),
+                "top1": dataclasses.asdict(mean_score([one["correct"] for one in runs])),
                 "train_loss": float(np.mean([one["history"][-1]["train_loss"] for one in runs])),
                 "loss": float(np.mean([one["metrics"]["loss"] for one in runs])),
                 "attention": _mean([one["attention"] for one in runs]),

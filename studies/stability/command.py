@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from foveate import _checks
-from foveate.commands.protocol import environment
 from foveate.data import TransformConfig
 from foveate.explain import attention_records
 from foveate.explain.map_similarity import half_maximum, total_variation
 from foveate.functional import visible, warp
+from foveate.io.environment import environment
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
 from foveate.training import check_device
 from studies.stability.figure import draw

@@ -21,11 +21,11 @@ from tests.export.networks import TINY
 from foveate._extras import MissingExtraError
 from foveate.cli import main
 from foveate.commands.export import ExportConfig, run
-from foveate.commands.train import TrainConfig
-from foveate.commands.train import run as train
 from foveate.export import run_onnx, run_program
 from foveate.export.program import ABOUT
 from foveate.io import NetworkMeta, load_network, read_card, save_network
+from foveate.training import TrainConfig
+from foveate.training import train_network as train
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 31}
 

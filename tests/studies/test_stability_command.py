@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from foveate.commands.compare import CompareConfig
 from foveate.commands.compare import run as compare
-from foveate.commands.train import TrainConfig
-from foveate.commands.train import run as train
 from foveate.data import ClutteredDigits
 from foveate.io import load_network
 from foveate.models.inspection import gates
+from foveate.training import TrainConfig
+from foveate.training import train_network as train
 from studies.equivariance.command import EquivarianceConfig
 from studies.equivariance.command import run as equivariance
 from studies.stability.command import StabilityConfig

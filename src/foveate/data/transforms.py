@@ -18,7 +18,10 @@ from torchvision import transforms
 
 from foveate import _checks
 
-__all__ = ["CROPS", "SMALL", "TransformConfig", "make_transform"]
+__all__ = ["CROPS", "SMALL", "Augment", "Augmented", "TransformConfig", "make_transform"]
+
+Augment = Callable[[Image.Image], Image.Image | torch.Tensor]
+"""Augmentation by a callable: an RGB image to another one, or to the normalized tensor ``(3, H, W)``."""
 
 CROPS = ("resized", "padded", "none")
 SMALL = 64
@@ -132,6 +135,28 @@ def make_transform(config: TransformConfig, *, training: bool) -> Callable[[Imag
         if operation.aug_fn is posterize:
             operation.aug_fn = _posterize
     return transforms.Compose([place, colour, tensor])
+
+
+class Augmented:
+    """Training transform with a user's augmentation in place of the random part of ``config``."""
+
+    def __init__(self, augment: Augment, config: TransformConfig) -> None:
+        if not callable(augment):
+            raise ValueError(f"augment must be a callable that takes an image; got {type(augment).__name__}")
+        self.augment, self.size = augment, _checks.pair("img_size", config.img_size)
+        self.prepare = make_transform(config, training=False)
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Return the augmented image as a normalized tensor ``(3, H, W)``."""
+        found = self.augment(image)
+        if isinstance(found, Image.Image):
+            return self.prepare(found.convert("RGB"))
+        if not isinstance(found, torch.Tensor) or found.shape != (3, *self.size) or not found.is_floating_point():
+            got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+            raise ValueError(
+                f"augment must return an image of Pillow's or a float tensor {(3, *self.size)}; it returned {got}"
+            )
+        return found
 
 
 def _operations(colour: transforms.Compose) -> Iterator[AugmentOp]:

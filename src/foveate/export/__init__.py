@@ -1,6 +1,7 @@
 """Networks as files that do not need this library: graphs of torch.export and ONNX, and folders for a hub."""
 
 from foveate.export.checking import TOLERANCE, Agreement, agreement, check_agreement, shapes_to_check
+from foveate.export.exporting import Dynamic, Exported, Form, export_network
 from foveate.export.hub import HubEntry, check_hub_folder, push_to_hub, save_for_hub
 from foveate.export.onnx_model import onnx_model, require_onnx, run_onnx
 from foveate.export.program import Normalised, export_program, program_file, run_program, smallest_side
@@ -8,11 +9,15 @@ from foveate.export.program import Normalised, export_program, program_file, run
 __all__ = [
     "TOLERANCE",
     "Agreement",
+    "Dynamic",
+    "Exported",
+    "Form",
     "HubEntry",
     "Normalised",
     "agreement",
     "check_agreement",
     "check_hub_folder",
+    "export_network",
     "export_program",
     "onnx_model",
     "program_file",

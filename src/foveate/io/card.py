@@ -38,6 +38,7 @@ class NetworkMeta:
         interpolation: With which it is resized.
         appearance: What the images that it was trained on look like, see `foveate.io.appearance.range_of`; None
             if that is not known.
+        task: What it was trained for, by its name; the classes are the names of its outputs.
 
     Raises:
         ValueError: A value is not of its kind, or out of its range.
@@ -52,9 +53,11 @@ class NetworkMeta:
     crop_pct: float
     interpolation: str
     appearance: Mapping[str, Sequence[float]] | None = None
+    task: str = "classification"
 
     def __post_init__(self) -> None:
         _text("model", self.model)
+        _text("task", self.task)
         _mapping("kwargs", self.kwargs)
         for name in _sequence("classes", self.classes):
             _text("classes", name)

@@ -102,7 +102,10 @@ def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: boo
 
 def meta_to_json(meta: NetworkMeta) -> str:
     """Return the fields of ``meta`` as JSON, the form in which every checkpoint holds them."""
-    return json.dumps(dataclasses.asdict(meta))
+    fields = dataclasses.asdict(meta)
+    if meta.task == NetworkMeta.task:
+        del fields["task"]  # unknown to version 0.1
+    return json.dumps(fields)
 
 
 def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,25 +53,29 @@ class Equivariance:
         }
         self.seed = seed
 
-    def __call__(self, images: Tensor, *, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Return the logits ``(B, num_classes)`` of ``images`` and the term, of which smaller is better.
+    def __call__(
+        self, images: Tensor, compute: Callable[[Tensor], Any] | None = None, *, epoch: int, step: int
+    ) -> tuple[Any, Tensor]:
+        """Return the network's outputs for ``images`` and the term, of which smaller is better.
 
         Args:
             images: ``(B, C, H, W)``.
+            compute: Turns images into outputs, by the network; the network itself if not given.
             epoch: Number of the epoch, from 0.
             step: Number of the batch in the epoch, from 0.
         """
+        compute = compute or self.network
         similarity = self.draw(len(images), epoch=epoch, step=step).to(images.device)
         aspect = images.shape[3] / images.shape[2]
         with self._observed() as before:
-            logits = self.network(images)
+            outputs = compute(images)
         with self._observed() as after, _statistics_kept(self.network):
-            self.network(warp(images, similarity))
+            compute(warp(images, similarity))
         terms = [
             gate.equivariance_loss(x, moved_x, similarity, aspect=aspect)
             for (gate, x), (_, moved_x) in zip(before, after, strict=True)
         ]
-        return logits, torch.stack(terms).mean()
+        return outputs, torch.stack(terms).mean()
 
     def draw(self, size: int, *, epoch: int, step: int) -> Tensor:
         """Return the similarities ``(size, 4)`` of a batch, on the CPU."""

@@ -18,7 +18,7 @@ NonFinite = Literal["stop", "skip"]
 
 @dataclass(kw_only=True)
 class Recipe:
-    """How a network is optimised: the part of a run's settings that `Classifier` and the trainer read.
+    """How a network is optimised: the part of a run's settings that `TrainingModule` and the trainer read.
 
     Attributes:
         epochs: Passes over the training images.

@@ -10,21 +10,22 @@ from typing import Any
 import torch
 import yaml
 
-from foveate.commands.protocol import WHERE, environment
-from foveate.commands.train import TrainConfig
 from foveate.io.card import card_of, read_card
 from foveate.io.checkpoint import WEIGHTS
+from foveate.io.environment import environment
 from foveate.io.files import read_json
 from foveate.models import shipped
-from foveate.training.progress import BEST, LAST, PREVIOUS
+from foveate.training import TrainConfig
+from foveate.training.run_folder import RESULT
+from foveate.training.settings_file import CONFIG, MEANS
+from foveate.training.train_state import BEST, LAST, PREVIOUS
 
 __all__ = ["origin"]
 
-CONFIG, RESULT = "config.yaml", "result.json"
 ABOUT = ("licence", "data", "recipe", "test", "versions")
 IN_THE_NETWORK = {"model", "model_args", "img_size", "crop_pct", "interpolation"}
 IN_THE_DATA = {"data", "data_options", "data_seed"}
-RECIPE = {field.name for field in dataclasses.fields(TrainConfig)} - WHERE - IN_THE_NETWORK - IN_THE_DATA
+RECIPE = {field.name for field in dataclasses.fields(TrainConfig)} - MEANS - IN_THE_NETWORK - IN_THE_DATA
 """Settings of a training, without those that a card has in another place, or that nobody else has, such as folders."""
 OF_A_RUN = {WEIGHTS, LAST, PREVIOUS, BEST}
 
