@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 import tomllib
@@ -20,12 +19,14 @@ from foveate import cli
 from foveate.io import NetworkMeta, save_network
 from foveate.models.building import build_network
 from foveate.models.inspection import attention_modules
-from studies import _command as studies
+from studies._command import parse_study
 from tests.fuzz.parts import PARTS
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {"docs/explain.md": "tests/explain/test_guide.py", "docs/export.md": "tests/test_examples.py"}
 """Pages whose Python is run by a test of their own."""
+TRAIN = {"docs/training.md"}
+"""Pages whose Python takes seconds."""
 TOOLS = {"pre-commit"}
 """Programs that `dev` installs."""
 
@@ -99,7 +100,14 @@ def save_run(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("page", [page for page in pages() if blocks(page, "python") and page not in ELSEWHERE])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page in TRAIN else [])
+        for page in pages()
+        if blocks(page, "python") and page not in ELSEWHERE
+    ],
+)
 def test_python_runs(page: str, folder: Path) -> None:
     found: dict[str, Any] = {}
     for block in blocks(page, "python"):
@@ -139,11 +147,9 @@ def read(words: list[str]) -> None:
     if words[:3] == ["python", "-m", "foveate"]:
         return read(words[2:])
     if program == "foveate":
-        name, arguments = foveate_cli.parse(rest)
-        cli._parse(name, importlib.import_module(cli.COMMANDS[name].module or f"foveate.commands.{name}"), arguments)
+        cli.parse_command(*foveate_cli.parse(rest))
     elif words[:2] == ["python", "-m"] and words[2].startswith("studies."):
-        name = words[2].removeprefix("studies.")
-        studies._parse(name, importlib.import_module(f"studies.{name}.command"), words[3:])
+        parse_study(words[2].removeprefix("studies."), words[3:])
     elif words[:3] == ["python", "-m", "tests.fuzz"]:
         options = dict(zip(words[3::2], words[4::2], strict=True))
         assert options.keys() <= {"--seed", "--out", "--only", "--trials"}
