@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 
-.PHONY: demo test test-fast browser bench networks evidence fuzz lint types docs check clean
+.PHONY: demo test test-fast browser bench networks evidence picture fuzz lint types docs dist check clean
 
 demo: .venv/installed-demo
 	$(BIN)/foveate compare --config recipes/digits.yaml --out runs/digits
@@ -40,7 +40,7 @@ SHIPPED := $(addsuffix _resnet_tiny.digits,conv expatt gsa positionwise cram)
 networks: .venv/installed-dev
 	$(BIN)/foveate compare --config recipes/shipped.yaml --out runs/shipped
 	for run in runs/shipped/*/seed-0; do name=$$(basename $${run%/seed-0}); \
-	$(BIN)/foveate export $$run --half --licence apache-2.0 --name $${name%%+*}.digits --out src/foveate/models/weights \
+	$(BIN)/foveate export $$run --half --license apache-2.0 --name $${name%%+*}.digits --out src/foveate/models/weights \
 	|| exit; done
 	$(BIN)/foveate score $(SHIPPED) --out results/shipped/scores.json > results/shipped/scores.txt
 	cp runs/shipped/compare.* results/shipped
@@ -58,7 +58,7 @@ ifdef RERUN
 	rm -rf results/photographs/runs
 	$(BIN)/python -m studies.evidence --config recipes/evidence.yaml --collect runs/photographs --collect runs/photographs-explained
 	for run in expatt_resnet_tiny gsa_resnet_tiny cram_resnet_tiny+equivariance=1; do \
-	$(BIN)/foveate export runs/photographs/$$run/seed-0 --half --licence LicenseRef-research-only \
+	$(BIN)/foveate export runs/photographs/$$run/seed-0 --half --license LicenseRef-research-only \
 	--name $${run%%+*}.photographs --out src/foveate/models/weights || exit; done
 	$(BIN)/foveate score $(call SEEDS,cram) $(call SEEDS,cram,+equivariance=1) $(call SEEDS,positionwise) \
 	$(call SEEDS,positionwise,+equivariance=1) $(call SEEDS,conv) --data data/photographs --images 1000 \
@@ -69,6 +69,10 @@ ifdef RERUN
 else
 	$(BIN)/python -m studies.evidence --config recipes/evidence.yaml
 endif
+
+# The picture at the top of the README, docs/assets/where.jpg.
+picture: .venv/installed-dev
+	$(BIN)/python -m studies.picture
 
 # Faults and noise, the figures of docs/trust.md, about an hour on two cores. It ends with code 1 if a bound is broken.
 fuzz: .venv/installed-dev
@@ -85,6 +89,22 @@ types: .venv/installed-dev
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# A source distribution and a wheel for every Python 3 in dist/, checked as an index would. The wheel shares PyTorch's
+# OpenMP: a second one beside it would have threads of its own.
+DIST := .venv-dist/bin
+dist: .venv-dist/installed
+	rm -rf build dist
+	$(DIST)/python -m build --outdir build/dist
+	PATH="$(CURDIR)/$(DIST):$$PATH" $(DIST)/auditwheel repair --exclude libgomp.so.1 --wheel-dir dist build/dist/*.whl
+	mv build/dist/*.tar.gz dist
+	$(DIST)/twine check --strict dist/*
+
+.venv-dist/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-dist
+	$(DIST)/python -m pip install --quiet --upgrade pip
+	$(DIST)/python -m pip install --quiet --group dist
+	touch $@
+
 check: lint types test docs
 
 .venv/installed-%: pyproject.toml setup.py $(KERNELS)
@@ -96,4 +116,4 @@ check: lint types test docs
 	touch $@
 
 clean:
-	rm -rf .venv runs site
+	rm -rf .venv .venv-dist build dist runs site

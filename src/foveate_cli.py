@@ -35,8 +35,8 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": Command("train a network and test it", "model"),
-    "test": Command("test a trained network", "checkpoint"),
+    "train": Command("train a network and evaluate it", "model"),
+    "evaluate": Command("evaluate a trained network on labelled images", "checkpoint"),
     "compare": Command("train several networks with paired seeds and compare them", "models"),
     "report": Command("write a page about a comparison", "runs"),
     "explain": Command("show what networks predict for images and where they look", "images"),
@@ -47,6 +47,9 @@ COMMANDS = {
     "export": Command("write a network in a form that others can use", "checkpoint"),
     "models": Command("list the networks that foveate adds to timm", "filter"),
 }
+
+ALIASES = {"test": "evaluate"}
+"""Other names of commands."""
 
 
 class UnknownOptionError(ValueError):
@@ -88,7 +91,7 @@ def _top_level() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS))
     parser = _Parser(
         prog="foveate",
-        description="Spatial attention for image recognition: train, test and compare networks.",
+        description="Spatial attention for image recognition: train, evaluate and compare networks.",
         epilog="commands:\n"
         + "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
         + "\n\n`foveate COMMAND --help` explains a command and its options.",
@@ -103,8 +106,9 @@ def _top_level() -> argparse.ArgumentParser:
 
 
 def _command(name: str) -> str:
+    name = ALIASES.get(name, name)
     if name not in COMMANDS:
-        raise argparse.ArgumentTypeError(f"there is no command {name!r}{_suggestion(name, COMMANDS)}")
+        raise argparse.ArgumentTypeError(f"there is no command {name!r}{_suggestion(name, [*COMMANDS, *ALIASES])}")
     return name
 
 

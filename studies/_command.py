@@ -8,12 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from foveate import cli
 from foveate._extras import MissingExtraError
 from foveate._signals import raising_sigterm
+from foveate.commands.parsing import parse_config
 from foveate.io.streams import tolerate_encodings
+from foveate_cli import FAILED
 
-__all__ = ["STUDIES", "main"]
+__all__ = ["STUDIES", "main", "parse_study"]
 
 STUDIES = {
     "bench": "suites",
@@ -29,26 +30,25 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
     """Run the study ``name`` with ``argv``, by default the arguments of the process; return the exit code."""
     tolerate_encodings()
     prog = f"python -m studies.{name}"
-    module = importlib.import_module(f"studies.{name}.command")
+    module = _module(name)
     try:
-        config = _parse(name, module, list(sys.argv[1:] if argv is None else argv))
+        config = parse_study(name, sys.argv[1:] if argv is None else argv)
         with raising_sigterm():
             module.run(config)
     except KeyboardInterrupt as interrupt:
         print(f"\n{prog}: interrupted; {interrupt}", file=sys.stderr)
         return 128 + getattr(interrupt, "signum", signal.SIGINT)
     except (ValueError, OSError, MissingExtraError) as error:
-        print(f"{prog}: error: {str(error).replace(f'foveate {name} ', f'{prog} ')}", file=sys.stderr)
-        return cli.FAILED
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return FAILED
     return 0
 
 
-def _parse(name: str, module: Any, argv: list[str]) -> Any:
-    """Return the configuration that ``argv`` describes, read as that of a command, which the study is meanwhile."""
-    known = dict(cli.COMMANDS)
-    cli.COMMANDS[name] = cli.COMMANDS["train"]._replace(positional=STUDIES[name])
-    try:
-        return cli._parse(name, module, argv)
-    finally:
-        cli.COMMANDS.clear()
-        cli.COMMANDS.update(known)
+def parse_study(name: str, argv: Sequence[str]) -> Any:
+    """Return the configuration of a study that ``argv`` describes."""
+    config_class = getattr(_module(name), f"{name.capitalize()}Config")
+    return parse_config(config_class, argv, prog=f"python -m studies.{name}", positional=STUDIES[name])
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"studies.{name}.command")

@@ -9,14 +9,14 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from foveate.report.figures import GREY
+from foveate.report.figures import GRAY
 
 __all__ = ["LABEL_GAP", "STYLE", "label_ends", "spread", "svg"]
 
 STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.axisbelow": True,
     "axes.grid": True,
     "grid.color": "#e3e7ec",

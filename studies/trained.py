@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from foveate import _checks
-from foveate.commands.protocol import DataConfig
 from foveate.data import ImageData, LabelledImages, TransformConfig, make_loader
 from foveate.data.splitting import equally_spaced
 from foveate.io import NetworkMeta
@@ -23,6 +22,7 @@ from foveate.models.building import GIVEN
 from foveate.models.inspection import attention_modules
 from foveate.trained import TrainedNetwork, load
 from foveate.training import check_device
+from foveate.training.settings import DataConfig
 
 __all__ = ["SeededNetwork", "ShownConfig", "gate_name", "networks_of", "open_shown"]
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import os
+import shutil
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.hookimpl(wrapper=True)
@@ -13,3 +19,31 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Iterator[None]:
+    """Check the shapes in the signatures of public functions and modules at every call."""
+    from tests.shapes import checked_shapes  # not for those who run one test and have no checker
+
+    with checked_shapes():
+        yield
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium: that of the system, or else playwright's own."""
+    from playwright.sync_api import Error, sync_playwright  # only here: most tests need no browser
+
+    system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        try:
+            found = playwright.chromium.launch(executable_path=system, args=sandbox)
+        except Error as error:
+            pytest.fail(
+                "pages are tested in Chromium, and there is none; install it with `apt-get install chromium` or "
+                f"`playwright install chromium`\n{error}"
+            )
+        yield found
+        found.close()

@@ -341,15 +341,15 @@ def test_a_reader_that_ended_by_the_same_ctrl_c_hinders_nothing(tmp_path: Path) 
     command = f"""{sys.executable} -c '
 import os, signal, sys
 from foveate import cli
-from foveate.training.module import Classifier
-forward = Classifier.forward
+from foveate.training.module import TrainingModule
+forward = TrainingModule.forward
 def interrupted(self, *arguments, **keywords):
     end, broken = os.pipe()
     os.close(end)
     os.dup2(broken, 1), os.dup2(broken, 2)
     os.kill(os.getpid(), signal.SIGINT)
     return forward(self, *arguments, **keywords)
-Classifier.forward = interrupted
+TrainingModule.forward = interrupted
 os._exit(cli.main(sys.argv[1:]))
 ' train test_resnet --device=cpu --epochs=1 --batch_size=16 --out={tmp_path / "run"}"""
     digits = "--data_options={size: 16, clutter: 1, length: 64, val_length: 20, test_length: 20}"

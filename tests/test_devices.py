@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from foveate import functional as FA
 from foveate import kernels
 from foveate.cli import main
-from foveate.commands import _versions
 from foveate.kernels import cpu
+from foveate.models import missing_kernels
 from foveate.training import check_device
 
 TINY = ["--data_options", "{size: 16, clutter: 1, length: 8, val_length: 4, test_length: 5}", "--batch_size=8"]
@@ -27,9 +27,9 @@ TINY = ["--data_options", "{size: 16, clutter: 1, length: 8, val_length: 4, test
 @pytest.fixture
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(cpu, "library", lambda *_: None)
-    _versions._warn_once.cache_clear()
+    missing_kernels._warn_once.cache_clear()
     yield
-    _versions._warn_once.cache_clear()
+    missing_kernels._warn_once.cache_clear()
 
 
 @pytest.mark.usefixtures("without_kernels")
@@ -40,14 +40,14 @@ def test_missing_kernels_are_said_once(tmp_path: Path, caplog: pytest.LogCapture
     for seed in (0, 1):
         assert main(["train", "gsa_resnet_tiny", *argv, f"--seed={seed}", f"--out={tmp_path}/{seed}"]) == 0
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
-        (logging.WARNING, _versions.NO_KERNELS)
+        (logging.WARNING, missing_kernels.NO_KERNELS)
     ]
 
 
 @pytest.mark.usefixtures("without_kernels")
 def test_what_was_switched_off_is_not_missed(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("FOVEATE_FUSED", "0")
-    _versions.warn_of_missing_kernels(torch.device("cpu"), timm.create_model("gsa_resnet_tiny"))
+    missing_kernels.warn_of_missing_kernels(torch.device("cpu"), timm.create_model("gsa_resnet_tiny"))
     assert not caplog.records
     assert FA.fused_kernels() == {}
 

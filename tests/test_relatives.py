@@ -17,11 +17,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from foveate.cli import main
-from foveate.commands.train import TrainConfig, run
 from foveate.io import files as training_files
 from foveate.io import load_network, load_weights
 from foveate.io.files import sole_writer
 from foveate.models import shipped
+from foveate.training import TrainConfig
+from foveate.training import train_network as run
 
 TINY = "{size: 16, clutter: 1, length: 8, val_length: 4, test_length: 5}"
 TRAIN = ["train", "test_resnet", "--data_options", TINY, "--batch_size=8", "--device=cpu", "--epochs=1"]

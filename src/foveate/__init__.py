@@ -7,9 +7,10 @@ Importing the package registers its networks with timm::
     model = foveate.insert(timm.create_model("resnet50"), foveate.nn.RectangularAttention2d, at=-2)
     explanation = foveate.explain(model, images)
     foveate.load("cram_resnet_tiny.digits").predict("digit.png")
+    foveate.train("gsa_resnet26", "photographs", epochs=30, out="runs/mine")
 
-`foveate.explain`, `foveate.load` and `foveate.TrainedNetwork` are imported when they are first asked for: they need
-what the extras "explain" and "train" bring.
+`foveate.explain`, `foveate.load`, `foveate.train`, `foveate.evaluate`, `foveate.compare` and their classes are imported
+when they are first asked for: they need what the extras "explain" and "train" bring.
 """
 
 from __future__ import annotations
@@ -23,15 +24,32 @@ from foveate.functional import plain_operators
 from foveate.models import checkpoint_filter_fn, insert, resize_relative_tables
 
 if TYPE_CHECKING:
+    from foveate.comparison import CompareConfig
+    from foveate.comparison.compare import compare
     from foveate.explain import ExplainPackage
-    from foveate.trained import TrainedNetwork, load
+    from foveate.trained import TrainedNetwork, evaluate, load
+    from foveate.training import TrainConfig, train
 
     explain: ExplainPackage
 
+LAZY = {
+    "CompareConfig": "foveate.comparison",
+    "TrainConfig": "foveate.training",
+    "TrainedNetwork": "foveate.trained",
+    "compare": "foveate.comparison",
+    "evaluate": "foveate.trained",
+    "load": "foveate.trained",
+    "train": "foveate.training",
+}
+
 __all__ = [
+    "CompareConfig",
+    "TrainConfig",
     "TrainedNetwork",
     "__version__",
     "checkpoint_filter_fn",
+    "compare",
+    "evaluate",
     "functional",
     "insert",
     "load",
@@ -39,12 +57,13 @@ __all__ = [
     "nn",
     "plain_operators",
     "resize_relative_tables",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name == "explain":
         return importlib.import_module("foveate.explain")
-    if name in {"TrainedNetwork", "load"}:
-        return getattr(importlib.import_module("foveate.trained"), name)
+    if name in LAZY:
+        return getattr(importlib.import_module(LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

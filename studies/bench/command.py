@@ -16,12 +16,12 @@ import torch
 
 from foveate import _checks
 from foveate.benchmark.machine import describe_machine
-from foveate.commands._versions import warn_of_missing_kernels
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
+from foveate.models.missing_kernels import warn_of_missing_kernels
 from foveate.training import check_device
-from studies.bench.ceilings import measure_ceilings
 from studies.bench.figures import draw
 from studies.bench.measurement import WRONG, Conditions, Measurer
+from studies.bench.roofline import measure_roofline
 from studies.bench.subject import Case, Suite
 from studies.bench.suites import SUITES
 from studies.bench.table import to_markdown
@@ -153,13 +153,13 @@ def run(config: BenchConfig) -> dict[str, Any]:
     writable_folder(config.out)
     results = {}
     with _settings(config.threads):
-        ceilings = {}
+        roofline = {}
         for dtype in DTYPES[config.dtype]:
             _say(f"what the machine can do in {_name(dtype)}")
-            ceilings[_name(dtype)] = dataclasses.asdict(measure_ceilings(device, dtype))
+            roofline[_name(dtype)] = dataclasses.asdict(measure_roofline(device, dtype))
         for name in filter(lambda name: config.chosen(SUITES[name]), dict.fromkeys(config.suites)):
             path = config.out / f"bench-{name}.json"
-            _measure(config, SUITES[name], ceilings, path)
+            _measure(config, SUITES[name], roofline, path)
             results[name] = _publish(path)
     wrong = [
         f"{entry['name']} ({name}, {case['case']}, {case['mode']}, {case['dtype']})"
@@ -173,7 +173,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
     return results
 
 
-def _measure(config: BenchConfig, suite: Suite, ceilings: dict[str, Any], path: Path) -> None:
+def _measure(config: BenchConfig, suite: Suite, roofline: dict[str, Any], path: Path) -> None:
     """Measure a suite, saving after every case."""
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("out", "from_json")}
     result: dict[str, Any] = {
@@ -184,7 +184,7 @@ def _measure(config: BenchConfig, suite: Suite, ceilings: dict[str, Any], path: 
         "complete": False,
         "settings": settings,
         "machine": describe_machine(torch.device(config.device)),
-        "ceilings": ceilings,
+        "ceilings": roofline,
         "cases": [],
     }
     try:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from foveate.benchmark import quartiles
-from foveate.report.figures import GREY, OKABE_ITO
+from foveate.report.figures import GRAY, OKABE_ITO
 from studies.bench.table import entry_label, ratio
 from studies.figures import LABEL_GAP, STYLE, spread, svg
 
@@ -60,7 +60,7 @@ def _ratio_panel(axes: Axes, case: Case, *, labels: bool) -> None:
     noise = [spread for entry in entries if entry["again"] and (spread := ratio(case, entry))]
     if noise:  # what the base differs from itself
         axes.axvspan(min(s.q1 for s in noise), max(s.q3 for s in noise), color=BAND, linewidth=0)
-    axes.axvline(1, color=GREY, linewidth=1)
+    axes.axvline(1, color=GRAY, linewidth=1)
     for row, entry in enumerate(entries):
         colour = OKABE_ITO[entry["compiled"]]
         if spread := ratio(case, entry):

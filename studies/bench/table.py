@@ -71,7 +71,7 @@ def _preamble(result: Mapping[str, Any]) -> list[str]:
     if "gpu" in machine:
         where = f"{machine['gpu']['name']}, CUDA {machine['gpu']['cuda']} ({where})"
     switches = "".join(f", {name}={value}" for name, value in machine["environment"].items())
-    ceilings = "; ".join(
+    roofline = "; ".join(
         f"{dtype}: {c['flops_per_second'] / 1e9:,.0f} GFLOP/s in a matrix product, "
         f"{c['bytes_per_second'] / 1e9:.1f} GB/s in a copy"
         for dtype, c in result["ceilings"].items()
@@ -82,7 +82,7 @@ def _preamble(result: Mapping[str, Any]) -> list[str]:
         f"{machine['date']} on {where}, threads={machine['threads']}{switches}, "
         f"load average {machine['load_average']:.2f} at the start; {versions}, Python "
         f"{machine['python']}, {machine['system']}. Layout {settings['memory_format']}, seed {settings['seed']}. "
-        f"Ceilings as measured here: {ceilings}.",
+        f"Ceilings as measured here: {roofline}.",
         f"Each of {settings['rounds']} rounds ran all subjects of a table once: *ms* is the median of one call with "
         "its quartiles; *× base* that of the ratio to the first row in the same round, and *again* the first row, "
         "entered a second time: no difference smaller than its own means anything. "
@@ -98,7 +98,7 @@ def _preamble(result: Mapping[str, Any]) -> list[str]:
 Column = tuple[str, Callable[[Mapping[str, Any]], str]]
 
 
-def _table(case: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:
+def _table(case: Mapping[str, Any], roofline: Mapping[str, float]) -> str:
     both = len({entry["compiled"] for entry in case["entries"]}) > 1
     columns: list[Column] = [
         ("subject", entry_label),
@@ -108,9 +108,9 @@ def _table(case: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:
         ("+MB", lambda e: _scaled(e["peak_memory"], 1e6, ".1f")),
         ("params k", lambda e: _scaled(e["parameters"], 1e3, ",.1f")),
         ("GFLOP", lambda e: _scaled(e["flops"], 1e9, ".3f")),
-        ("of product", lambda e: _share(e, "flops", ceilings["flops_per_second"])),
+        ("of product", lambda e: _share(e, "flops", roofline["flops_per_second"])),
         ("min MB", lambda e: _scaled(e["traffic"], 1e6, ".1f")),
-        ("of copy", lambda e: _share(e, "traffic", ceilings["bytes_per_second"])),
+        ("of copy", lambda e: _share(e, "traffic", roofline["bytes_per_second"])),
         ("error", _error),
     ]
     rows = [[text for text, _ in columns], *([cell(entry) for _, cell in columns] for entry in case["entries"])]
@@ -188,10 +188,10 @@ def _scaled(value: int | None, unit: float, form: str) -> str:
     return "" if value is None else format(value / unit, form)
 
 
-def _share(entry: Mapping[str, Any], what: str, ceiling: float) -> str:
+def _share(entry: Mapping[str, Any], what: str, limit: float) -> str:
     if entry["status"] != MEASURED:
         return ""
-    return f"{entry[what] / quartiles(entry['seconds']).median / ceiling:.0%}"
+    return f"{entry[what] / quartiles(entry['seconds']).median / limit:.0%}"
 
 
 def _error(entry: Mapping[str, Any]) -> str:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from foveate import _checks
-from foveate.commands.protocol import environment
 from foveate.explain import attention_records
 from foveate.functional import random_similarities, warp
+from foveate.io.environment import environment
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
 from foveate.training import check_device
 from studies.equivariance.errors import equivariance_errors, similarities_of

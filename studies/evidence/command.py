@@ -14,13 +14,16 @@ import numpy as np
 from foveate import _checks
 from foveate._extras import require
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
-from foveate.stats import accuracy, crossed_difference, holm, paired_difference
+from foveate.stats import crossed_difference, holm, mean_score, paired_difference
 from studies.evidence.raw import collect, read_costs, read_raw
 from studies.evidence.table import attention_table, differences_table, networks_table
 
 __all__ = ["EvidenceConfig", "run"]
 
 Raw = Mapping[str, Mapping[int, Mapping[str, Any]]]
+
+KEYS = {"standard_error": "error", "dof": "degrees", "minimum_detectable_effect": "detectable"}
+"""Keys of the result files that differ from the names of the fields; committed results hold them."""
 
 
 @dataclass(kw_only=True)
@@ -125,7 +128,7 @@ def _networks(raw: Raw, costs: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "label": label,
                 "seeds": sorted(seeds),
-                "top1": dataclasses.asdict(accuracy([one["correct"] for one in runs])),
+                "top1": dataclasses.asdict(mean_score([one["correct"] for one in runs])),
                 "train_loss": float(np.mean([one["history"][-1]["train_loss"] for one in runs])),
                 "loss": float(np.mean([one["metrics"]["loss"] for one in runs])),
                 "attention": _mean([one["attention"] for one in runs]),
@@ -152,13 +155,14 @@ def _differences(raw: Raw, pairs: Sequence[tuple[str, str]], *, corrected: bool 
                 "same: train those that are missing, or leave the difference out"
             )
         matrices = [[runs[seed]["correct"] for seed in sorted(runs)] for runs in (a, b)]
+        both = dataclasses.asdict(crossed_difference(matrices[0], matrices[1]))
         rows.append(
             {
                 "label": label,
                 "other": other,
                 "seeds": sorted(a),
                 "over_images": dataclasses.asdict(paired_difference(matrices[0], matrices[1])),
-                "over_both": dataclasses.asdict(crossed_difference(matrices[0], matrices[1])),
+                "over_both": {KEYS.get(name, name): value for name, value in both.items()},
             }
         )
     if corrected:

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from foveate.report.figures import GREY, OKABE_ITO
+from foveate.report.figures import GRAY, OKABE_ITO
 from studies.figures import STYLE, svg
 
 __all__ = ["draw_accuracy", "draw_differences"]
@@ -54,7 +54,7 @@ def draw_differences(table: Row) -> bytes:
         titles = {"claims": "named before the runs", "explore": "explored afterwards"}
         for axes, (name, rows) in zip(panels, groups, strict=True):
             axes.set_title(titles[name])
-            axes.axvline(0, color=GREY, linewidth=1)
+            axes.axvline(0, color=GRAY, linewidth=1)
             for place, row in enumerate(rows):
                 _difference(axes, place, row, OKABE_ITO[name == "explore"])
             axes.set_yticks(range(len(rows)), [f"{row['label']} − {row['other']}" for row in rows], fontsize=8)
@@ -70,7 +70,7 @@ def _difference(axes: Axes, place: int, row: Row, colour: str) -> None:
     images, both = row["over_images"], row["over_both"]
     axes.plot([100 * both["low"], 100 * both["high"]], [place, place], color=colour, linewidth=1)
     axes.plot([100 * images["low"], 100 * images["high"]], [place, place], color=colour, linewidth=4, alpha=0.45)
-    axes.plot([100 * value for value in images["per_seed"]], [place] * len(images["per_seed"]), "|", color=GREY, ms=7)
+    axes.plot([100 * value for value in images["per_seed"]], [place] * len(images["per_seed"]), "|", color=GRAY, ms=7)
     axes.plot(100 * both["mean"], place, "o", color=colour, markersize=5)
 
 

@@ -10,12 +10,13 @@ from urllib.parse import unquote
 
 from torch import Tensor, nn
 
-from foveate.commands.train import RESULT, TrainConfig, loaders
 from foveate.explain import attention_off, attention_records, gradient_shares, parts_of
 from foveate.io import load_network
 from foveate.io.files import read_json, writable_folder, write_json
 from foveate.models.inspection import attention_modules
-from foveate.training import Classifier, check_device, evaluate, predict
+from foveate.training import TrainConfig, TrainingModule, check_device, predict
+from foveate.training.build import configured_task
+from foveate.training.run_folder import RESULT
 
 __all__ = ["COSTS", "RAW", "collect", "read_costs", "read_raw"]
 
@@ -104,13 +105,14 @@ def _attention(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     config = TrainConfig(**result["config"])
     data = config.open()
-    _, val, test = loaders(config, data)
-    module = Classifier(network, config, num_classes=data.num_classes)
+    task = configured_task(config, data)
+    _, val, test = data.loaders(batch_size=config.batch_size, seed=config.seed)
+    module = TrainingModule(network, config, task)
     without = {}
     for part in parts_of(network):
         with attention_off(network, part):
             device = check_device("cpu", config.precision)
-            without[part] = evaluate(*predict(module, val if test is None else test, device=device)).top1
+            without[part] = task.evaluate(*predict(module, val if test is None else test, device=device)).top1
     images, labels = next(iter(val))
     shares = gradient_shares(network, images, labels)
     return {"top1_without": without, "gradient_shares": shares, **_radii(network), **_rectangles(network, images)}

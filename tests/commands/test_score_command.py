@@ -249,7 +249,7 @@ def test_what_does_not_fit_is_refused(photos: Path, tmp_path: Path, monkeypatch:
         ({"checkpoints": [digits], "steps": SIZE**2 + 1}, "steps must be at most the 576 pixels of an image; got 577"),
         ({"checkpoints": [digits], "out": str(tmp_path)}, "is a folder; name a file in it"),
     ]
-    monkeypatch.setattr("foveate.commands.score.score_network", lambda *_, **__: pytest.fail("it has begun"))
+    monkeypatch.setattr("foveate.trained.scoring.score_network", lambda *_, **__: pytest.fail("it has begun"))
     for changes, message in cases:
         options = {"data_options": {} if "data" in changes else {**DIGITS, "size": SIZE}, "device": "cpu", **changes}
         with pytest.raises(ValueError, match=message):

@@ -16,9 +16,10 @@ import yaml
 from PIL import Image
 from torch.nn import functional as F
 
-from foveate.commands.train import TrainConfig, run
 from foveate.data import ClutteredDigits
 from foveate.io import load_network
+from foveate.training import TrainConfig
+from foveate.training import train_network as run
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 31}
 

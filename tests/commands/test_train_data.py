@@ -16,12 +16,13 @@ from PIL import Image
 from tests.data.layouts import write_images
 
 from foveate import cli
+from foveate.commands.evaluate import EvaluateConfig
+from foveate.commands.evaluate import run as run_evaluate
 from foveate.commands.shards import ShardsConfig
 from foveate.commands.shards import run as run_shards
-from foveate.commands.test import TestConfig
-from foveate.commands.test import run as run_test
-from foveate.commands.train import TrainConfig, run
 from foveate.io import load_network
+from foveate.training import TrainConfig
+from foveate.training import train_network as run
 from foveate.training.fingerprint import IMAGES, DataFingerprint
 
 
@@ -160,11 +161,13 @@ def test_names_that_are_no_text_from_the_folder_to_the_result(tmp_path: Path):
     _, meta = load_network(tmp_path / "run")
     assert list(meta.classes) == written["network"]["classes"] == [name, "bee"]
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["data"]["classes"] == [name, "bee"]
-    asked = TestConfig(checkpoint=str(tmp_path / "run"), data=str(photos), split="val", max_bad_images=1, device="cpu")
+    asked = EvaluateConfig(
+        checkpoint=str(tmp_path / "run"), data=str(photos), split="val", max_bad_images=1, device="cpu"
+    )
     asked.json = str(tmp_path / "test.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("foveate.trained.EvaluationResult.__str__", lambda _: "")  # what a terminal makes of it
-        run_test(asked)
+        run_evaluate(asked)
     assert set(json.loads((tmp_path / "test.json").read_text())["per_class"]) == {name, "bee"}
 
 

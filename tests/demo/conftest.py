@@ -1,10 +1,9 @@
-"""One server and one browser for all tests of the page."""
+"""One server for all tests of the page."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +13,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Error, sync_playwright
 
 from foveate.io import NetworkMeta, save_network
 from foveate.models.building import build_network
@@ -92,20 +90,3 @@ def server(networks: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ite
     finally:
         found.process.terminate()
         found.process.wait(timeout=20)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium: that of the system, or else playwright's own."""
-    system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        try:
-            found = playwright.chromium.launch(executable_path=system, args=sandbox)
-        except Error as error:
-            pytest.fail(
-                "the page is tested in Chromium, and there is none; install it with `apt-get install chromium` or "
-                f"`playwright install chromium`\n{error}"
-            )
-        yield found
-        found.close()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,27 @@ def test_a_network_comes_back_as_it_was_saved(saved: tuple[Path, nn.Module, Netw
         image = torch.rand(2, 3, 33, 41)
         assert torch.equal(loaded(image), model.eval()(image))
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]  # no temporary file is left
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("cram_resnet_tiny", "layer3"), ("positionwise_efficientnet_b0", "blocks_4")]
+)
+def test_checkpoints_of_version_0_1_are_read(tmp_path: Path, name: str, stage: str) -> None:
+    model, meta = network(name)
+    path = tmp_path / "model.safetensors"
+    save_network(path, model, meta)
+    inserted = re.compile(rf"^{stage.replace('_', '.')}\.(?:\w+\.)?attention\.")
+    earlier = {inserted.sub(f"attention.{stage}.", key): tensor for key, tensor in load_file(path).items()}
+    assert any(key.startswith("attention.") for key in earlier)
+    with safe_open(path, framework="pt") as file:
+        save_file(earlier, path, metadata=file.metadata())
+    loaded, _ = load_network(path)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    earlier["attention.other.weight"] = torch.zeros(1)
+    with safe_open(path, framework="pt") as file:
+        save_file(earlier, path, metadata=file.metadata())
+    with pytest.raises(ValueError, match="other"):
+        load_network(path)
 
 
 def test_the_network_is_described_in_plain_json(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
@@ -201,14 +223,14 @@ def test_a_description_out_of_range(
 @pytest.fixture
 def carded(saved: tuple[Path, nn.Module, NetworkMeta]) -> tuple[Path, nn.Module, NetworkMeta]:
     path, model, meta = saved
-    save_with_card(path, model, meta, licence="mit", data={"name": "digits"})
+    save_with_card(path, model, meta, license="mit", data={"name": "digits"})
     return saved
 
 
 def test_a_card_vouches_for_the_weights(carded: tuple[Path, nn.Module, NetworkMeta]) -> None:
     path, model, meta = carded
     card = read_card(path.with_suffix(".json"))
-    assert (card.name, card.network, card.licence, card.data) == ("model", meta, "mit", {"name": "digits"})
+    assert (card.name, card.network, card.license, card.data) == ("model", meta, "mit", {"name": "digits"})
     assert card.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (card.parameters, card.dtype) == (sum(p.numel() for p in model.parameters()), "float32")
     for place in (path, path.with_suffix(".json"), path.parent):
@@ -228,6 +250,14 @@ def test_one_flipped_bit_is_seen(carded: tuple[Path, nn.Module, NetworkMeta]) ->
             load(path)
 
 
+def test_a_card_of_version_0_1_spells_license_the_other_way(carded: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    file = carded[0].with_suffix(".json")
+    card = json.loads(file.read_text())
+    card["licence"] = card.pop("license")
+    file.write_text(json.dumps(card))
+    assert read_card(file).license == card["licence"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -242,7 +272,7 @@ def test_one_flipped_bit_is_seen(carded: tuple[Path, nn.Module, NetworkMeta]) ->
         ({"sha256": "abc"}, "sha256 must be 64 hexadecimal digits; got 'abc'"),
         ({"dtype": "int8"}, "dtype must be one of"),
         ({"parameters": "many"}, "parameters must be an integer"),
-        ({"licence": 3}, "licence must be text"),
+        ({"license": 3}, "license must be text"),
         ({"recipe": "long"}, "recipe must be keys with values"),
         ({"format": 2}, "format must be 1"),
         ({"pickle": "x"}, "model.json is not a model card, or is damaged: .*'pickle'"),
@@ -305,8 +335,8 @@ def test_what_float16_cannot_hold_is_refused(saved: tuple[Path, nn.Module, Netwo
 def test_no_weights_are_left_without_their_card(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
     path, model, meta = saved
     other = path.with_name("other.safetensors")
-    with pytest.raises(ValueError, match="licence must be text"):
-        save_with_card(other, model, meta, licence=5)
+    with pytest.raises(ValueError, match="license must be text"):
+        save_with_card(other, model, meta, license=5)
     other.with_suffix(".json").mkdir()  # which cannot be written over
     with pytest.raises(OSError, match=r"other.json"):
         save_with_card(other, model, meta)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from foveate.cli import _parse
-from studies import _command
+from foveate.cli import parse_command
+from studies._command import parse_study
 
 __all__ = ["COMPARED", "ROOT", "TEXTS", "TRAINED", "configuration", "header", "said"]
 
@@ -29,10 +28,8 @@ def configuration(file: str, *options: str) -> Any:
     else:  # a recipe that trains nothing, for the study that it names
         found = re.search(rf"python -m studies\.(\w+) --config {re.escape(file)}", header(file)["command"])
         assert found is not None
-        module = importlib.import_module(f"studies.{found[1]}.command")
-        return _command._parse(found[1], module, ["--config", str(ROOT / file), *options])
-    module = importlib.import_module(f"foveate.commands.{command}")
-    return _parse(command, module, ["--config", str(ROOT / file), *options])
+        return parse_study(found[1], ["--config", str(ROOT / file), *options])
+    return parse_command(command, ["--config", str(ROOT / file), *options])
 
 
 def header(file: str) -> dict[str, str]:

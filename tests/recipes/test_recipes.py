@@ -13,12 +13,11 @@ import pytest
 import torch
 import yaml
 
-import foveate.commands.train
 from foveate.benchmark import network_cost
-from foveate.cli import _parse
+from foveate.cli import parse_command
 from foveate.commands.compare import CompareConfig
-from foveate.commands.train import TrainConfig
 from foveate.models.building import build_network
+from foveate.training import TrainConfig
 from tests.recipes.files import COMPARED, ROOT, TEXTS, TRAINED, configuration, header, said
 
 FOLDERS = sorted({str(Path(file).parent) for file in TRAINED})
@@ -150,7 +149,7 @@ def test_the_header_says_what_the_settings_say(file: str, monkeypatch: pytest.Mo
     assert lines
     for line in lines:
         options = shlex.split(line.partition("foveate train ")[2])
-        run = _parse("train", foveate.commands.train, options)
+        run = parse_command("train", options)
         run.check()
         assert run.batch_size * run.accumulate == config.batch_size * config.accumulate
         assert run.download == config.data.startswith("torch")

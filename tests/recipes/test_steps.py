@@ -17,8 +17,8 @@ import yaml
 from safetensors.torch import load_file
 
 import foveate.commands.compare
-import foveate.commands.train
 import foveate.training.loop
+import foveate.training.run
 from foveate.cli import main
 from tests.made_sets import write_cifar100, write_folder, write_pets
 from tests.recipes.files import COMPARED, ROOT, TEXTS, TRAINED, configuration
@@ -50,7 +50,7 @@ class Start(NamedTuple):
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[Start]:
     """Collect what each run starts from."""
-    build, seen = foveate.commands.train.build, []
+    build, seen = foveate.training.run.build, []
 
     def noting(*arguments: Any) -> Any:
         model, meta = build(*arguments)
@@ -64,7 +64,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[Start]:
         if weight.grad is not None and weight.grad.any():
             used.add(name)
 
-    monkeypatch.setattr(foveate.commands.train, "build", noting)
+    monkeypatch.setattr(foveate.training.run, "build", noting)
     return seen
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from foveate.stats import accuracy, paired_difference
+from foveate.stats import mean_score, paired_difference
 
 
 def answers(seeds: int, images: int, share: float, seed: int = 0) -> np.ndarray:
@@ -21,7 +21,7 @@ def answers(seeds: int, images: int, share: float, seed: int = 0) -> np.ndarray:
 def test_the_interval_of_one_seed_is_that_of_a_binomial(images: int, share: float) -> None:
     # Resampling n zeros and ones with mean m gives exactly Binomial(n, m) / n.
     correct = answers(1, images, share)
-    result = accuracy(correct, confidence=0.9)
+    result = mean_score(correct, confidence=0.9)
     mean = correct.mean()
     low, high = binom.ppf([0.05, 0.95], images, mean) / images
     assert result.mean == pytest.approx(mean)
@@ -31,7 +31,7 @@ def test_the_interval_of_one_seed_is_that_of_a_binomial(images: int, share: floa
 
 def test_the_unit_is_the_image_not_the_run() -> None:
     correct = answers(1, 307, 0.8)
-    once, thrice = accuracy(correct), accuracy(np.repeat(correct, 3, axis=0))
+    once, thrice = mean_score(correct), mean_score(np.repeat(correct, 3, axis=0))
     assert (thrice.mean, thrice.low, thrice.high) == pytest.approx((once.mean, once.low, once.high))
     assert thrice.seed_std == 0
     assert once.seed_std is None
@@ -39,7 +39,7 @@ def test_the_unit_is_the_image_not_the_run() -> None:
 
 def test_the_spread_over_seeds_is_the_sample_deviation() -> None:
     correct = answers(3, 101, 0.7)
-    result = accuracy(correct)
+    result = mean_score(correct)
     rows = [sum(map(int, row)) / 101 for row in correct]
     centre = sum(rows) / 3
     assert result.per_seed == pytest.approx(rows)
@@ -88,7 +88,7 @@ def test_equal_networks_do_not_differ() -> None:
 
 
 def test_all_right_and_all_wrong_have_an_interval() -> None:
-    assert (accuracy([[1, 1, 1]]).low, accuracy([[0, 0]]).high, accuracy([[1]]).low) == (1, 0, 1)
+    assert (mean_score([[1, 1, 1]]).low, mean_score([[0, 0]]).high, mean_score([[1]]).low) == (1, 0, 1)
 
 
 def test_the_same_input_gives_the_same_output() -> None:
@@ -102,11 +102,11 @@ def test_the_same_input_gives_the_same_output() -> None:
     [
         ([[1, 0]], [[1, 0, 1]], "same seeds and images; got shapes"),
         ([[1, 0]], [[1, 0], [0, 1]], "paired seeds"),
-        ([1, 0], [1, 0], r"correct must be a non-empty \(seeds, images\)"),
+        ([1, 0], [1, 0], r"scores must be a non-empty \(seeds, images\)"),
         ([[]], [[]], "non-empty"),
-        ([[1, 0], [1]], [[1, 0], [1, 0]], "correct must be"),
-        ([[1, 0]], [[0.5, 0]], "reference must hold nothing but 0"),
-        ([[math.nan, 0]], [[1, 0]], "nothing but 0"),
+        ([[1, 0], [1]], [[1, 0], [1, 0]], "scores must be"),
+        ([[1, 0]], [[math.inf, 0]], "reference must hold finite"),
+        ([[math.nan, 0]], [[1, 0]], "scores must hold finite"),
         ([[1]], [[0]], "at least 2 test images"),
     ],
 )
@@ -118,4 +118,4 @@ def test_bad_input_is_named(a: Any, b: Any, message: str) -> None:
 @pytest.mark.parametrize("confidence", [0, 1, 95, -0.5, math.nan])
 def test_bad_confidence_is_named(confidence: float) -> None:
     with pytest.raises(ValueError, match="confidence must be"):
-        accuracy([[1, 0]], confidence=confidence)
+        mean_score([[1, 0]], confidence=confidence)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from studies._command import main
-from studies.bench import ceilings
+from studies.bench import roofline
 from studies.bench.command import BenchConfig, run
 from studies.bench.dense import DenseExplicit, FactoredExplicit
 from studies.bench.figures import spread
@@ -47,9 +47,9 @@ def suite(name: str, subjects: tuple[Subject, ...] = PEERS, *, by_side: bool = F
 
 
 @pytest.fixture(autouse=True)
-def _small_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ceilings.PRODUCT, "cpu", (1024, 64))
-    monkeypatch.setitem(ceilings.COPY_BYTES, "cpu", 2**16)
+def _small_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(roofline.PRODUCT, "cpu", (1024, 64))
+    monkeypatch.setitem(roofline.COPY_BYTES, "cpu", 2**16)
 
 
 @pytest.fixture

@@ -13,7 +13,10 @@ from tests.fuzz.outcome import Outcome, progress
 from torch import Tensor, nn
 
 from foveate.data import make_loader, open_data
-from foveate.training import Classifier, Recipe, fit
+from foveate.tasks import Classification
+from foveate.training import Recipe, TrainingModule, fit
+
+TEN_CLASSES = list(map(str, range(10)))
 
 KINDS = ("input", "loss", "gradient", "norm", "weights", "weights to start from")
 WORDS = {
@@ -73,7 +76,9 @@ def injection_trials(trials: int, seed: int, folder: Path) -> Outcome:
         out.mkdir(parents=True)
         shared: dict[str, Any] = {"transform": data.transform, "batch_size": 8, "seed": trial}
         loaders = make_loader(data.train, training=True, **shared), make_loader(data.val, training=False, **shared)
-        module = Classifier(poisoned, recipe, num_classes=10, seed=trial)
+        module = TrainingModule(
+            poisoned, recipe, Classification(TEN_CLASSES, label_smoothing=recipe.label_smoothing), seed=trial
+        )
         stops = policy == "stop" or kind.startswith("weights")
         try:
             history = fit(module, *loaders, out=out, device=torch.device("cpu"), verbose=False, checkpoint_updates=1)

@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file
 from tests.fuzz.outcome import Outcome, progress
 
-from foveate.training.progress import LAST, PREVIOUS, find_checkpoint, read_checkpoint
+from foveate.training.train_state import LAST, PREVIOUS, find_checkpoint, read_checkpoint
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["foveate.cli", "foveate.commands.train", "foveate.commands.compare"])
@@ -230,9 +230,9 @@ def _end(run: Run, reference: dict[str, Any], outcome: Outcome, name: str) -> No
 
 def _signal_at(signum: int, batch: int, in_validation: bool) -> None:
     """Send a signal to this process and its workers in a batch of training, or in the validation after it."""
-    from foveate.training.module import Classifier
+    from foveate.training.module import TrainingModule
 
-    forward, validate, seen = Classifier.forward, Classifier.validate, [0]
+    forward, validate, seen = TrainingModule.forward, TrainingModule.validate, [0]
 
     def send() -> None:
         for child in multiprocessing.active_children():
@@ -250,7 +250,7 @@ def _signal_at(signum: int, batch: int, in_validation: bool) -> None:
             send()
         validate(self, *args)
 
-    Classifier.forward, Classifier.validate = counted_forward, counted_validate  # type: ignore[method-assign]
+    TrainingModule.forward, TrainingModule.validate = counted_forward, counted_validate  # type: ignore[method-assign]
 
 
 def _limit_files(size: int) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 from tests.fuzz.outcome import Outcome
 from tests.training.interruptions import PROCESSES, Run, _main, differences
 
-from foveate.training.progress import find_checkpoint, read_checkpoint
+from foveate.training.train_state import find_checkpoint, read_checkpoint
 
 KINDS = (("plain", "ddp"), ("plain", "fsdp"), ("everything", "ddp"))
 """Variants of runs, see `VARIANTS`, and how the processes share the work."""
@@ -179,9 +179,9 @@ def _kill_trial(
 def note_samples(folder: str, signal_in: int = 0, rank: int = 0) -> None:
     """Let each process note the images that it trains on, and one of them be told to end in a batch of training."""
     from foveate.data import loading
-    from foveate.training.module import Classifier
+    from foveate.training.module import TrainingModule
 
-    given, forward, seen = loading._Transformed.__getitems__, Classifier.forward, Counter()
+    given, forward, seen = loading._Transformed.__getitems__, TrainingModule.forward, Counter()
 
     def noted(self: Any, keys: list[Any]) -> Any:
         if self.seed is not None:
@@ -196,4 +196,4 @@ def note_samples(folder: str, signal_in: int = 0, rank: int = 0) -> None:
         return forward(self, *args, **kwargs)
 
     loading._Transformed.__getitems__ = noted  # type: ignore[method-assign]
-    Classifier.forward = counted  # type: ignore[method-assign]
+    TrainingModule.forward = counted  # type: ignore[method-assign]

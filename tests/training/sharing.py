@@ -24,7 +24,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import foveate  # noqa: F401  registers the networks
 from foveate.data import make_loader, open_data
 from foveate.data.decoding import BadImage, UnreadableImageError
-from foveate.training import Classifier, Recipe, Team, fit, joined, predict
+from foveate.tasks import Classification
+from foveate.training import Distributed, Recipe, TrainingModule, fit, predict, process_group
 from foveate.training.sharding import gathered
 
 CPU = torch.device("cpu")
@@ -70,18 +71,26 @@ def network(name: str, *, frozen: bool) -> nn.Module:
 
 
 def one_update(
-    team: Team, out: Path, model: nn.Module, *, damaged: set[int] = frozenset(), accumulate: int = 1, val: int = 23
+    distributed: Distributed,
+    out: Path,
+    model: nn.Module,
+    *,
+    damaged: set[int] = frozenset(),
+    accumulate: int = 1,
+    val: int = 23,
 ) -> dict[str, Any]:
     """Train for one update; return the gradients, the running statistics, the figures, and what is predicted."""
     options = {"clutter": 1, "length": accumulate * BATCH, "val_length": val}
     data = open_data("digits", img_size=32, options=options)
-    shared: dict[str, Any] = {"transform": data.transform, "batch_size": BATCH // team.size, "seed": 3}
-    shared |= {"rank": team.rank, "world_size": team.size, "max_bad_images": len(damaged)}
+    shared: dict[str, Any] = {"transform": data.transform, "batch_size": BATCH // distributed.size, "seed": 3}
+    shared |= {"rank": distributed.rank, "world_size": distributed.size, "max_bad_images": len(damaged)}
     loaders = [
         make_loader(Damaged(part, damaged), training=part is data.train, **shared) for part in (data.train, data.val)
     ]
     recipe = Recipe(epochs=1, batch_size=BATCH, opt="sgd", lr=1e-6, sched="none", accumulate=accumulate)
-    module = Classifier(model, recipe, num_classes=10, seed=team.seed(3))
+    module = TrainingModule(
+        model, recipe, Classification(data.classes, label_smoothing=recipe.label_smoothing), seed=distributed.seed(3)
+    )
     gradients: dict[str, Tensor] = {}
 
     def note(optimizer: Any, *_: Any) -> None:
@@ -90,31 +99,33 @@ def one_update(
 
     handle = register_optimizer_step_pre_hook(note)
     out.mkdir(exist_ok=True)
-    rows = fit(module, *loaders, out=out, device=CPU, verbose=False, team=team)
+    rows = fit(module, *loaders, out=out, device=CPU, verbose=False, distributed=distributed)
     handle.remove()
-    logits, labels = predict(module, loaders[1], device=CPU, team=team)
+    logits, labels = predict(module, loaders[1], device=CPU, distributed=distributed)
     buffers = {name: buffer.clone() for name, buffer in module.model.named_buffers()}
     figures = {name: rows[0][name] for name in ("train_loss", "val_loss", "val_top1", "val_top5")}
     return {"gradients": gradients, "buffers": buffers, "figures": figures, "logits": logits, "labels": labels}
 
 
 def all_updates(folder: str) -> None:
-    """Be one process of a team: do every update that the tests look at, and save what came out."""
+    """Be one process of several: do every update that the tests look at, and save what came out."""
     torch.set_num_threads(1)
-    with joined("auto", CPU) as team:
+    with process_group("auto", CPU) as distributed:
         out = Path(folder)
-        results = {name: one_update(team, out / name, network(name, frozen=True)) for name in NETWORKS}
+        results = {name: one_update(distributed, out / name, network(name, frozen=True)) for name in NETWORKS}
         for name in NETWORKS:
-            results[f"{name} in float64"] = one_update(team, out / "64", Doubled(network(name, frozen=True)))
-        parts = dataclasses.replace(team, sharded=team.size > 1)
+            results[f"{name} in float64"] = one_update(distributed, out / "64", Doubled(network(name, frozen=True)))
+        parts = dataclasses.replace(distributed, sharded=distributed.size > 1)
         results["in parts"] = one_update(parts, out / "p", network("gsa_resnet_tiny", frozen=True), accumulate=2)
-        results["accumulated"] = one_update(team, out / "a", network("conv_resnet_tiny", frozen=True), accumulate=3)
-        results["damaged"] = one_update(
-            team, out / "d", network("conv_resnet_tiny", frozen=True), damaged={1, 7, 8, 20}
+        results["accumulated"] = one_update(
+            distributed, out / "a", network("conv_resnet_tiny", frozen=True), accumulate=3
         )
-        results["few"] = one_update(team, out / "f", network("conv_resnet_tiny", frozen=True), val=3)
-        results["statistics"] = one_update(team, out / "s", network("gsa_resnet_tiny", frozen=False))
-        torch.save(results, out / f"{team.rank}.pt")
+        results["damaged"] = one_update(
+            distributed, out / "d", network("conv_resnet_tiny", frozen=True), damaged={1, 7, 8, 20}
+        )
+        results["few"] = one_update(distributed, out / "f", network("conv_resnet_tiny", frozen=True), val=3)
+        results["statistics"] = one_update(distributed, out / "s", network("gsa_resnet_tiny", frozen=False))
+        torch.save(results, out / f"{distributed.rank}.pt")
 
 
 class Doubled(nn.Module):

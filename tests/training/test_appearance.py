@@ -14,11 +14,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from foveate.cli import main
-from foveate.commands.train import TrainConfig, run
 from foveate.data import ClutteredDigits, TransformConfig, make_transform
 from foveate.io import NetworkMeta, load_network
 from foveate.io.appearance import FEATURES, FEWEST, appearance, range_of, unlike
 from foveate.models import shipped
+from foveate.training import TrainConfig
+from foveate.training import train_network as run
 
 
 def prepared(meta: NetworkMeta) -> Any:

@@ -19,7 +19,7 @@ from torch import nn
 
 import foveate  # noqa: F401  registers the networks
 from foveate.data import EpochSampler
-from foveate.training import joined
+from foveate.training import process_group
 
 pytestmark = pytest.mark.slow
 
@@ -135,9 +135,9 @@ def test_one_that_fails_ends_all(tmp_path: Path) -> None:
 
 def _break(rank: int, batch: int, killed: bool) -> None:
     """Let a process fail in a batch of training, or be killed in it."""
-    from foveate.training.module import Classifier
+    from foveate.training.module import TrainingModule
 
-    forward, seen = Classifier.forward, Counter()
+    forward, seen = TrainingModule.forward, Counter()
 
     def failing(self: Any, *args: Any, **kwargs: Any) -> Any:
         seen["batches"] += 1
@@ -147,14 +147,14 @@ def _break(rank: int, batch: int, killed: bool) -> None:
             raise ValueError(f"the images of process {rank}")
         return forward(self, *args, **kwargs)
 
-    Classifier.forward = failing  # type: ignore[method-assign]
+    TrainingModule.forward = failing  # type: ignore[method-assign]
 
 
 def test_settings_that_need_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="strategy=ddp is for several processes, and torchrun has started none"):
-        joined("ddp", CPU).__enter__()
+        process_group("ddp", CPU).__enter__()
     with pytest.raises(ValueError, match=r"strategy must be one of auto, ddp, fsdp; got 'dpp'; did you mean 'ddp'"):
-        joined("dpp", CPU).__enter__()  # type: ignore[arg-type]
+        process_group("dpp", CPU).__enter__()  # type: ignore[arg-type]
     run = Run(tmp_path / "run", often=False)
     assert train_together(run, 3) == [2, 2, 2]
     assert (

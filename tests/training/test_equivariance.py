@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from foveate import functional as FA
 from foveate.data import make_loader, open_data
 from foveate.nn import GlobalSelfAttention2d, PositionwiseAttention2d, RectangularAttention2d
-from foveate.training import Classifier, Equivariance, Recipe, fit
+from foveate.tasks import Classification
+from foveate.training import Equivariance, Recipe, TrainingModule, fit
 from foveate.training.equivariance import check_gates
 
 CPU = torch.device("cpu")
+TEN_CLASSES = list(map(str, range(10)))
 DATA = open_data("digits", img_size=16, options={"clutter": 1, "length": 44, "val_length": 20, "test_length": 23})
 
 
@@ -198,8 +200,8 @@ def test_networks_without_gates_are_refused() -> None:
         with pytest.raises(ValueError, match=r"and \w+ has none; leave equivariance at 0, or use .*cram_resnet_tiny"):
             Equivariance(network, recipe)
         with pytest.raises(ValueError, match="equivariance is asked of gates"):
-            Classifier(network, recipe, num_classes=10)
-    assert Classifier(timm.create_model("resnet10t"), Recipe(), num_classes=10).equivariance is None
+            TrainingModule(network, recipe, Classification(TEN_CLASSES, label_smoothing=recipe.label_smoothing))
+    assert TrainingModule(timm.create_model("resnet10t"), Recipe(), Classification(TEN_CLASSES)).equivariance is None
     assert set(check_gates(Gated())) == {"rectangular", "positionwise"}
 
 
@@ -227,7 +229,8 @@ def train(model: nn.Module, recipe: Recipe, out: Path, *, resume: bool = False, 
     out.mkdir(exist_ok=True)
     shared: dict[str, Any] = {"transform": DATA.transform, "batch_size": 8, "seed": 3, "workers": workers}
     loaders = make_loader(DATA.train, training=True, **shared), make_loader(DATA.val, training=False, **shared)
-    module = Classifier(model, recipe, num_classes=10, seed=3)
+    task = Classification(TEN_CLASSES, label_smoothing=recipe.label_smoothing)
+    module = TrainingModule(model, recipe, task, seed=3)
     return module, fit(module, *loaders, out=out, device=CPU, resume=resume, verbose=False)
 
 

@@ -18,9 +18,11 @@ from torch.nn import functional as F
 
 from foveate.data import ImageLoader, make_loader, make_mixup, open_data
 from foveate.io import NetworkMeta, load_network
-from foveate.training import Classifier, Recipe, evaluate, fit, predict
+from foveate.tasks import Classification, classification_result
+from foveate.training import Recipe, TrainingModule, fit, make_loggers, predict
 
 CPU = torch.device("cpu")
+TEN_CLASSES = list(map(str, range(10)))
 DATA = open_data("digits", img_size=16, options={"clutter": 1, "length": 44, "val_length": 20, "test_length": 23})
 
 
@@ -57,10 +59,14 @@ class Interrupting(nn.Module):
 
 def train(
     model: nn.Module, recipe: Recipe, out: Path, *, resume: bool = False, mixing: Any = None, **often: Any
-) -> tuple[Classifier, Any]:
+) -> tuple[TrainingModule, Any]:
     out.mkdir(exist_ok=True)
-    module = Classifier(model, recipe, num_classes=10, mixing=mixing, seed=3)
-    return module, fit(module, *loaders(recipe.batch_size), out=out, device=CPU, resume=resume, verbose=False, **often)
+    module = TrainingModule(
+        model, recipe, Classification(TEN_CLASSES, label_smoothing=recipe.label_smoothing, mixing=mixing), seed=3
+    )
+    loggers = make_loggers(["csv", "tensorboard"], out, {})
+    batches = loaders(recipe.batch_size)
+    return module, fit(module, *batches, out=out, device=CPU, resume=resume, verbose=False, loggers=loggers, **often)
 
 
 def by_hand(model: nn.Module, recipe: Recipe) -> tuple[nn.Module, list[float]]:
@@ -115,7 +121,7 @@ def test_training_is_the_plain_loop(tmp_path: Path) -> None:
     for ours, theirs in zip(module.network.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     logits, labels = predict(module, loaders()[1], device=CPU)
-    assert history[-1]["val_top1"] == pytest.approx(evaluate(logits, labels).top1)
+    assert history[-1]["val_top1"] == pytest.approx(classification_result(logits, labels).top1)
     assert history[-1]["val_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
 
 
@@ -200,7 +206,9 @@ def test_checkpoints_load_as_the_averaged_network(tmp_path: Path) -> None:
         model="test_resnet", kwargs=kwargs, classes=DATA.classes, img_size=(16, 16), mean=DATA.mean, std=DATA.std,
         crop_pct=1.0, interpolation="bilinear",
     )  # fmt: skip
-    module = Classifier(network, Recipe(epochs=2, batch_size=8, ema_decay=0.9), num_classes=10, meta=meta)
+    module = TrainingModule(
+        network, Recipe(epochs=2, batch_size=8, ema_decay=0.9), Classification(TEN_CLASSES), meta=meta
+    )
     fit(module, *loaders(), out=tmp_path, device=CPU, verbose=False)
     loaded, read = load_network(tmp_path / "last.ckpt")
     assert read == NetworkMeta(**{**vars(meta), "classes": list(DATA.classes), "img_size": [16, 16],
@@ -243,7 +251,7 @@ def test_mixed_precision_and_channels_last_keep_weights_in_32_bits(tmp_path: Pat
 )
 def test_decay_spares_norms_biases_and_what_the_network_excludes(name: str, parts: set[str]) -> None:
     model = create_model(name, img_size=32, num_classes=10)
-    module = Classifier(model, Recipe(weight_decay=0.3, sched="none"), num_classes=10)
+    module = TrainingModule(model, Recipe(weight_decay=0.3, sched="none"), Classification(TEN_CLASSES))
     optimizer, schedule = module.configure_optimizers(updates_per_epoch=7)
     assert schedule is None
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}

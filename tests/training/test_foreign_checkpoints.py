@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.cli import main
-from foveate.commands.train import TrainConfig, run
 from foveate.io import NetworkMeta, load_network, load_weights, save_network, save_with_card
 from foveate.io.checkpoint import rehearse_saving
+from foveate.training import TrainConfig
+from foveate.training import train_network as run
 
 
 def shaken(name: str, **keywords: Any) -> nn.Module:

@@ -25,8 +25,11 @@ from tests.training.interruptions import (
 from torch import nn
 
 from foveate.data import make_loader, open_data
-from foveate.training import Classifier, Recipe, fit
-from foveate.training.progress import LAST, PREVIOUS, read_checkpoint, write_checkpoint
+from foveate.tasks import Classification
+from foveate.training import Recipe, TrainingModule, fit
+from foveate.training.train_state import LAST, PREVIOUS, read_checkpoint, write_checkpoint
+
+TEN_CLASSES = list(map(str, range(10)))
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +70,7 @@ def test_an_epoch_of_which_every_update_is_skipped_has_no_means(tmp_path: Path) 
         make_loader(images, transform=data.transform, batch_size=8, training=training)
         for images, training in ((data.train, True), (data.val, False))
     )
-    module = Classifier(model, Recipe(epochs=2, batch_size=8, non_finite="skip"), num_classes=10)
+    module = TrainingModule(model, Recipe(epochs=2, batch_size=8, non_finite="skip"), Classification(TEN_CLASSES))
     before = model[1].weight.clone()
     history = fit(module, *loaders, out=tmp_path, device=torch.device("cpu"), verbose=False)
     assert [row["skipped"] for row in history] == [3, 3]
@@ -98,13 +101,13 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
 
 def _slow_steps() -> None:
     """Let the first batch take a minute."""
-    from foveate.training.module import Classifier
+    from foveate.training.module import TrainingModule
 
     def forward(*_: Any, **__: Any) -> None:
         os.write(1, b"in the step")
         time.sleep(60)
 
-    Classifier.forward = forward  # type: ignore[assignment, method-assign]
+    TrainingModule.forward = forward  # type: ignore[assignment, method-assign]
 
 
 def test_a_comparison_is_ended_and_continued(tmp_path: Path) -> None:
@@ -139,9 +142,9 @@ def test_a_comparison_is_ended_and_continued(tmp_path: Path) -> None:
 
 
 def _terminate_in_second_run() -> None:
-    from foveate.training.module import Classifier
+    from foveate.training.module import TrainingModule
 
-    forward, seen = Classifier.forward, [0]
+    forward, seen = TrainingModule.forward, [0]
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
         seen[0] += 1
@@ -149,7 +152,7 @@ def _terminate_in_second_run() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return forward(self, *args, **kwargs)
 
-    Classifier.forward = counted  # type: ignore[method-assign]
+    TrainingModule.forward = counted  # type: ignore[method-assign]
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:

@@ -1,26 +1,16 @@
-"""What is installed and what it computes with: for reports of faults, and to see why something is slow."""
+"""Versions, kernels and devices, for bug reports."""
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
 
 import torch
-from torch import nn
 
 from foveate import functional as FA
 from foveate._version import __version__
 from foveate.benchmark.machine import describe_machine
 
-__all__ = ["describe", "warn_of_missing_kernels"]
-
-logger = logging.getLogger(__name__)
-
-NO_KERNELS = (
-    "no compiled kernels for this CPU were found, so that GSA runs on PyTorch's operators, with the same results but "
-    "more slowly; reinstall foveate where there is a C++ compiler (pip install -v says what is wrong)"
-)
+__all__ = ["describe"]
 
 
 def describe() -> str:
@@ -43,16 +33,3 @@ def describe() -> str:
     }
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {what}" for name, what in lines.items())
-
-
-def warn_of_missing_kernels(device: torch.device, network: nn.Module | None = None) -> None:
-    """Say, once in a process, that ``network`` (or any) computes without the kernels that there are for attention."""
-    off = os.environ.get("FOVEATE_FUSED", "1") in ("0", "")
-    wants = network is None or any(getattr(module, "fused", False) is None for module in network.modules())
-    if device.type == "cpu" and wants and not off and "cpu" not in FA.fused_kernels():
-        _warn_once()
-
-
-@functools.cache
-def _warn_once() -> None:
-    logger.warning("%s", NO_KERNELS)

@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass, field
 
 from foveate import _checks
+from foveate._option import Option
 from foveate.benchmark import ModuleCost, NetworkCost, network_cost
-from foveate.commands._option import Option
 from foveate.models.building import build_network
 from foveate.report.text import columns
 

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from foveate import _checks
-from foveate.commands.compare import CompareConfig
-from foveate.commands.protocol import to_yaml
-from foveate.commands.train import RESULT
+from foveate.comparison import COMPARISON, CompareConfig
 from foveate.io.files import read_json, writable_file, write_text
 from foveate.report.comparison import to_markdown
 from foveate.report.page import comparison_page
+from foveate.training.run_folder import RESULT
+from foveate.training.settings_file import to_yaml
 
 __all__ = ["ReportConfig", "run"]
-
-COMPARISON = "compare.json"
 
 
 @dataclass(kw_only=True)

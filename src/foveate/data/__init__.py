@@ -16,6 +16,7 @@ from foveate.data.decoding import BadImage, UnreadableImageError, read_image
 from foveate.data.digits import ClutteredDigits, DigitSample
 from foveate.data.folder import BoxedFolderImages, FolderImages, open_folder
 from foveate.data.image_data import ImageData, open_data
+from foveate.data.loader_data import LoaderData, Loaders, from_loaders
 from foveate.data.loading import EpochSampler, ImageLoader, make_loader
 from foveate.data.mixing import BatchMixup, make_mixup
 from foveate.data.named import open_named
@@ -37,10 +38,13 @@ __all__ = [
     "ImageLoader",
     "InputBoxes",
     "LabelledImages",
+    "LoaderData",
+    "Loaders",
     "Placement",
     "ShardImages",
     "TransformConfig",
     "UnreadableImageError",
+    "from_loaders",
     "make_loader",
     "make_mixup",
     "make_transform",

@@ -1,4 +1,4 @@
-"""What the images of a training look like: noted with the network, so that others can be told from them."""
+"""Appearance of the training images, saved with the network to recognize images unlike them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from foveate.data.decoding import UnreadableImageError
 from foveate.data.image_data import ImageData
+from foveate.data.loader_data import LoaderData
 from foveate.data.splitting import equally_spaced
 from foveate.data.transforms import make_transform
 from foveate.io import range_of
@@ -16,8 +17,13 @@ LOOKED_AT = 200
 """Images to train on that are looked at."""
 
 
-def appearance_of(data: ImageData) -> dict[str, list[float]] | None:
-    """Return the range of what images to train on look like, of some at equal distances, as the network sees them."""
+def appearance_of(data: ImageData | LoaderData) -> dict[str, list[float]] | None:
+    """Return the range of what images to train on look like, of some at equal distances, as the network sees them.
+
+    Of data loaders nothing is known: their images cannot be had without the augmentation.
+    """
+    if isinstance(data, LoaderData):
+        return None
     prepared = make_transform(data.transform.replace(mean=(0.0,) * 3, std=(1.0,) * 3), training=False)
     images = []
     for index in equally_spaced(len(data.train), LOOKED_AT):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from foveate import _checks
 from foveate.data.digits import DEFAULT_SIZE, DIGITS_MEAN, DIGITS_STD, ClutteredDigits
 from foveate.data.files import NOT_READ, is_junk
 from foveate.data.folder import FolderImages, open_folder
+from foveate.data.loader_data import Loaders
+from foveate.data.loading import make_loader
 from foveate.data.named import NAMED_SETS, open_named
 from foveate.data.protocols import BoxedImages, LabelledImages, ListedImages
 from foveate.data.shards import INDEX, open_shards
 from foveate.data.splitting import Splits
-from foveate.data.transforms import TransformConfig
+from foveate.data.transforms import Augment, Augmented, TransformConfig
 
 __all__ = ["ImageData", "open_data"]
 
@@ -34,9 +37,12 @@ class ImageData:
         train: Images to train on.
         val: Images to choose by: epochs, settings.
         test: Images to report on, or ``None`` where there are none; report on ``val`` then, and say so.
-        transform: The augmentation, size and normalisation suitable for the set; adapt it with
+        transform: The augmentation, size and normalization suitable for the set; adapt it with
             `TransformConfig.replace`.
         max_bad_images: How many images that cannot be read are tolerated, for `make_loader`.
+        augment: Replaces the random part of ``transform`` in training: turns an RGB image into another one, which is
+            then resized, cropped and normalized as in evaluation, or into the tensor ``(3, H, W)`` itself. It draws
+            from the generators of Python, NumPy or PyTorch, which are seeded per image and epoch.
     """
 
     name: str
@@ -46,6 +52,7 @@ class ImageData:
     test: LabelledImages | None
     transform: TransformConfig
     max_bad_images: int = 0
+    augment: Augment | None = None
 
     @property
     def num_classes(self) -> int:
@@ -59,18 +66,67 @@ class ImageData:
 
     @property
     def mean(self) -> tuple[float, float, float]:
-        """Mean per channel for normalisation, images being in [0, 1]."""
+        """Mean per channel for normalization, images being in [0, 1]."""
         return self.transform.mean
 
     @property
     def std(self) -> tuple[float, float, float]:
-        """Standard deviation per channel for normalisation."""
+        """Standard deviation per channel for normalization."""
         return self.transform.std
 
     @property
     def has_boxes(self) -> bool:
-        """Whether each split is a `BoxedImages`: ``data.val.boxes(i)`` is where the thing stands in image ``i``."""
+        """Whether each split is a `BoxedImages`: ``data.val.boxes(i)`` is the box of the object in image ``i``."""
         return all(isinstance(split, BoxedImages) for split in (self.train, self.val, self.test) if split is not None)
+
+    def length(self, name: str) -> int:
+        """Return the number of images of a split."""
+        return len(self.split(name))
+
+    def loaders(
+        self,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        samples: Callable[[LabelledImages], Any] = lambda images: images,
+    ) -> Loaders:
+        """Return one process's share of the batches of each split.
+
+        Args:
+            batch_size: Images per step, of all processes together.
+            workers: Processes that load images; 0 loads them in this one.
+            seed: Of order and augmentation.
+            rank: Number of this process.
+            world_size: Number of processes.
+            samples: Turns the images of a split into a data set of pairs ``(image, target)``.
+
+        Raises:
+            ValueError: There are too few images for a batch, or the processes cannot share one equally.
+        """
+        if batch_size % world_size:
+            near = max(batch_size // world_size, 1) * world_size
+            raise ValueError(
+                f"batch_size={batch_size} is of all {world_size} processes together, which cannot share it equally; "
+                f"give a multiple of {world_size}, such as {near}"
+            )
+        loader = partial(
+            make_loader,
+            batch_size=batch_size // world_size,
+            workers=workers,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            max_bad_images=self.max_bad_images,
+        )
+        augmented = self.transform if self.augment is None else Augmented(self.augment, self.transform)
+        val, test = (
+            None if split is None else loader(samples(split), transform=self.transform, training=False)
+            for split in (self.val, self.test)
+        )
+        return Loaders(loader(samples(self.train), transform=augmented, training=True), val, test)
 
     def entries(self, split: str) -> Iterable[tuple[str, int | None]]:
         """Return names and labels of the images of a split, see `ListedImages`; nothing where they have no names."""
@@ -115,7 +171,7 @@ def open_data(
         boxes: For a folder of images only: a CSV file with the box of each image, see `open_folder`; ``boxes.csv`` in
             the folder is found without.
         intensity_range: For a folder of images or shards only: ``(black, white)``, the stored values of 16-bit
-            greyscale that become black and white; thermal and microscopic images use a small part of theirs.
+            grayscale that become black and white; thermal and microscopic images use a small part of theirs.
 
     Raises:
         ValueError: There is no such set, its files are missing or not laid out as they should be, or an option is
@@ -182,7 +238,7 @@ def _range(name: str | Path, intensity_range: Sequence[float] | None) -> tuple[f
 
 
 def _check_formats(splits: Splits, name: str, max_bad_images: int) -> None:
-    """Raise a `ValueError` if more images than are put up with are in formats that are not read."""
+    """Raise a `ValueError` if more images than ``max_bad_images`` are in unsupported formats."""
     parts = [part for part in (splits.train, splits.val, splits.test) if isinstance(part, FolderImages)]
     unread = [path for part in parts for path, _ in part.samples if path.lower().endswith(NOT_READ)]
     if len(unread) > max_bad_images:

@@ -1,4 +1,4 @@
-"""Relative tables of a whole network at another image size, and weights that were saved for another."""
+"""Relative tables of a whole network at another image size, and weights saved for another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from foveate.functional import resize_relative_table
 from foveate.models.inspection import dry_run
 from foveate.nn.relative_tables import TABLES, RelativeTables2d
 
-__all__ = ["checkpoint_filter_fn", "relative_tables", "resize_relative_tables"]
+__all__ = ["checkpoint_filter_fn", "relative_tables", "renamed", "resize_relative_tables"]
 
 
 def relative_tables(model: nn.Module) -> dict[str, RelativeTables2d]:
@@ -25,24 +25,17 @@ def relative_tables(model: nn.Module) -> dict[str, RelativeTables2d]:
 
 
 def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) -> nn.Module:
-    """Stretch the relative tables of every GSA and AA module to the maps that they see at another image size.
+    """Stretch the relative tables of every GSA and AA module of ``model``, in place, to another image size; return it.
 
-    Without it a GSA network takes larger images too, but its positional attention stays a window of the size that it
-    was made for. Training on from here needs a new optimiser: the tables are new parameters.
+    Without it a GSA network takes larger images too, but its positional attention stays a window of its original size.
+    The tables are new parameters: training on needs a new optimizer.
 
     Args:
-        model: A network with such modules, or one that contains such a network (a detector, a segmentation network);
-            changed in place.
+        model: A network with such modules, or one that contains such a network (a detector, a segmentation network).
         img_size: Height and width in pixels; one integer for both. Of a detector that resizes its images, the size
             that its backbone gets.
 
-    Returns:
-        ``model``.
-
-    Raises:
-        ValueError: ``img_size`` is not a size, or ``model`` has no relative tables, or takes no image of that size.
-
-    Example:
+    Examples:
         >>> network = timm.create_model("gsa_resnet_tiny", img_size=32)
         >>> foveate.resize_relative_tables(network, 64).layer1[0].conv2.feat_size
         (64, 64)
@@ -57,36 +50,43 @@ def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) ->
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
-    """Fit the weights of a checkpoint to ``model``, as the functions of this name in timm do.
+    """Fit the weights of a checkpoint to ``model``, like the functions of this name in timm.
 
     - Weights inside ``{"state_dict": …}`` or ``{"model": …}`` are taken out.
-    - Names of version 0.1, where inserted attention stood at the root (``attention.layer3.…``), become those of the
-      place where ``model`` has it (``layer3.attention.…``).
+    - Names of version 0.1, where inserted attention stood at the root (``attention.layer3.…``), become those of
+      ``model`` (``layer3.attention.…``).
     - Relative tables for another image size are stretched to those of ``model``, by linear interpolation.
 
-    Args:
-        state_dict: Weights by name; not changed.
-        model: The network that they are for.
-
-    Returns:
-        What ``model.load_state_dict`` takes.
+    Examples:
+        >>> small, large = (timm.create_model("gsa_resnet_tiny", img_size=side) for side in (32, 64))
+        >>> large.load_state_dict(foveate.checkpoint_filter_fn(small.state_dict(), large))
+        <All keys matched successfully>
     """
     weights = dict(state_dict)
     for key in ("state_dict", "model"):
         if isinstance(weights.get(key), Mapping):
             weights = dict(weights[key])
-    places = sorted((name for name, _ in model.named_modules() if name.endswith(("attention",))), key=len)
     own = model.state_dict()
     fitted = {}
-    for name, value in weights.items():
-        if name.startswith("attention.") and name not in own:
-            _, stage, rest = name.split(".", 2)
-            place = next((p for p in places if p.replace(".", "_").startswith(f"{stage}_")), None)
-            name = name if place is None else f"{place}.{rest}"
+    for name, value in renamed(weights, model).items():
         if name.endswith(TABLES) and name in own and value.shape != own[name].shape:
             value = resize_relative_table(value, (len(own[name]) + 1) // 2)
         fitted[name] = value
     return fitted
+
+
+def renamed(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Give the weights of inserted attention that version 0.1 saved the names that they have in ``model``."""
+    places = sorted((name for name, _ in model.named_modules() if name.endswith("attention")), key=len)
+    absent = model.state_dict().keys() - weights.keys()
+    names = {}
+    for name in weights:
+        root, _, rest = name.partition(".")
+        stage, _, parameter = rest.partition(".")
+        place = next((p for p in places if p.replace(".", "_").startswith(f"{stage}_")), None)
+        present = f"{place}.{parameter}"
+        names[name] = present if root == "attention" and present in absent else name
+    return {names[name]: value for name, value in weights.items()}
 
 
 def _attended_sizes(

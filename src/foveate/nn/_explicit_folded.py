@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from foveate.functional._layout import is_channels_last
 from foveate.functional._plain import uses_plain_operators
 from foveate.functional._pooling import average_pool
-from foveate.functional._precision import autocast_off, widen
+from foveate.functional._precision import autocast_off, upcast
 from foveate.functional.explicit import explicit_attention
 from foveate.nn._untouched import has_no_gradient, is_untouched
 
@@ -103,7 +103,7 @@ def _folded(attention: ExplicitAttention2d) -> Tensor:
     """Return ``W_O W_V``, ``(dim_out, dim)``."""
     value, proj = attention.value.weight, attention.proj.weight
     with autocast_off(value):
-        return (widen(proj.flatten(1)) @ widen(value.flatten(1))).to(value.dtype)
+        return (upcast(proj.flatten(1)) @ upcast(value.flatten(1))).to(value.dtype)
 
 
 def _attend(attention: ExplicitAttention2d, value: Tensor) -> Tensor:

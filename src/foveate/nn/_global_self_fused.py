@@ -1,4 +1,4 @@
-"""How `GlobalSelfAttention2d` computes what follows its projection where there are kernels for all of it."""
+"""Fused computation of all that follows the projection of `GlobalSelfAttention2d`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["attend_fused"]
 
 
 def attend_fused(module: GlobalSelfAttention2d, qkv: Tensor) -> tuple[Tensor, bool] | None:
-    """Return the output and whether it is pooled, or None where the operators for each part have to be taken."""
-    if isinstance(qkv, torch.fx.Proxy):  # graphs hold the parts, the normalisation among them
+    """Return the output and whether it is pooled; None where there are no kernels for all of it."""
+    if isinstance(qkv, torch.fx.Proxy):  # graphs hold the parts, the normalization among them
         return None
     if _may_fold(module, qkv) and fits(qkv, module.fused, *module.parameters()):
         return _at_once(module, qkv), True
@@ -30,7 +30,7 @@ def attend_fused(module: GlobalSelfAttention2d, qkv: Tensor) -> tuple[Tensor, bo
 
 
 def _at_once(module: GlobalSelfAttention2d, qkv: Tensor) -> Tensor:
-    """Compute all of it in one operator, the normalisation folded."""
+    """Compute all of it in one operator, the normalization folded."""
     norm = module.norm
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
@@ -41,7 +41,7 @@ def _at_once(module: GlobalSelfAttention2d, qkv: Tensor) -> Tensor:
 
 
 def _before_and_after(module: GlobalSelfAttention2d, qkv: Tensor) -> Tensor:
-    """Compute it in two nodes of the graph, before and after the normalisation, and leave the pooling."""
+    """Compute it in two nodes of the graph, before and after the normalization, and leave the pooling."""
     down, along = (relative_window(table.to(qkv.dtype), size) for table, size in _tables(module, qkv))
     query, hidden, content = columns_and_content(qkv, down, module.widths, module.num_heads)
     return add_rows(query, module.norm(hidden), along, content)
@@ -52,7 +52,7 @@ def _tables(module: GlobalSelfAttention2d, qkv: Tensor) -> zip[tuple[Tensor, int
 
 
 def _may_fold(module: GlobalSelfAttention2d, qkv: Tensor) -> bool:
-    """Tell whether the normalisation is a fixed scale and shift that nobody misses."""
+    """Tell whether the normalization is a fixed scale and shift that nobody observes."""
     norm = module.norm
     return (
         has_no_gradient(module, qkv)

@@ -9,12 +9,17 @@ from typing import Any
 
 from foveate.report.text import markdown
 
-__all__ = ["cells", "to_csv", "to_markdown"]
+__all__ = ["cells", "metric_of", "to_csv", "to_markdown"]
+
+
+def metric_of(table: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the name of the metric that networks are compared by, and its title; tables of 0.1 do not say it."""
+    return table.get("metric", "top1"), table.get("metric_title", "top-1")
 
 
 def to_csv(table: dict[str, Any]) -> str:
     """Return one row per network: fractions, FLOPs and bytes as they are in ``compare.json``."""
-    rows = [_flat(network) for network in table["networks"]]
+    rows = [_flat(network, metric_of(table)[0]) for network in table["networks"]]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -24,11 +29,12 @@ def to_csv(table: dict[str, Any]) -> str:
 
 def to_markdown(table: dict[str, Any]) -> str:
     """Return a Markdown table, padded so that it reads well in a terminal, and what its columns mean."""
-    header = ["network", "top-1 %", "interval", "seeds ±", "Δ", "interval", "p"]
+    metric, title = metric_of(table)
+    header = ["network", f"{title} %", "interval", "seeds ±", "Δ", "interval", "p"]
     header += ["params M", "GFLOPs", "images/s", "quartiles", "step MB"]
-    rows = [list(cells(network).values()) for network in table["networks"]]
+    rows = [list(cells(network, metric).values()) for network in table["networks"]]
     height, width = table["image_size"]
-    confidence = f"{table['networks'][0]['top1']['confidence']:.0%}"
+    confidence = f"{table['networks'][0][metric]['confidence']:.0%}"
     return "\n".join(
         [
             markdown(header, rows),
@@ -46,11 +52,11 @@ def to_markdown(table: dict[str, Any]) -> str:
     )
 
 
-def _flat(network: dict[str, Any]) -> dict[str, Any]:
-    top1, difference, rate = network["top1"], network["difference"] or {}, network["images_per_second"] or {}
+def _flat(network: dict[str, Any], metric: str) -> dict[str, Any]:
+    score, difference, rate = network[metric], network["difference"] or {}, network["images_per_second"] or {}
     return {
         "network": network["label"],
-        **{f"top1_{key}": top1[key] for key in ("mean", "low", "high", "seed_std")},
+        **{f"{metric}_{key}": score[key] for key in ("mean", "low", "high", "seed_std")},
         **{f"difference_{key}": difference.get(key) for key in ("mean", "low", "high", "seed_std", "p_value")},
         "parameters": network["parameters"],
         "flops": network["flops"],
@@ -60,15 +66,15 @@ def _flat(network: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def cells(network: Mapping[str, Any]) -> dict[str, str]:
+def cells(network: Mapping[str, Any], metric: str) -> dict[str, str]:
     """Return what the columns say of a network, in their order; nothing where there is no figure."""
-    top1, difference, rate = network["top1"], network["difference"], network["images_per_second"]
+    score, difference, rate = network[metric], network["difference"], network["images_per_second"]
     compared = difference is not None
     return {
         "label": network["label"],
-        "top1": f"{100 * top1['mean']:.2f}",
-        "interval": f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}",
-        "seeds": "" if top1["seed_std"] is None else f"{100 * top1['seed_std']:.2f}",
+        "score": f"{100 * score['mean']:.2f}",
+        "interval": f"{100 * score['low']:.2f} to {100 * score['high']:.2f}",
+        "seeds": "" if score["seed_std"] is None else f"{100 * score['seed_std']:.2f}",
         "difference": f"{100 * difference['mean']:+.2f}" if compared else "",
         "difference_interval": f"{100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}" if compared else "",
         "p": f"{difference['p_value']:.4f}" if compared else "",

@@ -12,16 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["accuracy_chart", "data_uri", "learning_curves", "network_colour"]
+__all__ = ["data_uri", "learning_curves", "network_color", "score_chart"]
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-"""Okabe and Ito's colours, told apart with every kind of colour blindness (yellow, too light for lines, replaced)."""
+"""Okabe and Ito's colors, told apart with every kind of color blindness (yellow, too light for lines, replaced)."""
 STYLES = ("-", "--", ":", "-.")
-GREY = "#5b6470"
+GRAY = "#5b6470"
 
 
-def network_colour(index: int) -> str:
-    """Return the colour of the network at ``index``, the same in every chart and in the table."""
+def network_color(index: int) -> str:
+    """Return the color of the network at ``index``, the same in every chart and in the table."""
     return OKABE_ITO[index % len(OKABE_ITO)]
 
 
@@ -30,37 +30,39 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def accuracy_chart(networks: Sequence[Mapping[str, Any]]) -> str:
-    """Draw top-1 with its interval, and each seed's own, for the ``networks`` of a ``compare.json``; as a data URI."""
+def score_chart(networks: Sequence[Mapping[str, Any]], metric: str, title: str) -> str:
+    """Draw the score of each network of a ``compare.json`` with its interval and each seed's own; as a data URI."""
     figure = Figure(figsize=(10, 0.9 + 0.42 * len(networks)), layout="constrained")
     axes = figure.add_subplot()
     for row, network in enumerate(networks):
-        top1, colour = network["top1"], network_colour(row)
-        axes.plot([100 * top1["low"], 100 * top1["high"]], [row, row], color=colour, linewidth=3, alpha=0.45)
-        axes.plot([100 * value for value in top1["per_seed"]], [row] * len(top1["per_seed"]), "|", color=colour, ms=9)
-        axes.plot(100 * top1["mean"], row, "o", color=colour, ms=8)
+        score, color = network[metric], network_color(row)
+        axes.plot([100 * score["low"], 100 * score["high"]], [row, row], color=color, linewidth=3, alpha=0.45)
+        axes.plot([100 * value for value in score["per_seed"]], [row] * len(score["per_seed"]), "|", color=color, ms=9)
+        axes.plot(100 * score["mean"], row, "o", color=color, ms=8)
     axes.set_yticks(range(len(networks)), [_plain(network["label"]) for network in networks])
     axes.set_ylim(len(networks) - 0.5, -0.5)
-    axes.set_xlabel("top-1 accuracy, %")
+    axes.set_xlabel(f"{title}, %")
     _finish(axes, "x")
     return _svg(figure)
 
 
-def learning_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> str:
-    """Draw training loss and validation top-1 against the epoch; as a data URI.
+def learning_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], metric: str, title: str) -> str:
+    """Draw training loss and validation score against the epoch; as a data URI.
 
     Args:
         histories: For each network, by its label, the ``history`` of each of its runs.
+        metric: Name of the score, without ``val_``.
+        title: What the axis calls it.
     """
     figure = Figure(figsize=(10, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     panels: tuple[tuple[Axes, str, float, str], ...] = (
         (left, "train_loss", 1, "training loss"),
-        (right, "val_top1", 100, "validation top-1, %"),
+        (right, f"val_{metric}", 100, f"validation {title}, %"),
     )
     for axes, key, factor, label in panels:
         for index, runs in enumerate(histories.values()):
-            style: dict[str, Any] = {"color": network_colour(index), "linestyle": STYLES[index // len(OKABE_ITO) % 4]}
+            style: dict[str, Any] = {"color": network_color(index), "linestyle": STYLES[index // len(OKABE_ITO) % 4]}
             style["marker"] = "o" if len(runs[0]) == 1 else ""  # of a single epoch a line shows nothing
             for history in runs:
                 values = [factor * epoch[key] for epoch in history]
@@ -89,7 +91,7 @@ def _finish(axes: Axes, grid: str) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(GREY)
+        axes.spines[side].set_color(GRAY)
     axes.tick_params(colors="#1d2329")
     axes.grid(axis=grid, color="#e3e7ec")  # type: ignore[arg-type]
     axes.set_axisbelow(True)

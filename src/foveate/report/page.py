@@ -9,8 +9,8 @@ from typing import Any
 from foveate._extras import require
 from foveate.data import ImageData
 from foveate.explain import Scale, palette_stops
-from foveate.report.comparison import cells
-from foveate.report.figures import accuracy_chart, learning_curves, network_colour
+from foveate.report.comparison import cells, metric_of
+from foveate.report.figures import learning_curves, network_color, score_chart
 from foveate.report.grid import Column, choose_samples, fill_column, shown_width
 
 __all__ = ["comparison_page"]
@@ -36,17 +36,20 @@ def comparison_page(table: Mapping[str, Any], data: ImageData, *, runs: Path, co
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    networks = table["networks"]
+    networks, (metric, title) = table["networks"], metric_of(table)
     samples = choose_samples(data, table["split"], images)
     columns = [fill_column(Path(runs, network["runs"][0]), samples) for network in networks]
     return environment.get_template(TEMPLATE).render(
         table=table,
         title=_title(table),
         findings=_findings(table),
-        confidence=f"{networks[0]['top1']['confidence']:.0%}".replace("%", " %"),
-        rows=[_row(index, network) for index, network in enumerate(networks)],
-        accuracy_chart=accuracy_chart(networks),
-        learning_curves=learning_curves({network["label"]: network["histories"] for network in networks}),
+        confidence=f"{networks[0][metric]['confidence']:.0%}".replace("%", " %"),
+        rows=[_row(index, network, metric) for index, network in enumerate(networks)],
+        metric=title,
+        score_chart=score_chart(networks, metric, title),
+        learning_curves=learning_curves(
+            {network["label"]: network["histories"] for network in networks}, metric, title
+        ),
         samples=samples,
         columns=list(zip(networks, columns, strict=True)),
         classes=data.classes,
@@ -66,16 +69,18 @@ def _title(table: Mapping[str, Any]) -> str:
 
 def _findings(table: Mapping[str, Any]) -> list[str]:
     """Say in words what the figures say, and no more."""
-    networks = table["networks"]
-    best = max(network["top1"]["mean"] for network in networks)
-    leaders = [network for network in networks if network["top1"]["mean"] == best]
-    top1 = leaders[0]["top1"]
-    interval = f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}" if len(leaders) == 1 else "intervals in the table"
+    networks, (metric, title) = table["networks"], metric_of(table)
+    best = max(network[metric]["mean"] for network in networks)
+    leaders = [network for network in networks if network[metric]["mean"] == best]
+    score = leaders[0][metric]
+    interval = (
+        f"{100 * score['low']:.2f} to {100 * score['high']:.2f}" if len(leaders) == 1 else "intervals in the table"
+    )
     names = ", ".join(network["label"] for network in leaders)
-    findings = [f"Highest mean top-1 accuracy: {names} with {100 * best:.2f} % ({interval})."]
+    findings = [f"Highest mean {title}: {names} with {100 * best:.2f} % ({interval})."]
     if len(networks) == 1:
         return findings
-    first = f"{networks[0]['label']} ({100 * networks[0]['top1']['mean']:.2f} %)"
+    first = f"{networks[0]['label']} ({100 * networks[0][metric]['mean']:.2f} %)"
     groups: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
     for network in networks[1:]:
         difference = network["difference"]
@@ -93,13 +98,13 @@ def _verdict(difference: Mapping[str, float]) -> str:
     return "above" if difference["mean"] > 0 else "below"
 
 
-def _row(index: int, network: Mapping[str, Any]) -> dict[str, str]:
-    """Return the cells of a network's row in the table, its colour, and the minutes that its training took."""
-    return {**cells(network), "colour": network_colour(index), "minutes": f"{network['seconds'] / 60:.1f}"}
+def _row(index: int, network: Mapping[str, Any], metric: str) -> dict[str, str]:
+    """Return the cells of a network's row in the table, its color, and the minutes that its training took."""
+    return {**cells(network, metric), "color": network_color(index), "minutes": f"{network['seconds'] / 60:.1f}"}
 
 
 def _legends(networks: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> dict[Scale, list[str]]:
-    """Return each meaning of the colours that occurs, with the labels of the networks that it is for."""
+    """Return each meaning of the colors that occurs, with the labels of the networks that it is for."""
     legends: dict[Scale, list[str]] = {}
     for network, column in zip(networks, columns, strict=True):
         if column.scale is not None:

@@ -7,17 +7,17 @@ check_installed("scipy", extra="train")
 from foveate.stats.bootstrap import RESAMPLES  # noqa: E402
 from foveate.stats.crossed import CrossedDifference, crossed_difference, holm  # noqa: E402
 from foveate.stats.estimates import Estimate, estimate  # noqa: E402
-from foveate.stats.paired import Accuracy, Difference, accuracy, paired_difference  # noqa: E402
+from foveate.stats.paired import Difference, MeanScore, mean_score, paired_difference  # noqa: E402
 
 __all__ = [
     "RESAMPLES",
-    "Accuracy",
     "CrossedDifference",
     "Difference",
     "Estimate",
-    "accuracy",
+    "MeanScore",
     "crossed_difference",
     "estimate",
     "holm",
+    "mean_score",
     "paired_difference",
 ]

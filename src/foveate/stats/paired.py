@@ -1,9 +1,10 @@
-"""How sure a comparison is: intervals and p-values from which test images each network got right.
+"""Mean scores and paired differences with intervals and p-values, from a score per test image.
 
-**The unit that is resampled is the test image.** A network trained with several seeds gives one 0/1 per seed and
-image; these are averaged over the seeds first, so that an image counts once however many seeds there are. The
-interval then answers: how much would the figure move with another test set of this size? How much it moves with
-another *seed* is a different question, answered beside it by `Accuracy.per_seed` and `Accuracy.seed_std`.
+Matrices are ``(seeds, images)``; of top-1 accuracy, 1 where an image was right and 0 where it was wrong. **The unit
+that is resampled is the test image**: the seeds of an image are averaged first, so that it counts once however many
+there are. The interval, with coverage ``confidence``, is the variation with another test set of this size; the
+variation with another *seed* is reported beside it, in `MeanScore.per_seed` and `MeanScore.seed_std`. The ``seed`` of a
+function is that of its resampling.
 
 Sources: Efron & Tibshirani, *An Introduction to the Bootstrap* (1993), ch. 13 (percentile interval); Good,
 *Permutation Tests* (2000), ch. 3 (sign flips of paired differences). Computed by `scipy.stats`.
@@ -19,12 +20,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from foveate.stats.bootstrap import RESAMPLES, at_once, interval
 
-__all__ = ["Accuracy", "Difference", "accuracy", "paired_difference", "paired_matrices"]
+__all__ = ["Difference", "MeanScore", "mean_score", "paired_difference", "paired_matrices"]
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Top-1 accuracy on the test images, as fractions in [0, 1]."""
+class MeanScore:
+    """Mean score over the test images."""
 
     mean: float
     """Over images and seeds."""
@@ -33,14 +34,14 @@ class Accuracy:
     """Ends of the bootstrap interval over test images."""
     confidence: float
     per_seed: tuple[float, ...]
-    """Accuracy of each seed, in the order of the rows."""
+    """Mean score of each seed, in the order of the rows."""
     seed_std: float | None
     """Sample standard deviation over the seeds; None for a single seed."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean accuracy of one network minus that of another on the same images with paired seeds, in [-1, 1]."""
+    """Mean score of one network minus that of another on the same images with paired seeds."""
 
     mean: float
     low: float
@@ -55,49 +56,31 @@ class Difference:
     """Sample standard deviation over the pairs; None for a single pair."""
 
 
-def accuracy(correct: ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> Accuracy:
-    """Return the mean of ``correct`` with a percentile bootstrap interval over the images.
+def mean_score(scores: ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> MeanScore:
+    """Return the mean of ``scores`` with a percentile bootstrap interval over the images.
 
-    With ``x_i`` the share of seeds that got image ``i`` right, the mean is ``Σ x_i / n``; the interval holds the
-    central ``confidence`` of the means of `RESAMPLES` samples of ``n`` images drawn with replacement. The
-    percentile interval is used since it stays defined (a point) where every image was right or every one wrong.
-
-    Args:
-        correct: ``(seeds, images)`` of 0 and 1.
-        confidence: Coverage of the interval, between 0 and 1.
-        seed: Of the resampling: the same input gives the same output.
-
-    Raises:
-        ValueError: ``correct`` is not such a matrix, or ``confidence`` not between 0 and 1.
+    With ``x_i`` the mean over the seeds of the score of image ``i``, the mean is ``Σ x_i / n``; the interval holds the
+    central ``confidence`` of the means of `RESAMPLES` samples of ``n`` images drawn with replacement. The percentile
+    interval stays defined (a point) where all scores are equal.
     """
-    matrix = _matrix("correct", correct)
+    matrix = _matrix("scores", scores)
     low, high = interval(matrix.mean(axis=0), confidence, seed)
     per_seed = matrix.mean(axis=1)
-    return Accuracy(float(matrix.mean()), low, high, confidence, tuple(per_seed.tolist()), _spread(per_seed))
+    return MeanScore(float(matrix.mean()), low, high, confidence, tuple(per_seed.tolist()), _spread(per_seed))
 
 
 def paired_difference(
-    correct: ArrayLike, reference: ArrayLike, *, confidence: float = 0.95, seed: int = 0
+    scores: ArrayLike, reference: ArrayLike, *, confidence: float = 0.95, seed: int = 0
 ) -> Difference:
     """Compare two networks image by image: mean difference, its interval, and a sign-flip permutation p-value.
 
-    With ``d_i`` the share of seeds that got image ``i`` right under the first network minus that under the
-    reference, the difference is ``Σ d_i / n``. Its interval resamples the ``d_i``. The p-value is twice the share
-    of sign patterns ``s ∈ {−1, 1}ⁿ`` for which ``Σ s_i d_i`` lies at least as far out as ``Σ d_i`` on its side,
-    at most 1: over all ``2ⁿ`` patterns if they are no more than `RESAMPLES`, else over that many at random with
-    the observed one added to both counts.
-
-    Args:
-        correct: ``(seeds, images)`` of 0 and 1.
-        reference: The same for the other network; row ``k`` of both was trained with the same seed.
-        confidence: Coverage of the interval, between 0 and 1.
-        seed: Of the resampling: the same input gives the same output.
-
-    Raises:
-        ValueError: The matrices differ in shape, are not as described or hold a single image, or ``confidence`` is
-            not between 0 and 1.
+    Row ``k`` of both matrices was trained with the same seed. With ``d_i`` the mean over the seeds of the score of
+    image ``i`` under the first network minus that under the reference, the difference is ``Σ d_i / n``. Its interval
+    resamples the ``d_i``. The p-value is twice the share of sign patterns ``s ∈ {−1, 1}ⁿ`` for which ``Σ s_i d_i`` lies
+    at least as far out as ``Σ d_i`` on its side, at most 1: over all ``2ⁿ`` patterns if they are no more than
+    `RESAMPLES`, else over that many at random with the observed one added to both counts.
     """
-    a, b = paired_matrices(correct, reference)
+    a, b = paired_matrices(scores, reference)
     difference = (a - b).mean(axis=0)
     low, high = interval(difference, confidence, seed)
     from scipy import stats
@@ -122,16 +105,12 @@ def paired_difference(
     )
 
 
-def paired_matrices(correct: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both as ``(seeds, images)`` of the same shape, with at least 2 images.
-
-    Raises:
-        ValueError: They differ in shape, are not matrices of 0 and 1, or hold a single image.
-    """
-    a, b = _matrix("correct", correct), _matrix("reference", reference)
+def paired_matrices(scores: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both as ``(seeds, images)`` of the same shape, with at least 2 images."""
+    a, b = _matrix("scores", scores), _matrix("reference", reference)
     if a.shape != b.shape:
         raise ValueError(
-            f"correct and reference must hold the same seeds and images; got shapes {a.shape} and {b.shape}. "
+            f"scores and reference must hold the same seeds and images; got shapes {a.shape} and {b.shape}. "
             "Compare runs with paired seeds on one test set"
         )
     if a.shape[1] < 2:
@@ -145,9 +124,9 @@ def _matrix(name: str, value: ArrayLike) -> NDArray[np.float64]:
     except (TypeError, ValueError):
         matrix = np.empty(0)  # ragged: rows of unequal length
     if matrix.ndim != 2 or matrix.size == 0:
-        raise ValueError(f"{name} must be a non-empty (seeds, images) matrix of 0 and 1; got shape {matrix.shape}")
-    if not np.isin(matrix, (0, 1)).all():
-        raise ValueError(f"{name} must hold nothing but 0 (wrong) and 1 (right)")
+        raise ValueError(f"{name} must be a non-empty (seeds, images) matrix of numbers; got shape {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name} must hold finite numbers")
     return matrix
 
 

@@ -5,7 +5,7 @@ trained.predict("photo.jpg"), trained.explain("photo.jpg").save("where.png"), tr
 """
 
 from foveate.trained.evaluation import EvaluationResult
-from foveate.trained.loading import build, load, told_apart
+from foveate.trained.loading import build, evaluate, load, told_apart
 from foveate.trained.network import Prediction, TrainedNetwork
 
-__all__ = ["EvaluationResult", "Prediction", "TrainedNetwork", "build", "load", "told_apart"]
+__all__ = ["EvaluationResult", "Prediction", "TrainedNetwork", "build", "evaluate", "load", "told_apart"]

@@ -1,4 +1,4 @@
-"""What a trained network is worth on labelled images."""
+"""Evaluation of a trained network on labelled images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from foveate import _checks
 from foveate._devices import check_device
 
 if TYPE_CHECKING:
-    from foveate.stats import Accuracy
+    from foveate.stats import MeanScore
 
 __all__ = ["EvaluationResult", "evaluate_network"]
 
@@ -39,7 +39,7 @@ class EvaluationResult:
     data: str
     split: str
     images: int
-    top1: Accuracy
+    top1: MeanScore
     top5: float | None
     loss: float
     per_class: dict[str, float | None]
@@ -74,20 +74,22 @@ def evaluate_network(
     Raises:
         ValueError: The device cannot compute in that precision, there are no images, or a label is none of the classes.
     """
-    from foveate.stats import accuracy  # only here: Lightning and SciPy, which need not be installed to predict
-    from foveate.training import Classifier, Recipe, evaluate, predict
+    from foveate.stats import mean_score  # only here: Lightning and SciPy, which need not be installed to predict
+    from foveate.tasks import Classification
+    from foveate.training import Recipe, TrainingModule, predict
     from foveate.training.recipe import Precision
 
     _checks.one_of("precision", precision, get_args(Precision))
     check_device(device, precision)
-    module = Classifier(network, Recipe(precision=precision), num_classes=len(classes))
-    logits, labels = predict(module, batches, device=device)  # type: ignore[arg-type]
+    task = Classification(classes)
+    module = TrainingModule(network, Recipe(precision=precision), task)
+    logits, labels = predict(module, batches, device=device)
     _check_labels(labels, len(classes))
-    found = evaluate(logits, labels)
+    found = task.evaluate(logits, labels)
     return EvaluationResult(
         **about,
         images=len(found.correct),
-        top1=accuracy([found.correct]),
+        top1=mean_score([found.correct]),
         top5=found.top5,
         loss=found.loss,
         per_class=dict(zip(classes, found.per_class, strict=True)),

@@ -1,4 +1,4 @@
-"""From a file, a folder or a name to a `TrainedNetwork`."""
+"""Loading a `TrainedNetwork` from a file, a folder or a name."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from foveate.io import NetworkMeta, load_network
 from foveate.io.foreign import build_described
 from foveate.models import shipped
 from foveate.models.building import check_classifier
+from foveate.trained.evaluation import EvaluationResult
 from foveate.trained.network import TrainedNetwork
 
-__all__ = ["build", "load", "told_apart"]
+__all__ = ["build", "evaluate", "load", "told_apart"]
 
 LOCAL = "local-dir:"
 """What timm has in front of a folder."""
@@ -40,7 +41,7 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
 
     Raises:
         ValueError: There is no such file or network, it has no weights, they cannot be fetched, or it is no classifier
-            of colour images.
+            of color images.
     """
     where = check_device(device)
     name = str(source).removeprefix(LOCAL)
@@ -53,6 +54,25 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
         close = "" if path.exists() else _checks.suggestion(name, [*shipped(), *timm.list_models()])
         raise ValueError(f"{error}{close}") from error
     return _checked(network, meta, str(source), where)
+
+
+def evaluate(
+    source: str | Path, data: Any = "digits", *, device: str | torch.device = "cpu", **options: Any
+) -> EvaluationResult:
+    """Evaluate a trained network on labelled images; what ``foveate evaluate`` does.
+
+        print(foveate.evaluate("runs/mine", "photographs", split="val"))
+
+    Args:
+        source: As `load` takes it.
+        data: A folder or the name of a data set, what `foveate.data.open_data` returns, or a `DataLoader`.
+        device: Where to compute.
+        options: ``split``, ``batch_size``, ``workers`` and ``precision``; see `TrainedNetwork.evaluate`.
+
+    Raises:
+        ValueError: As `load` and `TrainedNetwork.evaluate` raise it.
+    """
+    return load(source, device=device).evaluate(data, **options)
 
 
 def build(
@@ -72,7 +92,7 @@ def build(
 
     Raises:
         ValueError: There is no such network, it does not take these arguments, it has no weights, they cannot be
-            fetched, or it is no classifier of colour images.
+            fetched, or it is no classifier of color images.
     """
     source, where = "weights of timm" if pretrained else f"untrained, seed {seed}", check_device(device)
     torch.manual_seed(_checks.integer("seed", seed, minimum=0))
@@ -106,7 +126,7 @@ def build(
 
 
 def told_apart(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
-    """Return ``networks`` with names that differ: those of one model are called after their sources besides."""
+    """Return ``networks`` with unique names: equal ones get their source appended."""
     several = list(networks)
     names = [one.meta.model for one in several]
     return [
@@ -116,6 +136,11 @@ def told_apart(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
 
 
 def _checked(network: nn.Module, meta: NetworkMeta, source: str, device: torch.device) -> TrainedNetwork:
+    if meta.task != NetworkMeta.task:
+        raise ValueError(
+            f"{source} was trained for {meta.task}, and what is loaded here predicts classes; "
+            "foveate.io.load_network gives the network itself"
+        )
     height, width = meta.img_size
     check_classifier(meta.model, network, num_classes=len(meta.classes), img_size=(height, width))
     return TrainedNetwork(network.to(device).eval(), meta, source, meta.model)

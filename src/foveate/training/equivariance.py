@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ class Equivariance:
     ``T(x)`` by its ``equivariance_loss``: of `RectangularAttention2d` the rectangles, of others the maps; the term is
     the mean over the gates.
 
-    ``T(x)`` takes a pass of its own in training mode, which normalises by its own batch and leaves the running
+    ``T(x)`` takes a pass of its own in training mode, which normalizes by its own batch and leaves the running
     statistics alone. So the logits, the classification loss and the statistics that the network is tested with are
     those of training without the term: ``T(x)``, part of which is filled up by reflection, enters none of them. Nor
     has what lies behind the last gate anything to do for ``T(x)`` in the backward pass, so that a step is shorter than
@@ -53,25 +53,29 @@ class Equivariance:
         }
         self.seed = seed
 
-    def __call__(self, images: Tensor, *, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Return the logits ``(B, num_classes)`` of ``images`` and the term, of which smaller is better.
+    def __call__(
+        self, images: Tensor, compute: Callable[[Tensor], Any] | None = None, *, epoch: int, step: int
+    ) -> tuple[Any, Tensor]:
+        """Return the network's outputs for ``images`` and the term, of which smaller is better.
 
         Args:
             images: ``(B, C, H, W)``.
+            compute: Turns images into outputs, by the network; the network itself if not given.
             epoch: Number of the epoch, from 0.
             step: Number of the batch in the epoch, from 0.
         """
+        compute = compute or self.network
         similarity = self.draw(len(images), epoch=epoch, step=step).to(images.device)
         aspect = images.shape[3] / images.shape[2]
         with self._observed() as before:
-            logits = self.network(images)
+            outputs = compute(images)
         with self._observed() as after, _statistics_kept(self.network):
-            self.network(warp(images, similarity))
+            compute(warp(images, similarity))
         terms = [
             gate.equivariance_loss(x, moved_x, similarity, aspect=aspect)
             for (gate, x), (_, moved_x) in zip(before, after, strict=True)
         ]
-        return logits, torch.stack(terms).mean()
+        return outputs, torch.stack(terms).mean()
 
     def draw(self, size: int, *, epoch: int, step: int) -> Tensor:
         """Return the similarities ``(size, 4)`` of a batch, on the CPU."""
@@ -112,7 +116,7 @@ def check_gates(network: nn.Module) -> dict[str, SpatialAttention]:
 
 @contextmanager
 def _statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Let normalisation use the batch, as in training, and not count it in the running statistics."""
+    """Normalize by the batch, as in training, without updating the running statistics."""
     norms: list[Any] = [module for module in network.modules() if getattr(module, "track_running_stats", False)]
     try:
         for norm in norms:

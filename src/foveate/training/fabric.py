@@ -1,4 +1,4 @@
-"""What computes a training: Lightning's Fabric, in its precision, on its device, with its team."""
+"""Lightning's Fabric, set up for a precision, a device and the processes of a training."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
+from foveate.training.distributed import Distributed
 from foveate.training.sharding import shard
-from foveate.training.team import Team
 
 __all__ = ["make_fabric"]
 
 
-def make_fabric(precision: str, device: torch.device, team: Team, callbacks: Sequence[Any] = ()) -> Fabric:
+def make_fabric(
+    precision: str, device: torch.device, distributed: Distributed, callbacks: Sequence[Any] = ()
+) -> Fabric:
     """Return what computes in ``precision`` on ``device``, launched."""
     mixed = precision != "32-true"
     fabric = Fabric(
         accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=team.local_size,
-        num_nodes=team.size // team.local_size,
-        strategy=_strategy(team),
+        devices=distributed.local_size,
+        num_nodes=distributed.size // distributed.local_size,
+        strategy=_strategy(distributed),
         callbacks=list(callbacks),
         **({"plugins": [_Autocast(precision, device.type)]} if mixed else {}),  # type: ignore[arg-type]
     )
@@ -31,10 +33,10 @@ def make_fabric(precision: str, device: torch.device, team: Team, callbacks: Seq
     return fabric
 
 
-def _strategy(team: Team) -> Strategy | str:
-    if team.sharded:
-        return ModelParallelStrategy(shard, data_parallel_size=team.size, tensor_parallel_size=1)
-    if team.size == 1:
+def _strategy(distributed: Distributed) -> Strategy | str:
+    if distributed.sharded:
+        return ModelParallelStrategy(shard, data_parallel_size=distributed.size, tensor_parallel_size=1)
+    if distributed.size == 1:
         return "auto"
     # To find unused parameters keeps the buckets as they are after the first step; if they were built anew, sums over
     # more than two processes would be rounded otherwise in a run that was resumed.

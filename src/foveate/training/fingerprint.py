@@ -1,4 +1,4 @@
-"""What a run was trained on, as far as its resumption has to know: the classes, and which images there are."""
+"""Fingerprint of a run's data: the classes and the names of the images, checked when it is resumed."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class DataFingerprint:
         sizes: The number of images in each split.
         splits: For each split a function that gives the names of its images and the indices of their classes; None for
             something that holds images of several. Of images that are made or have no names, it gives nothing.
+        augment: Name of the callable that augments the images, if there is one.
     """
 
     def __init__(
@@ -36,7 +37,10 @@ class DataFingerprint:
         classes: Sequence[str],
         sizes: Mapping[str, int],
         splits: Mapping[str, Callable[[], Iterable[tuple[str, int | None]]]],
+        *,
+        augment: str = "",
     ) -> None:
+        self.augment = augment
         self.classes = list(classes)
         self.sizes = dict(sizes)
         self._splits = splits
@@ -47,7 +51,8 @@ class DataFingerprint:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds of it: little, however many images there are."""
-        return {"classes": self.classes, "images": self.sizes, "sha256": self.sha256}
+        augment = {"augment": self.augment} if self.augment else {}
+        return {"classes": self.classes, "images": self.sizes, "sha256": self.sha256, **augment}
 
     def write(self, folder: Path) -> None:
         """List the images in ``folder``, if they have names, so that a later difference can be named."""
@@ -75,6 +80,8 @@ class DataFingerprint:
             if saved["images"].get(split, 0) != size
         ]
         changes += [] if then is None else _changed_images(then, now)
+        if saved.get("augment", "") != self.augment:
+            changes.append(f"augment: {saved.get('augment') or 'none'} then, {self.augment or 'none'} now")
         raise ValueError(
             f"the run in {folder} was begun on other data:\n  "
             + "\n  ".join(changes or ["images were renamed or replaced by others"])

@@ -1,116 +1,68 @@
-"""What happened in each epoch: printed, as a CSV file, and for TensorBoard."""
+"""The rows of a training, one per epoch, and the loggers that they go to."""
 
 from __future__ import annotations
 
-import csv
-import io
-import logging
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from foveate.io.files import write_text
-from foveate.io.streams import printable
+from foveate.tasks import Task
+from foveate.training.loggers import EpochLogger, Row
 
-__all__ = ["History", "Rows"]
-
-logger = logging.getLogger(__name__)
-
-Row = dict[str, float]
+__all__ = ["History"]
 
 
-class Rows:
-    """The rows of a run, one per epoch, as a process keeps them that writes nothing.
+class History:
+    """The rows of a training, kept in step with its checkpoint.
 
     Args:
-        rows: Those of the checkpoint that the run continues from.
+        rows: Those of the checkpoint that the training continues from.
+        task: Names the metric that is highest in the best epoch, and summarizes a validation.
+        epochs: Number of epochs of the training.
+        loggers: What each row is written to.
+        say: Prints the line of an epoch; None prints nothing.
     """
 
-    def __init__(self, rows: list[Row]) -> None:
+    def __init__(
+        self,
+        rows: list[Row],
+        task: Task,
+        *,
+        epochs: int,
+        loggers: Sequence[EpochLogger] = (),
+        say: Callable[[str], object] | None = None,
+    ) -> None:
         self.rows = rows
+        self.task = task
+        self.epochs = epochs
+        self.loggers = loggers
+        self.say = say
+        for logger in loggers:
+            logger.start(rows)
 
     @property
     def last_is_best(self) -> bool:
-        """Whether the last epoch is the first with the highest validation top-1."""
-        return all(self.rows[-1]["val_top1"] > row["val_top1"] for row in self.rows[:-1])
+        """Whether the last epoch is the first with the highest metric."""
+        metric = f"val_{self.task.metric}"
+        return all(self.rows[-1][metric] > row[metric] for row in self.rows[:-1])
 
     def add(self, row: Row) -> None:
-        """Add the row of an epoch."""
+        """Add the row of an epoch that is complete and not yet in a checkpoint."""
         self.rows.append(row)
-
-    def saved(self) -> None:
-        """Note that the checkpoint holds the rows."""
-
-    def close(self) -> None:
-        """Note that there will be no more rows."""
-
-
-class History(Rows):
-    """Keeps the rows of a run, one per epoch, on the disk and in step with its checkpoint.
-
-    The checkpoint holds the rows. ``logs/metrics.csv`` is written anew from them after each epoch and at each start,
-    so that no interruption loses a row or doubles one. TensorBoard's files can only grow: a run that is resumed begins
-    another one, which tells TensorBoard to drop what older files hold of the epochs that are computed again.
-
-    Args:
-        folder: Folder of the run.
-        rows: Those of the checkpoint that the run continues from.
-        epochs: How many epochs there will be.
-        say: Prints the line of an epoch.
-
-    Raises:
-        OSError: A file cannot be written.
-    """
-
-    def __init__(self, folder: Path, rows: list[Row], *, epochs: int, say: Callable[[str], None]) -> None:
-        super().__init__(rows)
-        self._csv = folder / "logs" / "metrics.csv"
-        self._tensorboard = folder / "tensorboard"
-        self._epochs = epochs
-        self._say = say
-        self._csv.parent.mkdir(exist_ok=True)
-        self._write()
-        self._writer = None
-        if printable(str(folder)) == str(folder):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._tensorboard), purge_step=len(rows) + 1)
-        else:
-            logger.warning(
-                "nothing is written for TensorBoard, which takes folders with names in UTF-8 only: %s", folder
+        for logger in self.loggers:
+            logger.add(row)
+        if self.say is not None:
+            equivariance = f"equivariance {row['train_equivariance']:.4f}  " if "train_equivariance" in row else ""
+            skipped = f"  {row['skipped']} skipped" if row.get("skipped") else ""
+            self.say(
+                f"epoch {row['epoch']:>3}/{self.epochs}  train loss {row['train_loss']:.4f}  {equivariance}"
+                f"{self.task.summary(row)}  lr {row['lr']:.2e}  {row['seconds']:.1f} s{skipped}"
             )
 
-    def add(self, row: Row) -> None:
-        """Add the row of an epoch to everything but the CSV file."""
-        super().add(row)
-        try:
-            if self._writer is not None:
-                for name, value in row.items():
-                    if name != "epoch":
-                        self._writer.add_scalar(name, value, int(row["epoch"]))
-                self._writer.flush()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._tensorboard)) from error
-        equivariance = f"equivariance {row['train_equivariance']:.4f}  " if "train_equivariance" in row else ""
-        skipped = f"  {row['skipped']} skipped" if row.get("skipped") else ""
-        self._say(
-            f"epoch {row['epoch']:>3}/{self._epochs}  train loss {row['train_loss']:.4f}  {equivariance}"
-            f"val loss {row['val_loss']:.4f}  val top-1 {row['val_top1']:6.2%}  lr {row['lr']:.2e}  "
-            f"{row['seconds']:.1f} s{skipped}"
-        )
-
     def saved(self) -> None:
-        """Write the CSV file: to be called when the checkpoint holds the rows."""
-        self._write()
+        """Tell the loggers that a checkpoint holds the rows."""
+        for logger in self.loggers:
+            logger.saved(self.rows)
 
-    def close(self) -> None:
-        """Close the file for TensorBoard."""
-        if self._writer is not None:
-            self._writer.close()
-
-    def _write(self) -> None:
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        text = io.StringIO(newline="")
-        table = csv.DictWriter(text, names)
-        table.writeheader()
-        table.writerows(self.rows)
-        write_text(self._csv, text.getvalue())
+    def close(self, status: str) -> None:
+        """Close the loggers; ``status`` is ``success`` or ``failed``."""
+        for logger in self.loggers:
+            logger.close(status)

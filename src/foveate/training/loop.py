@@ -1,10 +1,11 @@
-"""The training loop: one that can be left after any update, and be continued there as if it had not been left."""
+"""Training loop with exact resumption after any update."""
 
 from __future__ import annotations
 
 import copy
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,14 @@ from tqdm import tqdm
 
 from foveate._signals import Interrupted, StopRequest
 from foveate.io.checkpoint import META_KEY, meta_to_json
+from foveate.training.distributed import Distributed
 from foveate.training.fingerprint import DataFingerprint
-from foveate.training.history import History, Rows
-from foveate.training.module import Classifier
+from foveate.training.history import History
+from foveate.training.loggers import EpochLogger
+from foveate.training.module import TrainingModule
 from foveate.training.non_finite import check_weights, culprit
-from foveate.training.progress import Progress, write_checkpoint
 from foveate.training.sharding import gathered, load_optimizer, load_weights
-from foveate.training.team import Team
+from foveate.training.train_state import TrainState, write_checkpoint
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -31,50 +33,52 @@ __all__ = ["TrainingLoop"]
 
 
 class TrainingLoop:
-    """Trains a `Classifier`, and saves it where it can be left: after an update.
+    """Training loop that can be interrupted after any update and resumed there, to the last bit.
 
-    What a checkpoint holds is all that the loop goes on from: weights, average, optimiser, `Progress` with the sums
-    that the figures of the epoch are made of, the rows of the epochs before, and how far the loader is. What is random
-    has no state, as it is drawn from the numbers of the epoch and of the batch.
+    A checkpoint holds everything the loop continues from: weights, weight average, optimizer, `TrainState`, the rows of
+    the epochs before, and the position of the loader. Random numbers have no state, as they are drawn from the numbers
+    of the epoch and of the batch.
 
-    Several processes take each step together, each with its share of the images; whatever follows from a figure or a
-    signal is decided by all, so that none waits for another in vain. What is here of one process alone costs nothing.
+    In distributed training every decision that follows from a figure or a signal is taken by all processes together.
 
     Args:
         module: What to train; it is on the device.
         train: Batches to train on, with ``set_epoch``, ``state_dict`` and ``load_state_dict``.
         val: Batches to validate on.
-        fabric: Computes.
-        team: The processes that train together.
-        folder: Folder of the run; only the process that leads writes there.
-        checkpoint_minutes: Save when so long has passed since the last time; 0 saves at the ends of epochs only.
-        checkpoint_updates: Save after so many updates; 0 does not count them.
-        data: What the images are, to be kept with the checkpoint.
+        fabric: Lightning's Fabric.
+        distributed: The processes that train together.
+        folder: Folder of the run; only the main process writes there.
+        checkpoint_minutes: Save when this much time has passed since the last time; 0 saves at the ends of epochs only.
+        checkpoint_updates: Save after this many updates; 0 does not count them.
+        loggers: What the rows of the epochs are written to, by the main process.
+        data: Identifies the images; saved with the checkpoint.
     """
 
     def __init__(
         self,
-        module: Classifier,
+        module: TrainingModule,
         train: Any,
         val: Any,
         *,
         fabric: Fabric,
-        team: Team,
+        distributed: Distributed,
         folder: Path,
         checkpoint_minutes: float,
         checkpoint_updates: int,
+        loggers: Sequence[EpochLogger] = (),
         data: DataFingerprint | None = None,
     ) -> None:
-        # Of a network that is trained in parts, what was given stays whole: it is judged, and what is left in the end.
+        # A sharded network is trained as a copy; the given one stays whole, for validation and for the end.
         self.whole = module
-        self.module = copy.deepcopy(module) if team.sharded else module
+        self.module = copy.deepcopy(module) if distributed.sharded else module
         self.train, self.val = train, val
-        self.fabric, self.team, self.folder = fabric, team, folder
-        self.recipe = module.recipe
+        self.fabric, self.distributed, self.folder = fabric, distributed, folder
+        self.recipe, self.task = module.recipe, module.task
         self.checkpoint_seconds = 60 * checkpoint_minutes or math.inf
         self.checkpoint_updates = checkpoint_updates
         self.data = data
-        self.progress = Progress()
+        self.loggers = loggers if distributed.is_main_process else ()
+        self.progress = TrainState()
         self.rows: list[dict[str, float]] = []
         self.forward = fabric.setup_module(self.module)
         optimizer, self.schedule = self.module.configure_optimizers(math.ceil(len(train) / self.recipe.accumulate))
@@ -97,12 +101,8 @@ class TrainingLoop:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint.
-
-        Raises:
-            Exception: It is not one of this run; of any kind, and the loop is not to be used any more.
-        """
-        self.progress = Progress(**state["progress"])
+        """Continue from a checkpoint; after an exception, it was not of this run and the loop is unusable."""
+        self.progress = TrainState(**state["progress"])
         self.rows = state["history"]
         self.train.load_state_dict(state["loader"])
         load_weights(self.module, state["state_dict"])
@@ -118,9 +118,9 @@ class TrainingLoop:
             OSError: A file cannot be written.
         """
         check_weights(self.module)
-        epochs = self.recipe.epochs
-        say = self.fabric.print if verbose else lambda _: None
-        history = History(self.folder, self.rows, epochs=epochs, say=say) if self.team.leads else Rows(self.rows)
+        epochs, say = self.recipe.epochs, self.fabric.print if verbose else None
+        history = History(self.rows, self.task, epochs=epochs, loggers=self.loggers, say=say)
+        status = "failed"
         try:
             if self.progress.updates == 0:
                 self.save()
@@ -129,8 +129,7 @@ class TrainingLoop:
                 self._started = self._saved = time.perf_counter()
                 self.fabric.call("on_train_epoch_start", self, self.module)
                 self._train(stop)
-                metrics = self._validate(stop)
-                history.add(self._row(metrics))
+                history.add(self._row(self._validate(stop)))
                 self.fabric.call("on_validation_end", self, self.module)
                 self.fabric.call("on_train_epoch_end", self, self.module)
                 self.progress.next_epoch()
@@ -139,8 +138,9 @@ class TrainingLoop:
                 if (signum := self._signum(stop)) and self.progress.epoch < epochs:
                     raise Interrupted(signum)
             self.fabric.call("on_train_end", self, self.module)
+            status = "success"
         finally:
-            history.close()
+            history.close(status)
         self._make_whole()
 
     @property
@@ -161,7 +161,7 @@ class TrainingLoop:
     def save(self, *, best: bool = False) -> None:
         """Write a checkpoint; ``best.ckpt`` too, if it is the best one."""
         state = self.state_dict()
-        if self.team.leads:
+        if self.distributed.is_main_process:
             write_checkpoint(self.folder, state, best=best)
         self._saved = time.perf_counter()
 
@@ -173,14 +173,14 @@ class TrainingLoop:
         self._begin_update()
         for batch in (bar := self._bar(self.train, "epoch", first=progress.batch)):
             last = (progress.batch + 1) % accumulate == 0 or progress.batch + 1 == batches
-            self._add(*self.module.placed(batch, self.fabric.device), last=last)
+            self._add(*self.module.to_device(batch, self.fabric.device), last=last)
             self.fabric.call("on_train_batch_end", self, self.module, self._losses[-1], batch, progress.batch)
             progress.batch += 1
             if last:
                 self._update()
                 bar.set_postfix({f"train/{name}": mean for name, mean in progress.means().items()})
                 self._save_if_due(stop)
-        if self._losses:  # a batch of which no image could be read is not given, so that the last was not recognised
+        if self._losses:  # a batch of which no image could be read is not given, so that the last was not recognized
             self._update()
             self._save_if_due(stop)
 
@@ -190,13 +190,13 @@ class TrainingLoop:
         if self.recipe.non_finite == "skip":  # running statistics change before it is known what a batch is worth
             self._buffers = [buffer.clone() for buffer in self.module.model.buffers()]
 
-    def _add(self, images: Tensor, labels: Tensor, *, last: bool) -> None:
-        """Add the gradient of a batch to those of the update; with its last batch, take their mean over the team."""
+    def _add(self, images: Tensor, targets: Any, *, last: bool) -> None:
+        """Accumulate the gradient of a batch; with the last one of an update, average over the processes."""
         self._images = images
-        (size,) = map(int, self.team.sum(len(images)))
-        weight = len(images) * self.team.size / size  # 1 but where an image could not be read
+        (size,) = map(int, self.distributed.sum(len(images)))
+        weight = len(images) * self.distributed.size / size  # 1 but where an image could not be read
         with self.fabric.no_backward_sync(self.forward, enabled=not last):
-            loss, parts = self.forward(images, labels, epoch=self.progress.epoch, step=self.progress.batch)
+            loss, parts = self.forward(images, targets, epoch=self.progress.epoch, step=self.progress.batch)
             self.fabric.backward(loss * weight / self.recipe.accumulate)
         self._losses.append({name: part.detach() * weight for name, part in parts.items()})
         self._sizes.append(size)
@@ -209,7 +209,7 @@ class TrainingLoop:
         norm = get_total_norm(gradients)
         whole_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         # One wait for the device per update: the price of knowing before the weights are lost.
-        losses = self.team.mean(torch.stack([part for parts in self._losses for part in parts.values()]))
+        losses = self.distributed.mean(torch.stack([part for parts in self._losses for part in parts.values()]))
         values = torch.cat([losses, whole_norm[None]]).tolist()
         if not all(map(math.isfinite, values[:-1] if self.scaler else values)):
             self._skip_or_stop(culprit(module, self._images, values[:-1]))
@@ -217,7 +217,7 @@ class TrainingLoop:
             if self.recipe.clip_grad:
                 clip_grads_with_norm_(module.model.parameters(), self.recipe.clip_grad, norm)
             self.optimizer.step()
-            self.team.average_statistics(module.model)
+            self.distributed.average_statistics(module.model)
             if module.ema is not None:
                 module.ema.update(module.model, step=progress.updates + 1)
             for size, parts in zip(self._sizes, self._losses, strict=True):
@@ -251,7 +251,7 @@ class TrainingLoop:
     def _save_if_due(self, stop: StopRequest) -> None:
         now = time.perf_counter()
         counted = self.checkpoint_updates and self.progress.updates % self.checkpoint_updates == 0
-        signum, timed = self.team.max(stop.signum or 0, now - self._saved >= self.checkpoint_seconds)
+        signum, timed = self.distributed.max(stop.signum or 0, now - self._saved >= self.checkpoint_seconds)
         if signum or counted or timed:
             self.progress.seconds += now - self._started
             self._started = now
@@ -260,8 +260,7 @@ class TrainingLoop:
             raise Interrupted(int(signum))
 
     def _signum(self, stop: StopRequest) -> int:
-        """Return the signal that any process of the team got; 0 if none did."""
-        return int(self.team.max(stop.signum or 0)[0])
+        return int(self.distributed.max(stop.signum or 0)[0])  # that any process got; 0 if none did
 
     @torch.no_grad()
     def _validate(self, stop: StopRequest) -> dict[str, float]:
@@ -270,16 +269,16 @@ class TrainingLoop:
         self.whole.eval()
         batches = iter(self._bar(self.val, "validation"))
         with self.fabric.autocast():
-            for _ in range(int(self.team.max(len(self.val))[0])):
+            for _ in range(int(self.distributed.max(len(self.val))[0])):
                 batch = next(batches, None)
                 if batch is not None:  # another process has one more
-                    self.whole.validate(*self.module.placed(batch, self.fabric.device))
+                    self.whole.validate(*self.module.to_device(batch, self.fabric.device))
                 if self._signum(stop):
                     self._save_if_due(stop)
         return self.whole.validated()
 
     def _make_whole(self) -> None:
-        if self.team.sharded:
+        if self.distributed.sharded:
             self.whole.load_state_dict(gathered(self.module.state_dict()))
 
     def _row(self, metrics: dict[str, float]) -> dict[str, float]:
@@ -296,5 +295,5 @@ class TrainingLoop:
     def _bar(self, loader: Any, what: str, first: int = 0) -> Any:
         """Return what iterates over ``loader`` and, in a terminal, shows a bar of progress meanwhile."""
         name = f"{what} {self.progress.epoch + 1}/{self.recipe.epochs}"
-        hidden = None if self.team.leads else True
+        hidden = None if self.distributed.is_main_process else True
         return tqdm(loader, name, total=len(loader), initial=first, leave=False, disable=hidden, mininterval=0)

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from foveate.training.module import Classifier
+from foveate.training.module import TrainingModule
 from foveate.training.recipe import Recipe
 
 __all__ = ["check_sharding", "gathered", "load_optimizer", "load_weights", "shard"]
@@ -28,7 +28,7 @@ def check_sharding(recipe: Recipe) -> None:
         raise ValueError(f"strategy=fsdp does not go with {' and '.join(found)}; use strategy=ddp")
 
 
-def shard(module: Classifier, mesh: DeviceMesh) -> Classifier:
+def shard(module: TrainingModule, mesh: DeviceMesh) -> TrainingModule:
     """Divide the network and its average among the processes of ``mesh``, block by block, and return ``module``.
 
     While the network runs, one block at a time is gathered; a block is what stands in an `nn.Sequential`.
@@ -60,7 +60,7 @@ def load_weights(module: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load a state that is whole into an optimiser whose parameters may be in parts."""
+    """Load a state that is whole into an optimizer whose parameters may be in parts."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     parts = {
         number: {name: _parted(value, parameters[number]) for name, value in values.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 
 from foveate._signals import deferred_signals
 from foveate.io.files import remove_temporary
+from foveate.training.distributed import SINGLE_PROCESS, Distributed
 from foveate.training.fingerprint import DataFingerprint
+from foveate.training.loggers import EpochLogger
 from foveate.training.loop import TrainingLoop
-from foveate.training.module import Classifier
-from foveate.training.progress import read_checkpoint
+from foveate.training.module import TrainingModule
 from foveate.training.sharding import check_sharding
-from foveate.training.team import ALONE, Team
+from foveate.training.train_state import read_checkpoint
 
 __all__ = ["fit", "limited_threads", "predict"]
 
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def limited_threads(threads: int | None) -> Iterator[None]:
-    """Let PyTorch compute with so many CPU threads within the block; None leaves their number as it is."""
+    """Limit PyTorch's CPU threads within the block; None leaves their number unchanged."""
     before = torch.get_num_threads()
     try:
         if threads is not None:
@@ -39,7 +40,7 @@ def limited_threads(threads: int | None) -> Iterator[None]:
 
 
 def fit(
-    module: Classifier,
+    module: TrainingModule,
     train: DataLoader[Any],
     val: DataLoader[Any],
     *,
@@ -49,17 +50,17 @@ def fit(
     verbose: bool = True,
     checkpoint_minutes: float = 10.0,
     checkpoint_updates: int = 0,
-    team: Team = ALONE,
+    distributed: Distributed = SINGLE_PROCESS,
     data: DataFingerprint | None = None,
+    loggers: Sequence[EpochLogger] = (),
     callbacks: Sequence[Any] = (),
 ) -> list[dict[str, float]]:
     """Train ``module`` by its recipe; return what happened in each epoch.
 
     ``out`` holds ``last.ckpt`` from the start on: written after each epoch, in between as often as asked for, and when
     SIGINT (Ctrl-C) or SIGTERM arrives, at the end of the update or, in validation, of the batch. The one before it is
-    ``previous.ckpt``, and that of the epoch with the highest validation top-1 ``best.ckpt``. A run that ends early for
-    whatever reason resumes from there and computes what it would have computed, to the last bit on a CPU. Besides,
-    ``out`` holds ``logs/metrics.csv`` and ``tensorboard/``.
+    ``previous.ckpt``, and that of the epoch with the highest validation metric of the task ``best.ckpt``. A run that
+    ends early for whatever reason resumes from there and computes what it would have computed, to the last bit on CPUs.
 
     Args:
         module: What to train.
@@ -71,18 +72,19 @@ def fit(
         verbose: Print a line per epoch. In a terminal, a progress bar is shown besides.
         checkpoint_minutes: Save within an epoch when so long has passed; 0 does not.
         checkpoint_updates: Save within an epoch after so many updates; 0 does not.
-        team: The processes that train together, see `joined`. Each calls this function with its share of the images.
-            One of them writes; a run that is resumed is read by all, and may be by another number of them.
+        distributed: The processes that train together, see `process_group`. Each calls this function with its share of
+            the images. The main process writes; a run may be resumed by another number of processes.
         data: What the images are. A run is resumed on the same only.
+        loggers: What the figures of each epoch are written to, see `make_loggers`.
         callbacks: Objects with any of Lightning's hooks ``on_train_start``, ``on_train_epoch_start``,
             ``on_train_batch_end``, ``on_validation_end``, ``on_train_epoch_end`` and ``on_train_end``. The trainer that
             they are given is the loop: it has ``current_epoch``, ``global_step`` and ``callback_metrics``.
 
     Returns:
-        For each epoch ``epoch`` (from 1), ``train_loss`` (of classification), ``val_loss``, ``val_top1`` and
-        ``val_top5`` (fractions; the latter with more than 5 classes), ``lr`` (at its end) and ``seconds``; with an
-        equivariance term ``train_equivariance`` (without its weight), with ``non_finite=skip`` the number ``skipped``.
-        Those before a resumption are included.
+        For each epoch ``epoch`` (from 1), ``train_loss`` (of the task), the validation metrics of the task
+        (classification: ``val_loss``, ``val_top1`` and, with more than 5 classes, ``val_top5``, fractions), ``lr`` (at
+        its end) and ``seconds``; with an equivariance term ``train_equivariance`` (without its weight), with
+        ``non_finite=skip`` the number ``skipped``. Those before a resumption are included.
 
     Raises:
         Interrupted: SIGINT or SIGTERM; a `KeyboardInterrupt`.
@@ -90,22 +92,23 @@ def fit(
             run on other data.
         OSError: A file cannot be written; the checkpoints that were there are whole.
     """
-    if team.leads:
+    if distributed.is_main_process:
         remove_temporary(out)
-    if team.sharded:
+    if distributed.sharded:
         check_sharding(module.recipe)
     from foveate.training.fabric import make_fabric  # imports more than the rest of this package together
 
-    with _quiet(), deferred_signals(verbose=team.leads) as stop:
+    with _quiet(), deferred_signals(verbose=distributed.is_main_process) as stop:
         loop = TrainingLoop(
             module.to(device),
             train,
             val,
-            fabric=make_fabric(module.recipe.precision, device, team, callbacks),
-            team=team,
+            fabric=make_fabric(module.recipe.precision, device, distributed, callbacks),
+            distributed=distributed,
             folder=out,
             checkpoint_minutes=checkpoint_minutes,
             checkpoint_updates=checkpoint_updates,
+            loggers=loggers,
             data=data,
         )
         if resume:
@@ -116,23 +119,27 @@ def fit(
 
 @torch.no_grad()
 def predict(
-    module: Classifier, loader: DataLoader[Any], *, device: torch.device, team: Team = ALONE
+    module: TrainingModule,
+    loader: Iterable[Any],
+    *,
+    device: torch.device,
+    distributed: Distributed = SINGLE_PROCESS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits ``(images, num_classes)`` of the network for all of ``loader``, and the labels ``(images,)``.
+    """Return the outputs of the network for all of ``loader``, ``(images, …)``, and the targets.
 
     Computed in the precision of the module's recipe and returned in float32 on the CPU, in the order of ``loader``;
-    those of a team together, each image once, in the order of the data set.
+    those of several processes together, each image once, in the order of the data set.
     """
     from foveate.training.fabric import make_fabric
 
-    network = module.to(device).network.eval()
-    logits, labels = [torch.empty(0, module.num_classes)], [torch.empty(0, dtype=torch.long)]
-    with _quiet(), make_fabric(module.recipe.precision, device, team).autocast():
+    network, task = module.to(device).network.eval(), module.task
+    outputs, targets = [torch.empty(0, len(task.outputs))], [torch.empty(0, dtype=torch.long)]
+    with _quiet(), make_fabric(module.recipe.precision, device, distributed).autocast():
         for batch in loader:
-            images, targets = module.placed(batch, device)
-            logits.append(network(images).float().cpu())
-            labels.append(targets.cpu())
-    return team.gather(torch.cat(logits)), team.gather(torch.cat(labels))
+            images, wanted = module.to_device(batch, device)
+            outputs.append(task.forward(network, images).cpu())
+            targets.append(wanted.cpu())
+    return distributed.gather(torch.cat(outputs)), distributed.gather(torch.cat(targets))
 
 
 def _resume(loop: TrainingLoop, out: Path) -> None:
@@ -146,7 +153,7 @@ def _resume(loop: TrainingLoop, out: Path) -> None:
     except Exception as error:  # what is in a file that looks like a checkpoint may be anything
         raise ValueError(f"the checkpoint in {out} is not one of this run: {error}; give another `out`") from error
     updates = loop.progress.updates
-    if loop.team.max(updates, -updates) != [updates, -updates]:
+    if loop.distributed.max(updates, -updates) != [updates, -updates]:
         raise ValueError(f"not all processes found the same checkpoint in {out}; give an `out` that all machines share")
 
 

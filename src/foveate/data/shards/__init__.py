@@ -8,6 +8,8 @@ their own; only the order in which the images come, `ShardOrder`, keeps to a few
 """
 
 from foveate.data.shards.index import INDEX, Shard, ShardIndex, read_index
+from foveate.data.shards.indexing import check_shards, index_shards
+from foveate.data.shards.making import make_shards
 from foveate.data.shards.order import ShardOrder
 from foveate.data.shards.reading import ShardImages, open_shards
 from foveate.data.shards.scanning import MAX_MEMBER, check_shard, find_shards, index_shard
@@ -22,8 +24,11 @@ __all__ = [
     "ShardIndex",
     "ShardOrder",
     "check_shard",
+    "check_shards",
     "find_shards",
     "index_shard",
+    "index_shards",
+    "make_shards",
     "open_shards",
     "plan_shards",
     "read_index",

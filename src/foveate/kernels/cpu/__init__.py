@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib.util
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,10 +37,8 @@ INSTRUCTION_SETS = {"AVX512": "_avx512", "AVX2": "_avx2", "DEFAULT": "_any"}
 def library(instruction_set: str | None = None) -> ctypes.CDLL | None:
     """Load the kernels for an instruction set, by default the best that the processor has; None without any."""
     for name in _runnable() if instruction_set is None else [instruction_set]:
-        spec = importlib.util.find_spec(f"{__name__}.{INSTRUCTION_SETS[name]}")
-        if spec is not None and spec.origin is not None:
-            with contextlib.suppress(OSError):  # compiled elsewhere, for libraries that are not here
-                return ctypes.CDLL(spec.origin)
+        with contextlib.suppress(OSError):  # not compiled, or for libraries that are not here
+            return ctypes.CDLL(str(Path(__file__).with_name(f"{INSTRUCTION_SETS[name]}.so")))
     return None
 
 

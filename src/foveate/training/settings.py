@@ -1,45 +1,30 @@
-"""What the commands that train and test share: which images, and how a network is trained on them."""
+"""All settings of a training: which network, which images, how they are augmented, how it is optimized."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import platform
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
-import yaml
+from typing import Any, TypeVar
 
 from foveate import _checks
-from foveate.commands._option import Option
+from foveate._devices import check_device
+from foveate._option import Option
 from foveate.data import ImageData, make_mixup, open_data
-from foveate.training import Recipe
+from foveate.tasks import find_task
+from foveate.training.distributed import Strategy
+from foveate.training.loggers import LoggerName, check_loggers
+from foveate.training.recipe import Recipe
 
-__all__ = ["DataConfig", "Protocol", "check_unchanged", "environment", "read_settings", "to_yaml"]
+Config = TypeVar("Config")
 
-WHERE = frozenset(
-    {
-        *("out", "resume", "root", "download", "workers", "device", "max_bad_images"),
-        *("checkpoint_minutes", "checkpoint_updates", "strategy", "jobs"),
-    }
-)
-"""Settings that say where and with which means something is computed, or how much is put up with, not what."""
-NEWER = frozenset(
-    {
-        *("checkpoint_minutes", "checkpoint_updates", "non_finite", "max_skipped", "strategy", "sync_bn"),
-        *("intensity_range", "threads", "jobs"),
-    }
-)
-"""Settings that saved configurations may lack: what is the default now was the rule then."""
+__all__ = ["DataConfig", "TrainConfig", "TrainSettings", "from_keywords"]
 
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """Which images, and how they are read.
+    """The images of a run, and how they are read.
 
     Attributes:
         data: digits (they come with the library), a folder of images or of tar shards, or a set that timm
@@ -49,7 +34,7 @@ class DataConfig:
         root: Where the files of a named set are or are put; the folder that a relative image folder starts from.
         download: Fetch the files of a named set if they are missing.
         img_size: Height and width of what the network sees; one number, or [height, width]. Not given: as suits data.
-        intensity_range: Of 16-bit greyscale, as in thermal or microscopic images: the stored values that become black
+        intensity_range: Of 16-bit grayscale, as in thermal or microscopic images: the stored values that become black
             and white, [low, high]. Not given: the whole range.
         max_bad_images: Images that cannot be read are left out, up to so many; one more is an error.
         workers: Processes that load images; 0 loads them in this one. The result does not depend on it.
@@ -67,8 +52,8 @@ class DataConfig:
     workers: int = 0
     device: str = "auto"
 
-    def open(self, img_size: int | tuple[int, int] | None = None) -> ImageData:
-        """Open the images, at ``img_size`` if the configuration does not give one.
+    def open(self, img_size: int | tuple[int, int] | None = None, *, boxes: str | None = None) -> ImageData:
+        """Open the images, at ``img_size`` if the configuration does not give one, with their boxes in ``boxes``.
 
         Raises:
             ValueError: There are none such, or an option is out of its range.
@@ -82,15 +67,17 @@ class DataConfig:
             seed=self.data_seed,
             max_bad_images=self.max_bad_images,
             options=self.data_options,
+            boxes=boxes,
             intensity_range=self.intensity_range,
         )
 
 
 @dataclass(kw_only=True)
-class Protocol(Recipe, DataConfig):
+class TrainSettings(Recipe, DataConfig):
     """All that decides how a network is trained, apart from which network it is and from the seed.
 
     Attributes:
+        task: What is learned.
         mixup: Alpha of mixup, the weighted mean of two images; 0 leaves it out.
         cutmix: Alpha of CutMix, a patch of one image in another; 0 leaves it out.
         crop: How training places and sizes images: resized (random resized crop), padded (random shift) or none.
@@ -110,8 +97,11 @@ class Protocol(Recipe, DataConfig):
         checkpoint_minutes: Besides after each epoch, and when it is told to end, a run is saved whenever so many
             minutes have passed; 0 leaves this out.
         checkpoint_updates: The same, counted in updates of the weights.
+        logger: Where the figures of each epoch are logged, besides in result.json: csv, tensorboard, wandb or mlflow;
+            repeat it for several.
     """
 
+    task: str = "classification"
     mixup: float = 0.0
     cutmix: float = 0.0
     crop: str | None = None
@@ -128,10 +118,13 @@ class Protocol(Recipe, DataConfig):
     threads: int | None = None
     checkpoint_minutes: float = 10.0
     checkpoint_updates: int = 0
+    logger: list[LoggerName] = field(default_factory=lambda: ["csv", "tensorboard"])
 
     def check(self) -> None:
         """Raise a `ValueError` that names the first setting that is out of its range, data apart."""
         super().check()
+        find_task(self.task)
+        check_loggers(self.logger)
         _checks.integer("workers", self.workers, minimum=0)
         if self.threads is not None:
             _checks.integer("threads", self.threads)
@@ -139,60 +132,59 @@ class Protocol(Recipe, DataConfig):
         _checks.integer("checkpoint_updates", self.checkpoint_updates, minimum=0)
         make_mixup(2, mixup=self.mixup, cutmix=self.cutmix)
 
-    def open(self, img_size: int | tuple[int, int] | None = None) -> ImageData:
+    def open(self, img_size: int | tuple[int, int] | None = None, *, boxes: str | None = None) -> ImageData:
         """Open the images, with the augmentation that was asked for."""
-        data = super().open(img_size)
+        data = super().open(img_size, boxes=boxes)
         names = ("crop", "scale", "hflip", "vflip", "color_jitter", "auto_augment", "random_erasing", "crop_pct")
         changes = {name: getattr(self, name) for name in (*names, "interpolation")}
         return dataclasses.replace(data, transform=data.transform.replace(**changes))
 
 
-def read_settings(saved: Path, config: Protocol) -> dict[str, Any] | None:
-    """Return the settings in a file that `to_yaml` wrote for a configuration of the kind of ``config``, if it is there.
+@dataclass(kw_only=True)
+class TrainConfig(TrainSettings):
+    """Train a network and evaluate it.
 
-    Raises:
-        ValueError: It is another file, or damaged.
+    Attributes:
+        model: Name of the network, any that timm knows; `foveate models` lists ours.
+        out: Folder of the run. Not given: runs/MODEL-seed-SEED.
+        seed: Of the initial weights, the order of the images and their augmentation.
+        resume: Continue an interrupted run in `out` where its last checkpoint left it.
+        checkpoint: File with weights of the same network to start from, timm's too; another number of classes or
+            image size is no hindrance.
+        strategy: How the processes that torchrun starts share the work: ddp (each holds the whole network), fsdp
+            (each holds a part), or auto, which is ddp.
+        sync_bn: Let batch normalization use the images of all processes. On GPUs only.
     """
-    if not saved.exists():
-        return None
-    try:
-        settings = yaml.safe_load(saved.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        settings = None
-    defaults = {field.name: field.default for field in dataclasses.fields(config) if field.name in NEWER}
-    if not isinstance(settings, dict) or (defaults | settings).keys() != dataclasses.asdict(config).keys():
-        raise ValueError(f"{saved} is damaged, or not of such a run; move it away, or give another `out`")
-    return defaults | settings
+
+    model: str = ""
+    out: str | None = None
+    seed: int = 0
+    resume: bool = False
+    checkpoint: str | None = None
+    strategy: Strategy = "auto"
+    sync_bn: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return Path(self.out or f"runs/{self.model}-seed-{self.seed}")
+
+    def check(self) -> None:
+        """Raise a `ValueError` that names the first setting that is out of its range."""
+        if not self.model:
+            raise ValueError("no network given; name one, as in `foveate train gsa_resnet26`")
+        super().check()
+        _checks.integer("seed", self.seed, minimum=0)
+        if self.sync_bn and check_device(self.device, self.precision).type != "cuda":
+            raise ValueError("sync_bn needs GPUs, as PyTorch's SyncBatchNorm does; leave it out on the CPU")
 
 
-def check_unchanged(saved: Path, config: Protocol, *, but: Iterable[str] = ()) -> None:
-    """Raise a `ValueError` if a file that `to_yaml` wrote has other settings than ``config``; none is no hindrance.
-
-    Args:
-        saved: The file.
-        config: What is asked for now.
-        but: Settings that may differ, besides those that say where and with which means something is computed.
-    """
-    then, now = read_settings(saved, config), yaml.safe_load(to_yaml(config))
-    if then is None:
-        return
-    names = [name for name in now if name not in WHERE.union(but)]
-    changed = [f"{name}: {then[name]!r} there, {now[name]!r} now" for name in names if then[name] != now[name]]
-    if changed:
-        raise ValueError(
-            f"{saved.parent} was started with other settings; use those (--config {saved}), give another `out`, or "
-            f"delete it:\n  " + "\n  ".join(changed)
-        )
-
-
-def to_yaml(config: Protocol) -> str:
-    """Return ``config`` as the YAML that ``--config`` takes."""
-    return yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config))), sort_keys=False, allow_unicode=True)
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """Return what computed a result: versions, and the device."""
-    name = f"{platform.machine()} {'GPU' if device.type == 'mps' else 'CPU'}"
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else name
-    versions = {package: version(package) for package in ("foveate", "torch", "timm", "lightning")}
-    return {"python": platform.python_version(), **versions, "device": name}
+def from_keywords(config_class: type[Config], settings: Mapping[str, Any]) -> Config:
+    """Return a configuration made of keywords; raise a `ValueError` that names the nearest one for an unknown one."""
+    names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    for name in settings:
+        if name not in names:
+            close = _checks.suggestion(name, names)
+            known = ", ".join(names)
+            raise ValueError(f"unknown setting {name!r}{close or f'; there are {known}'}")
+    return config_class(**settings)

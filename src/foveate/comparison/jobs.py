@@ -1,7 +1,7 @@
-"""Trainings side by side, each in a process of its own, as the processes of `foveate compare --jobs`.
+"""Parallel trainings, each in a process of its own.
 
-A worker trains one configuration after the other: it reads them from stdin and answers on stdout, a line of JSON each.
-It stands in a process group of its own, so that Ctrl-C reaches it through the comparison, once, whoever sent it.
+A worker trains one configuration after the other, which it reads from stdin; it answers on stdout, in lines of JSON.
+It is in a process group of its own, so that Ctrl-C reaches it through the comparison, once, whoever sent it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from typing import Any, NamedTuple
 
 from foveate._extras import MissingExtraError
 from foveate._signals import raising_sigterm
-from foveate.commands.train import TrainConfig
-from foveate.commands.train import run as train
 from foveate.io.streams import tolerate_encodings
+from foveate.training import TrainConfig, train_network
 
 __all__ = ["Finished", "JobError", "side_by_side"]
 
 
 class Finished(NamedTuple):
-    """A run that is finished (``epoch`` is None), or an epoch of one that is.
+    """A finished run (``epoch`` is None), or a finished epoch of one.
 
     Attributes:
         run: Number of the run among those that were given.
@@ -48,7 +47,7 @@ class JobError(ValueError):
 
 
 def side_by_side(configs: Sequence[TrainConfig], jobs: int) -> Generator[Finished]:
-    """Train ``configs``, ``jobs`` at a time, and yield what is finished, as it is.
+    """Train ``configs``, ``jobs`` at a time, and yield an event for each finished epoch and run.
 
     However this ends, no process is left, and runs that are not finished can be resumed.
 
@@ -97,7 +96,7 @@ class _Worker:
         )
 
     def work(self, waiting: queue.SimpleQueue[Any], events: queue.SimpleQueue[Any]) -> None:
-        """Let the process train what is waiting, until nothing is or something failed; report what it answers."""
+        """Feed the process from the queue until it is empty or a training fails, and forward its answers."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         while not waiting.empty():
@@ -118,7 +117,7 @@ class _Worker:
 
 
 def _end(workers: Sequence[_Worker]) -> None:
-    """Let every worker save what it does and end; at once if Ctrl-C is pressed again meanwhile."""
+    """Stop all workers after they have saved; at once on another Ctrl-C."""
     for worker in workers:
         worker.process.terminate()  # and not by SIGINT, which shows a traceback while it still imports
     try:
@@ -155,7 +154,7 @@ def _serve() -> None:
         config = _config(json.loads(incoming.get()))
         try:
             data = data or config.open()  # the same for all: digits are drawn once
-            train(config, data=data, verbose=False, callbacks=[Report()])
+            train_network(config, data=data, verbose=False, callbacks=[Report()])
         except (ValueError, OSError, MissingExtraError) as error:
             answer(error=str(error))
         else:

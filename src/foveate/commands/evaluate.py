@@ -1,4 +1,4 @@
-"""``foveate test``: what a trained network is worth on labelled images."""
+"""``foveate evaluate``: what a trained network is worth on labelled images."""
 
 from __future__ import annotations
 
@@ -8,27 +8,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foveate._devices import check_device
-from foveate.commands.protocol import DataConfig
 from foveate.io.files import writable_file, write_json
 from foveate.trained import load
 from foveate.training.recipe import Precision
+from foveate.training.settings import DataConfig
 
-__all__ = ["TestConfig", "run"]
+__all__ = ["EvaluateConfig", "run"]
 
 
 @dataclass(kw_only=True)
-class TestConfig(DataConfig):
-    """Test a trained network.
+class EvaluateConfig(DataConfig):
+    """Evaluate a trained network.
 
     Attributes:
         checkpoint: A model.safetensors, a .ckpt, or the folder of a run.
-        split: On which images; train shows how far the training images are learnt by heart.
+        split: On which images; train shows how far the training images are learned by heart.
         batch_size: Images per step.
         precision: Arithmetic, as in training.
         json: File to write the figures to.
     """
-
-    __test__ = False  # the name makes pytest look for tests in it
 
     checkpoint: str = ""
     split: Literal["test", "val", "train"] = "test"
@@ -37,19 +35,18 @@ class TestConfig(DataConfig):
     json: str | None = None
 
 
-def run(config: TestConfig) -> dict[str, Any]:
-    """Test the network in ``config.checkpoint`` at the image size and normalisation that it was trained with.
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluate the network at the image size and normalization of its training; print and return the figures.
 
     Returns:
-        ``top1`` (its bootstrap interval included, see `foveate.stats.paired`), ``top5``, ``loss``,
-        ``per_class`` (by the name of the class), ``correct`` (0 or 1 per image), ``split``, ``images``, ``bad_images``.
+        The fields of `foveate.trained.EvaluationResult`, and ``checkpoint``.
 
     Raises:
         ValueError: The checkpoint is none, it was trained for other classes, it does not take images of such a size,
             or the data has no such split.
     """
     if not config.checkpoint:
-        raise ValueError("no checkpoint given; name one, as in `foveate test runs/gsa_resnet26-seed-0`")
+        raise ValueError("no checkpoint given; name one, as in `foveate evaluate runs/gsa_resnet26-seed-0`")
     trained = load(config.checkpoint, device=check_device(config.device, config.precision))
     data = config.open(trained.img_size)
     trained.check_fits(data)

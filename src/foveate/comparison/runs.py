@@ -1,4 +1,4 @@
-"""The runs of a comparison: what is finished is read, the rest is trained, one after the other or side by side."""
+"""The trainings of a comparison, with one display of progress."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from foveate.commands._jobs import Finished, JobError, side_by_side
-from foveate.commands.train import RESULT, TrainConfig
-from foveate.commands.train import run as train
+from foveate.comparison.jobs import Finished, JobError, side_by_side
 from foveate.data import ImageData
 from foveate.io.files import read_json
+from foveate.tasks import find_task
+from foveate.training import TrainConfig, train_network
+from foveate.training.run_folder import RESULT
 
 __all__ = ["train_all"]
 
 
-def train_all(runs: Sequence[TrainConfig], data: ImageData, jobs: int) -> list[dict[str, Any]]:
+def train_all(runs: Sequence[TrainConfig], data: ImageData, jobs: int, *, verbose: bool = True) -> list[dict[str, Any]]:
     """Return the results of ``runs``, trained from where they stopped if they are not finished.
 
-    A line is printed for each that says how many are left and how long they will take; with several ``jobs`` a
-    terminal shows a bar of all epochs besides.
+    Unless ``verbose`` is false, a line is printed for each that says how many are left and how long they will take;
+    with several ``jobs`` a terminal shows a bar of all epochs besides.
 
     Raises:
         ValueError: A run failed; the message names it.
@@ -33,12 +34,14 @@ def train_all(runs: Sequence[TrainConfig], data: ImageData, jobs: int) -> list[d
     left = []
     for index, run in enumerate(runs):
         if (run.folder / RESULT).exists():
-            print(f"{names[index]}: {_top1(run)}, finished before and reused", flush=True)
+            if verbose:
+                print(f"{names[index]}: {_verdict(run)}, finished before and reused", flush=True)
         else:
             left.append(index)
     start, done = time.perf_counter(), 0
     parallel = jobs > 1 and len(left) > 1
-    bar = tqdm(total=len(left) * runs[0].epochs, unit="epoch", leave=False, disable=None if parallel else True)
+    hidden = None if parallel and verbose else True
+    bar = tqdm(total=len(left) * runs[0].epochs, unit="epoch", leave=False, disable=hidden)
     todo = [runs[index] for index in left]
     events = side_by_side(todo, jobs) if parallel else _one_after_the_other(todo, data)
     try:
@@ -48,11 +51,13 @@ def train_all(runs: Sequence[TrainConfig], data: ImageData, jobs: int) -> list[d
                     bar.update()
                     continue
                 done += 1
+                if not verbose:
+                    continue
                 run, elapsed = todo[place], time.perf_counter() - start
                 remaining = len(todo) - done
                 seconds = read_json(run.folder / RESULT)["seconds"]
                 bar.write(
-                    f"{names[left[place]]}: {_top1(run)}, {seconds:.0f} s{', resumed' if run.resume else ''}"
+                    f"{names[left[place]]}: {_verdict(run)}, {seconds:.0f} s{', resumed' if run.resume else ''}"
                     + (f"; {remaining} left, about {elapsed / done * remaining / 60:.1f} min" if remaining else "")
                 )
                 sys.stdout.flush()
@@ -64,11 +69,11 @@ def train_all(runs: Sequence[TrainConfig], data: ImageData, jobs: int) -> list[d
 def _one_after_the_other(runs: Sequence[TrainConfig], data: ImageData) -> Generator[Finished]:
     for index, run in enumerate(runs):
         try:
-            train(run, data=data, verbose=False)
+            train_network(run, data=data, verbose=False)
         except ValueError as error:
             raise JobError(index, str(error)) from error
         yield Finished(index, None)
 
 
-def _top1(run: TrainConfig) -> str:
-    return f"top-1 {read_json(run.folder / RESULT)['metrics']['top1']:.2%}"
+def _verdict(run: TrainConfig) -> str:
+    return find_task(run.task).verdict(read_json(run.folder / RESULT)["metrics"])

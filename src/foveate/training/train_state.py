@@ -1,4 +1,4 @@
-"""How far a run has come, and the checkpoints that hold it."""
+"""The state of a training, and the checkpoint files that hold it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from foveate.io.files import write_bytes
 
-__all__ = ["BEST", "LAST", "PREVIOUS", "Progress", "find_checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = ["BEST", "LAST", "PREVIOUS", "TrainState", "find_checkpoint", "read_checkpoint", "write_checkpoint"]
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 """Names of the checkpoints in the folder of a run: the newest, the one before it, and that of the best epoch."""
@@ -23,18 +23,18 @@ PARTS = {"progress": dict, "history": list, "loader": dict, "state_dict": dict, 
 
 
 @dataclass
-class Progress:
-    """How far a run has come: all that the loop itself has to remember.
+class TrainState:
+    """Position and running sums of a training: the loop's own state.
 
     Attributes:
         epoch: Epochs that are complete.
         batch: Batches that are done in the next epoch.
         updates: Updates so far, skipped ones included: what the schedule counts.
-        skipped: Those of all that were skipped.
-        seconds: Spent in the epoch that is not complete.
-        images: That its sums are of.
-        sums: Sums over these images, by name.
-        skipped_in_epoch: Updates that were skipped in it.
+        skipped: Updates that were skipped.
+        seconds: Time spent in the current epoch.
+        images: Images of that epoch so far.
+        sums: Sums of the losses over these images, by name.
+        skipped_in_epoch: Updates that were skipped in the current epoch.
     """
 
     epoch: int = 0
@@ -58,7 +58,7 @@ class Progress:
 
     def next_epoch(self) -> None:
         """Begin the next epoch."""
-        fresh = Progress(epoch=self.epoch + 1, updates=self.updates, skipped=self.skipped)
+        fresh = TrainState(epoch=self.epoch + 1, updates=self.updates, skipped=self.skipped)
         vars(self).update(vars(fresh))
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from foveate.commands.test import TestConfig, run
-from foveate.commands.train import TrainConfig
-from foveate.commands.train import run as train
+from foveate.commands.evaluate import EvaluateConfig, run
+from foveate.training import TrainConfig
+from foveate.training import train_network as train
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 31}
 
@@ -30,7 +30,7 @@ def test_it_gives_the_figures_of_the_run(
 ) -> None:
     out, expected = trained
     file = tmp_path / "figures" / "test.json"
-    result = run(TestConfig(checkpoint=str(out), data_options=DIGITS, batch_size=7, device="cpu", json=str(file)))
+    result = run(EvaluateConfig(checkpoint=str(out), data_options=DIGITS, batch_size=7, device="cpu", json=str(file)))
     assert json.loads(file.read_text()) == json.loads(json.dumps(result))
     assert result["correct"] == expected["correct"]  # crop_pct too is read from the checkpoint
     assert result["top1"]["mean"] == pytest.approx(expected["metrics"]["top1"])
@@ -47,10 +47,10 @@ def test_it_gives_the_figures_of_the_run(
 def test_it_tests_other_splits(trained: tuple[Path, dict[str, Any]]) -> None:
     out, expected = trained
     options: dict[str, Any] = {"data_options": DIGITS, "device": "cpu"}
-    result = run(TestConfig(checkpoint=str(out / "last.ckpt"), split="val", **options))
+    result = run(EvaluateConfig(checkpoint=str(out / "last.ckpt"), split="val", **options))
     assert result["images"] == 20
     assert result["top1"]["mean"] == pytest.approx(expected["history"][-1]["val_top1"])
-    assert run(TestConfig(checkpoint=str(out / "last.ckpt"), split="train", **options))["images"] == 48
+    assert run(EvaluateConfig(checkpoint=str(out / "last.ckpt"), split="train", **options))["images"] == 48
 
 
 def test_what_does_not_fit_is_refused(
@@ -68,26 +68,32 @@ def test_what_does_not_fit_is_refused(
             Image.new("RGB", (20, 20)).save(tmp_path / "photos" / split / label / "0.png")
     photos = str(tmp_path / "photos")
     cases = [
-        (TestConfig(), "no checkpoint given"),
-        (TestConfig(checkpoint=str(tmp_path / "none")), "there is no checkpoint"),
-        (TestConfig(checkpoint=str(out / "config.yaml")), "config.yaml is not a checkpoint of weights"),
+        (EvaluateConfig(), "no checkpoint given"),
+        (EvaluateConfig(checkpoint=str(tmp_path / "none")), "there is no checkpoint"),
+        (EvaluateConfig(checkpoint=str(out / "config.yaml")), "config.yaml is not a checkpoint of weights"),
         (
-            TestConfig(checkpoint=str(out), data=photos),
+            EvaluateConfig(checkpoint=str(out), data=photos),
             r"was trained for 10 classes \(0, 1, 2, …\); .* 2 classes \(cat",
         ),
-        (TestConfig(checkpoint=str(out), split="tests"), "split must be one of"),  # type: ignore[arg-type]
-        (TestConfig(checkpoint=str(out), batch_size=0), "batch_size must be at least 1"),
-        (TestConfig(checkpoint=str(out), img_size=0), "img_size must be at least 1; got 0"),
+        (EvaluateConfig(checkpoint=str(out), split="tests"), "split must be one of"),  # type: ignore[arg-type]
+        (EvaluateConfig(checkpoint=str(out), batch_size=0), "batch_size must be at least 1"),
+        (EvaluateConfig(checkpoint=str(out), img_size=0), "img_size must be at least 1; got 0"),
         (
-            TestConfig(checkpoint=str(vit), data_options={**DIGITS, "size": 24}, img_size=24),
+            EvaluateConfig(checkpoint=str(vit), data_options={**DIGITS, "size": 24}, img_size=24),
             "test_vit does not take an image of 3×24×24",
         ),
-        (TestConfig(checkpoint=str(out), json="/proc/figures/test.json"), "cannot write to the output folder /proc"),
         (
-            TestConfig(checkpoint=str(tmp_path / "none"), json=str(tmp_path / "deep" / "x.json")),
+            EvaluateConfig(checkpoint=str(out), json="/proc/figures/test.json"),
+            "cannot write to the output folder /proc",
+        ),
+        (
+            EvaluateConfig(checkpoint=str(tmp_path / "none"), json=str(tmp_path / "deep" / "x.json")),
             "there is no checkpoint",
         ),
-        (TestConfig(checkpoint=str(out), data_options=DIGITS, json=str(tmp_path)), "is a folder; name a file in it"),
+        (
+            EvaluateConfig(checkpoint=str(out), data_options=DIGITS, json=str(tmp_path)),
+            "is a folder; name a file in it",
+        ),
     ]
     monkeypatch.setattr("foveate.training.predict", lambda *_, **__: pytest.fail("it has begun"))
     for wanted, message in cases:

@@ -1,4 +1,4 @@
-"""The processes that train one network together, as torchrun starts them."""
+"""Distributed training: the processes that train one network together, as torchrun starts them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed import ReduceOp
 
 from foveate import _checks
 
-__all__ = ["ALONE", "Strategy", "Team", "check_alone", "joined"]
+__all__ = ["SINGLE_PROCESS", "Distributed", "Strategy", "check_single_process", "process_group"]
 
 Strategy = Literal["auto", "ddp", "fsdp"]
 
@@ -26,17 +27,17 @@ TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes that train one network together, seen from one of them; of a process alone, a team of one.
+class Distributed:
+    """The processes that train one network together, seen from one of them; there may be this one only.
 
-    What is said of "all" is said of them: each has to call the method, at the same point of what all of them do.
+    Methods that communicate are collective: every process has to call them, at the same point of the training.
 
     Attributes:
-        rank: Number of this process, from 0. The one with 0 leads: it alone writes and prints.
-        size: How many there are.
+        rank: Number of this process, from 0. Process 0 is the main process: it alone writes and prints.
+        size: Number of processes.
         local_rank: Number of this process among those on its machine.
-        local_size: How many there are on this machine; on each the same.
-        sharded: Whether weights, gradients and the state of the optimiser are divided among them (FSDP), rather than
+        local_size: Number of processes on this machine; the same on each.
+        sharded: Whether weights, gradients and the state of the optimizer are divided among them (FSDP), rather than
             held by each (DDP).
         launched: Whether torchrun started them.
         restarts: How often torchrun has started those on this machine anew because one of them failed.
@@ -51,40 +52,40 @@ class Team:
     restarts: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def seed(self, seed: int) -> int:
-        """Return the seed of what each process has to draw for itself; ``seed`` itself for the one that leads."""
-        if self.leads:
+        """Return the seed of what each process draws for itself; ``seed`` itself in the main process."""
+        if self.is_main_process:
             return seed
         return int(np.random.SeedSequence(seed, spawn_key=(self.rank,)).generate_state(1)[0])
 
     def sum(self, *values: float) -> list[float]:
-        """Return the sum over all of each value."""
+        """Return the sum of each value over the processes."""
         return self._reduced(values, ReduceOp.SUM)
 
     def max(self, *values: float) -> list[float]:
-        """Return the largest of all for each value."""
+        """Return the maximum of each value over the processes."""
         return self._reduced(values, ReduceOp.MAX)
 
     def _reduced(self, values: Sequence[float], operation: Any) -> list[float]:
         if self.size == 1:
             return list(values)
         numbers = torch.tensor(values, dtype=torch.float64)  # on the CPU, so that no GPU is waited for
-        distributed.all_reduce(numbers, operation)
+        dist.all_reduce(numbers, operation)
         return numbers.tolist()
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """Return the mean of ``tensor`` over all, each of the same shape."""
+        """Return the mean of ``tensor``, of the same shape everywhere, over the processes."""
         if self.size > 1:
-            distributed.all_reduce(tensor)
+            dist.all_reduce(tensor)
             tensor /= self.size
         return tensor
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Return the tensors of all, which may differ in length, one after the other in the order of the ranks."""
+        """Return the tensors of all processes, which may differ in length, concatenated in the order of the ranks."""
         if self.size == 1:
             return tensor
         from torchmetrics.utilities.distributed import gather_all_tensors
@@ -92,12 +93,12 @@ class Team:
         return torch.cat(gather_all_tensors(tensor))
 
     def gather_texts(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts of all."""
+        """Return the texts of all processes."""
         lines = self.gather(torch.tensor(list(f"{json.dumps(texts)}\n".encode()), dtype=torch.uint8))
         return [text for line in bytes(lines.tolist()).splitlines() for text in json.loads(line)]
 
     def average_statistics(self, network: nn.Module) -> None:
-        """Replace the running statistics of normalisation by their mean over all: what each has seen enters them."""
+        """Replace the running statistics of normalization by their mean over the processes."""
         norms: list[Any] = [
             module
             for module in network.modules()
@@ -110,8 +111,8 @@ class Team:
                 tensor.copy_(mean)
 
     @contextmanager
-    def first_here_first(self) -> Iterator[None]:
-        """Let the first process of each machine go through the block before the others: it may fetch files."""
+    def local_main_process_first(self) -> Iterator[None]:
+        """Run the block in the first process of each machine before the others: it may download files."""
         if self.local_rank:
             self.max(0)
         yield
@@ -119,14 +120,14 @@ class Team:
             self.max(0)
 
 
-ALONE = Team()
+SINGLE_PROCESS = Distributed()
 
 
 @contextmanager
-def joined(strategy: Strategy, device: torch.device) -> Iterator[Team]:
-    """Join the processes that torchrun has started; without torchrun, be alone.
+def process_group(strategy: Strategy, device: torch.device) -> Iterator[Distributed]:
+    """Initialize the process group of torchrun's processes and destroy it at the end; without torchrun, do nothing.
 
-    They talk through gloo about numbers and tensors on the CPU, and through NCCL about tensors on GPUs.
+    Tensors on the CPU are exchanged through gloo, those on GPUs through NCCL.
 
     Args:
         strategy: ddp, fsdp, or auto, which is ddp under torchrun.
@@ -137,56 +138,56 @@ def joined(strategy: Strategy, device: torch.device) -> Iterator[Team]:
             processes on this machine.
         ConnectionError: Another process has ended, or could not be reached for 10 minutes.
     """
-    team = _from_environment(_checks.one_of("strategy", strategy, get_args(Strategy)))
+    distributed = _from_environment(_checks.one_of("strategy", strategy, get_args(Strategy)))
     if device.type == "cuda":
-        if team.local_size > torch.cuda.device_count():
+        if distributed.local_size > torch.cuda.device_count():
             raise ValueError(
-                f"{team.local_size} processes on this machine, but PyTorch finds {torch.cuda.device_count()} CUDA "
-                "device(s); start as many processes, or use device=cpu"
+                f"{distributed.local_size} processes on this machine, but PyTorch finds {torch.cuda.device_count()} "
+                "CUDA device(s); start as many processes, or use device=cpu"
             )
-        torch.cuda.set_device(team.local_rank)
-    if team.size == 1:
-        yield team
+        torch.cuda.set_device(distributed.local_rank)
+    if distributed.size == 1:
+        yield distributed
         return
     if device.type == "mps":
         raise ValueError("device=mps computes in one process; start it without torchrun, or use device=cpu")
     try:
-        _connect("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", team)
-        yield team
+        _connect("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", distributed)
+        yield distributed
     except RuntimeError as error:
-        if not isinstance(error, distributed.DistError) and "gloo" not in str(error).lower():
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
         raise ConnectionError(
-            f"process {team.rank} of {team.size} lost the others: one of them has ended, and says why, or could not be "
-            f"reached for {TIMEOUT.total_seconds() / 60:.0f} minutes"
+            f"process {distributed.rank} of {distributed.size} lost the others: one of them has ended, and says why, "
+            f"or could not be reached for {TIMEOUT.total_seconds() / 60:.0f} minutes"
         ) from error
-    distributed.destroy_process_group()  # not after an error: NCCL would wait for the others
+    dist.destroy_process_group()  # not after an error: NCCL would wait for the others
 
 
-def check_alone(command: str) -> None:
+def check_single_process(command: str) -> None:
     """Raise a `ValueError` if torchrun has started other processes beside this one."""
     if _from_environment("auto").size > 1:
         raise ValueError(f"{command} runs in one process; start it without torchrun, or with --nproc_per_node=1")
 
 
-def _connect(backend: str, team: Team) -> None:
-    store, rank, size = next(distributed.rendezvous("env://"))
-    if team.local_size == team.size:
+def _connect(backend: str, distributed: Distributed) -> None:
+    store, rank, size = next(dist.rendezvous("env://"))
+    if distributed.local_size == distributed.size:
         # On one machine torchrun may keep the store when it starts processes anew, with the addresses of the old ones.
-        store = distributed.PrefixStore(f"start {team.restarts}", store)
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        store = dist.PrefixStore(f"start {distributed.restarts}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
 
 
-def _from_environment(strategy: Strategy) -> Team:
-    if not distributed.is_torchelastic_launched():
+def _from_environment(strategy: Strategy) -> Distributed:
+    if not dist.is_torchelastic_launched():
         if strategy != "auto":
             raise ValueError(
                 f"strategy={strategy} is for several processes, and torchrun has started none; leave it out, or use "
                 f"torchrun --nproc_per_node=2 -m foveate train … --strategy {strategy}"
             )
-        return ALONE
+        return SINGLE_PROCESS
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
     rank, size, local_rank, local_size, restarts = (int(os.environ[name]) for name in names)
-    return Team(
+    return Distributed(
         rank, size, local_rank, local_size, sharded=strategy == "fsdp" and size > 1, launched=True, restarts=restarts
     )

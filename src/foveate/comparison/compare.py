@@ -1,0 +1,180 @@
+"""A comparison from its settings to the tables that it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from foveate._devices import check_device
+from foveate._signals import Interrupted
+from foveate.benchmark.machine import cores
+from foveate.comparison.config import CompareConfig
+from foveate.comparison.costs import measure_costs
+from foveate.comparison.model_spec import ModelSpec
+from foveate.comparison.runs import train_all
+from foveate.data import ImageData
+from foveate.io.environment import environment
+from foveate.io.files import read_json, writable_folder, write_json, write_text
+from foveate.report.comparison import to_csv, to_markdown
+from foveate.tasks import Task, find_task, register_task
+from foveate.training.build import build, configured_task
+from foveate.training.distributed import check_single_process
+from foveate.training.settings import TrainSettings, from_keywords
+from foveate.training.settings_file import CONFIG, check_unchanged, read_settings, to_yaml
+
+__all__ = ["COMPARISON", "compare", "compare_networks"]
+
+COMPARISON = "compare.json"
+SMALL = 5_000_000
+"""Parameters below which a network trains faster beside others with a thread each than with all threads."""
+
+
+def compare(
+    models: Sequence[str] | CompareConfig,
+    data: str | Path | ImageData | None = None,
+    *,
+    task: str | type[Task] = "classification",
+    verbose: bool = True,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train networks with paired seeds and compare them to the first; what ``foveate compare`` does.
+
+        table = foveate.compare(["resnet26d", "gsa_resnet26"], "photographs", epochs=30, seeds=5)
+        table["networks"][1]["difference"]  # mean, interval, p-value
+
+    The folder ``out`` holds ``compare.json``, ``compare.csv``, ``compare.md``, and each run in ``NETWORK/seed-K``. Runs
+    go seed by seed, so that an interrupted comparison has pairs to compare; run again, it leaves out the finished runs
+    and resumes the unfinished ones. Networks and seeds may be added to a comparison; its protocol may not change.
+
+    Args:
+        models: Names of the networks, each with keywords of its own if need be (``gsa_resnet26:stem=small``), or all
+            settings as a `CompareConfig`. The first is what the others are compared to.
+        data: A folder or the name of a data set, or what `foveate.data.open_data` returns; see `foveate.train`.
+        task: What is learned: a name, or a subclass of `foveate.tasks.Task`.
+        verbose: Print a line per run and the table.
+        settings: Any other field of `CompareConfig`, such as ``seeds``, ``epochs``, ``out`` and ``jobs``.
+
+    Returns:
+        What ``compare.json`` holds. ``networks`` is a list in the order of ``models``; each has ``label``, ``model``,
+        ``model_args``, ``runs`` (folders relative to ``out``), the mean score by the name of the task's metric
+        (``top1``; see `foveate.stats.mean_score`), ``difference`` (to the first, None for the first itself; see
+        `foveate.stats.paired_difference`), what `measure_costs` returns, and ``seconds`` (of training, all runs).
+
+    Raises:
+        ValueError: A setting is wrong or not the one that the folder was started with.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
+    """
+    if isinstance(models, CompareConfig):
+        if settings:
+            raise ValueError(f"give settings in the CompareConfig; got {', '.join(settings)} beside it")
+        config = models
+    else:
+        if isinstance(models, str):
+            raise ValueError(f"models must be a list of names; got {models!r}; give [{models!r}, …]")
+        name = task if isinstance(task, str) else register_task(task).name
+        config = from_keywords(CompareConfig, {"models": list(models), "task": name, **settings})
+    if isinstance(data, str | Path):
+        config, data = dataclasses.replace(config, data=str(data)), None
+    elif data is not None:
+        config = dataclasses.replace(config, data=data.name)
+    return compare_networks(config, data=data, verbose=verbose)
+
+
+def compare_networks(config: CompareConfig, *, data: ImageData | None = None, verbose: bool = True) -> dict[str, Any]:
+    """Compare by a configuration; the part of `compare` below its conveniences.
+
+    Images that were opened already are trained on in this process alone, one run after the other.
+    """
+    config.check()
+    check_single_process("foveate compare")
+    device = check_device(config.device, config.precision)
+    out, elsewhere = Path(config.out), data is None
+    data = data or config.open()
+    begun = read_settings(out / CONFIG, config)
+    if begun is not None and config.threads is None:
+        config = dataclasses.replace(config, threads=begun["threads"])
+    runs = [config.run_of(spec, seed) for seed in range(config.seeds) for spec in config.models]
+    for one in runs:
+        one.check()
+    for folder, wanted in [(out, config), *((one.folder, one) for one in runs)]:
+        check_unchanged(folder / CONFIG, wanted, but=("models", "seeds"))
+    samples = configured_task(runs[0], data).samples
+    data.loaders(batch_size=config.batch_size, workers=config.workers, seed=0, samples=samples)
+    networks = [build(config.run_of(spec, 0), data)[0] for spec in config.models]
+    small = device.type == "cpu" and all(sum(p.numel() for p in network.parameters()) < SMALL for network in networks)
+    if begun is None and config.threads is None and small:
+        config = dataclasses.replace(config, threads=1)
+        runs = [dataclasses.replace(one, threads=1) for one in runs]
+    jobs = _jobs(config, small) if elsewhere else 1
+    writable_folder(out)
+    write_text(out / CONFIG, to_yaml(config))
+    try:
+        results = train_all(runs, data, jobs, verbose=verbose)
+        costs = measure_costs(config, data, device)
+    except KeyboardInterrupt as error:
+        signum = getattr(error, "signum", signal.SIGINT)
+        raise Interrupted(signum, "run the same command again to go on from here") from error
+    table = _table(config, data, results, costs) | {"environment": environment(device)}
+    write_json(out / COMPARISON, table)
+    write_text(out / "compare.csv", to_csv(table))
+    write_text(out / "compare.md", to_markdown(table))
+    if verbose:
+        print(f"\n{to_markdown(table)}\nsaved in {out}: {COMPARISON}, compare.csv, compare.md")
+    return read_json(out / COMPARISON)
+
+
+def _table(
+    config: CompareConfig, data: ImageData, results: list[dict[str, Any]], costs: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what ``compare.json`` holds, but for the environment."""
+    task = configured_task(config.run_of(config.models[0], 0), data)
+    by_network = [results[index :: len(config.models)] for index in range(len(config.models))]
+    scores = [[result[task.per_image] for result in trained] for trained in by_network]
+    networks = [
+        {
+            "label": spec,
+            "model": trained[0]["model"],
+            "model_args": trained[0]["config"]["model_args"],
+            "runs": [str(config.run_of(spec, seed).folder.relative_to(config.out)) for seed in range(config.seeds)],
+            task.metric: dataclasses.asdict(task.score(own)),
+            "difference": None if own is scores[0] else dataclasses.asdict(task.difference(own, scores[0])),
+            "seconds": sum(result["seconds"] for result in trained),
+            **costs[spec],
+        }
+        for spec, trained, own in zip(config.models, by_network, scores, strict=True)
+    ]
+    return {
+        "data": config.data,
+        "split": results[0]["split"],
+        "images": results[0]["images"],
+        "image_size": list(data.image_size),
+        "batch_size": config.batch_size,
+        "layout": "NHWC" if config.channels_last else "NCHW",
+        "seeds": list(range(config.seeds)),
+        "metric": task.metric,
+        "metric_title": task.metric_title,
+        "networks": networks,
+        "protocol": {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainSettings)},
+    }
+
+
+def _jobs(config: CompareConfig, small: bool) -> int:
+    elsewhere = [spec for spec in config.models if not _is_known_to_all(ModelSpec.parse(spec).model)]
+    known = not elsewhere and find_task(config.task).__module__.startswith("foveate.")
+    if config.jobs is None:
+        return max(1, cores() // (config.threads or cores())) if small and known else 1
+    if config.jobs > 1 and not known:
+        what = elsewhere[0] if elsewhere else f"task {config.task}"
+        raise ValueError(f"{what} is registered by this process alone, so others cannot train it; leave out jobs")
+    return config.jobs
+
+
+def _is_known_to_all(model: str) -> bool:
+    """Whether every process that imports foveate has the network."""
+    module = timm.model_entrypoint(model).__module__ if timm.is_model(model) else "timm"
+    return module.partition(".")[0] in ("timm", "foveate")

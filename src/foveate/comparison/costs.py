@@ -1,0 +1,55 @@
+"""Costs of the networks of a comparison, measured interleaved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+
+from foveate.benchmark import images_per_second, network_cost, peak_step_memory
+from foveate.comparison.config import CompareConfig
+from foveate.data import ImageData
+from foveate.training.build import build
+
+__all__ = ["measure_costs"]
+
+logger = logging.getLogger(__name__)
+
+Figure = TypeVar("Figure")
+
+
+def measure_costs(config: CompareConfig, data: ImageData, device: torch.device) -> dict[str, dict[str, Any]]:
+    """Measure all networks side by side on random images, in float32 and the memory format of training.
+
+    Returns:
+        For each network ``parameters``, ``flops`` (per image, 2 per multiply-add), ``images_per_second`` (``median``,
+        ``q1``, ``q3``) and ``peak_memory`` (bytes that a training step adds), both None if they could not be measured.
+    """
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    batch = torch.randn(config.batch_size, 3, *data.image_size, device=device).contiguous(memory_format=layout)
+    networks = {
+        spec: build(config.run_of(spec, 0), data)[0].to(device).to(memory_format=layout) for spec in config.models
+    }
+    rates = _measured(lambda: images_per_second(networks, batch))
+    costs = {}
+    for spec, network in networks.items():
+        cost = network_cost(network, (3, *data.image_size))
+        costs[spec] = {
+            "parameters": cost.parameters,
+            "flops": cost.flops,
+            "images_per_second": None if rates is None else rates[spec]._asdict(),
+            "peak_memory": _measured(partial(peak_step_memory, network, batch)),
+        }
+    return costs
+
+
+def _measured(measure: Callable[[], Figure]) -> Figure | None:
+    """Return what ``measure`` gives; None if it fails, for want of memory say: what was trained is to be kept."""
+    try:
+        return measure()
+    except RuntimeError as error:
+        logger.warning("could not be measured and is left out: %s", error)
+        return None

@@ -1,0 +1,187 @@
+"""Training on data loaders that a user has built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from foveate import _checks
+from foveate.data.seeding import generators_kept, seed_generators
+from foveate.data.transforms import TransformConfig
+
+__all__ = ["LoaderData", "Loaders", "from_loaders"]
+
+
+class Loaders(NamedTuple):
+    """One process's share of the training, validation and, if there are any, test batches."""
+
+    train: Any
+    val: Any
+    test: Any | None
+
+
+@dataclass(frozen=True)
+class LoaderData:
+    """Data loaders with the metadata that training needs; made by `from_loaders`.
+
+    Attributes:
+        name: What results call it.
+        classes: Names of the classes; a label is an index into them.
+        train: Batches to train on.
+        val: Batches to choose by.
+        test: Batches to report on; None if there are none.
+        transform: How an image file has to be prepared to look like those of the loaders.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: DataLoader[Any]
+    val: DataLoader[Any]
+    test: DataLoader[Any] | None
+    transform: TransformConfig
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return _checks.pair("img_size", self.transform.img_size)
+
+    def split(self, name: str) -> Any:
+        """Return the loader called ``train``, ``val`` or ``test``, or raise a `ValueError` if there is none."""
+        _checks.one_of("split", name, ("train", "val", "test"))
+        if getattr(self, name) is None:
+            raise ValueError(f"{self.name} has no {name} loader; use its 'val' split")
+        return getattr(self, name)
+
+    def length(self, name: str) -> int:
+        """Return the number of images of a split."""
+        loader = self.split(name)
+        return len(getattr(loader, "dataset", loader))
+
+    def entries(self, split: str) -> Iterable[tuple[str, int | None]]:
+        """Return no names: a loader does not tell them."""
+        return ()
+
+    def loaders(self, *, seed: int, world_size: int = 1, **_: Any) -> Loaders:
+        """Return the loaders, resumable; raise a `ValueError` if several processes are to share them."""
+        if world_size > 1:
+            raise ValueError("data loaders of your own are for one process; give a folder or a name, or leave torchrun")
+        return Loaders(_Resumable(self.train, seed=seed), self.val, self.test)
+
+
+def from_loaders(
+    train: DataLoader[Any],
+    val: DataLoader[Any],
+    test: DataLoader[Any] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    crop_pct: float = 1.0,
+    interpolation: str = "bicubic",
+    name: str = "loaders",
+) -> LoaderData:
+    """Take data loaders as data to train on.
+
+    Each gives batches of images ``(B, 3, H, W)``, normalized, and class indices ``(B,)``. A training on them resumes
+    inside an epoch by passing over the batches that it has seen. It resumes to the last bit if what a batch holds
+    depends on the random generators of Python, NumPy and PyTorch alone: they are seeded by epoch and batch.
+
+    Args:
+        train: Batches to train on, in random order.
+        val: Batches to validate on.
+        test: Batches to report on.
+        classes: Names of the classes; those of ``train.dataset`` if it has ``classes``.
+        mean: Of each channel, that was subtracted from images in [0, 1].
+        std: Of each channel, by which they were divided.
+        crop_pct: How a file is prepared for the trained network: part of its shorter side that is kept.
+        interpolation: With which it is resized.
+        name: What results call the data.
+
+    Raises:
+        ValueError: A loader gives no such batches, has no length, or the classes are not known.
+    """
+    for split, loader in {"train": train, "val": val, "test": test}.items():
+        if not (hasattr(loader, "__iter__") and hasattr(loader, "__len__")) and (split, loader) != ("test", None):
+            raise ValueError(f"{split} must be a DataLoader of known length; got {type(loader).__name__}")
+    known = getattr(getattr(train, "dataset", None), "classes", None) if classes is None else classes
+    if known is None:
+        raise ValueError("classes: the data set of the loader does not name them; give classes=[…]")
+    with generators_kept():
+        first = next(iter(val), None)
+    if not (isinstance(first, list | tuple) and len(first) == 2 and all(isinstance(part, Tensor) for part in first)):
+        raise ValueError(f"val must give batches (images, labels) of tensors; got {type(first).__name__}")
+    images, labels = first
+    if (
+        images.ndim != 4
+        or images.shape[1] != 3
+        or not images.is_floating_point()
+        or labels.shape[:1] != images.shape[:1]
+    ):
+        raise ValueError(
+            f"val must give float images (B, 3, H, W) and labels (B,); got {images.dtype} of {tuple(images.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
+    transform = TransformConfig(
+        img_size=(images.shape[2], images.shape[3]),
+        mean=tuple(mean),  # type: ignore[arg-type]  # checked there
+        std=tuple(std),  # type: ignore[arg-type]
+        crop_pct=crop_pct,
+        interpolation=interpolation,
+    )
+    return LoaderData(name, tuple(map(str, known)), train, val, test, transform)
+
+
+class _Resumable:
+    """Batches of a data loader that are the same whether an epoch is interrupted or not."""
+
+    def __init__(self, loader: DataLoader[Any], *, seed: int) -> None:
+        self.loader, self.seed = loader, seed
+        self.epoch = self.start = self.position = 0
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    @property
+    def bad_images(self) -> tuple[str, ...]:
+        return tuple(getattr(self.loader, "bad_images", ()))
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+        sampler: Any = getattr(self.loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "start": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.start = state["epoch"], state["start"]
+        self.position = self.start
+
+    def __iter__(self) -> Iterator[Any]:
+        self._seed(0)  # the order of the epoch, and the seeds of workers
+        batches = iter(self.loader)
+        for number in range(1, len(self) + 1):
+            self._seed(number)  # what was computed since the last batch leaves no trace
+            batch = next(batches)
+            self.position = number
+            if number > self.start:
+                yield batch
+
+    def _seed(self, number: int) -> None:
+        seed_generators(self.seed, self.epoch, number)
+        for owner in (self.loader, getattr(self.loader, "sampler", None)):
+            generator = getattr(owner, "generator", None)
+            if generator is not None and number == 0:
+                generator.manual_seed(int(torch.randint(1 << 62, ())))

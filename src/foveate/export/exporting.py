@@ -1,0 +1,169 @@
+"""Export of a trained network in a form for others, compared with the network before it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple, get_args
+
+from torch import nn
+
+from foveate import _checks
+from foveate._version import __version__
+from foveate.export.checking import check_deviation, shapes_to_check
+from foveate.export.hub import HubEntry, check_hub_folder, push_to_hub, save_for_hub
+from foveate.export.onnx_model import onnx_model, require_onnx, run_onnx
+from foveate.export.origin import origin
+from foveate.export.program import Normalized, export_program, program_file, run_program, smallest_side
+from foveate.io import NetworkMeta, load_network
+from foveate.io.card import card_of
+from foveate.io.checkpoint import WEIGHTS, save_with_card
+from foveate.io.files import writable_folder, write_bytes
+
+__all__ = ["DYNAMIC", "Dynamic", "Exported", "Form", "export_network"]
+
+Form = Literal["weights", "torch", "onnx", "hub"]
+Dynamic = Literal["dynamic"]
+DYNAMIC: Dynamic = "dynamic"
+GRAPHS, FILES = ("torch", "onnx"), ("weights", "hub")
+OPTIONS_OF = {
+    **dict.fromkeys(("batch", "size", "normalize"), GRAPHS),
+    **dict.fromkeys(("half", "license"), FILES),
+    "name": ("weights", *GRAPHS),
+    "push": ("hub",),
+}
+"""Forms that an option applies to, where those are not all."""
+DEFAULTS = {"batch": DYNAMIC, "size": DYNAMIC, "normalize": False, "half": False}
+
+
+class Exported(NamedTuple):
+    """Files of an export, and the result of comparing a graph with the network."""
+
+    files: list[Path]
+    checked: str
+
+
+def export_network(
+    checkpoint: str | Path,
+    to: Form = "weights",
+    *,
+    out: str | Path = "exported",
+    name: str | None = None,
+    batch: int | Dynamic = DYNAMIC,
+    size: int | tuple[int, int] | Dynamic = DYNAMIC,
+    normalize: bool = False,
+    half: bool = False,
+    license: str | None = None,
+    push: str | None = None,
+) -> Exported:
+    """Write a trained network in a form for others; the options are those of ``foveate export``.
+
+    A graph or a folder for a hub is compared with the network first, and is not written if it computes anything else.
+
+    Raises:
+        ValueError: An option is wrong, there is no such checkpoint, or the network cannot be put in that form.
+        OSError: A file cannot be written.
+        MissingExtraError: The form is onnx, and the extra ``export`` is not installed.
+    """
+    options: dict[str, Any] = {"batch": batch, "size": size, "normalize": normalize, "half": half}
+    options |= {"license": license, "name": name, "push": push}
+    check_options(to, options)
+    if to == "onnx":
+        require_onnx()
+    model, meta = load_network(checkpoint)
+    about = origin(Path(checkpoint)) | ({"license": license} if license else {})
+    folder, checked = writable_folder(Path(out)), ""
+    if to == "weights":
+        files = _write_weights(folder / f"{name or meta.model}.safetensors", model, meta, about, half=half)
+    elif to == "hub":
+        files = _write_hub_folder(folder, model, meta, about, half=half)
+    else:
+        path = folder / f"{name or meta.model}.{'onnx' if to == 'onnx' else 'pt2'}"
+        files, checked = [path], _write_graph(path, model, meta, to, batch=batch, size=size, normalize=normalize)
+    if push is not None:
+        push_to_hub(load_network(folder)[0], push, _hub_entry(meta, about), page=_hub_page(about))
+    return Exported(files, checked)
+
+
+def check_options(to: str, options: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` that names the first option that is out of its range or does not apply to the form."""
+    _checks.one_of("to", to, get_args(Form))
+    for option, forms in OPTIONS_OF.items():
+        if options[option] != DEFAULTS.get(option) and to not in forms:
+            raise ValueError(f"{option} means nothing to {to}, only to {' and '.join(forms)}; leave it out")
+    name = options["name"]
+    if name is not None and (Path(name).name != name or name.startswith(".")):
+        raise ValueError(f"name must be that of a file, without its folder; got {name!r}; give that as `out`")
+    if options["batch"] != DYNAMIC:
+        _checks.integer("batch", options["batch"])
+    if options["size"] != DYNAMIC:
+        _checks.pair("size", options["size"])
+
+
+def _write_weights(path: Path, model: nn.Module, meta: NetworkMeta, about: dict[str, Any], *, half: bool) -> list[Path]:
+    save_with_card(path, model, meta, half=half, **about)
+    return [path, card_of(path)]
+
+
+def _write_hub_folder(
+    out: Path, model: nn.Module, meta: NetworkMeta, about: dict[str, Any], *, half: bool
+) -> list[Path]:
+    with TemporaryDirectory(dir=out, prefix=".") as folder:
+        built = Path(folder)
+        save_for_hub(model, built, _hub_entry(meta, about))
+        _write_weights(built / WEIGHTS, model, meta, about, half=half)  # the same weights, with their card
+        check_hub_folder(load_network(built)[0], built, _image(meta))
+        return [file.replace(out / file.name) for file in sorted(built.iterdir(), reverse=True)]
+
+
+def _write_graph(
+    path: Path,
+    model: nn.Module,
+    meta: NetworkMeta,
+    to: Form,
+    *,
+    batch: int | Dynamic,
+    size: int | tuple[int, int] | Dynamic,
+    normalize: bool,
+) -> str:
+    """Export, compare at other sizes, and only then write; return the result of the comparison."""
+    if normalize:
+        model = Normalized(model, meta.mean, meta.std).eval()
+    images = None if batch == DYNAMIC else batch
+    any_size = size == DYNAMIC
+    image = _image(meta) if any_size else (_image(meta)[0], *_checks.pair("size", size))
+    program = export_program(model, image, batch=images, any_size=any_size)
+    smallest = smallest_side(program, image[0], images) if any_size else None
+    about = {
+        "network": dataclasses.asdict(meta),
+        "input": "RGB images (B, C, H, W) in [0, 1]" + ("" if normalize else ", less mean, divided by std"),
+        "smallest_side": smallest,
+        "foveate": __version__,
+    }
+    make, runner = (onnx_model, run_onnx) if to == "onnx" else (program_file, run_program)
+    content = make(program, about)
+    found = check_deviation(model, runner(content), shapes_to_check(image, batch=images, smallest=smallest))
+    write_bytes(path, content)
+    worst = max(found, key=lambda deviation: deviation.error)
+    sizes = f"sides of {smallest} and more" if any_size else f"images of {image[1]}×{image[2]}"
+    return f"{len(found)} shapes compared, {sizes}: relative error at most {worst.error:.1e}"
+
+
+def _image(meta: NetworkMeta) -> tuple[int, int, int]:
+    height, width = meta.img_size
+    return meta.kwargs.get("in_chans", len(meta.mean)), height, width
+
+
+def _hub_entry(meta: NetworkMeta, about: Mapping[str, Any]) -> HubEntry:
+    preparation = {name: getattr(meta, name) for name in ("mean", "std", "crop_pct", "interpolation")}
+    preparation["input_size"] = _image(meta)
+    return HubEntry(classes=meta.classes, preparation=preparation, license=about.get("license"))
+
+
+def _hub_page(about: Mapping[str, Any]) -> dict[str, Any]:
+    details = {"Trained on": about["data"], "Recipe": about["recipe"], "Result": about["test"]}
+    usage = "The network is one of `foveate`: `import foveate` before `timm.create_model`."
+    license = {"license": about["license"]} if about.get("license") else {"license": "unknown"}
+    return {"details": {name: dict(facts) for name, facts in details.items() if facts}, "usage": usage, **license}

@@ -1,0 +1,18 @@
+"""Versions and device of a computation, kept with its results."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+import torch
+
+__all__ = ["environment"]
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Return the versions of the software, and the device."""
+    name = f"{platform.machine()} {'GPU' if device.type == 'mps' else 'CPU'}"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else name
+    versions = {package: version(package) for package in ("foveate", "torch", "timm", "lightning")}
+    return {"python": platform.python_version(), **versions, "device": name}

@@ -1,0 +1,31 @@
+"""Tasks by name."""
+
+from __future__ import annotations
+
+from foveate import _checks
+from foveate.tasks.classification import Classification
+from foveate.tasks.task import Task
+
+__all__ = ["TASKS", "find_task", "register_task"]
+
+TASKS: dict[str, type[Task]] = {Classification.name: Classification}
+"""The tasks that ``--task`` and ``foveate.train(task=…)`` know by name."""
+
+
+def find_task(name: str) -> type[Task]:
+    """Return the task called ``name``; raise a `ValueError` that lists the known ones if there is none."""
+    _checks.one_of("task", name, tuple(TASKS))
+    return TASKS[name]
+
+
+def register_task(task: type[Task]) -> type[Task]:
+    """Make a task known by its name; usable as a decorator.
+
+    Raises:
+        ValueError: It is not a subclass of `Task`, or another task has its name.
+    """
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise ValueError(f"task must be a name or a subclass of foveate.tasks.Task; got {task!r}")
+    if TASKS.setdefault(task.name, task) is not task:
+        raise ValueError(f"task {task.name!r} is {TASKS[task.name].__qualname__} already; give {task} another name")
+    return task

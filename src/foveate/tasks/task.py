@@ -1,0 +1,110 @@
+"""The interface of a task: all that the training loop, evaluation and comparison ask of what is learned."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from foveate.data import LabelledImages
+
+if TYPE_CHECKING:
+    from foveate.stats import Difference, MeanScore
+
+__all__ = ["Batch", "Metrics", "Task"]
+
+Batch = tuple[Tensor, Any]
+"""Images ``(B, C, H, W)`` and their targets."""
+
+
+class Metrics(nn.Module, ABC):
+    """Validation metrics of one pass over a data set, summed over the processes that share it."""
+
+    @abstractmethod
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Add a batch."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Return the metrics by name, such as ``loss`` and ``top1``, and forget the batches."""
+
+
+class Task(ABC):
+    """Abstract base class of tasks.
+
+    Args:
+        classes: Names of the classes of the data.
+    """
+
+    name: ClassVar[str]
+    """Value of ``--task``."""
+    metric: ClassVar[str]
+    """Name of the metric by which the best epoch is chosen and networks are compared: a fraction, higher is better."""
+    metric_title: ClassVar[str]
+    """What tables and figures call it."""
+    per_image: ClassVar[str] = "scores"
+    """Field of the result that holds a number per image; networks are compared by their means."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = list(classes)
+
+    @classmethod
+    def configured(cls, settings: Any, data: Any, *, seed: int) -> Self:
+        """Return the task as ``settings``, a `foveate.training.TrainConfig`, asks for it on ``data``."""
+        return cls(data.classes)
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the network's outputs, which give their number; by default the classes."""
+        return self.classes
+
+    def samples(self, images: LabelledImages) -> Any:
+        """Return a data set of pairs ``(image, target)``; by default ``images``, whose targets are labels."""
+        return images
+
+    @abstractmethod
+    def check_network(self, name: str, network: nn.Module, img_size: tuple[int, int]) -> None:
+        """Raise a `ValueError` unless ``network`` has outputs for this task."""
+
+    def mix(self, images: Tensor, targets: Any, *, epoch: int, step: int) -> Batch:
+        """Mix batch ``step`` of ``epoch`` for training; by default leave it unchanged."""
+        return images, targets
+
+    def forward(self, network: nn.Module, images: Tensor, targets: Any = None) -> Any:
+        """Return the outputs of the network; with ``targets`` in training, without in evaluation."""
+        return network(images).float()
+
+    @abstractmethod
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """Return the training loss of a batch."""
+
+    @abstractmethod
+    def metrics(self) -> Metrics:
+        """Return metrics that have seen nothing."""
+
+    @abstractmethod
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> Any:
+        """Return a dataclass of what the outputs for a whole data set are worth, with the field `per_image`."""
+
+    def score(self, per_image: Sequence[Sequence[float]]) -> MeanScore:
+        """Return the mean of the images' scores, a row per seed, with its bootstrap interval over the images."""
+        from foveate.stats import mean_score
+
+        return mean_score(per_image)
+
+    def difference(self, per_image: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> Difference:
+        """Return by how much two networks differ on the same images with paired seeds."""
+        from foveate.stats import paired_difference
+
+        return paired_difference(per_image, reference)
+
+    def summary(self, row: Mapping[str, float]) -> str:
+        """Return the validation part of an epoch's line; ``row`` has the metrics as ``val_…``."""
+        return f"val loss {row['val_loss']:.4f}  val {self.metric_title} {row[f'val_{self.metric}']:6.2%}"
+
+    @classmethod
+    def verdict(cls, metrics: Mapping[str, Any]) -> str:
+        """Return the figure that counts among those of `evaluate`, in words such as ``top-1 71.20%``."""
+        return f"{cls.metric_title} {metrics[cls.metric]:.2%}"

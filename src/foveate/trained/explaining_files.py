@@ -1,0 +1,200 @@
+"""Explaining files: pictures and numbers of what networks predict for them and where they look."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from foveate.data import BadImage, UnreadableImageError
+from foveate.data.given import GivenImage, read_upright, slugs, upright_size
+from foveate.explain.finding import Finding
+from foveate.explain.numbers import finding_numbers
+from foveate.explain.pictures import Comparison, check_ours, compare_sheet, comparison, own_size, write_png
+from foveate.io.environment import environment
+from foveate.io.files import read_json, writable_folder, write_json
+from foveate.trained.explaining import check_explainable, seen_pixel
+from foveate.trained.network import TrainedNetwork
+
+__all__ = ["NUMBERS", "FilesExplained", "How", "explain_files"]
+
+NUMBERS = "explanation.json"
+ROWS = 8
+"""Images on a sheet that compares."""
+OURS = "foveate explain"
+
+
+@dataclass(frozen=True)
+class How:
+    """Options of an explanation; see `TrainedNetwork.explain`."""
+
+    query: tuple[int, int] | None = None
+    layers: Sequence[str] = ()
+    method: str = "auto"
+    overlays: bool = False
+    """Write every layer's picture also at the image's own size."""
+
+
+@dataclass(frozen=True)
+class FilesExplained:
+    """Result of `explain_files`: the content of ``explanation.json``, and the number of unfamiliar images."""
+
+    numbers: dict[str, Any]
+    unlike: int
+
+
+def explain_files(
+    given: Sequence[GivenImage],
+    networks: Sequence[TrainedNetwork],
+    out: str | Path,
+    how: How | None = None,
+    *,
+    settings: dict[str, Any] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> FilesExplained:
+    """Explain images by networks; write pictures and numbers to ``out``.
+
+    Of each image and network ``IMAGE--NETWORK.png``, of several images or networks besides ``sheet-….png`` with all of
+    them, and ``explanation.json``. An orientation tag is applied first: the networks see the image as people do.
+
+    Args:
+        given: Image files, see `foveate.data.given.find_images`.
+        networks: Called by different names, see `foveate.trained.told_apart`.
+        out: Folder to write to.
+        how: See `How`.
+        settings: Kept with the numbers.
+        say: Called with a line for each image.
+
+    Raises:
+        ValueError: A network cannot be explained in this way, no image can be read, or a file of somebody else's would
+            be written over.
+    """
+    how = how or How()
+    for network in networks:
+        check_explainable(network, how.method, how.layers)
+    if how.query is not None:
+        _check_query(how.query, given, networks)
+    out = writable_folder(Path(out))
+    slug_of = slugs(network.meta.model for network in networks)
+    _check_out(out, given, slug_of)
+
+    bad: list[BadImage] = []
+    page: list[Comparison] = []
+    entries: list[dict[str, Any]] = []
+    sheets: list[str] = []
+    unlike = 0
+    for number, image in enumerate(given, start=1):
+        try:
+            pixels = read_upright(image.path)
+            for network in networks:
+                network.check_shape((pixels.height, pixels.width), str(image.path))
+        except UnreadableImageError as error:
+            bad.append(error.bad)
+            say(f"{number}/{len(given)}  cannot read {error.bad}")
+            continue
+        row = [_explain(how, image, pixels, network) for network in networks]
+        entries.append(_write(out, image, dict(zip(slug_of, row, strict=True)), how))
+        verdicts = "; ".join(
+            f"{finding.network}: {finding.verdict()}" + f" ({finding.warning})" * bool(finding.unlike)
+            for finding in row
+        )
+        unlike += any(finding.unlike for finding in row)
+        say(f"{number}/{len(given)}  {image.path}  {verdicts}")
+        page.append(comparison(row))
+        if len(page) == ROWS:
+            sheets.append(_write_sheet(out, page, networks, len(sheets) + 1))
+            page = []
+    if not entries:
+        raise ValueError(f"images: none of the {len(given)} could be read:\n  " + "\n  ".join(map(str, bad)))
+    if page and (len(entries) > 1 or len(networks) > 1):
+        sheets.append(_write_sheet(out, page, networks, len(sheets) + 1))
+    numbers = {
+        "written_by": OURS,
+        "environment": environment(networks[0].device),
+        "settings": settings or dataclasses.asdict(how),
+        "networks": [{"label": one.name, "weights": one.source, **dataclasses.asdict(one.meta)} for one in networks],
+        "images": entries,
+        "sheets": sheets,
+        "bad_images": [dataclasses.asdict(image) for image in bad],
+    }
+    write_json(out / NUMBERS, numbers)
+    return FilesExplained(numbers, unlike)
+
+
+def _explain(how: How, given: GivenImage, pixels: Image.Image, network: TrainedNetwork) -> Finding:
+    """Show one image to one network."""
+    finding = network.explain(
+        pixels,
+        query=how.query,
+        names=how.layers,
+        method=how.method,
+        label=given.folder if given.folder in network.classes else None,
+    )
+    return dataclasses.replace(finding, name=given.path.name)
+
+
+def _write(out: Path, given: GivenImage, row: dict[str, Finding], how: How) -> dict[str, Any]:
+    """Write the pictures of what each network, by its slug, made of an image; return the numbers and names of files."""
+    found = []
+    for slug, finding in row.items():
+        sheet = _picture(given, slug)
+        finding.save(out / sheet)
+        numbers = {**finding_numbers(finding), "picture": sheet}
+        if how.overlays:
+            for record, layer in zip(finding.records, numbers["layers"], strict=True):
+                layer["picture"] = f"{sheet.removesuffix('.png')}--{slugs([record.name])[0]}.png"
+                title = f"{finding.name}, {finding.network}, {record.name}"
+                write_png(out / layer["picture"], own_size(finding, record), title=title)
+        found.append(numbers)
+    first = next(iter(row.values()))
+    return {
+        "file": str(given.path),
+        "size": {"height": first.image.height, "width": first.image.width},
+        "label": first.label,
+        "networks": found,
+    }
+
+
+def _write_sheet(out: Path, page: Sequence[Comparison], networks: Sequence[TrainedNetwork], number: int) -> str:
+    name = _sheet(number)
+    sheet = compare_sheet(page, [network.name for network in networks])
+    write_png(out / name, sheet, title=f"{len(page)} images, {len(networks)} networks")
+    return name
+
+
+def _picture(given: GivenImage, network: str) -> str:
+    return f"{given.slug}--{network}.png"
+
+
+def _sheet(number: int) -> str:
+    return f"sheet-{number}.png"
+
+
+def _check_out(out: Path, given: Sequence[GivenImage], networks: Sequence[str]) -> None:
+    """Raise a `ValueError`, before anything is computed, if files of other programs would be overwritten."""
+    for image in given:
+        for network in networks:
+            check_ours(out / _picture(image, network))
+    for number in range(1, math.ceil(len(given) / ROWS) + 1):
+        check_ours(out / _sheet(number))
+    numbers = out / NUMBERS
+    if numbers.exists():
+        content = read_json(numbers)
+        if not isinstance(content, dict) or content.get("written_by") != OURS:
+            raise ValueError(f"out: {numbers} was not written by `foveate explain`; give another folder, or move it")
+
+
+def _check_query(query: tuple[int, int], given: Sequence[GivenImage], networks: Sequence[TrainedNetwork]) -> None:
+    """Raise a `ValueError` unless all networks see the pixel ``query`` of every image."""
+    for image in given:
+        try:
+            size = upright_size(image.path)
+        except UnreadableImageError:
+            continue  # it will be named when it is its turn
+        for network in networks:
+            seen_pixel(network, query, size, name=str(image.path))

@@ -1,0 +1,79 @@
+"""The network and the task of a training, as its settings and its data have them."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import torch
+from torch import nn
+
+from foveate.data import ImageData, LoaderData
+from foveate.data.appearance import appearance_of
+from foveate.io import NetworkMeta, load_weights
+from foveate.models.building import build_network
+from foveate.tasks import Task, find_task
+from foveate.training.equivariance import check_gates
+from foveate.training.fingerprint import DataFingerprint
+from foveate.training.settings import TrainConfig
+
+__all__ = ["Data", "build", "configured_task", "fingerprint_of", "with_appearance"]
+
+Data = ImageData | LoaderData
+
+
+def configured_task(config: TrainConfig, data: Data, *, seed: int = 0) -> Task:
+    """Return the task as ``config`` asks for it on ``data``."""
+    return find_task(config.task).configured(config, data, seed=seed)
+
+
+def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
+    """Build the network for ``data`` with the weights that training starts from, as the seed has it.
+
+    Raises:
+        ValueError: There is no such network, it does not take the images or the keywords, its outputs are not those of
+            the task, it has no gate to be made equivariant, or the weights to start from are those of another one.
+    """
+    torch.manual_seed(config.seed)
+    task = configured_task(config, data)
+    model, kwargs = build_network(
+        config.model,
+        num_classes=len(task.outputs),
+        img_size=data.image_size,
+        pretrained=config.pretrained,
+        model_args=config.model_args,
+    )
+    task.check_network(config.model, model, data.image_size)
+    if config.equivariance:
+        check_gates(model)
+    if config.checkpoint is not None:
+        load_weights(model, config.checkpoint)
+    transform = data.transform
+    meta = NetworkMeta(
+        model=config.model,
+        kwargs=kwargs,
+        classes=task.outputs,
+        img_size=data.image_size,
+        mean=transform.mean,
+        std=transform.std,
+        crop_pct=transform.crop_pct,
+        interpolation=transform.interpolation,
+        task=task.name,
+    )
+    return model, meta
+
+
+def with_appearance(meta: NetworkMeta, data: Data) -> NetworkMeta:
+    """Return ``meta`` with what the training images look like."""
+    return dataclasses.replace(meta, appearance=appearance_of(data))
+
+
+def fingerprint_of(data: Data, augment: str = "") -> DataFingerprint:
+    """Return what identifies the images of ``data`` when a run is resumed."""
+    names = [name for name in ("train", "val", "test") if getattr(data, name) is not None]
+    return DataFingerprint(
+        data.classes,
+        {name: data.length(name) for name in names},
+        {name: partial(data.entries, name) for name in names},
+        augment=augment,
+    )

@@ -1,0 +1,210 @@
+"""A training from its settings to the folder that it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from timm.layers import convert_sync_batchnorm
+
+from foveate._devices import check_device
+from foveate._signals import Interrupted
+from foveate.data import ImageData
+from foveate.data.transforms import Augment
+from foveate.io import save_network
+from foveate.io.checkpoint import WEIGHTS, rehearse_saving
+from foveate.io.environment import environment
+from foveate.io.files import read_json, sole_writer, writable_folder, write_json, write_text
+from foveate.models.missing_kernels import warn_of_missing_kernels
+from foveate.training.build import Data, build, configured_task, fingerprint_of, with_appearance
+from foveate.training.distributed import Distributed, process_group
+from foveate.training.loggers import EpochLogger, make_loggers
+from foveate.training.module import TrainingModule
+from foveate.training.run_folder import RESULT, is_to_be_resumed, resume_command
+from foveate.training.settings import TrainConfig
+from foveate.training.settings_file import CONFIG, to_yaml
+from foveate.training.train_state import PREVIOUS
+from foveate.training.trainer import fit, limited_threads, predict
+
+__all__ = ["train_network"]
+
+
+def train_network(
+    config: TrainConfig,
+    *,
+    data: Data | None = None,
+    verbose: bool = True,
+    callbacks: Sequence[Any] = (),
+    loggers: Sequence[EpochLogger | Any] = (),
+    augment: Augment | None = None,
+) -> dict[str, Any]:
+    """Train by a configuration; the part of `train` below its conveniences.
+
+    Args:
+        config: All settings.
+        data: What ``config.open()`` returns, if it was called already.
+        verbose: Print a line per epoch and the result.
+        callbacks: Objects with hooks of Lightning's, see `fit`.
+        loggers: Loggers besides those that the settings name.
+        augment: See `train`.
+
+    Returns:
+        What ``result.json`` holds: ``metrics`` on the ``split`` tested (the validation images where there are no test
+        images), a score per image in order (classification: ``correct``, 0 or 1), ``history`` (a row per epoch),
+        ``config``, ``environment`` and more. In processes other than the main one, nothing.
+
+    Raises:
+        ValueError: A setting is wrong, or a loss, the gradient or a weight became infinite or NaN.
+        OSError: A file cannot be written, or another process of the run has ended.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
+    """
+    config.check()
+    device = check_device(config.device, config.precision)
+    with ExitStack() as held, limited_threads(config.threads), process_group(config.strategy, device) as distributed:
+        run = _Run(config, device, distributed, verbose=verbose and distributed.is_main_process)
+        return run(data, held, callbacks=callbacks, loggers=loggers, augment=augment)
+
+
+class _Run:
+    """One process's part of a training."""
+
+    def __init__(self, config: TrainConfig, device: torch.device, distributed: Distributed, *, verbose: bool) -> None:
+        self.config, self.device, self.distributed, self.verbose = config, device, distributed, verbose
+        self.out = config.folder
+        self.restarted = distributed.max(distributed.restarts)[0] > 0
+
+    def __call__(
+        self,
+        data: Data | None,
+        held: ExitStack,
+        *,
+        callbacks: Sequence[Any],
+        loggers: Sequence[Any],
+        augment: Augment | None,
+    ) -> dict[str, Any]:
+        config, distributed, main = self.config, self.distributed, self.distributed.is_main_process
+        if self.restarted and distributed.max(main and (self.out / RESULT).exists())[0]:
+            return read_json(self.out / RESULT) if main else {}  # a process failed, but after the run
+        resume = bool(distributed.max(main and self._is_to_be_resumed())[0])
+        with distributed.local_main_process_first():
+            data = data or config.open()
+            model, meta = build(config, data)
+        meta = with_appearance(meta, data)
+        if augment is not None:
+            if not isinstance(data, ImageData):
+                raise ValueError("augment is for images of a folder or a data set; augment those of loaders in them")
+            data = dataclasses.replace(data, augment=augment)
+        seed = distributed.seed(config.seed)
+        task = configured_task(config, data, seed=seed)
+        train, val, test = data.loaders(
+            batch_size=config.batch_size,
+            workers=config.workers,
+            seed=config.seed,
+            rank=distributed.rank,
+            world_size=distributed.size,
+            samples=task.samples,
+        )
+        network = convert_sync_batchnorm(model) if config.sync_bn else model
+        module = TrainingModule(network, config, task, meta=meta, seed=seed)
+        fingerprint = fingerprint_of(data, _name_of(augment))
+        if main:
+            self._prepare_folder(module, fingerprint, resume, held)
+        try:
+            history = fit(
+                module,
+                train,
+                val,
+                out=self.out,
+                device=self.device,
+                resume=resume,
+                verbose=self.verbose,
+                checkpoint_minutes=config.checkpoint_minutes,
+                checkpoint_updates=config.checkpoint_updates,
+                distributed=distributed,
+                data=fingerprint,
+                loggers=make_loggers([*config.logger, *loggers], self.out, dataclasses.asdict(config)) if main else (),
+                callbacks=callbacks,
+            )
+            outputs = predict(module, val if test is None else test, device=self.device, distributed=distributed)
+        except KeyboardInterrupt as error:
+            signum = getattr(error, "signum", signal.SIGINT)
+            if not main:
+                sys.exit(128 + signum)
+            raise Interrupted(signum, f"go on with: {resume_command(self.out, distributed)}") from error
+        found = {str(bad) for loader in (train, val, test) if loader is not None for bad in _bad_images(loader)}
+        bad_images = sorted(set(distributed.gather_texts(sorted(found))))
+        if not main:
+            return {}
+        save_network(self.out / WEIGHTS, module.network, meta)
+        metrics = dataclasses.asdict(task.evaluate(*outputs))
+        return self._write_result(module, metrics, history, bad_images, split="val" if test is None else "test")
+
+    def _is_to_be_resumed(self) -> bool:
+        return is_to_be_resumed(self.config, self.distributed.launched, self.restarted)
+
+    def _prepare_folder(self, module: TrainingModule, fingerprint: Any, resume: bool, held: ExitStack) -> None:
+        config, out = self.config, self.out
+        held.enter_context(sole_writer(writable_folder(out)))
+        if not resume and self._is_to_be_resumed():
+            raise ValueError(f"{out} was begun by another process meanwhile; give another `out`")
+        if not resume:
+            fingerprint.write(out)
+        write_text(out / CONFIG, to_yaml(dataclasses.replace(config, resume=False)))
+        warn_of_missing_kernels(self.device, module)
+        assert module.meta is not None
+        rehearse_saving(out / WEIGHTS, module.network, module.meta)
+        if self.verbose and config.resume and not resume:
+            print(f"there is no checkpoint in {out} yet; the run begins")
+
+    def _write_result(
+        self,
+        module: TrainingModule,
+        metrics: dict[str, Any],
+        history: list[dict[str, float]],
+        bad_images: list[str],
+        *,
+        split: str,
+    ) -> dict[str, Any]:
+        config, out, task, size = self.config, self.out, module.task, self.distributed.size
+        scores = metrics.pop(task.per_image)
+        assert module.meta is not None
+        write_json(
+            out / RESULT,
+            {
+                "model": config.model,
+                "seed": config.seed,
+                "split": split,
+                "images": len(scores),
+                "metrics": metrics,
+                task.per_image: scores,
+                "history": history,
+                "threads": torch.get_num_threads(),
+                "seconds": sum(row["seconds"] for row in history),
+                "bad_images": bad_images,
+                "network": dataclasses.asdict(module.meta),
+                "config": dataclasses.asdict(config),
+                "environment": environment(self.device) | ({"processes": size} if size > 1 else {}),
+            },
+        )
+        (out / PREVIOUS).unlink(missing_ok=True)
+        if self.verbose:
+            images = "test images" if split == "test" else "validation images (there are no test images)"
+            print(f"{task.verdict(metrics)} on {len(scores)} {images}; the run is in {out}")
+        return read_json(out / RESULT)
+
+
+def _bad_images(loader: Any) -> Sequence[Any]:
+    return getattr(loader, "bad_images", ())
+
+
+def _name_of(augment: Augment | None) -> str:
+    """Return what a resumed run's augmentation is told apart by."""
+    if augment is None:
+        return ""
+    named = augment if hasattr(augment, "__qualname__") else type(augment)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -1,0 +1,51 @@
+"""The folder of a run: what it holds, and whether a training may begin or go on there."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from foveate.training.distributed import Distributed
+from foveate.training.settings import TrainConfig
+from foveate.training.settings_file import CONFIG, check_unchanged, read_settings
+from foveate.training.train_state import LAST, find_checkpoint
+
+__all__ = ["RESULT", "is_to_be_resumed", "resume_command"]
+
+RESULT = "result.json"
+
+
+def is_to_be_resumed(config: TrainConfig, launched: bool, restarted: bool) -> bool:
+    """Return whether there is a checkpoint to go on from, and that is asked for, by the user or by torchrun.
+
+    Args:
+        config: What is asked for.
+        launched: Whether torchrun has started this process.
+        restarted: Whether torchrun has started the processes again because one failed.
+
+    Raises:
+        ValueError: A run or a file of somebody's would be written over, or the run to be resumed is not there,
+            finished, or other.
+    """
+    out, another = config.folder, "give another `out`"
+    if (out / RESULT).exists():
+        raise ValueError(f"{out} holds a finished run; {another}, or delete it")
+    if find_checkpoint(out) is None:
+        if config.resume and not launched:
+            raise ValueError(f"there is nothing to resume in {out}: it has no {LAST}; leave out `resume`, or {another}")
+        read_settings(out / CONFIG, config)
+        return False
+    if not config.resume and not restarted:
+        raise ValueError(f"{out} holds an unfinished run; continue it with `--resume`, or {another}")
+    check_unchanged(out / CONFIG, config)
+    return True
+
+
+def resume_command(out: Path, distributed: Distributed) -> str:
+    """Return the command line that continues the run in ``out``."""
+    processes = [
+        f"--nnodes={distributed.size // distributed.local_size}",
+        f"--nproc_per_node={distributed.local_size}",
+    ]
+    launcher = ["torchrun", *processes, "-m"] if distributed.launched else []
+    return shlex.join([*launcher, "foveate", "train", "--config", str(out / CONFIG), "--resume"])

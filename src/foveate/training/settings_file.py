@@ -1,0 +1,75 @@
+"""The settings of a run in its folder, and whether what is asked for now is the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foveate.training.settings import TrainSettings
+
+__all__ = ["CONFIG", "check_unchanged", "read_settings", "to_yaml"]
+
+CONFIG = "config.yaml"
+MEANS = frozenset(
+    {
+        *("out", "resume", "root", "download", "workers", "device", "max_bad_images", "logger"),
+        *("checkpoint_minutes", "checkpoint_updates", "strategy", "jobs"),
+    }
+)
+"""Settings that say where and with which means something is computed, or how much is put up with, not what."""
+NEWER = frozenset(
+    {
+        *("checkpoint_minutes", "checkpoint_updates", "non_finite", "max_skipped", "strategy", "sync_bn"),
+        *("intensity_range", "threads", "jobs", "task", "logger"),
+    }
+)
+"""Settings that saved configurations may lack: what is the default now was the rule then."""
+
+
+def read_settings(saved: Path, config: TrainSettings) -> dict[str, Any] | None:
+    """Return the settings that `to_yaml` wrote to ``saved`` for such a configuration; None if there is no file.
+
+    Raises:
+        ValueError: It is another file, or damaged.
+    """
+    if not saved.exists():
+        return None
+    try:
+        settings = yaml.safe_load(saved.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        settings = None
+    fresh = yaml.safe_load(to_yaml(type(config)()))
+    defaults = {name: fresh[name] for name in NEWER if name in fresh}
+    if not isinstance(settings, dict) or (defaults | settings).keys() != fresh.keys():
+        raise ValueError(f"{saved} is damaged, or not of such a run; move it away, or give another `out`")
+    return defaults | settings
+
+
+def check_unchanged(saved: Path, config: TrainSettings, *, but: Iterable[str] = ()) -> None:
+    """Raise a `ValueError` if a file that `to_yaml` wrote has other settings than ``config``; none is no hindrance.
+
+    Args:
+        saved: The file.
+        config: What is asked for now.
+        but: Settings that may differ, besides those that say where and with which means something is computed.
+    """
+    then, now = read_settings(saved, config), yaml.safe_load(to_yaml(config))
+    if then is None:
+        return
+    names = [name for name in now if name not in MEANS.union(but)]
+    changed = [f"{name}: {then[name]!r} there, {now[name]!r} now" for name in names if then[name] != now[name]]
+    if changed:
+        raise ValueError(
+            f"{saved.parent} was started with other settings; use those (--config {saved}), give another `out`, or "
+            f"delete it:\n  " + "\n  ".join(changed)
+        )
+
+
+def to_yaml(config: TrainSettings) -> str:
+    """Return ``config`` as the YAML that ``--config`` takes."""
+    return yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config))), sort_keys=False, allow_unicode=True)

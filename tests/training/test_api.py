@@ -1,0 +1,220 @@
+"""Training, evaluating and comparing from Python: loaders, augmentation, loggers and callbacks of a user's own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader, TensorDataset
+
+import foveate
+from foveate.data import from_loaders, open_data
+from foveate.io import load_network
+from foveate.training import EpochLogger
+
+TINY: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 21}
+SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu", "verbose": False}
+DIGITS = open_data("digits", options=TINY)
+MEAN = STD = (0.5, 0.5, 0.5)
+
+
+class Noisy(TensorDataset):
+    """Images that are augmented by all three generators."""
+
+    classes = tuple("0123456789")
+
+    def __getitem__(self, index: Any) -> Any:
+        image, label = super().__getitem__(index)
+        noise = torch.rand(()) + random.random() + np.random.rand()  # noqa: NPY002
+        return image + 0.01 * noise, label
+
+
+def batches(length: int, *, training: bool = False, workers: int = 0, generator: bool = False) -> DataLoader[Any]:
+    rng = torch.Generator().manual_seed(length)
+    images, labels = torch.randn(length, 3, 16, 16, generator=rng), torch.randint(10, (length,), generator=rng)
+    given = torch.Generator().manual_seed(1) if generator else None
+    return DataLoader(Noisy(images, labels), 8, shuffle=training, num_workers=workers, generator=given)
+
+
+class StopAt:
+    def __init__(self, update: int) -> None:
+        self.update = update
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.update:
+            raise KeyboardInterrupt
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_network(folder)[0].state_dict()
+
+
+@pytest.mark.parametrize(("workers", "generator"), [(0, False), (0, True), (2, False)])
+def test_a_training_on_loaders_resumes_to_the_last_bit(tmp_path: Path, workers: int, generator: bool) -> None:
+    def run(name: str, **how: Any) -> foveate.training.TrainResult:
+        random.seed(len(name))
+        data = from_loaders(
+            batches(48, training=True, workers=workers, generator=generator), batches(20), mean=MEAN, std=STD
+        )
+        return foveate.train("test_resnet", data, out=str(tmp_path / name), **SETTINGS, **how)
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("part", callbacks=[StopAt(9)], checkpoint_updates=1)
+    part = run("part", checkpoint_updates=1, resume=True)
+    first, second = weights(whole.folder), weights(part.folder)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    timeless = [[{**row, "seconds": 0} for row in result.history] for result in (whole, part)]
+    assert timeless[0] == timeless[1]
+    assert whole.content["split"] == "val"
+    loaded = foveate.load(whole.folder)
+    assert (loaded.classes, loaded.meta.mean) == (list("0123456789"), list(MEAN))
+    assert loaded.evaluate(batches(20)).top1.mean == pytest.approx(whole.metrics["top1"], abs=0.11)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"train": [1, 2]}, "val"),
+        ({"val": iter([])}, "val"),
+        ({"val": DataLoader(TensorDataset(torch.zeros(8, 3, 4, 4)), 4)}, "val"),
+        ({"val": DataLoader(TensorDataset(torch.zeros(8, 1, 4, 4), torch.zeros(8)), 4)}, "val"),
+        ({"train": DataLoader(TensorDataset(torch.zeros(8, 3, 4, 4), torch.zeros(8)), 4)}, "classes"),
+        ({"std": (0.5, 0.5)}, "std"),
+    ],
+)
+def test_loaders_that_do_not_do_are_refused(changes: dict[str, Any], field: str) -> None:
+    given: dict[str, Any] = {"train": batches(16), "val": batches(8), "mean": MEAN, "std": STD, **changes}
+    if "train" in changes and field == "val":
+        given["val"] = 3
+    with pytest.raises(ValueError, match=field):
+        from_loaders(given.pop("train"), given.pop("val"), **given)
+
+
+def test_augmentation_by_a_callable(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def mirrored(image: Image.Image) -> Image.Image:
+        seen.append(image.size)
+        return ImageOps.mirror(image) if random.random() < 0.5 else image
+
+    how: dict[str, Any] = {"data_options": TINY, **SETTINGS}
+    whole = foveate.train("test_resnet", augment=mirrored, out=str(tmp_path / "whole"), **how)
+    assert seen == [(16, 16)] * 96
+    options: dict[str, Any] = {"augment": mirrored, "out": str(tmp_path / "part"), "checkpoint_updates": 1, **how}
+    with pytest.raises(KeyboardInterrupt):
+        foveate.train("test_resnet", callbacks=[StopAt(9)], **options)
+    with pytest.raises(ValueError, match="augment"):
+        foveate.train("test_resnet", resume=True, **{**options, "augment": ImageOps.flip})
+    part = foveate.train("test_resnet", resume=True, **options)
+    first, second = weights(whole.folder), weights(part.folder)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    plain = foveate.train("test_resnet", out=str(tmp_path / "plain"), **how)
+    assert not all(torch.equal(first[name], other) for name, other in weights(plain.folder).items())
+
+
+@pytest.mark.parametrize("returned", [3, torch.zeros(3, 8, 8), torch.zeros(3, 16, 16, dtype=torch.uint8)])
+def test_an_augmentation_must_return_an_image(tmp_path: Path, returned: Any) -> None:
+    with pytest.raises(ValueError, match="augment"):
+        foveate.train("test_resnet", augment=lambda _: returned, out=str(tmp_path / "x"), data_options=TINY, **SETTINGS)
+
+
+def test_several_loggers_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    rows: list[dict[str, float]] = []
+
+    class Own(EpochLogger):
+        def add(self, row: dict[str, float]) -> None:
+            rows.append(dict(row))
+
+    class LikeLightnings:
+        def __init__(self) -> None:
+            self.metrics: list[Any] = []
+            self.ended = ""
+
+        def log_hyperparams(self, params: dict[str, Any]) -> None:
+            assert params["model"] == "test_resnet"
+
+        def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+            self.metrics.append((step, metrics))
+
+        def finalize(self, status: str) -> None:
+            self.ended = status
+
+    other, out = LikeLightnings(), tmp_path / "run"
+    loggers = ["csv", "tensorboard", "wandb", "mlflow", Own(), other]
+    result = foveate.train("test_resnet", logger=loggers, out=str(out), data_options=TINY, **SETTINGS)
+    assert rows == result.history
+    assert [(step, {"epoch": step, **metrics}) for step, metrics in other.metrics] == list(enumerate(rows, 1))
+    assert other.ended == "success"
+    with (out / "logs" / "metrics.csv").open() as file:
+        assert [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)] == rows
+    losses = EventAccumulator(str(out / "tensorboard")).Reload().Scalars("val_loss")
+    assert [event.value for event in losses] == pytest.approx([row["val_loss"] for row in rows])
+    from mlflow import MlflowClient
+
+    run = (out / "logs" / "mlflow-run.txt").read_text()
+    client = MlflowClient(f"sqlite:///{out / 'logs' / 'mlflow.db'}")
+    assert [point.value for point in client.get_metric_history(run, "val_loss")] == [row["val_loss"] for row in rows]
+    assert list((out / "logs" / "wandb").glob("offline-run-*/*.wandb"))
+    settings = json.loads((out / "result.json").read_text())["config"]
+    assert settings["logger"] == ["csv", "tensorboard", "wandb", "mlflow"]
+
+
+def test_without_loggers_nothing_is_logged(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    foveate.train("test_resnet", logger=[], out=str(out), data_options=TINY, **SETTINGS)
+    assert not (out / "logs").exists()
+    assert not (out / "tensorboard").exists()
+
+
+def test_bad_settings_are_named_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"epoch": 3}, "epoch.*epochs"),
+        ({"logger": ["tensorbord"]}, "logger.*tensorboard"),
+        ({"logger": [3]}, "logger"),
+        ({"data": 3}, "data"),
+        ({"data": [batches(8)]}, "from_loaders"),
+        ({"augment": 3}, "augment"),
+        ({"lr": -1}, "lr"),
+    ]
+    for changes, message in cases:
+        with pytest.raises(ValueError, match=message):
+            foveate.train("test_resnet", **{"data_options": TINY, **SETTINGS, **changes})
+    with pytest.raises(ValueError, match="models"):
+        foveate.compare("test_resnet")
+    with pytest.raises(ValueError, match="epochs"):
+        foveate.train(foveate.TrainConfig(model="test_resnet"), epochs=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_logger_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = foveate._extras.importlib.util.find_spec  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        foveate._extras.importlib.util,  # type: ignore[attr-defined]
+        "find_spec",
+        lambda name, *rest: None if name == "wandb" else find(name, *rest),
+    )
+    with pytest.raises(ImportError, match=r"foveate\[wandb\]"):
+        foveate.train("test_resnet", logger=["wandb"], out=str(tmp_path / "x"), data_options=TINY, **SETTINGS)
+    assert not (tmp_path / "x").exists()
+
+
+def test_train_evaluate_and_compare_agree(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"data_options": TINY, **SETTINGS}
+    result = foveate.train("test_resnet", DIGITS, out=str(tmp_path / "run"), **how)
+    again = foveate.evaluate(result.folder, DIGITS)
+    assert (again.top1.mean, again.loss) == pytest.approx((result.metrics["top1"], result.metrics["loss"]), rel=1e-5)
+    assert again.correct == result.content["correct"]
+    table = foveate.compare(["test_resnet"], DIGITS, seeds=1, out=str(tmp_path / "compared"), threads=1, **how)
+    assert table["networks"][0]["top1"]["mean"] == pytest.approx(result.metrics["top1"], abs=0.06)
