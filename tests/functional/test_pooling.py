@@ -42,7 +42,6 @@ def test_whoever_watches_sees_a_pooling() -> None:
     assert counter.get_total_flops() == 0
     with foveate.plain_operators():
         assert torch.equal(pool(x), F.avg_pool2d(x, 3, 2, padding=1))
-    assert [node.target for node in torch.fx.symbolic_trace(pool).graph.nodes][1] is F.avg_pool2d
     assert "avg_pool2d" in str(torch.jit.trace(pool, x, check_trace=False).graph)
     with torch.autocast("cpu", torch.bfloat16):
         assert pool(x).dtype == torch.float32

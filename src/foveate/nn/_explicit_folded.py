@@ -111,7 +111,7 @@ def _attend(attention: ExplicitAttention2d, value: Tensor) -> Tensor:
 
 
 def _in_one_convolution(module: ExpAttConv2d, x: Tensor) -> Tensor:
-    """Let one convolution make all channels, and attend to the last of them in place."""
+    """Let one convolution make all channels, and attend to the last of them, in place if it can be."""
     conv, attention = module.conv, module.attention
     out_channels = conv.out_channels
     layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
@@ -123,6 +123,9 @@ def _in_one_convolution(module: ExpAttConv2d, x: Tensor) -> Tensor:
     else:
         weight[out_channels:] = _folded(attention)[:, :, None, None] / 9
     out = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation)
-    value = out[:, out_channels:]
-    value.copy_(_attend(attention, value.contiguous(memory_format=layout)))
+    convolved, value = out.split([out_channels, attention.dim_out], dim=1)
+    attended = _attend(attention, value.contiguous(memory_format=layout))
+    if torch.is_grad_enabled():  # the values are needed going backward
+        return torch.cat([convolved, attended], dim=1)
+    value.copy_(attended)
     return out

@@ -182,6 +182,7 @@ class AttentionAugmentedConv2d(RelativeTables2d):
 
 
 for _name in (
+    "average_pool",
     "feature_map",
     "split_heads",
     "in_layout_of",

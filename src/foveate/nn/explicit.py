@@ -276,3 +276,4 @@ def _attend(value: Tensor, log_radius: Tensor, kernel: str) -> Tensor:
 # Symbolic tracing keeps these whole: they look at shapes.
 torch.fx.wrap("feature_map")
 torch.fx.wrap("_attend")
+torch.fx.wrap("average_pool")
