@@ -111,7 +111,7 @@ def _attend(attention: ExplicitAttention2d, value: Tensor) -> Tensor:
 
 
 def _in_one_convolution(module: ExpAttConv2d, x: Tensor) -> Tensor:
-    """Let one convolution make all channels, and attend to the last of them, in place if it can be."""
+    """Let one convolution make all channels, and attend to the last of them in place."""
     conv, attention = module.conv, module.attention
     out_channels = conv.out_channels
     layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
@@ -123,9 +123,7 @@ def _in_one_convolution(module: ExpAttConv2d, x: Tensor) -> Tensor:
     else:
         weight[out_channels:] = _folded(attention)[:, :, None, None] / 9
     out = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation)
-    convolved, value = out.split([out_channels, attention.dim_out], dim=1)
-    attended = _attend(attention, value.contiguous(memory_format=layout))
-    if torch.is_grad_enabled():  # the values are needed going backward
-        return torch.cat([convolved, attended], dim=1)
-    value.copy_(attended)
+    value = out[:, out_channels:]
+    # A copy: going backward the values are needed as they are now.
+    value.copy_(_attend(attention, value.clone(memory_format=layout)))
     return out
