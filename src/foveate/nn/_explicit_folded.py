@@ -1,4 +1,4 @@
-"""Inference of `ExpAttConv2d` with its convolutions folded, and where that pays, as one.
+"""Inference of `ExpAttConv2d` with its 1×1 convolutions folded, where it pays into a single convolution.
 
 1×1 convolutions act on channels and the map ``A`` on positions, so they commute: ``W_O (A (W_V x)) = A ((W_O W_V) x)``.
 Average pooling followed by a 1×1 convolution is a 3×3 convolution with the stride of the pooling.
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["convolve_and_attend"]
 
 BLOCK = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
-"""Output channels that a 3×3 convolution of oneDNN computes at a time: to fill up a block costs nothing."""
+"""Output channels that a 3×3 convolution of oneDNN computes at a time: filling a block is free."""
 
 
 def convolve_and_attend(module: ExpAttConv2d, attention: type[ExplicitAttention2d], x: Tensor) -> Tensor | None:
     """Return the output, or None where the submodules have to be called one by one.
 
-    The weights are folded in every call, so that whoever changes them, by whatever way, finds them changed.
+    The weights are folded anew in every call, so that any change of them takes effect.
     """
     if isinstance(x, torch.fx.Proxy) or not _applies(module, attention, x):
         return None
@@ -43,11 +43,11 @@ def convolve_and_attend(module: ExpAttConv2d, attention: type[ExplicitAttention2
 
 
 def _applies(module: ExpAttConv2d, kind: type[ExplicitAttention2d], x: Tensor) -> bool:
-    """Tell whether it was measured to be faster, and nothing is lost: no gradient, no hook, no part of another kind."""
+    """Tell whether folding is faster and loses nothing: no gradient, no hook, no submodule of another kind."""
     own = module.attention
     if x.device.type != "cpu" or not is_channels_last(x) or not has_no_gradient(module, x):
         return False
-    # Whoever watches the operators, a counter of FLOPs or a tracer, is to see those of the modules.
+    # FLOP counters and tracers are to see the operators of the modules.
     if not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack():
         return False
     pointwise = ((1, 1), (1, 1), (0, 0), (1, 1))
@@ -60,7 +60,7 @@ def _applies(module: ExpAttConv2d, kind: type[ExplicitAttention2d], x: Tensor) -
 
 
 def _is_joinable(module: ExpAttConv2d) -> bool:
-    """Tell whether one 3×3 convolution can do the work of ``module.conv`` and of the values."""
+    """Tell whether one 3×3 convolution can compute ``module.conv`` and the values."""
     stride, dilation = module.attention.stride, module.conv.dilation
     dtypes = {weight.dtype for weight in (module.conv.weight, *module.attention.parameters())}
     return (
@@ -102,7 +102,7 @@ def _attend(attention: ExplicitAttention2d, value: Tensor) -> Tensor:
 
 
 def _in_one_convolution(module: ExpAttConv2d, x: Tensor) -> Tensor:
-    """Let one convolution make all channels, and attend to the last of them in place."""
+    """Compute all channels in one convolution, and attend to the last of them in place."""
     conv, attention = module.conv, module.attention
     out_channels, dim = conv.out_channels, conv.in_channels
     weight = conv.weight.new_zeros(out_channels + attention.dim_out, 3, 3, dim).permute(0, 3, 1, 2)
