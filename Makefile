@@ -40,7 +40,7 @@ SHIPPED := $(addsuffix _resnet_tiny.digits,conv expatt gsa positionwise cram)
 networks: .venv/installed-dev
 	$(BIN)/foveate compare --config recipes/shipped.yaml --out runs/shipped
 	for run in runs/shipped/*/seed-0; do name=$$(basename $${run%/seed-0}); \
-	$(BIN)/foveate export $$run --half --licence apache-2.0 --name $${name%%+*}.digits --out src/foveate/models/weights \
+	$(BIN)/foveate export $$run --half --license apache-2.0 --name $${name%%+*}.digits --out src/foveate/models/weights \
 	|| exit; done
 	$(BIN)/foveate score $(SHIPPED) --out results/shipped/scores.json > results/shipped/scores.txt
 	cp runs/shipped/compare.* results/shipped
@@ -58,7 +58,7 @@ ifdef RERUN
 	rm -rf results/photographs/runs
 	$(BIN)/python -m studies.evidence --config recipes/evidence.yaml --collect runs/photographs --collect runs/photographs-explained
 	for run in expatt_resnet_tiny gsa_resnet_tiny cram_resnet_tiny+equivariance=1; do \
-	$(BIN)/foveate export runs/photographs/$$run/seed-0 --half --licence LicenseRef-research-only \
+	$(BIN)/foveate export runs/photographs/$$run/seed-0 --half --license LicenseRef-research-only \
 	--name $${run%%+*}.photographs --out src/foveate/models/weights || exit; done
 	$(BIN)/foveate score $(call SEEDS,cram) $(call SEEDS,cram,+equivariance=1) $(call SEEDS,positionwise) \
 	$(call SEEDS,positionwise,+equivariance=1) $(call SEEDS,conv) --data data/photographs --images 1000 \

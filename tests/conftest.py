@@ -21,6 +21,15 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.fixture(scope="module")
+def shapes() -> Iterator[None]:
+    """Check the shapes in the signatures of public functions and modules at every call."""
+    from tests.shapes import checked_shapes  # not for those who run one test and have no checker
+
+    with checked_shapes():
+        yield
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium: that of the system, or else playwright's own."""

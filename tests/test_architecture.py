@@ -47,6 +47,9 @@ torch on GPUs."""
 CORE_PARTS = {"kernels", "functional", "nn", "models", "benchmark", "__init__", "__main__"}
 CORE_FILES = {"commands/__init__.py", "commands/cost.py", "commands/models.py", "report/__init__.py", "report/text.py"}
 
+TYPE_CHECKERS_ONLY = {"_shapes.py": {"jaxtyping"}}
+"""What a file imports under `TYPE_CHECKING` alone."""
+
 MAX_LINES = 300
 LONGER_FOR_A_REASON: dict[str, str] = {}
 """Path in the package: why it is longer."""
@@ -156,7 +159,8 @@ def test_core_files_need_no_extra() -> None:
         part, relative = part_of(file), file.relative_to(PACKAGE).as_posix()
         if part in CORE_PARTS or part.startswith("_") or relative in CORE_FILES:
             tops = {name.partition(".")[0] for name in imports(parse(file), "foveate")}
-            needed[relative] = tops - CORE - sys.stdlib_module_names - {"foveate"}
+            allowed = CORE | sys.stdlib_module_names | {"foveate"} | TYPE_CHECKERS_ONLY.get(relative, set())
+            needed[relative] = tops - allowed
     assert {file: names for file, names in needed.items() if names} == {}
 
 
@@ -230,7 +234,7 @@ def test_importing_prints_nothing_warns_of_nothing_and_is_light() -> None:
         "    import foveate\n"
         "assert timm.is_model('gsa_resnet50')\n"
         "heavy = {'lightning', 'jsonargparse', 'sklearn', 'scipy', 'matplotlib', "
-        "'torchmetrics', 'jinja2', 'pandas', 'pytorch_grad_cam', 'cv2'}\n"
+        "'torchmetrics', 'jinja2', 'pandas', 'pytorch_grad_cam', 'cv2', 'jaxtyping', 'beartype'}\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "assert not new & heavy, new & heavy\n"
     )
@@ -248,6 +252,7 @@ def test_what_a_training_needs_late_is_imported_late() -> None:
 WITHOUT_EXTRAS = """
 import importlib.machinery, sys
 missing = {'lightning', 'jsonargparse', 'sklearn', 'scipy', 'matplotlib', 'torchmetrics', 'tensorboard', 'jinja2'}
+missing |= {'jaxtyping', 'beartype'}
 found = importlib.machinery.PathFinder.find_spec
 def find_spec(name, path=None, target=None):
     return None if name.partition('.')[0] in missing else found(name, path, target)

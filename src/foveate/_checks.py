@@ -1,4 +1,4 @@
-"""Checks of what a caller passes in: each says what was got, what is allowed, and how to mend it.
+"""Argument checks whose messages say what was got, what is allowed, and how to mend it.
 
 Every public function checks its input once, at the boundary, with these; nothing behind it checks again.
 """
@@ -61,7 +61,7 @@ def number(
 
 
 def pair(name: str, value: Any, *, minimum: int = 1) -> tuple[int, int]:
-    """Return ``value`` as ``(height, width)``; a single integer stands for both."""
+    """Return ``value`` as ``(height, width)``; a single integer is both."""
     if isinstance(value, Integral):
         value = (value, value)
     if not isinstance(value, tuple | list) or len(value) != 2:

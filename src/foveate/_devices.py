@@ -12,7 +12,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def check_device(device: str | torch.device, precision: str = "32-true") -> torch.device:
-    """Return the device that ``device`` stands for.
+    """Resolve a device name.
 
     Args:
         device: One of `DEVICES`, or a device.

@@ -8,20 +8,20 @@ from PIL import Image
 __all__ = ["WHITE", "to_rgb"]
 
 WHITE = "foveate_white"
-"""Key in ``image.info`` of the value that is white in greyscale of more than 8 bits; 65,535 if it is not there."""
+"""Key in ``image.info`` of the white level of grayscale images with more than 8 bits; 65,535 if absent."""
 
 
 def to_rgb(image: Image.Image, *, intensity_range: tuple[float, float] | None = None) -> Image.Image:
     """Return ``image`` as 8-bit RGB, as it would look on a white page.
 
-    Greyscale is repeated in the three channels. That of more than 8 bits is scaled by 255/w, with w the largest value
+    Grayscale is repeated in the three channels. That of more than 8 bits is scaled by 255/w, with w the largest value
     that the file declares, else 65,535 (Pillow's own conversion cuts it off at 255, which leaves a white image). What
-    is transparent shows white rather than whatever colour happens to be stored under it. CMYK and YCbCr are converted
-    by Pillow, which of 16-bit colours keeps the upper 8 bits.
+    is transparent shows white rather than whatever color happens to be stored under it. CMYK and YCbCr are converted
+    by Pillow, which of 16-bit colors keeps the upper 8 bits.
 
     Args:
         image: The image.
-        intensity_range: For greyscale of more than 8 bits, and floating point: what becomes black and what white,
+        intensity_range: For grayscale of more than 8 bits, and floating point: what becomes black and what white,
             values beyond being cut off.
 
     Raises:
@@ -57,14 +57,14 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
             "image with 8 or 16 bits per channel, or say with intensity_range what is black and white"
         )
     if white == 65535:
-        grey, rest = np.divmod(values, 257)  # 65535/255
-        grey += rest > 128  # the nearest
+        gray, rest = np.divmod(values, 257)  # 65535/255
+        gray += rest > 128  # the nearest
     else:
-        grey = (values.astype(np.uint32) * 255 + white // 2) // white
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        gray = (values.astype(np.uint32) * 255 + white // 2) // white
+    return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
 
 
 def _stretched(image: Image.Image, black: float, white: float) -> Image.Image:
     values = (np.asarray(image, dtype=np.float32) - np.float32(black)) * np.float32(255 / (white - black))
-    grey = np.nan_to_num(values, nan=0.0).clip(0, 255).round().astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+    gray = np.nan_to_num(values, nan=0.0).clip(0, 255).round().astype(np.uint8)
+    return Image.fromarray(gray).convert("RGB")

@@ -1,4 +1,4 @@
-"""What the value of a free option, such as a keyword for a network, may be."""
+"""The type of free options, such as keywords for a network."""
 
 from __future__ import annotations
 

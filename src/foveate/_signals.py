@@ -29,7 +29,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def raising_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise `Interrupted`, as Ctrl-C raises `KeyboardInterrupt`: temporary files are removed."""
+    """Raise `Interrupted` on SIGTERM, as Ctrl-C raises `KeyboardInterrupt`, so that temporary files are removed."""
 
     def interrupt(signum: int, _: Any) -> None:
         raise Interrupted(signum)

@@ -79,5 +79,5 @@ def _tell(message: str) -> None:
 
 
 def _silence(stream: Any) -> None:
-    """Let what is still to be written to ``stream`` vanish, in place of an error at the end of the process."""
+    """Discard what is still to be written to ``stream``, which would end the process with an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

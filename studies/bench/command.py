@@ -19,9 +19,9 @@ from foveate.benchmark.machine import describe_machine
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
 from foveate.models.missing_kernels import warn_of_missing_kernels
 from foveate.training import check_device
-from studies.bench.ceilings import measure_ceilings
 from studies.bench.figures import draw
 from studies.bench.measurement import WRONG, Conditions, Measurer
+from studies.bench.roofline import measure_roofline
 from studies.bench.subject import Case, Suite
 from studies.bench.suites import SUITES
 from studies.bench.table import to_markdown
@@ -59,6 +59,10 @@ class BenchConfig:
         seed: What weights and inputs are drawn from.
         max_seconds: What would take longer for one call is left out, as far as a smaller case tells.
         max_memory: What would need more memory, in GiB, is left out.
+        max_noise: What the first subject may stray from itself, as a share of its time, in the quartiles of the rounds:
+            beyond that, and where another subject scatters by more than that and twice as much as the first one, the
+            case is measured again.
+        repeats: How often, at most; of what is unsteady then, no ratio is published.
         out: Folder for bench-SUITE.json, and for the table (.md) and the figure (.svg) made from it.
         from_json: Measure nothing; make table and figure anew from this file, beside it.
     """
@@ -77,6 +81,8 @@ class BenchConfig:
     seed: int = 0
     max_seconds: float = 20.0
     max_memory: float = 8.0
+    max_noise: float = 0.05
+    repeats: int = 3
     out: Path = Path("runs/bench")
     from_json: Path | None = None
 
@@ -97,6 +103,8 @@ class BenchConfig:
         _checks.integer("seed", self.seed, minimum=0)
         _checks.number("max_seconds", self.max_seconds, above=0)
         _checks.number("max_memory", self.max_memory, above=0)
+        _checks.number("max_noise", self.max_noise, above=0)
+        _checks.integer("repeats", self.repeats, minimum=0)
         if not any(self.chosen(SUITES[name]) for name in self.suites):
             labels = ", ".join(case.label for name in self.suites for case in SUITES[name].cases)
             raise ValueError(f"no case fits cases={self.cases!r}; there are {labels}")
@@ -121,6 +129,8 @@ class BenchConfig:
                     seed=self.seed,
                     max_seconds=self.max_seconds,
                     max_memory=self.max_memory * GIB,
+                    max_noise=self.max_noise,
+                    repeats=self.repeats,
                 )
 
 
@@ -143,13 +153,13 @@ def run(config: BenchConfig) -> dict[str, Any]:
     writable_folder(config.out)
     results = {}
     with _settings(config.threads):
-        ceilings = {}
+        roofline = {}
         for dtype in DTYPES[config.dtype]:
             _say(f"what the machine can do in {_name(dtype)}")
-            ceilings[_name(dtype)] = dataclasses.asdict(measure_ceilings(device, dtype))
+            roofline[_name(dtype)] = dataclasses.asdict(measure_roofline(device, dtype))
         for name in filter(lambda name: config.chosen(SUITES[name]), dict.fromkeys(config.suites)):
             path = config.out / f"bench-{name}.json"
-            _measure(config, SUITES[name], ceilings, path)
+            _measure(config, SUITES[name], roofline, path)
             results[name] = _publish(path)
     wrong = [
         f"{entry['name']} ({name}, {case['case']}, {case['mode']}, {case['dtype']})"
@@ -163,7 +173,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
     return results
 
 
-def _measure(config: BenchConfig, suite: Suite, ceilings: dict[str, Any], path: Path) -> None:
+def _measure(config: BenchConfig, suite: Suite, roofline: dict[str, Any], path: Path) -> None:
     """Measure a suite, saving after every case."""
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("out", "from_json")}
     result: dict[str, Any] = {
@@ -174,7 +184,7 @@ def _measure(config: BenchConfig, suite: Suite, ceilings: dict[str, Any], path: 
         "complete": False,
         "settings": settings,
         "machine": describe_machine(torch.device(config.device)),
-        "ceilings": ceilings,
+        "ceilings": roofline,
         "cases": [],
     }
     try:

@@ -65,10 +65,11 @@ def _ratio_panel(axes: Axes, case: Case, *, labels: bool) -> None:
         colour = OKABE_ITO[entry["compiled"]]
         if spread := ratio(case, entry):
             axes.plot([spread.q1, spread.q3], [row, row], color=colour, linewidth=3, alpha=0.45)
-            axes.plot(spread.median, row, "o", color=colour, markersize=5)
-            axes.annotate(
-                f"{spread.median:.3g}", (spread.q3, row), (6, 0), textcoords="offset points", va="center", fontsize=8
-            )
+            unsteady = entry.get("unsteady", False)
+            if not unsteady:
+                axes.plot(spread.median, row, "o", color=colour, markersize=5)
+            text = "unsteady" if unsteady else f"{spread.median:.3g}"
+            axes.annotate(text, (spread.q3, row), (6, 0), textcoords="offset points", va="center", fontsize=8)
         elif entry["seconds"]:
             axes.plot(1, row, "D", color=colour, markersize=5)
         else:

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from foveate.benchmark.cost import network_cost, step_flops
-from foveate.benchmark.interleaving import interleaved
+from foveate.benchmark.interleaving import Samples, interleaved
 from foveate.benchmark.memory import peak_memory
+from foveate.benchmark.other_work import OtherWork, OtherWorkWatch
 from studies.bench.correctness import Check, against_eager, against_reference
 from studies.bench.forecast import forecast_memory
 from studies.bench.profile import operator_seconds
+from studies.bench.steadiness import unsteady
 from studies.bench.subject import Case, Subject, prepared
 from studies.bench.workload import Workload, least_traffic
 
@@ -56,6 +58,10 @@ class Conditions:
     """A call that would take longer is left out, as far as a smaller case of the group tells."""
     max_memory: float
     """A call that would need more bytes is left out."""
+    max_noise: float = 0.05
+    """What the base may stray from itself, see `studies.bench.steadiness.unsteady`."""
+    repeats: int = 3
+    """How often a case with unsteady entries is measured again, at most."""
 
 
 class Counts(NamedTuple):
@@ -89,8 +95,20 @@ class Entry:
     repetitions: int = 0
     seconds: list[float] = field(default_factory=list)
     """Of one call, round by round; rounds are the same for all entries of a case."""
+    unsteady: bool = False
+    """Whether it stayed noisier than it may be, so that its ratio says nothing."""
     operators: dict[str, float] = field(default_factory=dict)
     """Of a network: seconds of the operators that take at least `OPERATORS` of the time, profiled after the rounds."""
+
+
+class Timing(NamedTuple):
+    """One time that all rounds of a case were run."""
+
+    samples: dict[int, Samples]
+    unsteady: dict[int, float]
+    """Entries that were noisier than they may be, and how many times as noisy."""
+    others: OtherWork | None
+    """What else ran on the cores; None where the system does not tell."""
 
 
 class Measurer:
@@ -123,8 +141,7 @@ class Measurer:
                     entries.append(entry)
                     if call is not None:
                         calls.append((entry, call))
-            if calls:
-                self._time(case, calls)
+            quiet = self._time(case, calls) if calls else {}
         return {
             "case": case.label,
             "group": case.group,
@@ -132,6 +149,7 @@ class Measurer:
             "network": case.network,
             "mode": conditions.mode,
             "dtype": str(conditions.dtype).removeprefix("torch."),
+            **quiet,
             "entries": [dataclasses.asdict(entry) for entry in entries],
         }
 
@@ -227,8 +245,27 @@ class Measurer:
     def _workload(self, case: Case, run: nn.Module, x: Tensor) -> Workload:
         return Workload(run, x, mode=self.conditions.mode, dtype=self.conditions.dtype, network=case.network)
 
-    def _time(self, case: Case, calls: list[tuple[Entry, Workload]]) -> None:
+    def _time(self, case: Case, calls: list[tuple[Entry, Workload]]) -> dict[str, Any]:
+        """Time the calls, again while there are unsteady ones; return how quiet the steadiest time was."""
         conditions = self.conditions
+        timings = [self._timed(case, calls, "")]
+        while timings[-1].unsteady and len(timings) <= conditions.repeats:
+            timings.append(self._timed(case, calls, f", repeat {len(timings)} of at most {conditions.repeats}"))
+        samples, noisy, others = min(timings, key=lambda timing: sum(timing.unsteady.values()))
+        for number, (entry, call) in enumerate(calls):
+            entry.repetitions, entry.seconds = samples[number].repetitions, samples[number].seconds
+            entry.unsteady = number in noisy
+            if case.network:
+                spent = operator_seconds(call, conditions.device)
+                entry.operators = {n: t for n, t in spent.items() if t >= OPERATORS * sum(spent.values())}
+            assert entry.flops is not None  # counted
+            self.last[case.group, entry.name, entry.compiled] = case.positions, entry.flops, min(entry.seconds)
+        return {"repeats": len(timings) - 1, "other_work": others and dataclasses.asdict(others)}
+
+    def _timed(self, case: Case, calls: list[tuple[Entry, Workload]], which: str) -> Timing:
+        """Run all rounds once, and judge them."""
+        conditions = self.conditions
+        watch = OtherWorkWatch()
         samples = interleaved(
             {number: call for number, (_, call) in enumerate(calls)},
             rounds=conditions.rounds,
@@ -236,16 +273,19 @@ class Measurer:
             device=conditions.device,
             min_sample=MIN_SAMPLE,
             progress=lambda number: self.progress(
-                case, f"round {number} of {conditions.rounds}" if number else "warming up"
+                case, (f"round {number} of {conditions.rounds}" if number else "warming up") + which
             ),
         )
-        for (entry, call), sample in zip(calls, samples.values(), strict=True):
-            entry.repetitions, entry.seconds = sample.repetitions, sample.seconds
-            if case.network:
-                spent = operator_seconds(call, conditions.device)
-                entry.operators = {n: t for n, t in spent.items() if t >= OPERATORS * sum(spent.values())}
-            assert entry.flops is not None  # counted
-            self.last[case.group, entry.name, entry.compiled] = case.positions, entry.flops, min(entry.seconds)
+        others = watch.since()
+        noisy: dict[int, float] = {}
+        for compiled in conditions.compiled:
+            ran = {n: entry for n, (entry, _) in enumerate(calls) if entry.compiled == compiled}
+            first = [n for n, entry in ran.items() if entry.name == case.subjects[0].name]
+            if first:
+                again = first[1] if len(first) > 1 else None
+                seconds = {n: samples[n].seconds for n in ran}
+                noisy |= unsteady(seconds, first[0], again, max_noise=conditions.max_noise)
+        return Timing(samples, noisy, others)
 
 
 def _label(entry: Entry) -> str:

@@ -22,7 +22,8 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     """Return the tables of a suite, with what was measured on, how, and how to read it."""
     parts = [f"# {result['title']}", *_preamble(result)]
     for case in result["cases"]:
-        parts += [f"## {heading(case)}", _table(case, result["ceilings"][case["dtype"]]), *_operators(case)]
+        parts += [f"## {heading(case)}", _table(case, result["ceilings"][case["dtype"]])]
+        parts += [*_quiet(case), *_operators(case)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -70,7 +71,7 @@ def _preamble(result: Mapping[str, Any]) -> list[str]:
     if "gpu" in machine:
         where = f"{machine['gpu']['name']}, CUDA {machine['gpu']['cuda']} ({where})"
     switches = "".join(f", {name}={value}" for name, value in machine["environment"].items())
-    ceilings = "; ".join(
+    roofline = "; ".join(
         f"{dtype}: {c['flops_per_second'] / 1e9:,.0f} GFLOP/s in a matrix product, "
         f"{c['bytes_per_second'] / 1e9:.1f} GB/s in a copy"
         for dtype, c in result["ceilings"].items()
@@ -81,7 +82,7 @@ def _preamble(result: Mapping[str, Any]) -> list[str]:
         f"{machine['date']} on {where}, threads={machine['threads']}{switches}, "
         f"load average {machine['load_average']:.2f} at the start; {versions}, Python "
         f"{machine['python']}, {machine['system']}. Layout {settings['memory_format']}, seed {settings['seed']}. "
-        f"Ceilings as measured here: {ceilings}.",
+        f"Ceilings as measured here: {roofline}.",
         f"Each of {settings['rounds']} rounds ran all subjects of a table once: *ms* is the median of one call with "
         "its quartiles; *× base* that of the ratio to the first row in the same round, and *again* the first row, "
         "entered a second time: no difference smaller than its own means anything. "
@@ -97,23 +98,42 @@ def _preamble(result: Mapping[str, Any]) -> list[str]:
 Column = tuple[str, Callable[[Mapping[str, Any]], str]]
 
 
-def _table(case: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:
+def _table(case: Mapping[str, Any], roofline: Mapping[str, float]) -> str:
     both = len({entry["compiled"] for entry in case["entries"]}) > 1
     columns: list[Column] = [
         ("subject", entry_label),
         ("ms", _milliseconds),
-        ("× base", lambda e: _spread(ratio(case, e))),
-        *([("× base, best", lambda e: _spread(_best_ratio(case, e)))] if both else []),
+        ("× base", lambda e: _ratio(e, ratio(case, e))),
+        *([("× base, best", lambda e: _ratio(e, _best_ratio(case, e)))] if both else []),
         ("+MB", lambda e: _scaled(e["peak_memory"], 1e6, ".1f")),
         ("params k", lambda e: _scaled(e["parameters"], 1e3, ",.1f")),
         ("GFLOP", lambda e: _scaled(e["flops"], 1e9, ".3f")),
-        ("of product", lambda e: _share(e, "flops", ceilings["flops_per_second"])),
+        ("of product", lambda e: _share(e, "flops", roofline["flops_per_second"])),
         ("min MB", lambda e: _scaled(e["traffic"], 1e6, ".1f")),
-        ("of copy", lambda e: _share(e, "traffic", ceilings["bytes_per_second"])),
+        ("of copy", lambda e: _share(e, "traffic", roofline["bytes_per_second"])),
         ("error", _error),
     ]
     rows = [[text for text, _ in columns], *([cell(entry) for _, cell in columns] for entry in case["entries"])]
     return _markdown(rows)
+
+
+def _quiet(case: Mapping[str, Any]) -> list[str]:
+    """Say what else ran on the cores, and what is too noisy to be told; nothing of results that do not know."""
+    if "repeats" not in case:
+        return []
+    others, repeats = case["other_work"], case["repeats"]
+    if others is None:
+        said = "What else ran on the cores is not known."
+    else:
+        said = (
+            f"During the rounds other processes took {others['processes']:.0%} of the cores' time, and other guests of "
+            f"the machine {others['stolen']:.0%}."
+        )
+    if repeats:
+        said += f" Measured again {repeats} time{'s' if repeats > 1 else ''} because of noise."
+    if any(entry["unsteady"] for entry in case["entries"]):
+        said += " *Unsteady* is what stayed too noisy: only the quartiles of its ratio are given."
+    return [said]
 
 
 def _operators(case: Mapping[str, Any]) -> list[str]:
@@ -149,6 +169,12 @@ def _milliseconds(entry: Mapping[str, Any]) -> str:
     return _spread(Quartiles(*(1e3 * seconds for seconds in quartiles(entry["seconds"]))))
 
 
+def _ratio(entry: Mapping[str, Any], figure: Quartiles | None) -> str:
+    if figure is None or not entry.get("unsteady"):
+        return _spread(figure)
+    return f"**unsteady** ({_digits(figure.q1)} to {_digits(figure.q3)})"
+
+
 def _spread(figure: Quartiles | None) -> str:
     return "" if figure is None else f"{_digits(figure.median)} ({_digits(figure.q1)} to {_digits(figure.q3)})"
 
@@ -162,10 +188,10 @@ def _scaled(value: int | None, unit: float, form: str) -> str:
     return "" if value is None else format(value / unit, form)
 
 
-def _share(entry: Mapping[str, Any], what: str, ceiling: float) -> str:
+def _share(entry: Mapping[str, Any], what: str, limit: float) -> str:
     if entry["status"] != MEASURED:
         return ""
-    return f"{entry[what] / quartiles(entry['seconds']).median / ceiling:.0%}"
+    return f"{entry[what] / quartiles(entry['seconds']).median / limit:.0%}"
 
 
 def _error(entry: Mapping[str, Any]) -> str:

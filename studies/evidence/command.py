@@ -22,6 +22,9 @@ __all__ = ["EvidenceConfig", "run"]
 
 Raw = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
+KEYS = {"standard_error": "error", "dof": "degrees", "minimum_detectable_effect": "detectable"}
+"""Keys of the result files that differ from the names of the fields; committed results hold them."""
+
 
 @dataclass(kw_only=True)
 class EvidenceConfig:
@@ -152,13 +155,14 @@ def _differences(raw: Raw, pairs: Sequence[tuple[str, str]], *, corrected: bool 
                 "same: train those that are missing, or leave the difference out"
             )
         matrices = [[runs[seed]["correct"] for seed in sorted(runs)] for runs in (a, b)]
+        both = dataclasses.asdict(crossed_difference(matrices[0], matrices[1]))
         rows.append(
             {
                 "label": label,
                 "other": other,
                 "seeds": sorted(a),
                 "over_images": dataclasses.asdict(paired_difference(matrices[0], matrices[1])),
-                "over_both": dataclasses.asdict(crossed_difference(matrices[0], matrices[1])),
+                "over_both": {KEYS.get(name, name): value for name, value in both.items()},
             }
         )
     if corrected:

@@ -23,7 +23,7 @@ from foveate.io.environment import environment
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
 from foveate.training import check_device
 from studies.stability.figure import draw
-from studies.stability.measures import VARIANT, Agreements, combined, mild_variant, over_seeds
+from studies.stability.measures import VARIANT, MapSimilarities, combined, mild_variant, over_seeds
 from studies.stability.table import COMPARED, to_markdown
 from studies.trained import SeededNetwork, ShownConfig, gate_name, networks_of, open_shown
 
@@ -129,7 +129,7 @@ class _Collected:
         self.labels: dict[Place, tuple[str, str]] = {}
         self.seeds: dict[Place, set[int]] = {}
         self.maps: dict[tuple[Place, str], dict[tuple[int, ...], list[Tensor]]] = {}
-        self.agreements: dict[tuple[str, Place, Place], Agreements] = {}
+        self.similarities: dict[tuple[str, Place, Place], MapSimilarities] = {}
 
     def add(self, images: Tensor, variants: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Look at a batch with all networks."""
@@ -171,7 +171,7 @@ class _Collected:
 
     def _compare(self, what: str, one: Place, other: Place, seeds: tuple[int, ...], *maps: Tensor) -> None:
         pair = sorted((one, other), key=_natural)
-        self.agreements.setdefault((what, pair[0], pair[1]), Agreements()).add(seeds, *maps)
+        self.similarities.setdefault((what, pair[0], pair[1]), MapSimilarities()).add(seeds, *maps)
 
     def rows(self) -> dict[str, Any]:
         """Return the figures of each place, and of each pair of layers."""
@@ -184,13 +184,18 @@ class _Collected:
                 found = self.maps[place, name]
                 row[name] = _figure({seeds: torch.cat(parts).double().mean().item() for seeds, parts in found.items()})
             row["agreement"] = {
-                what: _figures([a for (w, *pair), a in self.agreements.items() if w == what and place in pair])
+                what: _figures([a for (w, *pair), a in self.similarities.items() if w == what and place in pair])
                 for what in COMPARED
             }
             places.append(row)
         pairs = [
-            {"family": one.family, "together": one.together, "gates": [one.gate, other.gate], **_figures([agreements])}
-            for (what, one, other), agreements in self.agreements.items()
+            {
+                "family": one.family,
+                "together": one.together,
+                "gates": [one.gate, other.gate],
+                **_figures([similarities]),
+            }
+            for (what, one, other), similarities in self.similarities.items()
             if what == "layers"
         ]
         return {"places": places, "pairs": pairs}
@@ -202,15 +207,15 @@ def _natural(place: Place) -> tuple[Any, ...]:
     return place.family, place.together, number
 
 
-def _figures(several: Sequence[Agreements]) -> Any:
+def _figures(several: Sequence[MapSimilarities]) -> Any:
     """Return the means of what several comparisons gave."""
     if not several:
         return None
-    means = [agreements.means() for agreements in several]
+    means = [similarities.means() for similarities in several]
     figures: dict[str, Any] = {
         name: _figure(combined(found[name] for found in means if name in found)) for name in MEASURES
     }
-    figures["undefined"] = sum(agreements.undefined() for agreements in several) / len(several)
+    figures["undefined"] = sum(similarities.undefined() for similarities in several) / len(several)
     return figures
 
 

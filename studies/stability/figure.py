@@ -1,4 +1,4 @@
-"""Stability of attention as a picture: agreement against depth."""
+"""Stability of attention as a picture: similarity of maps against depth."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ALONE: dict[str, tuple[str, Callable[[Place], Any]]] = {
 
 
 def draw(table: Mapping[str, Any]) -> bytes:
-    """Return an SVG file: a row of panels for each kind of agreement, with what the maps are alone at the right.
+    """Return an SVG file: a row of panels for each kind of similarity, with what the maps are alone at the right.
 
     A line for each network, dashed for one with attention in all places at once. Bands and bars are intervals over
     seeds; the dotted line is what unrelated images give.
@@ -50,8 +50,8 @@ def draw(table: Mapping[str, Any]) -> bytes:
         for row, (name, words) in enumerate(ROWS.items()):
             for column, (what, title) in enumerate(COLUMNS.items()):
                 axes = panels[row][column]
-                _panel(axes, series, gates, partial(_agreement, what=what, name=name))
-                _panel(axes, series, gates, partial(_agreement, what=what, name=f"chance_{name}"), faint=True)
+                _panel(axes, series, gates, partial(_similarity, what=what, name=name))
+                _panel(axes, series, gates, partial(_similarity, what=what, name=f"chance_{name}"), faint=True)
                 lowest = min((min(line.get_ydata()) for line in axes.lines if line.get_marker() == "o"), default=0)
                 axes.set_ylim(min(0, lowest - 0.1), 1.02)  # of few seeds, intervals reach far beyond
                 if not axes.lines:
@@ -71,7 +71,7 @@ def draw(table: Mapping[str, Any]) -> bytes:
         return svg(figure)
 
 
-def _agreement(place: Place, *, what: str, name: str) -> Any:
+def _similarity(place: Place, *, what: str, name: str) -> Any:
     return (place["agreement"][what] or {}).get(name)
 
 

@@ -14,7 +14,7 @@ from foveate import _checks
 from foveate.explain.map_similarity import correlation, half_maximum_iou
 from foveate.functional import random_similarities, warp
 
-__all__ = ["VARIANT", "Agreements", "OverSeeds", "combined", "mild_variant", "over_seeds"]
+__all__ = ["VARIANT", "MapSimilarities", "OverSeeds", "combined", "mild_variant", "over_seeds"]
 
 VARIANT = {"shift": 0.1, "rotation": 15.0, "scale": 1.1, "colour": 1.25}
 """What `mild_variant` changes at most: sides of the image, degrees, factors."""
@@ -110,7 +110,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 @dataclass
-class Agreements:
+class MapSimilarities:
     """Collects how much maps agree, batch by batch, by the seeds of the networks that they come from.
 
     Four figures are kept of each pair of maps: `correlation` and `half_maximum_iou`; and, as ``chance_correlation``

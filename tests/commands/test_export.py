@@ -53,7 +53,7 @@ def test_weights_with_a_card(
     trained: tuple[Path, dict[str, Any]], images: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, result = trained
-    files = run(ExportConfig(checkpoint=str(out), out=str(tmp_path), name="mine.digits", licence="apache-2.0"))
+    files = run(ExportConfig(checkpoint=str(out), out=str(tmp_path), name="mine.digits", license="apache-2.0"))
     assert files == [tmp_path / "mine.digits.safetensors", tmp_path / "mine.digits.json"]
     assert sorted(tmp_path.iterdir()) == sorted(files)
     assert capsys.readouterr().out.splitlines() == [f"{file}  {file.stat().st_size / 1e6:.3f} MB" for file in files]
@@ -62,7 +62,7 @@ def test_weights_with_a_card(
     card = read_card(files[1])
     assert card.name == "mine.digits"
     assert dataclasses.asdict(card.network) == result["network"]
-    assert card.licence == "apache-2.0"
+    assert card.license == "apache-2.0"
     assert card.data["name"] == "digits"
     assert card.data["options"] == DIGITS
     assert card.data["seed"] == 0
@@ -92,7 +92,7 @@ def test_what_is_not_known_is_not_said(trained: tuple[Path, dict[str, Any]], tmp
     card = read_card(from_epoch[1])
     assert card.recipe["epochs"] == 2
     assert card.test == {}  # these were not tested
-    assert card.licence is None
+    assert card.license is None
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((out / "model.safetensors").read_bytes())
     card = read_card(run(ExportConfig(checkpoint=str(alone), out=str(tmp_path / "out")))[1])
@@ -111,11 +111,11 @@ def test_a_card_says_nothing_of_other_files(
     Path("model.safetensors").write_bytes((trained[0] / "model.safetensors").read_bytes())
     assert read_card(run(ExportConfig(checkpoint="model.safetensors", out="b"))[1]).recipe == {"epochs": 3}
     card = read_card(run(ExportConfig(checkpoint="cram_resnet_tiny.digits", out="c"))[1])
-    assert (card.data["name"], card.recipe["equivariance"], card.licence) == ("digits", 1, "apache-2.0")
+    assert (card.data["name"], card.recipe["equivariance"], card.license) == ("digits", 1, "apache-2.0")
 
 
 def test_a_card_goes_along_with_its_weights(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    first = run(ExportConfig(checkpoint=str(trained[0]), out=str(tmp_path / "a"), name="x", licence="mit"))
+    first = run(ExportConfig(checkpoint=str(trained[0]), out=str(tmp_path / "a"), name="x", license="mit"))
     second = run(ExportConfig(checkpoint=str(first[0]), out=str(tmp_path / "b"), name="x"))
     assert second[1].read_text() == first[1].read_text()
 
@@ -126,7 +126,7 @@ def test_graphs(
     form: str, suffix: str, trained: tuple[Path, dict[str, Any]], images: torch.Tensor, tmp_path: Path, capsys: Any
 ) -> None:
     out, result = trained
-    wanted = ExportConfig(checkpoint=str(out), to=form, out=str(tmp_path), normalise=True)  # type: ignore[arg-type]
+    wanted = ExportConfig(checkpoint=str(out), to=form, out=str(tmp_path), normalize=True)  # type: ignore[arg-type]
     (file,) = run(wanted)
     assert file == tmp_path / f"conv_resnet_tiny.{suffix}"
     assert list(tmp_path.iterdir()) == [file]
@@ -173,7 +173,7 @@ def test_a_folder_that_timm_loads(family: str, images: torch.Tensor, tmp_path: P
     torch.manual_seed(1)
     model = timm.create_model(name, **kwargs).eval()
     save_network(tmp_path / "model.safetensors", model, meta)
-    run(ExportConfig(checkpoint=str(tmp_path), to="hub", out=str(tmp_path / "hub"), licence="mit"))
+    run(ExportConfig(checkpoint=str(tmp_path), to="hub", out=str(tmp_path / "hub"), license="mit"))
     names = {file.name for file in (tmp_path / "hub").iterdir()}
     assert names == {"config.json", "model.json", "model.safetensors"}
     loaded = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
@@ -213,7 +213,7 @@ def test_uploading_goes_through_timm(
     for name, method in replaced.items():
         monkeypatch.setattr(huggingface_hub.HfApi, name, method)
     out, result = trained
-    run(ExportConfig(checkpoint=str(out), to="hub", out=str(tmp_path / "hub"), push="someone/digits", licence="mit"))
+    run(ExportConfig(checkpoint=str(out), to="hub", out=str(tmp_path / "hub"), push="someone/digits", license="mit"))
     assert {file.name for file in uploaded.iterdir()} == {"README.md", "config.json", "model.safetensors"}  # no pickle
     assert (uploaded / "config.json").read_bytes() == (tmp_path / "hub" / "config.json").read_bytes()
     images = torch.rand(2, 3, 16, 16)
@@ -234,7 +234,7 @@ def test_what_cannot_be_is_refused(trained: tuple[Path, dict[str, Any]], tmp_pat
         ({"checkpoint": out, "name": "a/b"}, "name must be that of a file"),
         ({"checkpoint": out, "name": ".."}, "name must be that of a file"),
         ({"checkpoint": out, "to": "onnx", "half": True}, "half means nothing to onnx, only to weights and hub"),
-        ({"checkpoint": out, "normalise": True}, "normalise means nothing to weights"),
+        ({"checkpoint": out, "normalize": True}, "normalize means nothing to weights"),
         ({"checkpoint": out, "to": "hub", "size": 32}, "size means nothing to hub"),
         ({"checkpoint": out, "to": "onnx", "batch": 0}, "batch must be at least 1"),
         ({"checkpoint": out, "to": "onnx", "size": (3, 0)}, "size must be at least 1"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,10 +15,12 @@ import torch
 from PIL import Image
 
 from foveate.data import make_transform
+from foveate.demo import looking
 from foveate.demo.looking import ShownNetwork, View, fitting, load_shown, look, private_copy
 from foveate.demo.samples import ShownImage, draw_samples
 from foveate.demo.words import class_name, prediction
 from foveate.explain import explain
+from foveate.trained import TrainedNetwork
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +158,32 @@ def test_networks_of_digits_are_not_offered_for_a_photograph(networks: list[str]
 
 def test_classes_of_imagenet_are_called_by_their_names() -> None:
     assert [class_name(name) for name in ("n01443537", "n99999999", "7")] == ["goldfish", "n99999999", "7"]
+
+
+def test_an_image_is_computed_once_for_all_its_pixels_and_forgotten_with_it(
+    shown: dict[str, ShownNetwork], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = draw_samples(5, 0)[4]
+    computed: list[str] = []
+    own = TrainedNetwork.explain
+    monkeypatch.setattr(
+        TrainedNetwork,
+        "explain",
+        lambda self, *given, **named: computed.append(self.name) or own(self, *given, **named),
+    )
+    gsa, expatt = shown["gsa"], shown["expatt"]
+    first = look(gsa, image, View(point=(3, 4)))
+    second = look(gsa, image, View(point=(20, 9), direction="to", part="content"))
+    assert len(computed) == 1
+    assert first.records[0].query != second.records[0].query
+    assert first.explanation is second.explanation
+    look(gsa, image, View(gsa.layers[1].name))
+    assert len(computed) == 2
+    radii = [look(expatt, image, View(radius=radius)).records[0].radius for radius in (None, 1.0, 2.0, 2.0)]
+    assert len(computed) == 5
+    assert radii[1:] == pytest.approx([1.0, 2.0, 2.0])
+    kept = weakref.ref(image)
+    assert image in looking._LAST
+    del image
+    gc.collect()
+    assert kept() is None

@@ -25,8 +25,8 @@ from .files import photograph
 PASSWORD = "correct horse"
 ROOT = Path(__file__).parents[2]
 
-NAME = "cram_resnet_tiny.digits"
-"""Of a network of the page; some of its functions are told which one is chosen."""
+CHOSEN = ["cram_resnet_tiny.digits", None, None, None, 1.0, "What the pixel takes", "Both", None]
+"""What a visitor has chosen, which every function of the page is told; image and pixel are the server's to know."""
 
 
 def call(server: Server, fn: int, data: list[Any], **more: Any) -> dict[str, Any]:
@@ -99,13 +99,13 @@ def test_files_that_were_not_uploaded_are_refused(server: Server, checkpoint: Pa
     fn = function(server, "upload")
     secret = photograph(tmp_path)
     for path in ("/etc/passwd", str(checkpoint), str(secret), f"{server.temporary}/../{tmp_path.name}/hopper.png"):
-        outcome = call(server, fn, [{"path": path, "meta": {"_type": "gradio.FileData"}}, NAME])
+        outcome = call(server, fn, [{"path": path, "meta": {"_type": "gradio.FileData"}}, *CHOSEN])
         assert not outcome["success"], path
     assert secret.exists()  # what was read is deleted; this was not
 
     with secret.open("rb") as file:
         (uploaded,) = httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("hopper.png", file)}).json()
-    assert call(server, fn, [{"path": uploaded, "meta": {"_type": "gradio.FileData"}}, NAME])["success"]
+    assert call(server, fn, [{"path": uploaded, "meta": {"_type": "gradio.FileData"}}, *CHOSEN])["success"]
     assert not Path(uploaded).exists()
 
 
@@ -115,7 +115,7 @@ def test_addresses_of_other_servers_are_not_fetched(server: Server) -> None:
         other.settimeout(0.5)
         address = f"http://127.0.0.1:{other.getsockname()[1]}/image.png"
         for file in ({"path": address}, {"path": "x.png", "url": address}):
-            assert not call(server, fn, [{**file, "meta": {"_type": "gradio.FileData"}}, NAME])["success"]
+            assert not call(server, fn, [{**file, "meta": {"_type": "gradio.FileData"}}, *CHOSEN])["success"]
         with pytest.raises(TimeoutError):
             other.accept()
 
@@ -123,8 +123,8 @@ def test_addresses_of_other_servers_are_not_fetched(server: Server) -> None:
 @pytest.mark.parametrize("index", [-1, 99, "0", None, [0, 1], {"path": "/etc/passwd"}])
 def test_a_sample_that_there_is_not_is_refused(server: Server, index: Any) -> None:
     fn, event = function(server, "select"), {"value": None, "selected": True}
-    assert call(server, fn, [NAME], event_data={**event, "index": 3})["success"]
-    assert not call(server, fn, [NAME], event_data={**event, "index": index})["success"]
+    assert call(server, fn, CHOSEN, event_data={**event, "index": 3})["success"]
+    assert not call(server, fn, CHOSEN, event_data={**event, "index": index})["success"]
 
 
 def test_another_name_for_this_machine_is_refused(server: Server) -> None:

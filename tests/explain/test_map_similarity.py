@@ -1,4 +1,4 @@
-"""Agreement of maps against scipy and plain sets, and the cases in which there is none."""
+"""Similarity of maps against scipy and plain sets, and the cases in which there is none."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from foveate.explain.map_similarity import correlation, half_maximum, half_maximum_iou, total_variation
 from foveate.functional import rectangle_map
+
+pytestmark = pytest.mark.usefixtures("shapes")
 
 HEIGHT, WIDTH = 5, 7
 

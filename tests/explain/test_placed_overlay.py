@@ -84,7 +84,7 @@ def test_the_rectangle_in_pixels_of_the_input() -> None:
     (found,) = attention_records(module, torch.randn(20, 3, 36, 36))
     shape = found.shape
     for index, (cx, cy, sx, sy, angle) in enumerate(found.numbers.tolist()):
-        assert shape.centre[index].tolist() == pytest.approx([18 * (cx + 1), 18 * (cy + 1)], abs=1e-3)
+        assert shape.center[index].tolist() == pytest.approx([18 * (cx + 1), 18 * (cy + 1)], abs=1e-3)
         assert shape.sides[index].tolist() == pytest.approx([36 * sx, 36 * sy], rel=1e-4)
         assert -math.pi / 2 < shape.angle[index] <= math.pi / 2
         assert math.sin(shape.angle[index] - angle) == pytest.approx(0, abs=1e-4)  # the same up to half turns

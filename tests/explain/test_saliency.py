@@ -12,6 +12,8 @@ from foveate.explain import attention_records, explain, saliency, shown_module
 from foveate.functional import rectangle_map
 from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
 
+pytestmark = pytest.mark.usefixtures("shapes")
+
 HEIGHT, WIDTH = 46, 70
 
 

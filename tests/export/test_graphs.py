@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from foveate.export import (
-    agreement,
-    check_agreement,
+    check_deviation,
+    deviation,
     export_program,
     onnx_model,
     program_file,
@@ -30,7 +30,7 @@ from foveate.export.program import ABOUT
 from foveate.nn import AttentionAugmentedConv2d, ExplicitAttention2d, GlobalSelfAttention2d, RectangularAttention2d
 from tests.comparison import relative_error
 from tests.export.networks import SIDE, TINY, network
-from tests.export.onnx_agreement import compare
+from tests.export.onnx_deviation import compare
 
 NETWORKS = [f"{family}_resnet_tiny" for family in TINY] + ["test_resnet+cram"]
 NOTE = {"network": {"model": "ours"}}
@@ -61,7 +61,7 @@ def test_torch_export_agrees_at_every_size(exported):
     content = program_file(program, NOTE)
     assert not names_this_machine(content)
     assert smallest <= 33  # where its stride is 32
-    for found in check_agreement(model, run_program(content), shapes(smallest)):
+    for found in check_deviation(model, run_program(content), shapes(smallest)):
         assert found.error < 1e-5, found
         assert found.same_top1 == found.shape[0]
     files = {ABOUT: ""}
@@ -74,7 +74,7 @@ def test_onnx_agrees_at_every_size(exported):
     model, program, smallest = exported
     content = onnx_model(program, NOTE)
     assert not names_this_machine(content)
-    for found in check_agreement(model, run_onnx(content), shapes(smallest)):
+    for found in check_deviation(model, run_onnx(content), shapes(smallest)):
         assert found.error < 1e-5, found
         assert found.same_top1 == found.shape[0]
     proto = onnx.load_from_string(content)
@@ -140,7 +140,7 @@ def test_a_network_for_one_size_is_exported_for_that_alone():
     with pytest.raises(ValueError, match=r"VisionTransformer cannot be exported .*; give a fixed `size`"):
         export_program(vit, image)
     program = export_program(vit, image, any_size=False)
-    found = check_agreement(vit, run_program(program_file(program, NOTE)), shapes_to_check(image))
+    found = check_deviation(vit, run_program(program_file(program, NOTE)), shapes_to_check(image))
     assert {each.shape[0] for each in found} == {1, 3, 5}
 
 
@@ -148,8 +148,8 @@ def test_what_differs_is_refused():
     model = network("conv_resnet_tiny")
     for wrong in (lambda x: model(x) * 1.001, lambda x: model(x)[:, :-1], lambda x: model(x) / 0):
         with pytest.raises(ValueError, match=r"differs from the network by .* for images of 2×3×9×11"):
-            check_agreement(model, wrong, [(2, 3, 9, 11)])
-    found = agreement(model, lambda x: -model(x), torch.rand(4, 3, 9, 11))
+            check_deviation(model, wrong, [(2, 3, 9, 11)])
+    found = deviation(model, lambda x: -model(x), torch.rand(4, 3, 9, 11))
     assert found.error == pytest.approx(2)
     assert found.same_top1 == 0
 

@@ -8,6 +8,8 @@ import torch
 from foveate import functional as FA
 from tests.comparison import relative_error
 
+pytestmark = pytest.mark.usefixtures("shapes")
+
 SIZES = [(5, 7), (11, 3), (1, 13)]
 
 

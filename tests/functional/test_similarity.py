@@ -14,6 +14,8 @@ from torch import Tensor
 
 from foveate import functional as FA
 
+pytestmark = pytest.mark.usefixtures("shapes")
+
 SIZES = [(5, 7), (7, 5), (6, 6)]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.export import onnx_agreement
+from tests.export import onnx_deviation
 from tests.fuzz import checkpoints, compiled, configs, folders, images, modules, operators
 from tests.fuzz.outcome import Outcome, Part
 from tests.training.injections import injection_trials
@@ -38,7 +38,7 @@ PARTS: dict[str, Part] = {
     "configs": Part(configs.run, 300, 60, "wrong command lines and configuration files: exit code 2, the field named"),
     "compiled": Part(compiled.run, 30, 3, "sizes for networks under torch.compile, compiled at most twice"),
     "onnx": Part(
-        onnx_agreement.run, 20, 0, "sizes for networks in ONNX by onnxruntime: as eager to 1e-4, the same top-1"
+        onnx_deviation.run, 20, 0, "sizes for networks in ONNX by onnxruntime: as eager to 1e-4, the same top-1"
     ),
     "kill": Part(
         _in_a_folder(kill_trials), 100, 0, "trainings killed (SIGKILL) at random moments and resumed: bit-equal weights"

@@ -223,14 +223,14 @@ def test_a_description_out_of_range(
 @pytest.fixture
 def carded(saved: tuple[Path, nn.Module, NetworkMeta]) -> tuple[Path, nn.Module, NetworkMeta]:
     path, model, meta = saved
-    save_with_card(path, model, meta, licence="mit", data={"name": "digits"})
+    save_with_card(path, model, meta, license="mit", data={"name": "digits"})
     return saved
 
 
 def test_a_card_vouches_for_the_weights(carded: tuple[Path, nn.Module, NetworkMeta]) -> None:
     path, model, meta = carded
     card = read_card(path.with_suffix(".json"))
-    assert (card.name, card.network, card.licence, card.data) == ("model", meta, "mit", {"name": "digits"})
+    assert (card.name, card.network, card.license, card.data) == ("model", meta, "mit", {"name": "digits"})
     assert card.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (card.parameters, card.dtype) == (sum(p.numel() for p in model.parameters()), "float32")
     for place in (path, path.with_suffix(".json"), path.parent):
@@ -250,6 +250,14 @@ def test_one_flipped_bit_is_seen(carded: tuple[Path, nn.Module, NetworkMeta]) ->
             load(path)
 
 
+def test_a_card_of_version_0_1_spells_license_the_other_way(carded: tuple[Path, nn.Module, NetworkMeta]) -> None:
+    file = carded[0].with_suffix(".json")
+    card = json.loads(file.read_text())
+    card["licence"] = card.pop("license")
+    file.write_text(json.dumps(card))
+    assert read_card(file).license == card["licence"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -264,7 +272,7 @@ def test_one_flipped_bit_is_seen(carded: tuple[Path, nn.Module, NetworkMeta]) ->
         ({"sha256": "abc"}, "sha256 must be 64 hexadecimal digits; got 'abc'"),
         ({"dtype": "int8"}, "dtype must be one of"),
         ({"parameters": "many"}, "parameters must be an integer"),
-        ({"licence": 3}, "licence must be text"),
+        ({"license": 3}, "license must be text"),
         ({"recipe": "long"}, "recipe must be keys with values"),
         ({"format": 2}, "format must be 1"),
         ({"pickle": "x"}, "model.json is not a model card, or is damaged: .*'pickle'"),
@@ -327,8 +335,8 @@ def test_what_float16_cannot_hold_is_refused(saved: tuple[Path, nn.Module, Netwo
 def test_no_weights_are_left_without_their_card(saved: tuple[Path, nn.Module, NetworkMeta]) -> None:
     path, model, meta = saved
     other = path.with_name("other.safetensors")
-    with pytest.raises(ValueError, match="licence must be text"):
-        save_with_card(other, model, meta, licence=5)
+    with pytest.raises(ValueError, match="license must be text"):
+        save_with_card(other, model, meta, license=5)
     other.with_suffix(".json").mkdir()  # which cannot be written over
     with pytest.raises(OSError, match=r"other.json"):
         save_with_card(other, model, meta)

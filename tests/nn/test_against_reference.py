@@ -22,6 +22,8 @@ from foveate.nn import (
 from tests.comparison import TOLERANCE, Case, errors, random_map, shaken
 from tests.reference import attention as reference
 
+pytestmark = pytest.mark.usefixtures("shapes")
+
 CONFIGURATIONS, PARTS = 200, 4
 
 

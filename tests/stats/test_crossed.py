@@ -32,12 +32,12 @@ def test_the_error_is_that_of_the_sums_written_out() -> None:
     error = math.sqrt(of_seeds + of_images)
     degrees = (of_seeds + of_images) ** 2 / (of_seeds**2 / 2 + of_images**2 / 46)
     assert found.mean == pytest.approx(mean, abs=1e-15)
-    assert found.error == pytest.approx(error, rel=1e-12)
-    assert found.degrees == pytest.approx(degrees, rel=1e-12)
+    assert found.standard_error == pytest.approx(error, rel=1e-12)
+    assert found.dof == pytest.approx(degrees, rel=1e-12)
     low, high = stats.t.interval(0.9, degrees, mean, error)
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
     assert found.p_value == pytest.approx(2 * stats.t.sf(abs(mean) / error, degrees), rel=1e-12)
-    assert found.detectable == pytest.approx(
+    assert found.minimum_detectable_effect == pytest.approx(
         (stats.t.ppf(0.95, degrees) + stats.t.ppf(0.8, degrees)) * error, rel=1e-12
     )
 
@@ -49,7 +49,7 @@ def test_with_nothing_but_seeds_to_differ_it_is_the_t_test_over_seeds() -> None:
     found = crossed_difference(right, wrong)
     wanted = stats.ttest_1samp([1.0, 0.0, 0.0, 1.0], 0)
     assert found.p_value == pytest.approx(wanted.pvalue, rel=1e-12)
-    assert found.degrees == pytest.approx(3)
+    assert found.dof == pytest.approx(3)
 
 
 def test_intervals_hold_the_truth_at_least_as_often_as_they_say() -> None:
@@ -63,7 +63,7 @@ def test_intervals_hold_the_truth_at_least_as_often_as_they_say() -> None:
 def test_networks_that_agree_everywhere_do_not_differ() -> None:
     same = np.array([[1, 0, 1], [0, 0, 1]])
     found = crossed_difference(same, same)
-    assert (found.mean, found.error, found.low, found.high, found.p_value) == (0, 0, 0, 0, 1)
+    assert (found.mean, found.standard_error, found.low, found.high, found.p_value) == (0, 0, 0, 0, 1)
     always = crossed_difference(np.ones((2, 3)), np.zeros((2, 3)))
     assert (always.mean, always.low, always.high, always.p_value) == (1, 1, 1, 0)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from studies._command import main
-from studies.bench import ceilings
+from studies.bench import roofline
 from studies.bench.command import BenchConfig, run
 from studies.bench.dense import DenseExplicit, FactoredExplicit
 from studies.bench.figures import spread
@@ -47,9 +47,9 @@ def suite(name: str, subjects: tuple[Subject, ...] = PEERS, *, by_side: bool = F
 
 
 @pytest.fixture(autouse=True)
-def _small_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ceilings.PRODUCT, "cpu", (1024, 64))
-    monkeypatch.setitem(ceilings.COPY_BYTES, "cpu", 2**16)
+def _small_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(roofline.PRODUCT, "cpu", (1024, 64))
+    monkeypatch.setitem(roofline.COPY_BYTES, "cpu", 2**16)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict
 
     def measure(of: Suite, **options: Any) -> dict[str, Any]:
         monkeypatch.setitem(SUITES, of.name, of)
-        options = {"batch_size": 2, "rounds": 3, "warmup": 1, "out": tmp_path / "bench", **options}
+        options = {"batch_size": 2, "rounds": 3, "warmup": 1, "max_noise": 1e9, "out": tmp_path / "bench", **options}
         return run(BenchConfig(suites=[of.name], **options))[of.name]
 
     return measure

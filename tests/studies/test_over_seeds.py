@@ -1,4 +1,4 @@
-"""Intervals over seeds against textbook formulas, changed images against plain arithmetic, collected agreement."""
+"""Intervals over seeds against textbook formulas, changed images against plain arithmetic, collected similarity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import stats
 
 from foveate.explain.map_similarity import correlation, half_maximum_iou
 from foveate.functional import warp
-from studies.stability.measures import VARIANT, Agreements, combined, mild_variant, over_seeds
+from studies.stability.measures import VARIANT, MapSimilarities, combined, mild_variant, over_seeds
 
 
 def test_of_single_seeds_it_is_students_interval() -> None:
@@ -108,9 +108,9 @@ def test_a_variant_is_warped_and_recoloured() -> None:
     assert abs(np.corrcoef(contrasts, brightnesses)[0, 1]) < 0.5
 
 
-def test_agreement_is_collected_by_seeds_with_what_chance_gives() -> None:
+def test_similarity_is_collected_by_seeds_with_what_chance_gives() -> None:
     draw = torch.Generator().manual_seed(0)
-    collected = Agreements()
+    collected = MapSimilarities()
     expected: dict[str, dict[tuple[int, ...], list[float]]] = {}
     for seeds in ((0, 1), (0, 2)):
         for size in (4, 3):
@@ -128,6 +128,6 @@ def test_agreement_is_collected_by_seeds_with_what_chance_gives() -> None:
         for seeds, values in by_seeds.items():
             assert means[name][seeds] == pytest.approx(np.nanmean(values)), name
     assert collected.undefined() == pytest.approx(2 / 7)
-    single = Agreements()
+    single = MapSimilarities()
     single.add((0,), torch.rand(1, 3, 3), torch.rand(1, 3, 3))
     assert set(single.means()) == {"correlation", "iou"}  # no other image

@@ -113,7 +113,7 @@ def place_of(table: dict[str, Any], family: str, gate: str, *, together: bool = 
     return found
 
 
-def test_agreement_is_that_of_the_maps(runs: Path, steady: tuple[Path, dict[str, Any]]) -> None:
+def test_similarity_is_that_of_the_maps(runs: Path, steady: tuple[Path, dict[str, Any]]) -> None:
     _, table = steady
     assert (table["data"], table["split"], table["images"]) == ("digits", "test", 31)
     maps = {(place, seed): maps_of(runs, f"cram_resnet_tiny+at={place}", seed) for place in "23" for seed in (0, 1)}

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, FLOPs, time and memory."""
+"""Cost of networks: parameters, FLOPs, time and memory."""
 
 from foveate.benchmark.cost import ModuleCost, NetworkCost, StageCost, network_cost, step_flops
 from foveate.benchmark.memory import peak_memory, peak_step_memory

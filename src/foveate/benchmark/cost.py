@@ -1,7 +1,7 @@
 """Parameters and FLOPs of a network, as a whole and module by module.
 
 Convention: **1 multiply-add = 2 FLOPs**, as `torch.utils.flop_counter` counts. It counts convolutions, matrix
-products and attention; element-wise operations, normalisation, pooling, softmax and FFT count as nothing.
+products and attention; element-wise operations, normalization, pooling, softmax and FFT count as nothing.
 """
 
 from __future__ import annotations
@@ -21,34 +21,30 @@ __all__ = ["ModuleCost", "NetworkCost", "StageCost", "network_cost", "step_flops
 
 @dataclass(frozen=True)
 class ModuleCost:
-    """What one module costs for one image, all that it contains included."""
+    """Cost of one module for one image, including all that it contains."""
 
     name: str
-    """Its name in the network, ``""`` for the network itself."""
+    """Name in the network, ``""`` for the network itself."""
     kind: str
-    """Its class."""
+    """Name of the class."""
     parameters: int
-    """Parameters of the module and of what it contains, a shared one counted once."""
+    """Parameters, including those of children; a shared one counts once."""
     flops: int
-    """FLOPs for one image, 1 multiply-add = 2 FLOPs, of all its calls together.
-
-    Attention that `foveate.insert` put behind a module counts in that module, from which it is called, and again in
-    the row that it has itself.
-    """
+    """FLOPs for one image of all its calls; attention from `foveate.insert` counts in the module that calls it too."""
     output_shape: tuple[int, ...] | None
-    """Shape of what it returned last, without the batch; None if it was not called or returned no tensor."""
+    """Shape of its last output, without the batch; None if it was not called or returned no tensor."""
 
     @property
     def depth(self) -> int:
-        """How deep it lies in the network: 0 for the network itself, 1 for ``layer1``, 2 for ``layer1.0``."""
+        """Depth in the network: 0 for the network itself, 1 for ``layer1``, 2 for ``layer1.0``."""
         return self.name.count(".") + 1 if self.name else 0
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """What the attention modules in one stage of a network cost together.
+    """Cost of the attention modules in one stage of a network.
 
-    Of an augmented convolution only the attention counts, not the 3×3 convolution ``conv`` that stands beside it.
+    Of an augmented convolution only the attention counts, not the 3×3 convolution ``conv`` beside it.
     """
 
     stage: str
@@ -56,18 +52,18 @@ class StageCost:
     kinds: tuple[str, ...]
     """Classes of the attention modules, each once."""
     modules: int
-    """How many there are."""
+    """Number of attention modules."""
     parameters: int
     flops: int
 
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What a network costs for one image of ``input_size``, 1 multiply-add = 2 FLOPs."""
+    """Cost of a network for one image of ``input_size``, 1 multiply-add = 2 FLOPs."""
 
     input_size: tuple[int, int, int]
     parameters: int
-    """All parameters, those of normalisation layers included; a shared one counted once."""
+    """All parameters, those of normalization layers included; a shared one counted once."""
     flops: int
     modules: tuple[ModuleCost, ...]
     """Every module in the order of ``named_modules()``; the first is the network itself."""
@@ -76,17 +72,10 @@ class NetworkCost:
 
 
 def network_cost(model: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224)) -> NetworkCost:
-    """Count the parameters and FLOPs of ``model`` in inference on one image of ``input_size``.
+    """Count the parameters and FLOPs of ``model`` in inference on one image of ``(channels, height, width)``.
 
-    The count runs on a copy on the ``meta`` device: it allocates no activations and computes nothing, so a
-    large network on a large image takes well under a second, and ``model`` itself is not touched.
-
-    Args:
-        model: Any network that takes one ``(B, C, H, W)`` batch.
-        input_size: ``(channels, height, width)`` of one image.
-
-    Raises:
-        ValueError: ``input_size`` is not three positive integers, or the network does not take such an image.
+    The count runs on a copy on the ``meta`` device: it allocates no activations and computes nothing, and ``model``
+    itself is not touched. ``model`` is any network that takes one ``(B, C, H, W)`` batch.
     """
     if not isinstance(input_size, tuple | list) or len(input_size) != 3:
         raise ValueError(f"input_size must be (channels, height, width); got {input_size!r}")
@@ -99,13 +88,7 @@ def network_cost(model: nn.Module, input_size: tuple[int, int, int] = (3, 224, 2
 def step_flops(model: nn.Module, input_size: tuple[int, int, int], *, input_gradient: bool) -> int:
     """Count the FLOPs of a forward and backward pass of ``model`` on one image, as `network_cost` counts.
 
-    Args:
-        model: Any network or module that takes one ``(B, C, H, W)`` batch.
-        input_size: ``(channels, height, width)`` of one image.
-        input_gradient: Whether the gradient of the image is computed too, as in the middle of a network.
-
-    Raises:
-        ValueError: The network does not take such an image.
+    ``input_gradient`` includes the gradient of the image, as in the middle of a network.
     """
 
     def count(twin: nn.Module, image: Tensor) -> int:
@@ -117,7 +100,7 @@ def step_flops(model: nn.Module, input_size: tuple[int, int, int], *, input_grad
 
 
 def _measure(model: nn.Module, image: Tensor) -> list[ModuleCost]:
-    """Run ``model`` once on ``image`` and return the cost of each module; leaves its hooks on ``model``."""
+    """Run ``model`` once on ``image`` and return the cost of each module; its hooks stay on ``model``."""
     counter = FlopCounterMode(display=False)
     flops: dict[nn.Module, int] = {}
     shapes: dict[nn.Module, tuple[int, ...]] = {}

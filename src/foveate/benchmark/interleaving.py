@@ -1,4 +1,4 @@
-"""Timing several calls side by side: every call once in each round, and in each round another one first."""
+"""Interleaved timing of several calls: every call once in each round, in rotating order."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["MIN_ROUNDS", "Samples", "interleaved"]
 Name = TypeVar("Name", bound=Hashable)
 
 MIN_ROUNDS = 3
-"""Below this there are no quartiles."""
+"""Fewest rounds for quartiles."""
 
 
 @dataclass
 class Samples:
-    """What was measured of one call."""
+    """Samples of one call."""
 
     repetitions: int = 1
     """Calls in each sample."""
     seconds: list[float] = field(default_factory=list)
-    """Of one call, round by round."""
+    """Seconds per call, round by round."""
 
 
 def interleaved(
@@ -43,22 +43,17 @@ def interleaved(
 ) -> dict[Name, Samples]:
     """Measure how long each of ``calls`` takes.
 
-    In every round each call is sampled once, each round starting with the next one and every other round backwards,
-    so that a change in the load or the clock of the machine meets all alike, and so does what another call leaves in
-    the caches: only figures of one run are to be compared. A sample starts and ends
+    In every round each call is sampled once; each round starts with the next call and every other round runs backwards,
+    so that changes in load, clock or caches affect all alike: compare only figures of one run. A sample starts and ends
     with the device's queue empty, and the garbage collector waits.
 
     Args:
-        calls: What to measure, by name.
-        rounds: Timed rounds, at least `MIN_ROUNDS`.
-        warmup: Rounds before those, untimed.
+        calls: Calls by name.
+        rounds: Number of timed rounds, at least `MIN_ROUNDS`.
+        warmup: Number of untimed rounds before those.
         device: The device that computes.
-        min_sample: A call that takes less, in seconds, is repeated within a sample until it takes about so long;
-            how often, the fastest round of the warm-up says.
-        progress: Told the number of each round that begins, 0 for the warm-up.
-
-    Raises:
-        ValueError: ``rounds`` or ``warmup`` is too small.
+        min_sample: Shortest sample in seconds; the warm-up determines how often a faster call is repeated in one.
+        progress: Called with the number of each round that begins, 0 for the warm-up.
     """
     _checks.integer("rounds", rounds, minimum=MIN_ROUNDS)
     _checks.integer("warmup", warmup, minimum=0)
@@ -77,14 +72,14 @@ def interleaved(
 
 
 def _order(names: list[Name], step: int) -> list[Name]:
-    """Return the names from the next one on, every other time backwards, so that none always follows the same other."""
+    """Return the names rotated, every other time backwards, so that none always follows the same other."""
     first = step % len(names)
     head, *others = names[first:] + names[:first]
     return [head, *(others if step % 2 == 0 else reversed(others))]
 
 
 def _time(call: Callable[[], object], repetitions: int, device: torch.device) -> float:
-    """Return the seconds that one call takes, in the mean of ``repetitions``."""
+    """Return the mean seconds per call over ``repetitions``."""
     with _uncollected():
         _synchronize(device)
         start = time.perf_counter()

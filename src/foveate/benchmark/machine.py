@@ -1,4 +1,4 @@
-"""What a benchmark ran on: enough to tell two machines apart, nothing that names one."""
+"""Description of the machine of a benchmark: enough to tell two apart, nothing that identifies one."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Return what the processor calls itself; Python knows it only on some systems."""
+    """Return the name of the processor, which Python knows only on some systems."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text(encoding="utf-8").splitlines():

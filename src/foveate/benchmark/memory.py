@@ -1,4 +1,4 @@
-"""Memory that a computation needs, a training step above all, read from PyTorch's own allocator."""
+"""Peak memory of a computation, such as a training step, from PyTorch's own allocator."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ def peak_step_memory(model: nn.Module, batch: Tensor) -> int:
     """Return the peak of the bytes that one training step on ``batch`` adds to what was allocated before it.
 
     The step is a forward pass in training mode, the sum of the output as the loss, and the backward pass.
-    Counted are activations, gradients of activations and of parameters, and buffers that PyTorch allocates
-    for its operations; not the parameters, the batch, the state of an optimiser, nor what a library beneath
-    PyTorch (oneDNN) allocates for itself. The figure is exact, and the same in every run on the same device.
+    Counted are activations, gradients of activations and of parameters, and buffers of PyTorch's operators; not the
+    parameters, the batch, the state of an optimizer, nor what a library beneath PyTorch (oneDNN) allocates. The figure
+    is exact and reproducible on the same device.
 
-    ``model`` must be on the device of ``batch``. A copy of it takes the step: weights, running statistics,
-    gradients and modes of ``model`` stay as they are, and so does the state of the random number generators.
-
-    Raises:
-        ValueError: ``batch`` is on another device than ``model``, or on neither the CPU nor a CUDA device.
+    ``model`` must be on the device of ``batch``, the CPU or a CUDA device. A copy takes the step: weights, running
+    statistics, gradients and modes of ``model`` and the state of the random generators stay as they are.
     """
     device = batch.device
     elsewhere = {p.device for p in model.parameters()} - {device}
@@ -47,8 +44,7 @@ def peak_step_memory(model: nn.Module, batch: Tensor) -> int:
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:
     """Return the peak of the bytes that ``call()`` adds to what was allocated before it, on the CPU or a CUDA device.
 
-    Counted is what PyTorch's allocator gives out. On CUDA the call is made twice: the first leaves cuBLAS its
-    workspace.
+    Only PyTorch's allocator is counted. On CUDA the call is made twice: the first leaves cuBLAS its workspace.
     """
     return _cuda_peak(call, device) if device.type == "cuda" else _cpu_peak(call)
 
@@ -69,7 +65,7 @@ def _cpu_peak(call: Callable[[], object]) -> int:
 
 
 def _cuda_peak(call: Callable[[], object], device: torch.device) -> int:
-    """Return what the caching allocator reports."""
+    """Return the peak of the caching allocator."""
     call()
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""Median and quartiles of what was sampled, and ratios of samples that were taken side by side."""
+"""Median and quartiles of samples, and ratios of samples taken side by side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Quartiles", "paired_ratios", "quartiles"]
 
 
 class Quartiles(NamedTuple):
-    """The median, and the quartiles, which say how steady it was."""
+    """Median and quartiles."""
 
     median: float
     q1: float
@@ -18,18 +18,15 @@ class Quartiles(NamedTuple):
 
 
 def quartiles(values: Iterable[float]) -> Quartiles:
-    """Return median and quartiles of at least two values, linear between neighbours."""
+    """Return median and quartiles of at least two values, linear between neighbors."""
     q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
     return Quartiles(median, q1, q3)
 
 
 def paired_ratios(seconds: Sequence[float], base: Sequence[float]) -> Quartiles:
-    """Return median and quartiles of ``seconds[i] / base[i]``, the two having been measured in the same round.
+    """Return median and quartiles of ``seconds[i] / base[i]``, both measured in the same round.
 
-    What slows the machine down for a round slows both, and leaves their ratio alone: ratios of one round scatter less
-    than the ratio of two medians.
-
-    Raises:
-        ValueError: The two have not the same number of rounds.
+    A disturbance of the machine affects both and leaves their ratio alone: ratios of one round scatter less than the
+    ratio of two medians.
     """
     return quartiles(ours / theirs for ours, theirs in zip(seconds, base, strict=True))

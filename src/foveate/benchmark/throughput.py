@@ -17,25 +17,17 @@ __all__ = ["Rate", "images_per_second"]
 
 
 class Rate(Quartiles):
-    """Images per second: the median over the rounds, and the quartiles."""
+    """Images per second: median and quartiles over the rounds."""
 
 
 def images_per_second(
     models: Mapping[str, nn.Module], batch: Tensor, *, rounds: int = 11, warmup: int = 2
 ) -> dict[str, Rate]:
-    """Measure how many images of ``batch`` per second each of ``models`` takes in inference.
+    """Measure how many images of ``batch``, ``(B, C, H, W)``, per second each of ``models`` takes in inference.
 
-    They are measured as `foveate.benchmark.interleaved` says: only figures from one call are to be compared.
-    Networks run in evaluation mode without gradients, and are put back in the modes that they had.
-
-    Args:
-        models: Networks by name, on the device of ``batch``.
-        batch: Images ``(B, C, H, W)``.
-        rounds: Timed rounds, at least 3 for quartiles.
-        warmup: Rounds before those, untimed.
-
-    Raises:
-        ValueError: ``models`` is empty, or ``rounds`` or ``warmup`` too small.
+    Models are on the device of ``batch``. Timing is that of `foveate.benchmark.interleaved`, over at least 3 ``rounds``
+    after ``warmup`` ones: compare only figures of one call. Networks run in evaluation mode without gradients, and
+    return to their own modes.
     """
     if not models:
         raise ValueError("models is empty; pass at least one network by name")

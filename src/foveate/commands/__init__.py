@@ -1,4 +1,4 @@
-"""What the command line does: one file per command, each a configuration and a function that runs it.
+"""The commands, one file each: a configuration and a function that runs it.
 
 Here, and nowhere below, data, training, explanation and benchmarks meet. No file parses arguments: `foveate.cli` makes
 the options of a command from the fields of its configuration, and a program calls ``run(SomeConfig(...))``.

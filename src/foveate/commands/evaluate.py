@@ -22,7 +22,7 @@ class EvaluateConfig(DataConfig):
 
     Attributes:
         checkpoint: A model.safetensors, a .ckpt, or the folder of a run.
-        split: On which images; train shows how far the training images are learnt by heart.
+        split: On which images; train shows how far the training images are learned by heart.
         batch_size: Images per step.
         precision: Arithmetic, as in training.
         json: File to write the figures to.

@@ -24,10 +24,10 @@ class ExportConfig:
         name: Of the files, without an ending. Not given: that of the network. (All but hub.)
         batch: Images at a time, dynamic for any number. (torch, onnx.)
         size: Height and width of the images, dynamic for any; one number, or [height, width]. (torch, onnx.)
-        normalise: Let the graph take images in [0, 1] and normalise them itself. Otherwise it takes images of which
+        normalize: Let the graph take images in [0, 1] and normalize them itself. Otherwise it takes images of which
             the mean was subtracted, and which were divided by the standard deviation, of each channel. (torch, onnx.)
         half: Store the parameters as float16, in half the space; they are loaded as float32. (weights, hub.)
-        licence: Under which the weights may be used, for the model card, as in apache-2.0. (weights, hub.)
+        license: Under which the weights may be used, for the model card, as in apache-2.0. (weights, hub.)
         push: owner/name on the Hugging Face hub, to upload the network to; needs a token that may. (hub.)
     """
 
@@ -37,9 +37,9 @@ class ExportConfig:
     name: str | None = None
     batch: int | Dynamic = "dynamic"
     size: int | tuple[int, int] | Dynamic = "dynamic"
-    normalise: bool = False
+    normalize: bool = False
     half: bool = False
-    licence: str | None = None
+    license: str | None = None
     push: str | None = None
 
 

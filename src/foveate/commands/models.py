@@ -39,7 +39,7 @@ def run(config: ModelsConfig) -> list[str]:
         )
     rows = [(name, name.partition("_")[0], *_facts(name)) for name in names]
     print(columns(["network", "family", "made for", "parameters (M)"], rows, left=2))
-    print("\nParameters with 1000 classes, normalisation included. Any image size will do; 'made for' is the default.")
+    print("\nParameters with 1000 classes, normalization included. Any image size will do; 'made for' is the default.")
     return names
 
 

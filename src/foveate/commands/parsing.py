@@ -1,4 +1,4 @@
-"""From arguments of the command line to a configuration, a dataclass whose fields are the options."""
+"""Parsing of command-line arguments into a configuration, a dataclass whose fields are the options."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["parse_config"]
 
 OUR_YAML = "yaml of any file name"
 SPARED = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
-"""Bytes of file names that are not UTF-8, as Python has them in text, and what stands for them while YAML is read."""
+"""Surrogates of undecodable bytes in file names, mapped to private characters while YAML is parsed."""
 
 
 def parse_config(config_class: type[Any], argv: Sequence[str], *, prog: str, positional: str | None = None) -> Any:
@@ -87,7 +87,7 @@ def _at_home(value: Any) -> Any:
 
 
 def _any_name(load: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Let a reader of YAML take names of files that are not UTF-8, as Python has them or as YAML escapes those."""
+    """Make a YAML loader accept file names that are not UTF-8, raw or escaped."""
 
     def load_any(text: str) -> Any:
         text = re.sub(r"(?i)\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), text)
@@ -105,7 +105,7 @@ def _translated(value: Any, table: Mapping[int, int]) -> Any:
 
 
 def _readable(message: str) -> str:
-    """Say ``--lr: Expected a float`` where jsonargparse says ``Parser key "lr": Expected a <class 'float'>``.
+    """Turn jsonargparse's ``Parser key "lr": Expected a <class 'float'>`` into ``--lr: Expected a float``.
 
     Of a union it lists every type and what is wrong with each, a line each; one line says what is allowed.
     """
@@ -120,7 +120,7 @@ def _readable(message: str) -> str:
 
 
 def _spell_out_flags(config_class: type, argv: list[str]) -> list[str]:
-    """Let ``--resume`` stand for ``--resume=true`` where no value follows."""
+    """Expand ``--resume`` to ``--resume=true`` where no value follows."""
     flags = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type == "bool"}
     values = ("true", "false", "yes", "no")
     return [
@@ -130,7 +130,7 @@ def _spell_out_flags(config_class: type, argv: list[str]) -> list[str]:
 
 
 def _collect_lists(config_class: type, argv: list[str]) -> list[str]:
-    """Let ``--layers a --layers b`` stand for ``--layers=["a", "b"]``: of an option given twice, none is lost."""
+    """Merge ``--layers a --layers b`` into ``--layers=["a", "b"]``."""
     names = [field.name for field in dataclasses.fields(config_class) if field.type == "list[str]"]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in names:

@@ -1,4 +1,4 @@
-"""What the networks of a comparison cost, measured side by side."""
+"""Costs of the networks of a comparison, measured interleaved."""
 
 from __future__ import annotations
 

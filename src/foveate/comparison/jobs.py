@@ -47,7 +47,7 @@ class JobError(ValueError):
 
 
 def side_by_side(configs: Sequence[TrainConfig], jobs: int) -> Generator[Finished]:
-    """Train ``configs``, ``jobs`` at a time, and yield what is finished, as it is.
+    """Train ``configs``, ``jobs`` at a time, and yield an event for each finished epoch and run.
 
     However this ends, no process is left, and runs that are not finished can be resumed.
 
@@ -96,7 +96,7 @@ class _Worker:
         )
 
     def work(self, waiting: queue.SimpleQueue[Any], events: queue.SimpleQueue[Any]) -> None:
-        """Let the process train what is waiting, until nothing is or something failed; report what it answers."""
+        """Feed the process from the queue until it is empty or a training fails, and forward its answers."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         while not waiting.empty():
@@ -117,7 +117,7 @@ class _Worker:
 
 
 def _end(workers: Sequence[_Worker]) -> None:
-    """Let every worker save what it does and end; at once if Ctrl-C is pressed again meanwhile."""
+    """Stop all workers after they have saved; at once on another Ctrl-C."""
     for worker in workers:
         worker.process.terminate()  # and not by SIGINT, which shows a traceback while it still imports
     try:

@@ -23,7 +23,7 @@ class ModelSpec(NamedTuple):
     model_args: dict[str, Any]
     """Keywords for the network."""
     settings: dict[str, Any]
-    """Those of `OF_ONE_NETWORK` that it has for itself."""
+    """Training settings of this network alone, from `OF_ONE_NETWORK`."""
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:

@@ -1,4 +1,4 @@
-"""What the images of a training look like: noted with the network, so that others can be told from them."""
+"""Appearance of the training images, saved with the network to recognize images unlike them."""
 
 from __future__ import annotations
 

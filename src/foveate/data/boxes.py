@@ -24,7 +24,7 @@ COLUMNS = ("file", "x_min", "y_min", "x_max", "y_max")
 
 
 class FileBox(NamedTuple):
-    """What one line of a CSV of boxes says."""
+    """One line of a CSV file of boxes."""
 
     box: tuple[int, int, int, int]
     """``(x_min, y_min, x_max, y_max)``, the last two exclusive."""

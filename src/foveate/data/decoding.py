@@ -1,4 +1,4 @@
-"""From a file to an RGB image, or to a plain statement of why there is none."""
+"""Decoding of image files to RGB, with a readable reason where that fails."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ million from which Pillow warns. Decoding takes up to about 20 bytes for each.""
 BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 258, 281  # tags of TIFF
 MAX_16_BIT = 65535
 NARROW = 1 / 16
-"""The part of the range of greyscale that is too little to tell an image by: 16 of the 256 levels that are left."""
+"""The part of the range of grayscale that is too little to tell an image by: 16 of the 256 levels that are left."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def read_image(
         source: A file, by its path or open for reading and seeking, such as an `io.BytesIO`.
         name: What to call it in messages; by default the path.
         max_pixels: The most pixels that it may have.
-        intensity_range: For greyscale of more than 8 bits, as in thermal and microscopic images: the values, as they
+        intensity_range: For grayscale of more than 8 bits, as in thermal and microscopic images: the values, as they
             are stored, that become black and white. Not given: 0 and the largest that the file declares.
 
     Raises:
@@ -109,7 +109,7 @@ def open_image(
 
 
 def warn_of_narrow_range(paths: Iterable[str]) -> None:
-    """Log a warning if greyscale images of more than 8 bits use so little of their range that they would be all alike.
+    """Log a warning if grayscale images of more than 8 bits use so little of their range that they would be all alike.
 
     Of images in other modes only the heads are read.
     """
@@ -124,14 +124,14 @@ def warn_of_narrow_range(paths: Iterable[str]) -> None:
     low, high, white = min(r[0] for r in ranges), max(r[1] for r in ranges), max(r[2] for r in ranges)
     if (high - low) / white < NARROW:
         logger.warning(
-            "pixels of %d images that were looked at are from %d to %d, of 0 to %d: to the network nearly one grey; "
+            "pixels of %d images that were looked at are from %d to %d, of 0 to %d: to the network nearly one gray; "
             "stretch all images alike with intensity_range, as in --intensity_range '[%d, %d]'",
             *(len(ranges), low, high, white, low, max(high, low + 1)),
         )
 
 
 def _declared_white(image: Image.Image) -> int | None:
-    """Return the largest value that the tags of a greyscale TIFF allow, if that is not what its pixels' type allows.
+    """Return the largest value that the tags of a grayscale TIFF allow, if that is not what its pixels' type allows.
 
     ``MaxSampleValue`` counts where it is of the form 2ⁿ-1: else it is, as the standard has it, a statistic of the
     image, by which images of one set would be scaled in different ways.

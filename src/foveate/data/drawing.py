@@ -1,4 +1,4 @@
-"""How a canvas of cluttered digits is drawn: one whole digit, and parts of others beside it."""
+"""Drawing of cluttered digits: one whole digit, and fragments of others."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def draw_digit(generator: np.random.Generator, handwriting: Handwriting, label: 
     scale = height / tile.height
     angle = (2 * angle - 1) * DIGIT_ANGLE
     half_x, half_y = _half_extent(tile, scale, angle)
-    centre = (half_x + x * (size - 2 * half_x), half_y + y * (size - 2 * half_y))
-    drawn = _turn(tile, centre, scale, angle, size)
+    center = (half_x + x * (size - 2 * half_x), half_y + y * (size - 2 * half_y))
+    drawn = _turn(tile, center, scale, angle, size)
     return Digit(drawn, source, height, _ink_box(drawn))
 
 
@@ -148,20 +148,20 @@ def _half_extent(tile: Image.Image, scale: float, angle: float) -> tuple[float, 
     return width * cos + height * sin, width * sin + height * cos
 
 
-def _overlap(centres: np.ndarray, half: tuple[float, float], box: Box) -> np.ndarray:
-    """Area that boxes of half-size ``half`` around ``centres`` (n, 2) share with ``box``; 0 for all that clear it."""
+def _overlap(centers: np.ndarray, half: tuple[float, float], box: Box) -> np.ndarray:
+    """Area that boxes of half-size ``half`` around ``centers`` (n, 2) share with ``box``; 0 for all that clear it."""
     low, high = np.array(box[:2]), np.array(box[2:])
-    shared = np.minimum(centres + half, high) - np.maximum(centres - half, low)  # n, 2
+    shared = np.minimum(centers + half, high) - np.maximum(centers - half, low)  # n, 2
     return shared.clip(0).prod(1)
 
 
-def _turn(tile: Image.Image, centre: tuple[float, float], scale: float, angle: float, size: int) -> Drawn:
-    """Draw ``tile`` scaled and turned around ``centre``, and return the part of it that is on the canvas."""
+def _turn(tile: Image.Image, center: tuple[float, float], scale: float, angle: float, size: int) -> Drawn:
+    """Draw ``tile`` scaled and turned around ``center``, and return the part of it that is on the canvas."""
     half_x, half_y = _half_extent(tile, scale, angle)
-    x0, x1 = max(math.floor(centre[0] - half_x), 0), min(math.ceil(centre[0] + half_x), size)
-    y0, y1 = max(math.floor(centre[1] - half_y), 0), min(math.ceil(centre[1] + half_y), size)
+    x0, x1 = max(math.floor(center[0] - half_x), 0), min(math.ceil(center[0] + half_x), size)
+    y0, y1 = max(math.floor(center[1] - half_y), 0), min(math.ceil(center[1] + half_y), size)
     cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
-    shift_x, shift_y = x0 - centre[0], y0 - centre[1]
+    shift_x, shift_y = x0 - center[0], y0 - center[1]
     inverse = (
         *(cos, sin, tile.width / 2 + cos * shift_x + sin * shift_y),
         *(-sin, cos, tile.height / 2 - sin * shift_x + cos * shift_y),
@@ -172,8 +172,8 @@ def _turn(tile: Image.Image, centre: tuple[float, float], scale: float, angle: f
 
 def _enlarge(pixels: np.ndarray, height: int) -> Image.Image:
     """Enlarge 8×8 pixels of 0 to 16 to ``height``, with more contrast since enlarging blurs, and crop to the ink."""
-    grey = Image.fromarray(np.rint(np.pad(pixels, 1) * (255 / 16)).astype(np.uint8))
+    gray = Image.fromarray(np.rint(np.pad(pixels, 1) * (255 / 16)).astype(np.uint8))
     side = math.ceil(height * 10 / 8)
-    large = np.asarray(grey.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
+    large = np.asarray(gray.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
     tile = Image.fromarray(np.rint(((large - 60) * (255 / 140)).clip(0, 255)).astype(np.uint8))
     return tile.crop(tile.getbbox())

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, without opening those whose name tells."""
+"""Finding the image files of a folder, by name and, without an extension, by content."""
 
 from __future__ import annotations
 

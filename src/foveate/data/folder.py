@@ -109,7 +109,7 @@ def open_folder(
         path: The folder.
         seed: Decides which images a missing validation folder is made of.
         boxes: A CSV file, its file names relative to ``path``.
-        intensity_range: For 16-bit greyscale, what becomes black and what white, see `read_image`.
+        intensity_range: For 16-bit grayscale, what becomes black and what white, see `read_image`.
 
     Raises:
         ValueError: There is no such folder, no class folder, a class folder without an image in ``train/``, a class in

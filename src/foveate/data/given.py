@@ -1,4 +1,4 @@
-"""Images that somebody gives, without labels: found in folders, named, and read upright."""
+"""Unlabelled images named by a user: found in folders, given unique names, and read upright."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["SOFTWARE", "GivenImage", "find_images", "is_ours", "read_upright", "
 
 
 SOFTWARE = "Software"
-"""Key under which a picture says who wrote it."""
+"""PNG text key for the software that wrote a picture."""
 LONGEST = 60
-"""Bytes of a part of a name of results."""
+"""Maximal length in bytes of one part of a result's file name."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def slugs(names: Iterable[str], taken: Collection[str] = ()) -> list[str]:
 
 
 def read_upright(path: Path) -> Image.Image:
-    """Decode an image as RGB, turned as its orientation tag says: as everyone who opens the file sees it.
+    """Decode an image as RGB with its EXIF orientation applied.
 
     Raises:
         UnreadableImageError: The file is damaged, truncated or no image.

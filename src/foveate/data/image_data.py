@@ -37,7 +37,7 @@ class ImageData:
         train: Images to train on.
         val: Images to choose by: epochs, settings.
         test: Images to report on, or ``None`` where there are none; report on ``val`` then, and say so.
-        transform: The augmentation, size and normalisation suitable for the set; adapt it with
+        transform: The augmentation, size and normalization suitable for the set; adapt it with
             `TransformConfig.replace`.
         max_bad_images: How many images that cannot be read are tolerated, for `make_loader`.
         augment: Replaces the random part of ``transform`` in training: turns an RGB image into another one, which is
@@ -66,17 +66,17 @@ class ImageData:
 
     @property
     def mean(self) -> tuple[float, float, float]:
-        """Mean per channel for normalisation, images being in [0, 1]."""
+        """Mean per channel for normalization, images being in [0, 1]."""
         return self.transform.mean
 
     @property
     def std(self) -> tuple[float, float, float]:
-        """Standard deviation per channel for normalisation."""
+        """Standard deviation per channel for normalization."""
         return self.transform.std
 
     @property
     def has_boxes(self) -> bool:
-        """Whether each split is a `BoxedImages`: ``data.val.boxes(i)`` is where the thing stands in image ``i``."""
+        """Whether each split is a `BoxedImages`: ``data.val.boxes(i)`` is the box of the object in image ``i``."""
         return all(isinstance(split, BoxedImages) for split in (self.train, self.val, self.test) if split is not None)
 
     def length(self, name: str) -> int:
@@ -171,7 +171,7 @@ def open_data(
         boxes: For a folder of images only: a CSV file with the box of each image, see `open_folder`; ``boxes.csv`` in
             the folder is found without.
         intensity_range: For a folder of images or shards only: ``(black, white)``, the stored values of 16-bit
-            greyscale that become black and white; thermal and microscopic images use a small part of theirs.
+            grayscale that become black and white; thermal and microscopic images use a small part of theirs.
 
     Raises:
         ValueError: There is no such set, its files are missing or not laid out as they should be, or an option is
@@ -238,7 +238,7 @@ def _range(name: str | Path, intensity_range: Sequence[float] | None) -> tuple[f
 
 
 def _check_formats(splits: Splits, name: str, max_bad_images: int) -> None:
-    """Raise a `ValueError` if more images than are put up with are in formats that are not read."""
+    """Raise a `ValueError` if more images than ``max_bad_images`` are in unsupported formats."""
     parts = [part for part in (splits.train, splits.val, splits.test) if isinstance(part, FolderImages)]
     unread = [path for part in parts for path, _ in part.samples if path.lower().endswith(NOT_READ)]
     if len(unread) > max_bad_images:

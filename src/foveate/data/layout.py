@@ -1,4 +1,4 @@
-"""How a folder of images is laid out: which of its folders are splits, and which are classes.
+"""Recognizing the layout of a folder of images: which folders are splits, and which are classes.
 
 A guess that goes wrong here is trained on for days, so that what is ambiguous is an error, which shows what was found.
 """
@@ -50,7 +50,7 @@ class Found:
     loose: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
-    """Of each class, the name of its folder as it is spelt on the disk."""
+    """Name of each class's folder as it is spelled on the disk."""
 
     @property
     def filled(self) -> list[str]:
@@ -81,12 +81,12 @@ def scan(root: Path, top: Path) -> Found:
     found = Found(root)
     for folder, names in find_files(root, top):
         images = sorted(name for name in names if is_image(name) or image_ending(os.path.join(folder, name)))
-        spelt, _, below = os.path.relpath(folder, root).partition(os.sep)
-        if spelt == os.curdir:
+        spelled, _, below = os.path.relpath(folder, root).partition(os.sep)
+        if spelled == os.curdir:
             found.loose, found.others = images, sorted(set(names) - set(images))
             continue
-        name = unicodedata.normalize("NFC", spelt)
-        if found.names.setdefault(name, spelt) != spelt:
+        name = unicodedata.normalize("NFC", spelled)
+        if found.names.setdefault(name, spelled) != spelled:
             raise ValueError(
                 f"{root} has two folders {name!r}, one in Unicode's composed form and one in the decomposed; "
                 "put their images into one"
@@ -170,7 +170,7 @@ def check_labels(labels: Iterable[str], classes: Collection[str], where: str, tr
     if not unknown:
         return
     alike = {_plain(name): name for name in classes}
-    hints = [f"{name!r} is spelt {alike[_plain(name)]!r} there" for name in unknown if _plain(name) in alike]
+    hints = [f"{name!r} is spelled {alike[_plain(name)]!r} there" for name in unknown if _plain(name) in alike]
     raise ValueError(
         f"{where} has the class {_listed(unknown)}, which {train} has not; the classes are {_listed(classes)}"
         + (f"; {_listed(hints)}: rename one of the two" if hints else "")

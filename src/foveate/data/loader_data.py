@@ -1,4 +1,4 @@
-"""Data loaders of a user's own as data to train on."""
+"""Training on data loaders that a user has built."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["LoaderData", "Loaders", "from_loaders"]
 
 
 class Loaders(NamedTuple):
-    """One process's share of the batches to train on, to validate on and, if there are such, to test on."""
+    """One process's share of the training, validation and, if there are any, test batches."""
 
     train: Any
     val: Any
@@ -27,7 +27,7 @@ class Loaders(NamedTuple):
 
 @dataclass(frozen=True)
 class LoaderData:
-    """Batches of a user's own data loaders, with what has to be known of them; `from_loaders` makes one.
+    """Data loaders with the metadata that training needs; made by `from_loaders`.
 
     Attributes:
         name: What results call it.

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class SampleKey(NamedTuple):
-    """Which image, and in which epoch: together with the seed, all that its augmentation depends on."""
+    """Index of an image and its epoch, which with the seed determine its augmentation."""
 
     epoch: int
     item: int
@@ -80,7 +80,7 @@ class EpochSampler(Sampler[SampleKey]):
 
     @property
     def start(self) -> int:
-        """How many images of this rank in the chosen epoch are left out: they were seen before it was resumed."""
+        """Number of this rank's images skipped in the chosen epoch because they were seen before it was resumed."""
         epoch, start = self._resumed
         return start if epoch == self.epoch else 0
 
@@ -273,7 +273,7 @@ class _Transformed(Dataset[Any]):
 
 
 def _ignore_signals(_: int) -> None:
-    """Let a worker outlive the signals that a terminal or a scheduler sends to all processes of a run.
+    """Ignore the signals that a terminal or a scheduler sends to all processes of a run.
 
     The process that trains decides when to end, and may want batches until then; its workers end with it.
     """

@@ -30,7 +30,7 @@ CLASSES = ("classes", "categories", "all_categories")
 
 @dataclass(frozen=True)
 class NamedSet:
-    """How a set spells its splits, and what suits its images.
+    """A named data set: the names of its splits, and whether its images may be mirrored.
 
     Attributes:
         train: Arguments that select the images to train on.

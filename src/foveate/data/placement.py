@@ -1,4 +1,4 @@
-"""Where the pixels of an image end up in the tensor that evaluation makes of it, and back."""
+"""Mapping between pixels of an image and pixels of the tensor made of it in evaluation."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def placement(config: TransformConfig, image_size: tuple[int, int]) -> Placement
     """Return where evaluation by ``config`` puts an image of ``image_size``, height and width.
 
     It is timm's: the shorter side is resized to ``img_size / crop_pct``, the longer in proportion up to rounding, and
-    the centre is cropped.
+    the center is cropped.
     """
     height, width = _checks.pair("image_size", image_size)
     input_size = _checks.pair("img_size", config.img_size)

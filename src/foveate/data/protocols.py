@@ -1,4 +1,4 @@
-"""What every data set of the library looks like to the code that reads it."""
+"""Protocols of data sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LabelledImages(Protocol):
 
 @runtime_checkable
 class BoxedImages(Protocol):
-    """A data set that also knows where in each image the thing stands that gives it its class."""
+    """A data set with a bounding box per image."""
 
     def __len__(self) -> int: ...
 
@@ -42,7 +42,7 @@ class ListedImages(Protocol):
 
 @runtime_checkable
 class SelfOrdered(Protocol):
-    """A data set that is read faster in some random orders than in others, and says in which."""
+    """A data set that chooses its random order, because some are faster to read."""
 
     def shuffled(self, positions: range, /, *, seed: int, epoch: int) -> Iterable[int]:
         """Return the numbers of the images at ``positions`` of the order of ``epoch``.

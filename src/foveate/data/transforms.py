@@ -1,4 +1,4 @@
-"""From an RGB image to a normalised tensor: augmentation for training, resize and crop for evaluation."""
+"""Transforms of an RGB image into a normalized tensor: augmentation for training, resize and crop for evaluation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALL = 64
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """How images become tensors. Everything random in it is for training only.
+    """Settings of the transforms. Everything random is for training only.
 
     Attributes:
         img_size: Height and width of the tensor; one integer stands for both.
@@ -38,7 +38,7 @@ class TransformConfig:
         std: Standard deviation per channel that the result is divided by.
         crop: What training does to place and size: ``resized`` is timm's random resized crop (``scale``, ``ratio``);
             ``padded`` pads by an eighth of the size and crops at random, as is usual for images of at most 64 pixels;
-            ``none`` resizes and crops in the centre.
+            ``none`` resizes and crops in the center.
         scale: Range of the part of the area that ``resized`` keeps.
         ratio: Range of width to height of the part that ``resized`` keeps.
         hflip: Probability of mirroring left and right.
@@ -48,7 +48,7 @@ class TransformConfig:
         auto_augment: timm's policy string, such as ``rand-m9-mstd0.5-inc1``, ``augmix-m3-w3`` or ``original``.
         random_erasing: Probability of erasing a random rectangle of the tensor.
         crop_pct: In evaluation, and with ``crop="none"``, the image's shorter side becomes ``img_size / crop_pct``
-            before the centre is cropped.
+            before the center is cropped.
         interpolation: ``bilinear``, ``bicubic`` or ``nearest``.
     """
 
@@ -85,7 +85,7 @@ class TransformConfig:
     def suited_to(cls, img_size: int | tuple[int, int], *, flip: bool = True) -> TransformConfig:
         """Return the usual choice for photographs of this size.
 
-        Above 64 pixels: random resized crop, flip, colour jitter, and evaluation on the central 87.5 %. Up to 64
+        Above 64 pixels: random resized crop, flip, color jitter, and evaluation on the central 87.5 %. Up to 64
         pixels: padded crop and flip, and evaluation on the whole image.
 
         Args:
@@ -104,11 +104,11 @@ class TransformConfig:
 
 
 def make_transform(config: TransformConfig, *, training: bool) -> Callable[[Image.Image], torch.Tensor]:
-    """Build what turns an RGB image into a normalised float tensor ``(3, H, W)``.
+    """Build what turns an RGB image into a normalized float tensor ``(3, H, W)``.
 
     Args:
         config: What to do.
-        training: With the random parts, else resize and centre crop.
+        training: With the random parts, else resize and center crop.
     """
     shared: dict[str, Any] = {
         "input_size": config.img_size,
@@ -128,13 +128,13 @@ def make_transform(config: TransformConfig, *, training: bool) -> Callable[[Imag
         "re_prob": config.random_erasing,
         "re_mode": "pixel",
     }
-    place, colour, tensor = create_transform(**shared, **augmentation, is_training=True, separate=True)
+    place, color, tensor = create_transform(**shared, **augmentation, is_training=True, separate=True)
     if config.crop != "resized":
         place.transforms[0] = _placing(config)  # the random resized crop stands first, the flips after it
-    for operation in _operations(colour):
+    for operation in _operations(color):
         if operation.aug_fn is posterize:
             operation.aug_fn = _posterize
-    return transforms.Compose([place, colour, tensor])
+    return transforms.Compose([place, color, tensor])
 
 
 class Augmented:
@@ -159,9 +159,9 @@ class Augmented:
         return found
 
 
-def _operations(colour: transforms.Compose) -> Iterator[AugmentOp]:
+def _operations(color: transforms.Compose) -> Iterator[AugmentOp]:
     """Give the single operations of timm's policies: RandAugment and AugMix have ``ops``, AutoAugment ``policy``."""
-    for transform in colour.transforms:
+    for transform in color.transforms:
         yield from getattr(transform, "ops", ())
         yield from chain.from_iterable(getattr(transform, "policy", ()))
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,10 @@ class ShownNetwork:
         return found.get(name or "", found[self.first] if self.first in found else self.layers[0])
 
 
+_LAST: WeakKeyDictionary[ShownImage, tuple[tuple[ShownNetwork, str, float | None], Finding]] = WeakKeyDictionary()
+"""Of each image what was asked last and found: whoever clicks one pixel after the other asks for the same."""
+
+
 @dataclass(frozen=True)
 class View:
     """What of a network's attention is to be seen."""
@@ -115,16 +120,7 @@ def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Fi
     """
     view = view or View()
     layer = shown.layer(view.layer)
-    network = shown.network
-    if view.radius is not None:
-        network = dataclasses.replace(network, network=private_copy(network.network))
-        _set_radius(network.network, layer, view.radius)
-    finding = network.explain(
-        image.pixels,
-        names=[layer.name],
-        method="auto" if shown.attends else "gradcam",
-        label=image.label,
-    )
+    finding = _explained(shown, image, layer, view.radius)
     if not layer.heads:
         return finding
     query = None
@@ -136,6 +132,22 @@ def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Fi
     return dataclasses.replace(
         finding, records=[record.queried(query, direction=view.direction, part=view.part, head=view.head)]
     )
+
+
+def _explained(shown: ShownNetwork, image: ShownImage, layer: Layer, radius: float | None) -> Finding:
+    """Return what a network makes of an image, of one layer; what was asked of the image last is not computed again."""
+    asked = shown, layer.name, radius
+    last = _LAST.get(image)
+    if last is not None and last[0] == asked:
+        return last[1]
+    network = shown.network
+    if radius is not None:
+        network = dataclasses.replace(network, network=private_copy(network.network))
+        _set_radius(network.network, layer, radius)
+    method = "auto" if shown.attends else "gradcam"
+    finding = network.explain(image.pixels, names=[layer.name], method=method, label=image.label)
+    _LAST[image] = asked, finding
+    return finding
 
 
 def seen_pixel(place: Placement, point: tuple[float, float]) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from foveate.demo.looking import Layer, ShownNetwork, View, fitting, look, seen_pixel
+from foveate.demo.choices import ALL, BOTH, DIRECTIONS, EVERY_HEAD, FROM, PARTS, Choice, learnt_radius, view
+from foveate.demo.looking import Layer, ShownNetwork, fitting, look, seen_pixel
 from foveate.demo.parts import heading, html, picture, refusal, take_no_addresses
 from foveate.demo.samples import MAX_UPLOAD, ShownImage, read_upload
 from foveate.demo.server import CACHED
@@ -20,11 +21,8 @@ __all__ = ["appearance", "build_page"]
 
 PANEL, SMALL_PANEL, THUMBNAIL = 448, 256, 96
 """Longest sides of the large pictures, of those side by side, and of the samples, in pixels."""
-ALL = "All side by side"
-EVERY_HEAD = "All heads"
-BOTH, FROM = "Both", "What the pixel takes"
-PARTS = {BOTH: "both", "What is there": "content", "Where it is": "positional"}
-DIRECTIONS = {FROM: "from", "Who takes from the pixel": "to"}
+SHOWN = 9
+"""Components that `_Page._show` returns the contents of."""
 INTRODUCTION = """
 # Where a network looks
 Choose an image. The network says what it is, and the colours show where it looked in order to say so, on the grid on
@@ -103,12 +101,12 @@ class _Page:
             choices = [(network.name, network.name) for network in fit]
         return choices + ([(ALL, ALL)] if len(fit) > 1 else [])
 
-    def _offer_networks(self, image: ShownImage, name: str) -> Any:
-        """Offer the networks that fit an image; that of the same kind as the one before is chosen, if there is one."""
+    def _offer_networks(self, image: ShownImage, name: str) -> tuple[str, Any]:
+        """Choose a network that fits an image, of the kind of the one before if there is one, and offer them all."""
         choices = self._choices(image)
         names = [other for _, other in choices]
         kin = name if name in names else next((other for other in names if _kind(other) == _kind(name)), names[0])
-        return gr.update(choices=choices, value=kin)
+        return kin, gr.update(choices=choices, value=kin)
 
     def _lay_out_result(self) -> None:
         with gr.Column(elem_id="one") as self.one:
@@ -148,114 +146,130 @@ class _Page:
             self.everywhere = gr.Button("All pixels together", size="sm", min_width=160, scale=0, elem_id="everywhere")
 
     def _connect(self) -> None:
+        """Let each event do what it does and show what comes of it, in one answer: a second would double the wait."""
         controls = [self.layer, self.radius, self.reset, self.direction, self.part, self.head, self.everywhere]
         chosen = [self.network, self.image, self.point, self.layer, self.radius, self.direction, self.part, self.head]
         shown = [self.one, self.all, self.sentence, self.attention, self.scale, self.meaning, self.prediction]
         shown += [self.numbers, self.comparison]
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        show: dict[str, Any] = {"fn": self._show, "inputs": chosen, "outputs": shown, **quiet}
 
-        def listen(event: Any, **first: Any) -> None:
-            """Do something first when ``event`` happens, and then show what has changed by it."""
-            event(**first, **quiet).success(**show)
+        def listen(event: Any, fn: Any, outputs: Sequence[Any] = (), first: Sequence[Any] = ()) -> None:
+            event(
+                fn,
+                inputs=[*first, *chosen],
+                outputs=[*outputs, *shown],
+                show_progress="hidden",
+                api_visibility="private",
+                trigger_mode="always_last",
+            )
 
-        opened: dict[str, Any] = {"fn": self._offer, "inputs": [self.network], "outputs": [*controls, self.point]}
-        listen(self.blocks.load, **opened)
-        listen(self.network.change, **opened)  # by hand, or because another image needs others
-        listen(self.layer.input, fn=self._offer_layer, inputs=[self.network, self.layer], outputs=controls[1:])
+        listen(self.blocks.load, self._open, [*controls, self.point])
+        listen(
+            self.network.change, self._open, [*controls, self.point]
+        )  # by hand, or because another image needs others
+        listen(self.layer.input, self._open_layer, controls[1:])
         image = [self.image, self.original, self.point, self.message, self.network]
-        listen(self.gallery.select, fn=self._choose_sample, inputs=[self.network], outputs=image)
-        uploaded = {"inputs": [self.upload, self.network], "outputs": [*image, self.gallery]}
-        listen(self.upload.upload, fn=self._take_upload, **uploaded)
+        listen(self.gallery.select, self._choose_sample, image)
+        listen(self.upload.upload, self._take_upload, [*image, self.gallery], first=[self.upload])
         for shown_picture in (self.original, self.attention):
-            looked_at = [self.network, self.image, self.layer]
-            listen(shown_picture.select, fn=self._choose_point, inputs=looked_at, outputs=[self.point])
-        listen(self.everywhere.click, fn=lambda: None, outputs=[self.point])
-        listen(self.reset.click, fn=self._learnt_radius, inputs=[self.network, self.layer], outputs=[self.radius])
+            listen(shown_picture.select, self._choose_point, [self.point])
+        listen(self.everywhere.click, self._forget_point, [self.point])
+        listen(self.reset.click, self._take_learnt_radius, [self.radius])
         for control in (self.radius, self.direction, self.part, self.head):
-            control.input(**show, trigger_mode="always_last")
+            listen(control.input, self._show)
 
-    def _offer(self, name: str) -> list[Any]:
+    def _open(self, *chosen: Any) -> list[Any]:
         """Show the controls that a network has, with the values that it starts from, for all positions."""
-        if name == ALL:
-            return [gr.update(visible=False)] * 7 + [None]
-        network = self.networks[name]
+        choice = Choice(*chosen)._replace(point=None)
+        if choice.network == ALL:
+            return [*[gr.update(visible=False)] * 7, None, *self._show(*choice)]
+        network = self._network(choice.network)
         count = len(network.layers)
         layers = [(_layer_label(number, count, layer), layer.name) for number, layer in enumerate(network.layers, 1)]
         layer = gr.update(choices=layers, value=network.first, visible=len(layers) > 1)
-        return [layer, *self._offer_layer(name, network.first), None]
+        others, shown = self._opened(choice._replace(layer=network.first))
+        return [layer, *others, None, *shown]
 
-    def _offer_layer(self, name: str, layer_name: str) -> list[Any]:
-        layer = self._network(name).layer(layer_name)
-        pairs, radial = bool(layer.heads), layer.radius is not None
+    def _open_layer(self, *chosen: Any) -> list[Any]:
+        others, shown = self._opened(Choice(*chosen))
+        return [*others, *shown]
+
+    def _opened(self, choice: Choice) -> tuple[list[Any], list[Any]]:
+        """Return the controls of the chosen layer, with the values that it starts from, and what is shown then."""
+        layer = self._network(choice.network).layer(choice.layer)
+        pairs, radial, learnt = bool(layer.heads), layer.radius is not None, learnt_radius(layer)
         label = f"Radius in positions (learnt: {layer.radius or 1:.2f})"
         heads = [EVERY_HEAD, *(f"Head {head + 1}" for head in range(layer.heads))]
-        return [
-            gr.update(label=label, maximum=max(layer.size), value=round(layer.radius or 1, 2), visible=radial),
+        controls = [
+            gr.update(label=label, maximum=max(layer.size), value=learnt, visible=radial),
             gr.update(visible=radial),
             gr.update(visible=pairs and not radial),
             gr.update(visible=len(layer.parts) > 1),
             gr.update(choices=heads, value=EVERY_HEAD, visible=layer.heads > 1),
             gr.update(visible=pairs and not radial),
         ]
+        return controls, self._show(*choice._replace(radius=learnt, head=EVERY_HEAD))
 
-    def _learnt_radius(self, name: str, layer_name: str) -> Any:
-        return round(self._network(name).layer(layer_name).radius or 1, 2)
+    def _take_learnt_radius(self, *chosen: Any) -> list[Any]:
+        choice = Choice(*chosen)
+        learnt = learnt_radius(self._network(choice.network).layer(choice.layer))
+        return [learnt, *self._show(*choice._replace(radius=learnt))]
 
-    def _choose_sample(self, name: str, event: gr.SelectData) -> tuple[Any, ...]:
+    def _choose_sample(self, event: gr.SelectData, *chosen: Any) -> list[Any]:
         if not isinstance(event.index, int) or not 0 <= event.index < len(self.samples):
             raise refusal("There is no such sample.")
-        sample = self.samples[event.index]
-        return sample, enlarged(sample.pixels, PANEL), None, "", self._offer_networks(sample, name)
+        return self._another_image(self.samples[event.index], Choice(*chosen))
 
-    def _take_upload(self, path: str, name: str) -> tuple[Any, ...]:
+    def _take_upload(self, path: str, *chosen: Any) -> list[Any]:
         try:
             image = read_upload(path)
         except ValueError as error:
-            return *[gr.skip()] * 3, f'<p role="alert">{escape(str(error))}</p>', gr.skip(), gr.skip()
+            message = f'<p role="alert">{escape(str(error))}</p>'
+            return [*[gr.skip()] * 3, message, *[gr.skip()] * (2 + SHOWN)]
         finally:
             Path(path).unlink(missing_ok=True)
-        networks = self._offer_networks(image, name)
-        return image, enlarged(image.pixels, PANEL), None, "", networks, gr.update(selected_index=-1)
+        found = self._another_image(image, Choice(*chosen))
+        return [*found[:-SHOWN], gr.update(selected_index=-1), *found[-SHOWN:]]
 
-    def _choose_point(self, name: str, image: ShownImage, layer_name: str, event: gr.SelectData) -> tuple[float, float]:
-        network, zoom = self._network(name), zoom_of(image.pixels, PANEL)
+    def _another_image(self, image: ShownImage, choice: Choice) -> list[Any]:
+        name, offered = self._offer_networks(image, choice.network)
+        # Where another network is chosen with it, that change will show what comes of both.
+        shown = [gr.skip()] * SHOWN
+        if name == choice.network:
+            shown = self._show(*choice._replace(image=image, point=None))
+        return [image, enlarged(image.pixels, PANEL), None, "", offered, *shown]
+
+    def _choose_point(self, event: gr.SelectData, *chosen: Any) -> list[Any]:
+        choice = Choice(*chosen)
+        network, zoom = self._network(choice.network), zoom_of(choice.image.pixels, PANEL)
         x, y = event.index
         point = (float(x) + 0.5) / zoom, (float(y) + 0.5) / zoom
-        if network.layer(layer_name).heads:
+        if network.layer(choice.layer).heads:
             try:
-                seen_pixel(network.placement(image), point)
+                seen_pixel(network.placement(choice.image), point)
             except ValueError as error:
                 raise refusal(str(error)) from error
-        return point
+        return [point, *self._show(*choice._replace(point=point))]
+
+    def _forget_point(self, *chosen: Any) -> list[Any]:
+        return [None, *self._show(*Choice(*chosen)._replace(point=None))]
 
     def _network(self, name: str) -> ShownNetwork:
         if name not in self.networks:
             raise refusal("There is no such network.")
         return self.networks[name]
 
-    def _show(
-        self,
-        name: str,
-        image: ShownImage,
-        point: Any,
-        layer_name: str,
-        radius: float,
-        direction: str,
-        part: str,
-        head: Any,
-    ) -> list[Any]:
+    def _show(self, *chosen: Any) -> list[Any]:
         """Look, and return the contents of what is shown."""
-        if name == ALL:
+        choice = Choice(*chosen)
+        image = choice.image
+        if choice.network == ALL:
             looked = [look(network, image) for network in fitting(list(self.networks.values()), image)]
             columns = [(finding, drawn(finding, finding.records[0], SMALL_PANEL)) for finding in looked]
             page = comparison(enlarged(image.pixels, SMALL_PANEL), image.label, columns)
             return [gr.update(visible=False), gr.update(visible=True), *[gr.skip()] * 6, page]
-        network = self._network(name)
-        layer = network.layer(layer_name)
-        view = _view(layer, point, radius, direction, part, head)
+        network = self._network(choice.network)
         try:
-            finding = look(network, image, view)
+            finding = look(network, image, view(network.layer(choice.layer), choice))
         except ValueError as error:
             raise refusal(str(error)) from error
         (record,) = finding.records
@@ -271,18 +285,6 @@ class _Page:
             numbers(finding),
             gr.skip(),
         ]
-
-
-def _view(layer: Layer, point: Any, radius: float, direction: str, part: str, head: Any) -> View:
-    """Translate what the controls say; those that a layer does not have are hidden and count for nothing."""
-    return View(
-        layer=layer.name,
-        point=point if layer.heads else None,
-        direction=DIRECTIONS[direction] if layer.radius is None else "from",
-        part=PARTS[part] if len(layer.parts) > 1 else "both",
-        head=None if layer.heads < 2 or head in (None, EVERY_HEAD) else int(head.removeprefix("Head ")) - 1,
-        radius=None if layer.radius is None or radius == round(layer.radius, 2) else radius,
-    )
 
 
 def _kind(name: str) -> str:

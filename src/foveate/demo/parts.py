@@ -22,7 +22,7 @@ def html(name: str) -> gr.HTML:
 
 
 def take_no_addresses(component: gr.UploadButton) -> None:
-    """Let a component only take files that were uploaded; gradio would fetch the address of another server."""
+    """Restrict a component to uploaded files; gradio would fetch the address of another server."""
     take = component.async_move_resource_to_block_cache
 
     async def take_file(path: Any) -> str | None:

@@ -38,7 +38,7 @@ def draw_samples(number: int, seed: int) -> list[ShownImage]:
 
 
 def read_upload(path: str | Path) -> ShownImage:
-    """Decode an uploaded file, turned as its orientation tag says, at most `MAX_SIDE` pixels long.
+    """Decode an uploaded file with its EXIF orientation applied, at most `MAX_SIDE` pixels long.
 
     What it is, and how large, is read from its head before anything is decoded.
 

@@ -66,7 +66,7 @@ class Guard:
 
 
 def _limited(receive: Receive) -> Receive:
-    """Let the client seem to hang up when it sends more than it said, or does not say how much."""
+    """Treat a client as disconnected when it sends more than it announced, or does not announce a length."""
     total = 0
 
     async def limited() -> Any:

@@ -1,4 +1,4 @@
-"""Where a network looks: its attention maps as they are, on stated scales, and pictures of them.
+"""Explanation of networks: attention maps as they are, on stated scales, and pictures of them.
 
 The package itself can be called, ``foveate.explain(model, images)``: that is `explain`.
 """
@@ -9,7 +9,7 @@ from types import ModuleType
 
 from foveate._extras import require
 
-for _needed in ("matplotlib", "scipy"):  # for the colours of the pictures; for components and intervals
+for _needed in ("matplotlib", "scipy"):  # colors of pictures; components and intervals
     require(_needed, extra="explain")
 
 from foveate.explain.baselines import BASELINES, baseline_maps  # noqa: E402

@@ -1,4 +1,4 @@
-"""Maps that have seen no image: what a network's map must beat."""
+"""Maps without any look at the image: what a network's map must beat."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ __all__ = ["BASELINES", "baseline_maps"]
 
 BASELINES = ("centre", "uniform", "random")
 SPREAD = 0.25
-"""Standard deviation of the Gaussian in the centre, as a share of each side."""
+"""Standard deviation of the Gaussian, as a share of each side."""
 
 
 def baseline_maps(kind: str, indices: list[int], size: tuple[int, int], *, seed: int = 0) -> NDArray[np.float64]:
-    """Return maps ``(B, H, W)`` for images, which are known by nothing but their number.
+    """Return maps ``(B, H, W)`` that depend on nothing of an image but its index in the data set, and on ``seed``.
 
     - ``centre``: a Gaussian in the middle of the image, its standard deviation a quarter of each side. Photographs are
       taken of what is in the middle: this is the baseline to take seriously.
     - ``uniform``: 1 everywhere.
     - ``random``: each pixel drawn evenly from [0, 1), independently.
 
-    Args:
-        kind: One of these.
-        indices: The numbers of the images in their data set; with ``seed``, all that a random map depends on.
-        size: Height and width.
-        seed: Of the random maps.
+    Examples:
+        >>> foveate.explain.baseline_maps("centre", [0], (1, 5)).round(2)
+        array([[[0.28, 0.73, 1.  , 0.73, 0.28]]])
     """
     _checks.one_of("kind of baseline", kind, BASELINES)
     height, width = _checks.pair("size", size)

@@ -1,4 +1,4 @@
-"""`foveate.explain`: what a network predicts for images, and where it looked in order to."""
+"""`foveate.explain`: what a network predicts for images, and where it looked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate import _checks
+from foveate._shapes import Float
 from foveate.explain.gradcam import grad_cam
 from foveate.explain.maps import check_input, logits_of, observe
 from foveate.explain.records import AttentionRecord
@@ -22,7 +23,12 @@ METHODS = ("auto", "attention", "gradcam")
 
 
 class Guess(NamedTuple):
-    """A class and how probable the network takes it to be."""
+    """A class and its probability according to the network.
+
+    Examples:
+        >>> foveate.explain.Guess(label=3, probability=0.75)
+        Guess(label=3, probability=0.75)
+    """
 
     label: int
     probability: float
@@ -30,23 +36,26 @@ class Guess(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What a network made of a batch of images, and what its attention modules attended to meanwhile."""
+    """Prediction of a network for a batch of images, and what its attention modules attended to.
+
+    Examples:
+        >>> network = timm.create_model("cram_resnet_tiny", num_classes=10)
+        >>> explanation = foveate.explain(network, torch.randn(2, 3, 32, 32))
+        >>> explanation.probabilities.shape, [len(guesses) for guesses in explanation.top(3)]
+        (torch.Size([2, 10]), [3, 3])
+    """
 
     logits: Tensor | None
-    """``(B, classes)``, on the CPU, as the network gave them; None if it is no classifier."""
+    """``(B, classes)``, on the CPU; None if the network is no classifier."""
     probabilities: Tensor | None
-    """``(B, classes)``: their softmax, in at least float32; None if it is no classifier."""
+    """``(B, classes)``: their softmax, in at least float32."""
     records: tuple[AttentionRecord, ...]
-    """One for each attention module, in the order in which they ran; or those of Grad-CAM."""
+    """One per attention module, in the order in which they ran; or those of Grad-CAM."""
     output: Any = None
-    """What the network put out, whatever it is: a map of classes, boxes, features."""
+    """Output of the network, of any kind: a map of classes, boxes, features."""
 
     def top(self, k: int = 5) -> list[list[Guess]]:
-        """Return the ``k`` most probable classes of each image (all if there are fewer), the most probable first.
-
-        Raises:
-            ValueError: The network is no classifier.
-        """
+        """Return the ``k`` most probable classes of each image (all if there are fewer), the most probable first."""
         if self.probabilities is None:
             raise ValueError("the network is no classifier: it has no probabilities of classes; see `output`")
         k = min(_checks.integer("k", k), self.probabilities.shape[1])
@@ -57,7 +66,7 @@ class Explanation:
         ]
 
     def __getitem__(self, name: str) -> AttentionRecord:
-        """Return the record of the module called ``name``, or raise a `KeyError` that lists those that there are."""
+        """Return the record of the module called ``name``, or raise a `KeyError` that lists the names."""
         for record in self.records:
             if record.name == name:
                 return record
@@ -67,7 +76,7 @@ class Explanation:
 
 def explain(
     model: nn.Module,
-    images: Tensor,
+    images: Float[Tensor, "batch channels height width"],
     *,
     query: tuple[int, int] | None = None,
     names: Sequence[str] | None = None,
@@ -77,26 +86,30 @@ def explain(
     """Return what ``model`` predicts for ``images``, and where each of its attention modules looked.
 
     ``foveate.explain(model, images)`` is this function. One pass in evaluation mode gives both: the weights are those
-    that made the prediction. It is made by a private copy that has the weights in common with ``model``: the modes,
-    hooks, gradients, buffers of the model itself are not touched, it may be compiled, and several threads may explain
-    one model at a time.
+    that made the prediction. A private copy that shares the weights of ``model`` runs it: modes, hooks, gradients and
+    buffers of ``model`` are not touched, it may be compiled, and several threads may explain one model at a time.
 
     Args:
         model: Any network; its attention modules are found wherever they are, those of `foveate.insert` included.
             A classifier without any is explained by Grad-CAM. Of a network that is no classifier (segmentation,
             detection, features) there are the records and its output, and no probabilities.
-        images: ``(B, C, H, W)`` as the network takes them (normalised), on its device.
+        images: Images as the network takes them (normalized), on its device.
         query: ``(row, column)`` of an image pixel: of N×N maps, show what the position that covers it attends to. The
-            weights of every other pixel can still be asked for, see `AttentionRecord.attention_from`.
-        names: Modules to ask; all attention modules if not given. For Grad-CAM the modules whose output is looked at;
-            the last stage of ``model.feature_info`` if not given.
+            weights of every other pixel remain available, see `AttentionRecord.attention_from`. Gates do not change.
+        names: Modules to explain; all attention modules by default. For Grad-CAM the modules whose output is used;
+            the last stage of ``model.feature_info`` by default.
         method: ``attention``, ``gradcam``, or ``auto``: attention if there is any, else Grad-CAM.
-        targets: For Grad-CAM: of each image, the index of the class whose evidence is shown; the one predicted if not
-            given.
+        targets: For Grad-CAM: class of each image whose evidence is shown; the predicted one by default.
 
     Raises:
         ValueError: An argument is wrong, see also `attention_records`; for Grad-CAM, the network is no classifier.
         MissingExtraError: Grad-CAM is to be used and not installed.
+
+    Examples:
+        >>> network = timm.create_model("cram_resnet_tiny")
+        >>> (record,) = foveate.explain(network, torch.randn(1, 3, 32, 32)).records
+        >>> record.name, record.map.shape
+        ('layer3.attention', torch.Size([1, 8, 8]))
     """
     check_input(model, images)
     _checks.one_of("method", method, METHODS)

@@ -1,4 +1,4 @@
-"""Grad-CAM, for networks without attention, so that they can be compared with those that have it.
+"""Grad-CAM, for comparison of networks without attention with those that have it.
 
     L_c(p) = Σ_k α_k A_k(p),     α_k = mean over positions of ∂ logit_c / ∂ A_k
 
@@ -35,22 +35,15 @@ DESCRIPTION = (
 def grad_cam(
     model: nn.Module, images: Tensor, *, names: Sequence[str] | None = None, targets: Sequence[int] | None = None
 ) -> tuple[Tensor, list[AttentionRecord]]:
-    """Return the logits of ``model`` and a record of Grad-CAM for each layer, of one pass forward and back each.
+    """Return the logits of ``model`` and a Grad-CAM record for each layer, each by one pass forward and back.
 
     The map of a record is ``max(L_c, 0)`` as a share of its sum, in units of the uniform share ``1/N``: the package's
-    own maps are stretched to [0, 1] image by image, which makes a flat one look confident. Where nothing speaks for
-    the class the map is 1 everywhere.
-
-    ``model`` must be a private copy in evaluation mode, see `foveate.explain.untouched`: its parameters are frozen.
-
-    Args:
-        model: A classifier with feature maps ``(B, C, H, W)``.
-        images: ``(B, C, H, W)``.
-        names: Modules whose output is looked at; the last stage of ``model.feature_info`` if not given.
-        targets: The class of each image; the one predicted if not given.
+    own maps are stretched to [0, 1] image by image, which makes a flat one look confident. A map without positive
+    evidence is 1 everywhere. Arguments are those of `foveate.explain`, but ``model`` must be a private copy in
+    evaluation mode, see `foveate.explain.untouched`: its parameters are frozen.
 
     Raises:
-        ValueError: There is no such module, it does not put out one feature map that the logits depend on, or there
+        ValueError: There is no such module, its output is not one feature map that the logits depend on, or there
             are not as many classes as images.
         MissingExtraError: The package is not installed.
     """
@@ -89,7 +82,7 @@ def _look(
             )
         return output.clone()  # a layer that follows may work in place
 
-    # Its parts rather than the whole: that would stretch the maps, and empty the gradients of the network.
+    # Its components: as a whole it would stretch the maps, and clear the gradients of the network.
     cam = require("pytorch_grad_cam", extra="explain").GradCAM(model, [layer], reshape_transform=keep)
     kept = cam.activations_and_grads
     try:

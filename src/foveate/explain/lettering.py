@@ -1,4 +1,4 @@
-"""Words on pictures, and the legend of a scale."""
+"""Text on pictures, and the legend of a scale."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ TICKS = 5
 
 @lru_cache
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which matplotlib brings: Latin, Greek, Cyrillic and mathematical signs."""
+    """Return DejaVu Sans, which comes with matplotlib: Latin, Greek, Cyrillic and mathematical signs."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
 
 
 def width_of(text: str, face: ImageFont.FreeTypeFont) -> float:
-    """Return how many pixels wide the longest line of ``text`` is."""
+    """Return the width in pixels of the longest line of ``text``."""
     return max((face.getlength(line) for line in text.split("\n")), default=0.0)
 
 
 def height_of(text: str, face: ImageFont.FreeTypeFont) -> int:
-    """Return how many pixels high the lines of ``text`` are; nothing is 0."""
+    """Return the height in pixels of the lines of ``text``; 0 for no text."""
     return round(len(text.split("\n")) * face.size * LINE_HEIGHT) if text else 0
 
 
 def write(
-    picture: Image.Image, place: tuple[float, float], text: str, face: ImageFont.FreeTypeFont, colour: str = TEXT
+    picture: Image.Image, place: tuple[float, float], text: str, face: ImageFont.FreeTypeFont, color: str = TEXT
 ) -> None:
-    """Write the lines of ``text`` on ``picture`` from ``place``, x and y of their upper left corner."""
+    """Write the lines of ``text`` on ``picture``; ``place`` is x and y of their upper left corner."""
     draw = ImageDraw.Draw(picture)
     for number, line in enumerate(text.split("\n")):
-        draw.text((place[0], place[1] + number * face.size * LINE_HEIGHT), line, colour, face)
+        draw.text((place[0], place[1] + number * face.size * LINE_HEIGHT), line, color, face)
 
 
 def wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
@@ -61,7 +61,7 @@ def wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def shortened(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
-    """Return ``text`` with as much of its middle left out as does not fit in ``width`` pixels."""
+    """Return ``text``, shortened in the middle to ``width`` pixels."""
     if width_of(text, face) <= width:
         return text
     for kept in range(len(text) - 1, 1, -1):
@@ -72,14 +72,9 @@ def shortened(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def legend(scale: Scale, *, size: int, width: int) -> Image.Image:
-    """Draw the colours of ``scale`` with its numbers, and what they mean, ``width`` pixels wide.
+    """Draw the colors of ``scale`` with its numbers and their meaning, in letters of ``size`` pixels.
 
-    Above as they look over white, below as over black, for the image shows through.
-
-    Args:
-        scale: Of a record.
-        size: Of the letters, in pixels.
-        width: Of the picture.
+    The colors are translucent: above as they look over white, below as over black.
     """
     face = font(size)
     bar = Image.new("RGB", (min(16 * size, width), 2 * size))
@@ -90,10 +85,10 @@ def legend(scale: Scale, *, size: int, width: int) -> Image.Image:
     for x in range(bar.width):
         for y in range(bar.height):
             dark = y / (bar.height - 1)
-            colour = (
+            color = (
                 round(light + (black - light) * dark) for light, black in zip(over_white[x], over_black[x], strict=True)
             )
-            draw.point((x, y), tuple(colour))
+            draw.point((x, y), tuple(color))
     gap = 2 * size
     beside = width - bar.width - gap > 20 * size
     meaning = wrapped(scale.meaning, face, width - bar.width - gap if beside else width)
@@ -106,7 +101,7 @@ def legend(scale: Scale, *, size: int, width: int) -> Image.Image:
         at = share * (bar.width - 1)
         label = f"{scale.low + share * (scale.high - scale.low):g}"
         ImageDraw.Draw(picture).line([(at, bar.height), (at, bar.height + size // 3)], fill=TEXT)
-        # The first number begins where the bar does, the last ends with it, the others stand in the middle.
+        # The first number is flush left, the last flush right, the others are centered.
         before = share if share in (0, 1) else 0.5
         write(picture, (at - before * width_of(label, face), bar.height + size // 3), label, face)
     write(picture, (bar.width + gap, 0) if beside else (0, bar_height + size // 2), meaning, face, QUIET)

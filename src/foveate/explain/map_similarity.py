@@ -1,14 +1,15 @@
-"""How much two maps agree, and how restless one is: pure functions, one value for each image.
+"""Similarity of two maps, and total variation of one: pure functions, one value per image.
 
 Maps are ``(B, H, W)``, floating-point, finite and not negative; everything is computed in float64. ``where``,
-``(B, H, W)`` and boolean, restricts a comparison to some of the positions. What is not defined is NaN: see each
-function.
+``(B, H, W)`` and boolean, restricts a comparison to some of the positions. Undefined values are NaN: see each function.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from foveate._shapes import Bool, Float
 
 __all__ = [
     "FLAT",
@@ -19,14 +20,18 @@ __all__ = [
 ]
 
 FLAT = 1e-5
-"""A map whose standard deviation is at most this share of its maximum is flat: rounding alone can make it vary so."""
+"""Largest standard deviation of a flat map, as a share of its maximum: rounding alone can cause it."""
 
 
-def correlation(maps: Tensor, others: Tensor, where: Tensor | None = None) -> Tensor:
-    """Return Pearson's correlation over the positions of each image: ``(B,)`` in [−1, 1].
+def correlation(
+    maps: Float[Tensor, "batch height width"],
+    others: Float[Tensor, "batch height width"],
+    where: Bool[Tensor, "batch height width"] | None = None,
+) -> Float[Tensor, " batch"]:
+    """Return Pearson's correlation over the positions of each image, in [−1, 1].
 
-    It is the same for ``A`` and for ``a A + b`` with ``a > 0``: it tells whether two maps look in the same direction,
-    not how much they look away. NaN where either map is flat (see `FLAT`), or fewer than two positions are compared.
+    Invariant to ``a A + b`` with ``a > 0``: it compares directions, not magnitudes. NaN where either map is flat (see
+    `FLAT`), or fewer than two positions are compared.
     """
     maps, others, chosen = _compared(maps, others, where)
     number = chosen.sum((1, 2))
@@ -44,8 +49,10 @@ def correlation(maps: Tensor, others: Tensor, where: Tensor | None = None) -> Te
     return result.where(~flat[0] & ~flat[1] & (number > 1), torch.nan)
 
 
-def half_maximum(maps: Tensor, where: Tensor | None = None) -> Tensor:
-    """Return where a map is at least half as high as its maximum (over ``where``): ``(B, H, W)``, boolean.
+def half_maximum(
+    maps: Float[Tensor, "batch height width"], where: Bool[Tensor, "batch height width"] | None = None
+) -> Bool[Tensor, "batch height width"]:
+    """Return where a map is at least half as high as its maximum (over ``where``).
 
     Nothing is subtracted first, so a map that is flat, or nowhere below half its maximum, is all inside.
     """
@@ -53,11 +60,15 @@ def half_maximum(maps: Tensor, where: Tensor | None = None) -> Tensor:
     return (maps >= maps.where(chosen, 0).amax((1, 2), keepdim=True) / 2) & chosen
 
 
-def half_maximum_iou(maps: Tensor, others: Tensor, where: Tensor | None = None) -> Tensor:
-    """Return the IoU of the regions of `half_maximum`: positions in both over positions in either, ``(B,)`` in [0, 1].
+def half_maximum_iou(
+    maps: Float[Tensor, "batch height width"],
+    others: Float[Tensor, "batch height width"],
+    where: Bool[Tensor, "batch height width"] | None = None,
+) -> Float[Tensor, " batch"]:
+    """Return the IoU of the regions of `half_maximum`, in [0, 1].
 
-    Two maps that are all inside agree fully, so say besides how large the regions are, and what unrelated images
-    give. NaN where either map is zero everywhere, or nothing is compared.
+    Two maps that are all inside have an IoU of 1: report the size of the regions and the value for unrelated images
+    beside it. NaN where either map is zero everywhere, or no position is compared.
     """
     maps, others, chosen = _compared(maps, others, where)
     first, second = half_maximum(maps, chosen), half_maximum(others, chosen)
@@ -66,8 +77,8 @@ def half_maximum_iou(maps: Tensor, others: Tensor, where: Tensor | None = None) 
     return result.where(~empty[0] & ~empty[1], torch.nan)
 
 
-def total_variation(maps: Tensor) -> Tensor:
-    """Return how much each map varies, ``(B,)``, at its own resolution.
+def total_variation(maps: Float[Tensor, "batch height width"]) -> Float[Tensor, " batch"]:
+    """Return the total variation of each map, at its own resolution.
 
         TV(A) = mean over rows of Σ_j |A_i,j+1 − A_ij|  +  mean over columns of Σ_i |A_i+1,j − A_ij|
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate import _checks
+from foveate._shapes import Float
 from foveate.explain.records import GATE, QUERIED, RECEIVED, AttentionRecord, inside, shares
 from foveate.explain.untouched import untouched
 from foveate.functional import rectangle_corners
@@ -21,27 +22,25 @@ __all__ = ["attention_records", "check_input", "logits_of", "observe"]
 
 def attention_records(
     model: nn.Module,
-    images: Tensor,
+    images: Float[Tensor, "batch channels height width"],
     *,
     query: tuple[int, int] | None = None,
     names: Sequence[str] | None = None,
 ) -> list[AttentionRecord]:
     """Return what the attention modules of ``model`` attended to in ``images``, in the order in which they ran.
 
-    One pass of a private copy, eagerly, in evaluation mode and without gradients; each module is asked for what it
-    observes in the input that it gets there. The model itself is not touched, and may be compiled, or in use by other
-    threads. A network without attention gives an empty list. `foveate.explain` gives the prediction besides.
-
-    Args:
-        model: Any network; every `foveate.nn.SpatialAttention` in it is found, those of `foveate.insert` included.
-        images: ``(B, C, H, W)`` as the network takes them (normalised), on its device.
-        query: ``(row, column)`` of an image pixel: of N×N maps, show what the position that covers it attends to.
-            Gates, which are the same for every position, do not change.
-        names: Modules to ask; all if not given.
+    One pass of a private copy, eagerly, in evaluation mode and without gradients. A network without attention gives an
+    empty list. `foveate.explain` gives the prediction as well, and describes the arguments.
 
     Raises:
         ValueError: ``query`` lies outside of the images, a name is not that of an attention module, or a map that can
             only be formed as a whole would have more than `foveate.nn.weights.MAX_WEIGHTS` weights.
+
+    Examples:
+        >>> network = timm.create_model("expatt_resnet_tiny")
+        >>> records = foveate.explain.attention_records(network, torch.randn(1, 3, 32, 32), query=(5, 9))
+        >>> [(record.name, *record.map.shape) for record in records][:1]
+        [('layer2.0.conv2.attention', 1, 16, 16)]
     """
     check_input(model, images)
     with untouched(model, images) as twin:
@@ -55,9 +54,9 @@ def observe(
     query: tuple[int, int] | None = None,
     names: Sequence[str] | None = None,
 ) -> tuple[Any, list[AttentionRecord]]:
-    """Return the output of ``model`` and what `attention_records` returns, of one and the same pass.
+    """Return the output of ``model`` and what `attention_records` returns, both of one pass.
 
-    ``model`` keeps the hooks of it: give a private copy.
+    The hooks stay on ``model``: pass a private copy.
     """
     if query is not None:
         query = inside(query, (images.shape[2], images.shape[3]))
@@ -83,11 +82,11 @@ def check_input(model: nn.Module, images: Tensor) -> None:
         got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
         raise ValueError(f"images must be a batch (B, C, H, W) of at least one; got {got}")
     if not images.is_floating_point():
-        raise ValueError(f"images must be floating-point numbers, normalised for the network; got {images.dtype}")
+        raise ValueError(f"images must be floating-point numbers, normalized for the network; got {images.dtype}")
 
 
 def logits_of(output: Any, images: Tensor) -> Tensor | None:
-    """Return ``output`` if it is that of a classifier for ``images``, ``(B, classes)``; None for other networks."""
+    """Return ``output`` if it is that of a classifier for ``images``, ``(B, classes)``; else None."""
     classifies = isinstance(output, Tensor) and output.ndim == 2 and len(output) == len(images) and output.shape[1] > 0
     return output if classifies else None
 
@@ -95,7 +94,7 @@ def logits_of(output: Any, images: Tensor) -> Tensor | None:
 def _record(
     name: str, module: SpatialAttention, x: Tensor, images: Tensor, query: tuple[int, int] | None
 ) -> AttentionRecord:
-    """Ask ``module`` what it attends to in its input ``x``."""
+    """Record what ``module`` attends to in its input ``x``."""
     try:
         seen = module.observe(x)
     except ValueError as error:

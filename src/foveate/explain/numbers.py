@@ -16,7 +16,7 @@ GUESSES = 5
 
 
 def finding_numbers(finding: Finding) -> dict[str, Any]:
-    """Return what one network made of one image.
+    """Return the numbers of a finding, for JSON.
 
     Points are [x, y], in pixels ``image`` of the image (upright) or ``input`` of what the network saw; positions of
     pixels are [row, column].
@@ -53,7 +53,7 @@ def _record_numbers(finding: Finding, record: AttentionRecord) -> dict[str, Any]
         numbers["rectangle"] = {
             "numbers": dict(zip(("cx", "cy", "sx", "sy", "angle"), record.numbers[0].tolist(), strict=True)),
             "corners": _points(finding, record.rectangle[0].tolist()),
-            "centre": _points(finding, shape.centre[0].tolist()),
+            "centre": _points(finding, shape.center[0].tolist()),
             "sides": {"input": shape.sides[0].tolist()},
             "angle": {"input": float(shape.angle[0])},
         }
@@ -72,5 +72,5 @@ def _record_numbers(finding: Finding, record: AttentionRecord) -> dict[str, Any]
 
 
 def _points(finding: Finding, points: list[Any]) -> dict[str, Any]:
-    """Return points of the network's input as such and in pixels of the image."""
+    """Return points of the network's input, also in pixels of the image."""
     return {"image": finding.placement.to_image(points).tolist(), "input": points}

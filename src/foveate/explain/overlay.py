@@ -1,4 +1,4 @@
-"""Drawing what a network attended to over the image that it saw."""
+"""Pictures of what a network attended to, drawn over the image that it saw."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from foveate.explain.records import AttentionRecord
 __all__ = ["PALETTE", "Place", "draw_box", "overlay", "palette_stops"]
 
 PALETTE = "viridis"
-"""matplotlib's name; perceptually uniform, readable with every kind of colour blindness and in grey."""
+"""Colormap of matplotlib: perceptually uniform, readable with every kind of color blindness and in gray."""
 OPACITY = 0.55
 FADED, PALE = 0.7, (224, 224, 224)
-"""How far what the network did not see is faded, and to what: a grey that is told from a white page."""
+"""Opacity and color over what the network did not see: a gray that differs from a white page."""
 INK, HALO = (255, 255, 255), (0, 0, 0)
 
 
 class Place(Protocol):
-    """Where an image ended up in the input of a network, by a resize and a crop; `foveate.data.placement` gives one.
+    """Place of an image in the input of a network after a resize and a crop; `foveate.data.placement` gives one.
 
     Points are ``(…, 2)``, x and y in pixels, 0 at the left and upper edge of the first.
     """
@@ -34,14 +34,14 @@ class Place(Protocol):
         """Height and width of the input."""
 
     def to_input(self, points: Any, /) -> NDArray[np.float64]:
-        """Take points of the image to points of the input."""
+        """Map points of the image to points of the input."""
 
     def to_image(self, points: Any, /) -> NDArray[np.float64]:
-        """Take points of the input to points of the image."""
+        """Map points of the input to points of the image."""
 
 
 class _Unmoved:
-    """Where an image is that the network saw as it is."""
+    """Place of an image that the network saw as it is."""
 
     def __init__(self, record: AttentionRecord) -> None:
         self.input_size = record.image_size
@@ -60,26 +60,29 @@ def overlay(
     zoom: float = 1,
     placement: Place | None = None,
 ) -> Image.Image:
-    """Draw what ``record`` says of image ``index`` of its batch over ``image``.
+    """Draw the map of ``record`` for image ``index`` of its batch over ``image``.
 
-    The map is drawn in colours of `PALETTE` on the image in shades of grey, on the fixed scale ``record.scale``: a
-    flat map is one flat colour, the same in every picture. Each of its values fills its part of the image; nothing is
-    smoothed. What the network did not see, because it was cropped away, is faded and has no colour.
+    The map is drawn in colors of `PALETTE` on the image in shades of gray, on the fixed scale ``record.scale``: a
+    flat map is one flat color, the same in every picture. Each of its values fills its part of the image; nothing is
+    smoothed. What was cropped away before the network saw it is faded and has no color.
 
     CRAM's rectangle is an outline, wherever it reaches. ExpAtt's radius is a circle around the position that attends,
-    or around the middle of the input if that is all of them (the radius is the same everywhere). Of other attention the
-    position that attends, or is attended to, is outlined.
+    or around the middle of the input for all positions together. Of other attention the position that attends, or is
+    attended to, is outlined.
 
     Args:
-        image: The image, any mode. Without ``placement``, as the network saw it, ``record.image_size``; else the
-            original. An orientation tag is not applied: the network's input is not turned by it either.
-        record: One of `foveate.explain`.
-        index: Which image of the batch it is.
-        zoom: How many pixels of the result one pixel of the image becomes, along each side; below 1 reduces it.
-        placement: Where the image ended up in the network's input.
+        image: The image, in any mode. Without ``placement``, as the network saw it, ``record.image_size``; else the
+            original. An orientation tag is ignored, as by the network's input.
+        record: A record of `foveate.explain`.
+        index: Index of the image in the batch.
+        zoom: Pixels of the result per pixel of the image, along each side; below 1 reduces it.
+        placement: Place of the image in the network's input.
 
-    Raises:
-        ValueError: The image has another size than the record's, or ``index`` or ``zoom`` is out of range.
+    Examples:
+        >>> network, image = timm.create_model("cram_resnet_tiny"), Image.new("RGB", (32, 32), "gray")
+        >>> record = foveate.explain(network, torch.randn(1, 3, 32, 32)).records[0]
+        >>> foveate.explain.overlay(image, record, zoom=4).size
+        (128, 128)
     """
     _checks.number("zoom", zoom, above=0)
     height, width = record.image_size
@@ -98,10 +101,10 @@ def overlay(
         raise ValueError(f"index must be below {len(record.map)}, the number of images in the record; got {index}")
     ground = _resized(to_rgb(image).convert("L").convert("RGB"), zoom)
     scale = np.array(ground.size) / image.size
-    picture = _coloured(ground, record, index, placement, scale)
+    picture = _colored(ground, record, index, placement, scale)
     for path in _outlines(record, index):
         path = placement.to_image(path) * scale
-        # A thin line around a small thing leaves it visible.
+        # A thin line leaves a small object visible.
         picture = _outline(picture, path, width=min(_line_width(picture), round(np.ptp(path, axis=0).min() / 8)))
     return picture
 
@@ -113,10 +116,10 @@ def _resized(image: Image.Image, zoom: float) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST if zoom > 1 else Image.Resampling.LANCZOS)
 
 
-def _coloured(
+def _colored(
     ground: Image.Image, record: AttentionRecord, index: int, placement: Place, scale: NDArray[np.float64]
 ) -> Image.Image:
-    """Lay the colours of the map over what the network saw, and fade the rest."""
+    """Lay the colors of the map over what the network saw, and fade the rest."""
     values = record.map[index].double().numpy()
     cells, seen = [], []
     for axis, length in enumerate(ground.size):  # a resize and a crop: one coordinate does not depend on the other
@@ -126,10 +129,10 @@ def _coloured(
         cells.append(np.floor(shares * values.shape[1 - axis]).astype(int).clip(0, values.shape[1 - axis] - 1))
         seen.append((shares >= 0) & (shares < 1))
     low, high = record.scale.low, record.scale.high
-    colours = _colours(((values - low) / (high - low)).clip(0, 1))
-    coloured = Image.blend(ground, Image.fromarray(colours[np.ix_(cells[1], cells[0])]), OPACITY)
+    colors = _colors(((values - low) / (high - low)).clip(0, 1))
+    colored = Image.blend(ground, Image.fromarray(colors[np.ix_(cells[1], cells[0])]), OPACITY)
     faded = Image.blend(ground, Image.new("RGB", ground.size, PALE), FADED)
-    return Image.composite(coloured, faded, Image.fromarray(np.outer(seen[1], seen[0]).astype(np.uint8) * 255))
+    return Image.composite(colored, faded, Image.fromarray(np.outer(seen[1], seen[0]).astype(np.uint8) * 255))
 
 
 def _outlines(record: AttentionRecord, index: int) -> list[NDArray[np.float64]]:
@@ -140,9 +143,9 @@ def _outlines(record: AttentionRecord, index: int) -> list[NDArray[np.float64]]:
     if record.rectangle is not None:
         paths.append(record.rectangle[index].double().numpy())
     if record.radius_image is not None:
-        centre = size / 2 if position is None else (position + 0.5) * size / shape
+        center = size / 2 if position is None else (position + 0.5) * size / shape
         angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
-        paths.append(centre + np.array(record.radius_image) * np.stack([np.cos(angles), np.sin(angles)], axis=1))
+        paths.append(center + np.array(record.radius_image) * np.stack([np.cos(angles), np.sin(angles)], axis=1))
     elif position is not None:
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
         paths.append((position + corners) * size / shape)
@@ -154,28 +157,36 @@ def draw_box(
     box: tuple[float, float, float, float],
     *,
     zoom: int = 1,
-    colour: tuple[int, int, int] = (255, 176, 0),
+    color: tuple[int, int, int] = (255, 176, 0),
 ) -> Image.Image:
     """Return ``image`` enlarged ``zoom`` times, with the outline of ``box``: x_min, y_min, x_max, y_max in its pixels.
 
     The last two are exclusive, so that the outline runs along the outer edges of the box's pixels.
+
+    Examples:
+        >>> foveate.explain.draw_box(Image.new("RGB", (32, 24)), (4, 4, 12, 20), zoom=4).size
+        (128, 96)
     """
     left, top, right, bottom = (side * zoom for side in box)
     picture = image.convert("RGB").resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
-    return _outline(picture, np.array([(left, top), (right, top), (right, bottom), (left, bottom)]), colour)
+    return _outline(picture, np.array([(left, top), (right, top), (right, bottom), (left, bottom)]), color)
 
 
 def palette_stops(number: int = 9, *, ground: int = 0) -> list[str]:
-    """Return ``number`` colours from low to high as ``#rrggbb``, to draw a legend with.
+    """Return ``number`` colors from low to high as ``#rrggbb``, for a legend.
 
-    They are those that `overlay` gives to pixels whose grey is ``ground``, from 0 (black) to 255 (white).
+    They are the colors of `overlay` over pixels whose gray is ``ground``, from 0 (black) to 255 (white).
+
+    Examples:
+        >>> foveate.explain.palette_stops(3)
+        ['#25012e', '#124f4d', '#8b7f14']
     """
-    colours = OPACITY * _colours(np.linspace(0, 1, number)) + (1 - OPACITY) * ground
-    return ["#" + "".join(f"{round(channel):02x}" for channel in colour) for colour in colours.tolist()]
+    colors = OPACITY * _colors(np.linspace(0, 1, number)) + (1 - OPACITY) * ground
+    return ["#" + "".join(f"{round(channel):02x}" for channel in color) for color in colors.tolist()]
 
 
-def _colours(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return the colours ``(…, 3)`` of places on the scale, from 0 at its low to 1 at its high end."""
+def _colors(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the colors ``(…, 3)`` of places on the scale, from 0 at its low to 1 at its high end."""
     return matplotlib.colormaps[PALETTE](shares, bytes=True)[..., :3]
 
 
@@ -186,22 +197,22 @@ def _line_width(picture: Image.Image) -> int:
 def _outline(
     picture: Image.Image,
     corners: NDArray[np.floating],
-    colour: tuple[int, int, int] = INK,
+    color: tuple[int, int, int] = INK,
     *,
     width: int | None = None,
 ) -> Image.Image:
-    """Draw a closed line through ``corners``, in ``colour`` with a dark halo: visible on any ground.
+    """Draw a closed line through ``corners``, in ``color`` with a dark halo: visible on any ground.
 
-    A corner at (0, 0) is the outer corner of the first pixel, one at (1, 1) the point where it meets its neighbours.
+    A corner at (0, 0) is the outer corner of the first pixel, one at (1, 1) the point where it meets its neighbors.
     """
-    # Drawn larger and then reduced, which smooths the edges; where a line is many pixels wide they are smooth enough.
+    # Drawn larger and then reduced, to smooth the edges of thin lines.
     oversampling = min(4, max(1, round(4096 / max(picture.size))))
     large = (picture.width * oversampling, picture.height * oversampling)
     line = max(1, _line_width(picture) if width is None else width) * oversampling
     path = [(x, y) for x, y in (corners * oversampling - 0.5).tolist()]
-    for ink, thickness in ((HALO, 2 * line), (colour, line)):
+    for ink, thickness in ((HALO, 2 * line), (color, line)):
         mask = Image.new("L", large)
         ImageDraw.Draw(mask).line([*path, *path[:2]], fill=255, width=thickness, joint="curve")
-        mask = mask.resize(picture.size, Image.Resampling.BOX)
+        mask = mask.reduce(oversampling)
         picture = Image.composite(Image.new("RGB", picture.size, ink), picture, mask)
     return picture

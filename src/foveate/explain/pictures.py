@@ -1,4 +1,4 @@
-"""Pictures of findings: one sheet for each image and network, and sheets that compare them."""
+"""Pictures of findings: one sheet for each image and network, and sheets that compare networks."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ __all__ = [
 ]
 
 PANEL, SMALL_PANEL = 400, 240
-"""Longer side of the pictures of one image's sheet, and of those of a sheet that compares, in pixels."""
+"""Longer side in pixels of the pictures of one image's sheet, and of those of a comparison."""
 ACROSS = 4
-"""Layers side by side in one image's sheet."""
-CROPPED = "Pale, without colour: cropped away before the network saw the image."
-"""What has to be said of a picture of an image that the network did not see all of."""
+"""Number of layers side by side in one image's sheet."""
+CROPPED = "Pale, without color: cropped away before the network saw the image."
+"""Note on the picture of an image that was cropped."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One image's row of a sheet that compares networks: small pictures, whatever the image's size."""
+    """One image's row of a sheet that compares networks."""
 
     strips: Sequence[Strip]
     scales: Sequence[Scale]
@@ -68,7 +68,7 @@ def image_sheet(finding: Finding) -> Image.Image:
 
 
 def comparison(findings: Sequence[Finding]) -> Comparison:
-    """Return the row of a sheet that compares what several networks made of one image."""
+    """Return the row of a sheet that compares the findings of several networks for one image."""
     first = findings[0]
     picture = _picture(first, SMALL_PANEL)
     about = [first.name, picture.title, *([] if first.label is None else [f"it is {first.label}"])]
@@ -80,7 +80,7 @@ def comparison(findings: Sequence[Finding]) -> Comparison:
 
 
 def compare_sheet(rows: Sequence[Comparison], networks: Sequence[str]) -> Image.Image:
-    """Draw several images, one a row, each as several networks saw it, whose names stand above the first."""
+    """Draw several images, one a row, as several networks saw them; their names stand above the first."""
     others = [[Strip([Panel(panel.picture) for panel in s.panels], s.caption) for s in row.strips] for row in rows[1:]]
     return contact_sheet(
         [rows[0].strips, *others],
@@ -92,25 +92,25 @@ def compare_sheet(rows: Sequence[Comparison], networks: Sequence[str]) -> Image.
 
 
 def own_size(finding: Finding, record: AttentionRecord) -> Image.Image:
-    """Draw one layer over the image at the image's own size."""
+    """Draw one layer over the image at its own size."""
     return overlay(finding.image, record, placement=finding.placement)
 
 
 def zoom_of(image: Image.Image, side: int) -> float:
-    """Return by how much to enlarge a small image, by a whole number, or reduce a large one."""
+    """Return the factor by which a small image is enlarged (a whole number) or a large one reduced."""
     zoom = side / max(image.size)
     return zoom if zoom < 1 else int(zoom)
 
 
 def enlarged(image: Image.Image, side: int) -> Image.Image:
-    """Return an image as large as it is shown."""
+    """Return an image at the size at which it is shown."""
     zoom = zoom_of(image, side)
     how = Image.Resampling.NEAREST if zoom >= 1 else Image.Resampling.LANCZOS
     return image.resize((max(1, round(image.width * zoom)), max(1, round(image.height * zoom))), how)
 
 
 def drawn(finding: Finding, record: AttentionRecord, side: int) -> Image.Image:
-    """Draw one layer over the image, as large as `enlarged` makes the image."""
+    """Draw one layer over the image, at the size of `enlarged`."""
     return overlay(finding.image, record, zoom=zoom_of(finding.image, side), placement=finding.placement)
 
 
@@ -125,14 +125,14 @@ def _layer(finding: Finding, record: AttentionRecord, side: int) -> Panel:
 
 
 def _notes(findings: Sequence[Finding]) -> list[str]:
-    """Explain what is drawn besides the colours."""
+    """Explain what is drawn besides the colors."""
     notes = {}
     for finding in findings:
         for record in finding.records:
             if record.rectangle is not None:
                 notes["rectangle"] = "Outline: the rectangle attended to; none is seen where it covers the picture."
             elif record.radius is not None:
-                notes["circle"] = "Circle: the learnt radius of explicit attention around the position that attends."
+                notes["circle"] = "Circle: the learned radius of explicit attention around the position that attends."
             elif record.query is not None:
                 notes["square"] = "Outlined square: the position that attends."
         if finding.cropped:
@@ -144,11 +144,7 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
 
 
 def write_png(path: Path, picture: Image.Image, *, title: str) -> None:
-    """Write ``picture`` to ``path``, whole or not at all, marked as ours.
-
-    Raises:
-        ValueError: There is a file of somebody else's.
-    """
+    """Write ``picture`` to ``path`` atomically, marked as a file of this library; others are not replaced."""
     check_ours(path)
     info = PngInfo()
     info.add_text(SOFTWARE, f"foveate {__version__}")

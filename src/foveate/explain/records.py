@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate import _checks
+from foveate._shapes import Float
 from foveate.nn import PairwiseWeights
 
 __all__ = ["GATE", "GIVEN", "GRADCAM", "QUERIED", "RECEIVED", "AttentionRecord", "RectangleShape", "Scale", "shares"]
@@ -18,7 +19,13 @@ __all__ = ["GATE", "GIVEN", "GRADCAM", "QUERIED", "RECEIVED", "AttentionRecord",
 
 @dataclass(frozen=True)
 class Scale:
-    """What the values of a map mean, and the range in which they are drawn, the same for every image and network."""
+    """Meaning of the values of a map, and the range in which they are drawn, the same for every image and network.
+
+    Examples:
+        >>> scale = foveate.explain.Scale(0.0, 1.0, "share of each feature that passes")
+        >>> scale.high
+        1.0
+    """
 
     low: float
     high: float
@@ -46,11 +53,11 @@ DIRECTIONS = {"from": QUERIED, "to": GIVEN}
 class RectangleShape(NamedTuple):
     """Rectangles in pixels of the network's input, x to the right and y down.
 
-    Where the input is not square, an inclined rectangle of CRAM is a parallelogram in pixels; its corners are exact,
+    Where the input is not square, an inclined rectangle of CRAM is a parallelogram in pixels: its corners are exact,
     and these are its middle, the lengths of its edges and the direction of the first.
     """
 
-    centre: Tensor
+    center: Tensor
     """``(B, 2)``: x and y."""
     sides: Tensor
     """``(B, 2)``: whole lengths of the first edge and of the one that follows it."""
@@ -62,15 +69,21 @@ class RectangleShape(NamedTuple):
 class AttentionRecord:
     """What one attention module attended to, for each image of a batch.
 
-    Where a module weighs every position for every other (an N×N map), ``map`` is what is left of it in two
-    dimensions: the weight that each position *receives*, from all positions or from the one asked for, as a share of
-    the whole and in units of the uniform share ``1/N``,
+    Where a module weighs every position for every other (an N×N map), ``map`` is a summary in two dimensions: the
+    weight that each position *receives*, from all positions or from the queried one, as a share of the whole and in
+    units of the uniform share ``1/N``,
 
-        map_j = N · Σ_hi |A_hij| / Σ_hij |A_hij|      (h over heads, i over positions or the one asked for)
+        map_j = N · Σ_hi |A_hij| / Σ_hij |A_hij|      (h over heads, i over positions or the queried one)
 
-    A map that is flat has the value 1 everywhere. Rows of a softmax or a kernel sum to 1, so that for these it is the
-    mean over heads and positions, times N. The weights of global self-attention have a sign; their magnitude counts.
+    A flat map has the value 1 everywhere. Where rows sum to 1, as of a softmax or a kernel, it is the mean over heads
+    and positions, times N. The weights of global self-attention have a sign; their magnitude counts.
     `attention_from` and `attention_to` have the signed weights of any position, `queried` the map of them.
+
+    Examples:
+        >>> network = timm.create_model("gsa_resnet_tiny")
+        >>> record = foveate.explain(network, torch.randn(1, 3, 32, 32))["layer3.0.conv2"]
+        >>> record.map.shape, record.attention_from((5, 9)).shape
+        (torch.Size([1, 16, 16]), torch.Size([1, 1, 16, 16]))
     """
 
     name: str
@@ -85,9 +98,9 @@ class AttentionRecord:
     query: tuple[int, int] | None = None
     """Row and column of the image pixel whose position attends; None for all positions together."""
     title: str = ""
-    """Names the mechanism for readers."""
+    """Name of the mechanism for readers."""
     description: str = ""
-    """What one sees in the picture, in a sentence or two."""
+    """What the picture shows, in a sentence or two."""
     depends_on_content: bool = True
     """Whether another image of the same size would have another map."""
     rectangle: Tensor | None = None
@@ -102,13 +115,13 @@ class AttentionRecord:
     radius_image: tuple[float, float] | None = None
     """The same in image pixels, along x and along y."""
     weights: PairwiseWeights | None = None
-    """Of N×N maps: the weights themselves, by position of the map."""
+    """The weights of N×N maps themselves, by position of the map."""
     target: tuple[int, ...] | None = None
-    """Of Grad-CAM: the class of each image whose evidence the map shows."""
+    """Class of each image whose evidence a Grad-CAM map shows."""
 
     @property
     def shape(self) -> RectangleShape | None:
-        """Centre, sides and angle of CRAM's rectangle in image pixels; None for other modules."""
+        """Center, sides and angle of CRAM's rectangle in image pixels; None for other modules."""
         if self.rectangle is None:
             return None
         first, second = (self.rectangle[:, end] - self.rectangle[:, start] for start, end in ((0, 1), (1, 2)))
@@ -117,44 +130,25 @@ class AttentionRecord:
         sides = torch.stack([first.norm(dim=1), second.norm(dim=1)], dim=1)
         return RectangleShape(self.rectangle.mean(1), sides, angle - torch.pi * half_turns)
 
-    def resampled(self, mode: str = "nearest") -> Tensor:
-        """Return the map at the resolution of the image, ``(B, H, W)``.
-
-        Args:
-            mode: ``nearest``, where each value fills its part of the image, or ``bilinear``.
-
-        Raises:
-            ValueError: ``mode`` is neither.
-        """
+    def resampled(self, mode: str = "nearest") -> Float[Tensor, "batch height width"]:
+        """Return the map at the resolution of the image, by ``nearest`` or ``bilinear`` interpolation."""
         _checks.one_of("mode", mode, ("nearest", "bilinear"))
         how = "nearest-exact" if mode == "nearest" else mode
         return F.interpolate(self.map[:, None], self.image_size, mode=how)[:, 0]
 
     def position(self, query: tuple[int, int]) -> tuple[int, int]:
-        """Return row and column of the map's position that covers the image pixel ``query``.
-
-        Raises:
-            ValueError: It lies outside of the image.
-        """
+        """Return row and column of the map's position that covers the image pixel ``query``."""
         row, column = inside(query, self.image_size)
         return row * self.map.shape[1] // self.image_size[0], column * self.map.shape[2] // self.image_size[1]
 
-    def attention_from(self, query: tuple[int, int], part: str = "both") -> Tensor:
-        """Return the weights with which the position at the image pixel ``query`` takes from each position.
+    def attention_from(self, query: tuple[int, int], part: str = "both") -> Float[Tensor, "batch heads rows columns"]:
+        """Return the signed weights with which the position at the image pixel ``query`` takes from each position.
 
-        Args:
-            query: ``(row, column)`` of an image pixel.
-            part: ``content``, ``positional`` or ``both``; others than global self-attention have no parts.
-
-        Returns:
-            ``(B, heads, h, w)``, signed, as they were applied; ``.mean(1)`` is the mean over the heads.
-
-        Raises:
-            ValueError: The module weighs no pairs of positions, the pixel lies outside, or there is no such part.
+        ``query`` is ``(row, column)``; ``part`` is ``content``, ``positional`` or ``both``, for global self-attention.
         """
         return self._pairs().taken_by(self.position(query), part)
 
-    def attention_to(self, query: tuple[int, int], part: str = "both") -> Tensor:
+    def attention_to(self, query: tuple[int, int], part: str = "both") -> Float[Tensor, "batch heads rows columns"]:
         """Return the weights with which each position takes from the one at ``query``; as `attention_from`."""
         return self._pairs().given_by(self.position(query), part)
 
@@ -165,12 +159,9 @@ class AttentionRecord:
 
         Args:
             query: ``(row, column)`` of an image pixel; None for all positions together.
-            direction: ``from``: what each position gives to the one at ``query``; ``to``: what it takes from it.
+            direction: ``from``: what the position at ``query`` takes from each; ``to``: what each takes from it.
             part: As in `attention_from`.
-            head: One head; all together if not given.
-
-        Raises:
-            ValueError: As `attention_from`; or there is no such head or direction.
+            head: One head; all together by default.
         """
         weights = self._pairs()
         _checks.one_of("direction", direction, DIRECTIONS)
@@ -200,7 +191,7 @@ def shares(weights: Tensor) -> Tensor:
     """Turn non-negative weights ``(B, h, w)`` into shares of the whole in units of the uniform share, in float32."""
     total = weights.sum((1, 2), keepdim=True)
     number = weights[0].numel()
-    # What comes to nothing, as GSA's attention to an empty input, prefers no position.
+    # A sum of zero, as of GSA's attention to an empty input, prefers no position.
     return torch.where(total > 0, number * weights / total, 1.0).float()
 
 

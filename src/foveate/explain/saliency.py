@@ -1,4 +1,4 @@
-"""One map per image for any classifier, in pixels of the image: what the scores are computed on."""
+"""One map per image for any classifier, in pixels of the image: the input of the localization scores."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from foveate._shapes import Float
 from foveate.explain.explanation import explain
 from foveate.explain.maps import attention_records
 from foveate.functional import rectangle_map
@@ -14,27 +15,40 @@ from foveate.models.inspection import attention_modules
 __all__ = ["ENOUGH_POSITIONS", "Saliency", "saliency", "shown_module"]
 
 ENOUGH_POSITIONS = 64
-"""Of a network's attention modules the last that attends to at least so many positions is asked."""
+"""Fewest positions of the attention module whose map is shown."""
 
 
 @dataclass(frozen=True, eq=False)
 class Saliency:
-    """Where a network looked in each image of a batch, and what it said."""
+    """Where a network looked in each image of a batch, and its prediction.
+
+    Examples:
+        >>> network = timm.create_model("positionwise_resnet_tiny")
+        >>> found = foveate.explain.saliency(network, torch.randn(2, 3, 32, 32))
+        >>> found.map.shape, found.predicted.shape, found.kind
+        (torch.Size([2, 32, 32]), torch.Size([2]), 'PositionwiseAttention2d')
+    """
 
     map: Tensor
     """``(B, H, W)`` at the size of the images, not negative, float32, on the CPU."""
     predicted: Tensor
     """``(B,)``: the most probable class, on the CPU."""
     name: str
-    """Of the module that was asked."""
+    """Name of the module whose map this is."""
     kind: str
     """Its class, or ``GradCAM``."""
     rectangle: Tensor | None = None
     """The corners of CRAM's rectangle, as in `AttentionRecord`."""
 
 
-def saliency(model: nn.Module, images: Tensor, *, name: str | None = None, method: str = "auto") -> Saliency:
-    """Return one map per image.
+def saliency(
+    model: nn.Module,
+    images: Float[Tensor, "batch channels height width"],
+    *,
+    name: str | None = None,
+    method: str = "auto",
+) -> Saliency:
+    """Return one map per image; arguments are those of `foveate.explain`.
 
     - Of rectangular attention: the gate of the predicted rectangle, drawn at the size of the image; its equation holds
       at any resolution, so that nothing is interpolated.
@@ -43,17 +57,13 @@ def saliency(model: nn.Module, images: Tensor, *, name: str | None = None, metho
       ExpAtt): the attention that each position receives from all, see `AttentionRecord`.
     - Of a network without attention: Grad-CAM of its last stage for the class that it predicts.
 
-    All but the first are brought to the size of the images by bilinear interpolation, each value standing in the middle
-    of the part of the image that it covers. No label is looked at. The model is left exactly as it was.
+    All but the first are brought to the size of the images by bilinear interpolation, each value in the middle of the
+    part of the image that it covers. Labels are not used. The module is ``name``, by default that of `shown_module`.
 
-    Args:
-        model: A classifier.
-        images: ``(B, C, H, W)`` as it takes them (normalised), on its device.
-        name: The module to ask. If not given, that of `shown_module`; for Grad-CAM, the last stage.
-        method: As for `foveate.explain`: ``attention``, ``gradcam``, or ``auto``.
-
-    Raises:
-        ValueError: As `foveate.explain`.
+    Examples:
+        >>> network = timm.create_model("conv_resnet_tiny")
+        >>> foveate.explain.saliency(network, torch.randn(1, 3, 32, 32)).kind
+        'GradCAM'
     """
     if name is None and method != "gradcam" and attention_modules(model):
         name = shown_module(model, images)
@@ -68,13 +78,12 @@ def saliency(model: nn.Module, images: Tensor, *, name: str | None = None, metho
     return Saliency(drawn, explanation.logits.argmax(1), record.name, record.kind, record.rectangle)
 
 
-def shown_module(model: nn.Module, images: Tensor) -> str:
-    """Return the name of the last attention module that attends to at least `ENOUGH_POSITIONS` positions in ``images``.
+def shown_module(model: nn.Module, images: Float[Tensor, "batch channels height width"]) -> str:
+    """Return the name of the last attention module with at least `ENOUGH_POSITIONS` positions, else of the very last.
 
-    Where none does, that of the very last.
-
-    Raises:
-        ValueError: The network has no attention.
+    Examples:
+        >>> foveate.explain.shown_module(timm.create_model("gsa_resnet_tiny"), torch.randn(1, 3, 32, 32))
+        'layer4.0.conv2'
     """
     modules = attention_modules(model)
     if not modules:

@@ -1,15 +1,15 @@
-"""How well maps find the thing whose box is known: pure functions on maps and boxes, one value per image.
+"""Scores for how well maps localize the object whose box is known: pure functions, one value per image.
 
 Maps are ``(B, H, W)``, finite and not negative. Boxes are ``(B, 4)``: ``x_min, y_min, x_max, y_max`` in pixels of the
 maps, fractions allowed, counted along the edges of the pixels, so that pixel ``j`` reaches from ``j`` to ``j + 1``.
 Everything is computed in float64. Three cases are decided the same way for every score:
 
-- **Ties.** Values are compared in steps of a millionth of the map's maximum (`TIE`): what rounding makes of equal
-  values stays equal. Where a choice depends on the tied values, the score is its expectation over them.
+- **Ties.** Values are compared in steps of a millionth of the map's maximum (`TIE`), so rounding does not split equal
+  values. Where a choice depends on the tied values, the score is its expectation over them.
 - **Flat maps** prefer no place: their maxima are all pixels, their box is the whole map, and a map of zeros spreads its
   energy evenly. None of them is a hit.
-- **Empty boxes**, those that hold the centre of no pixel (a crop can leave a box like that), are no truth to be scored
-  against: every score of theirs is NaN, which `estimate` leaves out.
+- **Empty boxes**, those that hold the center of no pixel (a crop can leave a box like that), have no scores: they are
+  NaN, which `estimate` leaves out.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 TIE = 1e-6
-"""Values that differ by less than this share of the map's maximum are taken for equal."""
+"""Difference below which values count as equal, as a share of the map's maximum."""
 
 
 def pointing_game(maps: ArrayLike, boxes: ArrayLike) -> Floats:
     """Return for each image whether the maximum of the map lies in the true box: ``(B,)`` in [0, 1].
 
-    A pixel lies in the box if its centre does. Of several maxima each counts for its share,
+    A pixel lies in the box if its center does. Of several maxima each counts for its share,
 
         score = |{maxima in the box}| / |{maxima}|,
 
@@ -48,8 +48,9 @@ def pointing_game(maps: ArrayLike, boxes: ArrayLike) -> Floats:
     pixels. Source: Zhang et al., *Top-down Neural Attention by Excitation Backprop* (2018, arXiv 1608.00507), without
     the margin of 15 pixels that they allow around the box.
 
-    Raises:
-        ValueError: Maps or boxes are not as described above.
+    Examples:
+        >>> foveate.explain.pointing_game([[[0.1, 0.9, 0.2]]], [[1, 0, 2, 1]])
+        array([1.])
     """
     maps, boxes = _maps_and_boxes(maps, boxes)
     ranks = levels(maps)
@@ -65,8 +66,9 @@ def energy_inside(maps: ArrayLike, boxes: ArrayLike) -> Floats:
     A pixel that the box covers in part counts with the part. Source: Wang et al., *Score-CAM* (2020, arXiv 1910.01279),
     there called the energy-based pointing game.
 
-    Raises:
-        ValueError: Maps or boxes are not as described above.
+    Examples:
+        >>> foveate.explain.energy_inside([[[1.0, 2.0, 1.0]]], [[1, 0, 2, 1]])
+        array([0.5])
     """
     maps, boxes = _maps_and_boxes(maps, boxes)
     columns, rows = (_covered(boxes[:, axis::2], maps.shape[2 - axis]) for axis in (0, 1))
@@ -80,8 +82,9 @@ def box_above(maps: ArrayLike, *, share: float = 0.5) -> Floats:
 
     For a gate that is open in one rectangle this is the box of its half maximum. Of a flat map it is the whole map.
 
-    Raises:
-        ValueError: The maps are not as described above, or ``share`` is not in (0, 1].
+    Examples:
+        >>> foveate.explain.box_above([[[0.1, 0.9, 0.6, 0.2]]])
+        array([[1., 0., 3., 1.]])
     """
     maps = _maps(maps)
     _checks.number("share", share, above=0, maximum=1)
@@ -90,11 +93,13 @@ def box_above(maps: ArrayLike, *, share: float = 0.5) -> Floats:
 
 
 def corners_box(corners: ArrayLike, size: tuple[int, int]) -> Floats:
-    """Return the upright box ``(B, 4)`` around rectangles given by corners ``(B, 4, 2)``, cut to a map of ``size``.
+    """Return the upright box ``(B, 4)`` around rectangles given by corners ``(B, 4, 2)``, clipped to a map of ``size``.
 
-    Args:
-        corners: As x and y in pixels of the map, as in `AttentionRecord.rectangle`.
-        size: Height and width of the map.
+    Corners are x and y in pixels of the map, as in `AttentionRecord.rectangle`; ``size`` is height and width.
+
+    Examples:
+        >>> foveate.explain.corners_box([[[2, -1], [5, 2], [2, 5], [-1, 2]]], (8, 4))
+        array([[0., 0., 4., 5.]])
     """
     points = np.asarray(corners, np.float64)
     if points.ndim != 3 or points.shape[1:] != (4, 2):
@@ -106,13 +111,11 @@ def corners_box(corners: ArrayLike, size: tuple[int, int]) -> Floats:
 def box_iou(found: ArrayLike, boxes: ArrayLike, size: tuple[int, int]) -> Floats:
     """Return the intersection over the union of each found box with the true one: ``(B,)`` in [0, 1].
 
-    Args:
-        found: ``(B, 4)``; one without area has an IoU of 0.
-        boxes: The true ones, ``(B, 4)``.
-        size: Height and width of the maps, which say which true boxes are empty.
+    A found box without area has an IoU of 0. The ``size`` of the maps determines the true boxes that are empty.
 
-    Raises:
-        ValueError: The boxes are not two such arrays of one length.
+    Examples:
+        >>> foveate.explain.box_iou([[0, 0, 2, 2]], [[0, 0, 4, 2]], (8, 8))
+        array([0.5])
     """
     found, boxes = _boxes(found), _boxes(boxes)
     if len(found) != len(boxes):
@@ -125,14 +128,15 @@ def component_iou(maps: ArrayLike, boxes: ArrayLike, *, thresholds: int = 100) -
     """Return for each image and threshold the IoU of the true box with that of the largest component: ``(B, T)``.
 
     The map is scaled to [0, 1] by its own minimum and maximum. At threshold ``τ_t = t/T``, t from 0, the box is the
-    tightest around the largest 8-connected component of ``{map ≥ τ_t}``; of several equally large ones, around the one
-    that is met first row by row. A flat map has the whole map as its box at every threshold.
+    tightest around the largest 8-connected component of ``{map ≥ τ_t}``; of several equally large ones, around the
+    first in row-major order. A flat map has the whole map as its box at every threshold.
 
-    Of this, `max_box_acc` makes MaxBoxAcc as in Choe et al., *Evaluating Weakly Supervised Object Localization Methods
+    `max_box_acc` turns this into MaxBoxAcc as in Choe et al., *Evaluating Weakly Supervised Object Localization Methods
     Right* (2020, arXiv 2001.07437). They take 1,000 thresholds, and flat maps, all zero there, get no box.
 
-    Raises:
-        ValueError: Maps or boxes are not as described above, or ``thresholds`` is not a positive integer.
+    Examples:
+        >>> foveate.explain.component_iou([[[0.0, 1.0, 0.5, 0.0]]], [[1, 0, 2, 1]], thresholds=4)
+        array([[0.25, 0.5 , 0.5 , 1.  ]])
     """
     maps, boxes = _maps_and_boxes(maps, boxes)
     number = _checks.integer("thresholds", thresholds)
@@ -140,7 +144,7 @@ def component_iou(maps: ArrayLike, boxes: ArrayLike, *, thresholds: int = 100) -
     low = ranks.min((1, 2), keepdims=True)
     span = ranks.max((1, 2), keepdims=True) - low
     scaled = np.where(span > 0, (ranks - low) / np.maximum(span, 1), 1.0)
-    # The zeros above and below keep components within their image, so that one call labels all.
+    # Zeros above and below keep components within their image, so that one call labels all.
     within_image = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
     found = [_tightest(_largest_component(scaled >= t / number, within_image)) for t in range(number)]
     values = np.stack([_iou(box, boxes) for box in found], axis=1)
@@ -148,22 +152,17 @@ def component_iou(maps: ArrayLike, boxes: ArrayLike, *, thresholds: int = 100) -
 
 
 def max_box_acc(ious: ArrayLike, minimum: float = 0.5) -> tuple[Floats, int]:
-    """Return for each image whether its thing is found, ``(B,)`` of 0 and 1, at the threshold at which most are.
+    """Return for each image whether its object is found, ``(B,)`` of 0 and 1, at the best threshold, and its index.
 
-        MaxBoxAcc(δ) = max_t  mean_b [IoU_bt ≥ δ]
+        MaxBoxAcc(δ) = max_t  mean_b [IoU_bt ≥ δ],    δ = minimum
 
-    is the mean of the result. The threshold is chosen on these very images, which favours every map a little, one with
-    many levels more than one with few.
+    is the mean of the result. The threshold, the lowest of equals, is chosen on these very images, which favors every
+    map a little, one with many levels more than one with few. ``ious`` are those of `component_iou`; empty boxes are
+    NaN here as there.
 
-    Args:
-        ious: ``(B, T)``, of `component_iou`; NaN where there is no truth, which the result is there too.
-        minimum: ``δ``.
-
-    Returns:
-        The values, and the number ``t`` of the threshold, the lowest of equals.
-
-    Raises:
-        ValueError: ``ious`` is not such a matrix, or ``minimum`` not in [0, 1].
+    Examples:
+        >>> foveate.explain.max_box_acc([[0.2, 0.6], [0.4, 0.7]])
+        (array([1., 1.]), 1)
     """
     overlaps = np.asarray(ious, np.float64)
     if overlaps.ndim != 2 or not overlaps.shape[1]:
@@ -174,11 +173,7 @@ def max_box_acc(ious: ArrayLike, minimum: float = 0.5) -> tuple[Floats, int]:
 
 
 def levels(maps: ArrayLike) -> Floats:
-    """Return maps in whole steps of `TIE` of their maximum, rounded: values on one step are taken for equal.
-
-    Raises:
-        ValueError: The maps are not as described above.
-    """
+    """Return maps in whole steps of `TIE` of their maximum, rounded: values on one step count as equal."""
     maps = _maps(maps)
     highest = maps.max((1, 2), keepdims=True)
     return np.rint(maps / np.where(highest > 0, highest, 1.0) / TIE)
@@ -200,7 +195,7 @@ def _largest_component(mask: NDArray[np.bool_], structure: Floats) -> NDArray[np
 
 
 def _tightest(mask: NDArray[np.bool_]) -> Floats:
-    """Return the tightest box ``(B, 4)`` around what is true in each mask; something is."""
+    """Return the tightest box ``(B, 4)`` around what is true in each mask, which is not empty."""
     found = []
     for axis in (1, 2):  # over rows, for columns, and the other way
         line: NDArray[np.bool_] = np.any(mask, axis=axis)
@@ -217,14 +212,14 @@ def _iou(found: Floats, boxes: Floats) -> Floats:
 
 
 def _inside(boxes: Floats, shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return for the rows ``(B, H)`` and the columns ``(B, W)`` of a map whether their centres lie in the box."""
+    """Return for the rows ``(B, H)`` and the columns ``(B, W)`` of a map whether their centers lie in the box."""
     y, x = (np.arange(side) + 0.5 for side in shape[1:])
     rows = (boxes[:, 1:2] <= y) & (y < boxes[:, 3:4])
     return rows, (boxes[:, 0:1] <= x) & (x < boxes[:, 2:3])
 
 
 def _covered(interval: Floats, side: int) -> Floats:
-    """Return how much of each of ``side`` pixels lies in intervals ``(B, 2)``: ``(B, side)`` in [0, 1]."""
+    """Return the share of each of ``side`` pixels that lies in intervals ``(B, 2)``: ``(B, side)`` in [0, 1]."""
     edges = np.arange(side)
     return (np.minimum(interval[:, 1:], edges + 1) - np.maximum(interval[:, :1], edges)).clip(0)
 

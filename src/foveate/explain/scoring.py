@@ -1,4 +1,4 @@
-"""Scores of the maps of a network, or of maps that have seen no image, image by image."""
+"""Scores of the maps of a network, or of baseline maps, image by image."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ IOUS = (0.3, 0.5, 0.7)
 """Overlaps at which MaxBoxAcc counts a box as found."""
 OVERLAPS = "overlaps"
 ORDERS = ("centre", "random")
-"""Baselines of deletion and insertion; a uniform map has no order of its own, its pixels come in the random one."""
+"""Baselines of deletion and insertion; a uniform map would give the random order."""
 INDEX, LABEL, BOX = 0, 1, slice(2, None)
-"""Where a row of `InputBoxes` holds the number of the image, its class, and the box."""
+"""Columns of the rows of `InputBoxes`: index of the image, its class, and the box."""
 
 Values = dict[str, NDArray[np.float64]]
-"""By the name of a score, one row for each image, as `estimate` takes them."""
+"""Values of each score by name, one per image, as `estimate` takes them."""
 
 
 @dataclass(frozen=True)
@@ -47,33 +47,33 @@ class Measurement:
     """Settings of the scores."""
 
     method: str
-    """Of `saliency`."""
+    """Method of `saliency`."""
     thresholds: int
-    """Of `component_iou`."""
+    """Number of thresholds of `component_iou`."""
     steps: int
-    """Of `deletion` and `insertion`."""
+    """Steps of `deletion` and `insertion`."""
     deletion_fill: Fill
     insertion_fill: Fill
     seed: int
-    """Of random maps and orders."""
+    """Seed of random maps and orders."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What the maps of a network are worth on each image."""
+    """Scores of the maps of a network on each image."""
 
     module: str
-    """Whose map it is."""
+    """Name of the module whose map is scored."""
     kind: str
     """Its class."""
     truth: NDArray[np.float64]
     """The rows of `InputBoxes`."""
     scores: Values
-    """For `estimate`."""
+    """Values for `estimate`."""
     thresholds: dict[str, float]
-    """At which each MaxBoxAcc is reached, as a share of the way from the minimum of a map to its maximum."""
+    """Threshold of each MaxBoxAcc, from 0 at the minimum of a map to 1 at its maximum."""
     areas: Values
-    """Under the curves, on the images of ``faithful``: ``deletion map``, ``deletion centre``, …"""
+    """Areas under the curves, on the images of ``faithful``: ``deletion map``, ``deletion centre``, …"""
     bad_images: list[str]
 
 
@@ -86,18 +86,10 @@ def score_network(
     device: torch.device,
     title: str,
 ) -> Measured:
-    """Score the maps of a network.
+    """Score the maps of a network on ``device``; it is on the CPU before and after.
 
-    Args:
-        model: The network.
-        loader: Gives images with rows of `InputBoxes` in place of labels.
-        how: With which settings.
-        faithful: Indices of the images on which deletion and insertion are measured besides.
-        device: Where the network runs; it is on the CPU before and after.
-        title: What the progress bar calls it, in a terminal.
-
-    Raises:
-        ValueError: Too many images cannot be read, or all.
+    ``loader`` gives images with rows of `InputBoxes` in place of labels; ``faithful`` are the indices of the images on
+    which deletion and insertion are measured as well; ``title`` is that of the progress bar in a terminal.
     """
     model.to(device)
     module, kind = "", ""
@@ -134,7 +126,7 @@ def score_baseline(kind: str, truth: NDArray[np.float64], size: tuple[int, int],
 
 
 def _score_maps(maps: NDArray[Any], boxes: NDArray[np.float64], thresholds: int) -> Values:
-    """Return the scores of maps, and under ``OVERLAPS`` what MaxBoxAcc is found from once all images are known."""
+    """Return the scores of maps, and under ``OVERLAPS`` the IoUs from which MaxBoxAcc follows for all images."""
     return {
         "pointing": pointing_game(maps, boxes),
         "energy": energy_inside(maps, boxes),
@@ -144,7 +136,7 @@ def _score_maps(maps: NDArray[Any], boxes: NDArray[np.float64], thresholds: int)
 
 
 def _with_best_thresholds(scores: Values) -> tuple[Values, dict[str, float]]:
-    """Put MaxBoxAcc in the place of overlaps at all thresholds; return the threshold of each besides."""
+    """Replace the overlaps at all thresholds by MaxBoxAcc; return also the threshold of each."""
     overlaps = scores.pop(OVERLAPS)
     found = {f"max_box_acc_{iou:g}": max_box_acc(overlaps, iou) for iou in IOUS}
     thresholds = {name: best / overlaps.shape[1] for name, (_, best) in found.items()}

@@ -16,7 +16,12 @@ __all__ = ["Panel", "Strip", "contact_sheet"]
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture and what stands above it."""
+    """A picture and the title above it.
+
+    Examples:
+        >>> foveate.explain.Panel(Image.new("RGB", (32, 24)), "layer3").title
+        'layer3'
+    """
 
     picture: Image.Image
     title: str = ""
@@ -24,7 +29,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures side by side that belong together, such as the layers of one network, and what stands below them."""
+    """Pictures side by side that belong together, such as the layers of one network, and the caption below them.
+
+    Examples:
+        >>> panels = [foveate.explain.Panel(Image.new("RGB", (32, 24)), name) for name in ("layer3", "layer4")]
+        >>> foveate.explain.Strip(panels, "predicted cat (91.0%)").caption
+        'predicted cat (91.0%)'
+    """
 
     panels: Sequence[Panel]
     caption: str = ""
@@ -57,17 +68,18 @@ def contact_sheet(
     """Lay strips of pictures out in rows and columns, with their titles and captions, and a legend below.
 
     Args:
-        rows: Of each row its strips, one for each column; a column is as wide as the longest of its strips, and an
-            empty strip leaves its place empty. Pictures larger than ``side`` are reduced, smaller ones left as they
-            are.
-        title: Stands above all.
+        rows: Strips of each row, one per column; a column is as wide as the longest of its strips, and an empty strip
+            leaves its place empty. Pictures larger than ``side`` are reduced, smaller ones left as they are.
+        title: Title of the sheet.
         headings: One for each column of strips, above the first row.
-        scales: Explained in the legend, in this order; the same one once.
+        scales: Scales explained in the legend, in this order, each once.
         notes: Lines below the legend, such as what an outline means.
-        side: Length of the longer side of a picture, in pixels; letters are in proportion.
+        side: Longer side of a picture, in pixels; letters are in proportion.
 
-    Raises:
-        ValueError: There is no picture, rows have different numbers of strips, or there are not as many headings.
+    Examples:
+        >>> strip = foveate.explain.Strip([foveate.explain.Panel(Image.new("RGB", (64, 64)))])
+        >>> foveate.explain.contact_sheet([[strip, strip]], headings=("ExpAtt", "GSA"), side=64).width
+        188
     """
     metrics = _Metrics(_checks.integer("side", side, minimum=32))
     counts = {len(row) for row in rows}
@@ -85,7 +97,7 @@ def contact_sheet(
     parts += [_row(row, widths, metrics) for row in rows]
     parts += [legend(scale, size=metrics.letters, width=width) for scale in dict.fromkeys(scales)]
     if notes:
-        parts.append(_text("\n".join(notes), width, metrics, colour=QUIET))
+        parts.append(_text("\n".join(notes), width, metrics, color=QUIET))
     return _stacked(parts, width, metrics)
 
 
@@ -101,12 +113,12 @@ def _stacked(parts: Sequence[Image.Image], width: int, metrics: _Metrics) -> Ima
 
 
 def _text(
-    text: str, width: int, metrics: _Metrics, *, larger: float = 1, bold: bool = False, colour: str = TEXT
+    text: str, width: int, metrics: _Metrics, *, larger: float = 1, bold: bool = False, color: str = TEXT
 ) -> Image.Image:
     face = font(round(larger * metrics.letters), bold=bold)
     text = wrapped(text, face, width)
     picture = Image.new("RGB", (width, max(1, height_of(text, face))), "white")
-    write(picture, (0, 0), text, face, colour)
+    write(picture, (0, 0), text, face, color)
     return picture
 
 

@@ -1,4 +1,4 @@
-"""A network that is looked into and left exactly as it was found, whoever else runs it meanwhile."""
+"""Private copies of networks, to look into them and leave them exactly as they were."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ __all__ = ["untouched"]
 def untouched(model: nn.Module, images: Tensor) -> Iterator[nn.Module]:
     """Yield a private copy of ``model`` in evaluation mode, see `foveate.models.inspection.private_copy`.
 
-    Modes, hooks, buffers, gradients and ``requires_grad`` of ``model`` are not touched, so that several threads can
-    look into one network at a time. The states of PyTorch's random generators, on the CPU and on the device of
-    ``images``, are afterwards what they were.
+    ``model`` is not touched, so that several threads can look into one network at a time. The states of PyTorch's
+    random generators, on the CPU and on the device of ``images``, are restored afterwards.
     """
     with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
         yield private_copy(model).eval()

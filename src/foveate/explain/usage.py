@@ -1,4 +1,4 @@
-"""Whether a network uses its attention at all: what becomes of it without, and how much of the gradient goes there."""
+"""Whether a network uses its attention: its output without, and the share of the gradient that reaches it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate import _checks
+from foveate._shapes import Float, Int
 from foveate.explain.untouched import untouched
 from foveate.models.inspection import attention_modules
 from foveate.nn import SpatialAttention
@@ -19,7 +20,12 @@ __all__ = ["attention_off", "gradient_shares", "parts_of"]
 
 
 def parts_of(network: nn.Module) -> list[str]:
-    """Return what `attention_off` can switch off in ``network``: ``attention``, or the names of several parts."""
+    """Return what `attention_off` can switch off in ``network``: ``attention``, or the names of several parts.
+
+    Examples:
+        >>> foveate.explain.parts_of(timm.create_model("gsa_resnet_tiny"))
+        ['content', 'positional']
+    """
     return list(dict.fromkeys(part for module in attention_modules(network).values() for part in module.parts))
 
 
@@ -30,18 +36,17 @@ def attention_off(network: nn.Module, part: str = "attention") -> Iterator[None]
     - A gate (CRAM, position-wise) lets everything pass: ``A = 1``.
     - In explicit and augmented attention each position attends to itself alone: ``A = I``, for explicit attention the
       limit of a radius of zero.
-    - Global self-attention loses the ``part`` that is named, and is left with the other.
+    - Global self-attention loses the named ``part``, one of `parts_of`, and keeps the other.
 
-    What a trained network loses by it, it owes to its attention. What it would have learned without is another
-    question, which only training answers.
+    The loss is what a trained network owes to its attention; what it would have learned without is another question,
+    which only training answers.
 
-    Args:
-        network: The network.
-        part: What to switch off, one of `parts_of`.
-
-    Raises:
-        ValueError: There is nothing of that name in ``network``, or it is not known what one of its modules is
-            without its attention.
+    Examples:
+        >>> network, x = timm.create_model("cram_resnet_tiny").eval(), torch.randn(1, 3, 32, 32)
+        >>> with foveate.explain.attention_off(network):
+        ...     without = network(x)
+        >>> torch.equal(without, network(x))
+        False
     """
     _checks.one_of("part", part, parts_of(network))
     modules = [module for module in attention_modules(network).values() if part in module.parts]
@@ -62,17 +67,19 @@ def _off(module: SpatialAttention, part: str, x: Tensor) -> Tensor:
     return module.forward_without(x, part)
 
 
-def gradient_shares(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return for each attention module the part that its map has in the squared norm of the gradient of the loss.
+def gradient_shares(
+    network: nn.Module, images: Float[Tensor, "batch channels height width"], labels: Int[Tensor, " batch"]
+) -> dict[str, float]:
+    """Return for each attention module the share of its map in the squared norm of the gradient of the loss.
 
     The map's parameters are all of a gate's, the radius of explicit attention, and queries, keys and tables of the
-    others. A part of zero means that nothing is learned there. The loss is the cross-entropy, in evaluation mode; the
-    network and its gradients are left as they were.
+    others. A share of zero means that nothing is learned there. The loss is the cross-entropy of ``images`` with
+    ``labels``, in evaluation mode; the network and its gradients are left as they were.
 
-    Args:
-        network: The network.
-        images: ``(B, C, H, W)``, as the network takes them.
-        labels: ``(B,)``, the classes.
+    Examples:
+        >>> network = timm.create_model("expatt_resnet_tiny", num_classes=10)
+        >>> list(foveate.explain.gradient_shares(network, torch.randn(2, 3, 32, 32), torch.tensor([3, 7])))[0]
+        'layer2.0.conv2.attention'
     """
     with untouched(network, images) as twin, torch.enable_grad():
         parameters = [p for p in twin.parameters() if p.requires_grad]

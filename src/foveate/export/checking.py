@@ -1,4 +1,4 @@
-"""Whether what was exported computes what the network computes, at sizes that it was not exported with."""
+"""Whether an exported network computes what the network computes, also at sizes other than that of the export."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TOLERANCE", "Agreement", "agreement", "check_agreement", "shapes_to_check"]
+__all__ = ["TOLERANCE", "Deviation", "check_deviation", "deviation", "shapes_to_check"]
 
 TOLERANCE = 1e-4
-"""Largest relative error, ‖exported − eager‖ / ‖eager‖ of the logits, with which an export is put in its place."""
+"""Largest relative error of the logits of an export, ‖exported − eager‖ / ‖eager‖."""
 
 Shape = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How far two computations of the logits of some images agree.
+class Deviation:
+    """Deviation of two computations of the logits of some images.
 
     Attributes:
         shape: ``(B, C, H, W)`` of the images.
         error: ``‖other − eager‖ / ‖eager‖``; infinite where the shapes differ or a number is not finite.
-        same_top1: Of how many images the largest logit is the same.
+        same_top1: Number of images with the same largest logit.
     """
 
     shape: Shape
@@ -32,30 +32,25 @@ class Agreement:
     same_top1: int
 
 
-def agreement(model: nn.Module, other: Callable[[Tensor], Tensor], images: Tensor) -> Agreement:
+def deviation(model: nn.Module, other: Callable[[Tensor], Tensor], images: Tensor) -> Deviation:
     """Compare the logits of ``images`` by ``model``, in evaluation mode, with those by ``other``."""
     with torch.no_grad():
         wanted, got = model(images), other(images)
     batch, channels, height, width = images.shape
     shape = (batch, channels, height, width)
     if got.shape != wanted.shape or not (got.isfinite().all() and wanted.isfinite().all()):
-        return Agreement(shape, float("inf"), 0)
+        return Deviation(shape, float("inf"), 0)
     error = (got.double() - wanted.double()).norm() / wanted.double().norm().clamp(min=1e-12)
-    return Agreement(shape, error.item(), int((got.argmax(1) == wanted.argmax(1)).sum()))
+    return Deviation(shape, error.item(), int((got.argmax(1) == wanted.argmax(1)).sum()))
 
 
 def shapes_to_check(
     image: tuple[int, int, int], *, batch: int | None = None, smallest: int | None = None
 ) -> list[Shape]:
-    """Return shapes of images at which to compare an export, none of which it was traced with if it takes others.
+    """Return shapes of images at which to compare an export, other than that of its tracing where sizes are open.
 
-    The size that the network was made for with several numbers of images, and, where sizes are open, the smallest, and
-    unequal and odd ones around.
-
-    Args:
-        image: ``(channels, height, width)`` that the network was made for.
-        batch: Images at a time; None for any number.
-        smallest: The smallest side that it takes; None where the size is fixed.
+    They are the size of ``image``, ``(channels, height, width)``, with several batch sizes unless ``batch`` is fixed,
+    and, where sizes are open, the ``smallest`` side, unequal and odd ones.
     """
     channels, *size = image
     sizes = [size] * (1 if batch is not None else 3)
@@ -66,10 +61,10 @@ def shapes_to_check(
     return [(number, channels, h, w) for number, (h, w) in zip(itertools.cycle(batches), sizes, strict=False)]
 
 
-def check_agreement(
+def check_deviation(
     model: nn.Module, other: Callable[[Tensor], Tensor], shapes: Sequence[Shape], *, seed: int = 0
-) -> list[Agreement]:
-    """Compare ``model`` with ``other`` on random images of several shapes; return how far they agree.
+) -> list[Deviation]:
+    """Compare ``model`` with ``other`` on random images of several shapes.
 
     Raises:
         ValueError: They differ by more than `TOLERANCE`, or ``other`` does not take images of a shape.
@@ -80,7 +75,7 @@ def check_agreement(
         size = "×".join(map(str, shape))
         images = torch.rand(shape, generator=generator)
         try:
-            found.append(agreement(model, other, images))
+            found.append(deviation(model, other, images))
         except Exception as error:  # onnxruntime has its own kinds
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"what was exported does not take images of {size}: {reason}") from error

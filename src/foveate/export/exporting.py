@@ -1,4 +1,4 @@
-"""A trained network in a form that others can use, compared with the network before it is written."""
+"""Export of a trained network in a form for others, compared with the network before it is written."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import nn
 
 from foveate import _checks
 from foveate._version import __version__
-from foveate.export.checking import check_agreement, shapes_to_check
+from foveate.export.checking import check_deviation, shapes_to_check
 from foveate.export.hub import HubEntry, check_hub_folder, push_to_hub, save_for_hub
 from foveate.export.onnx_model import onnx_model, require_onnx, run_onnx
 from foveate.export.origin import origin
-from foveate.export.program import Normalised, export_program, program_file, run_program, smallest_side
+from foveate.export.program import Normalized, export_program, program_file, run_program, smallest_side
 from foveate.io import NetworkMeta, load_network
 from foveate.io.card import card_of
 from foveate.io.checkpoint import WEIGHTS, save_with_card
@@ -29,17 +29,17 @@ Dynamic = Literal["dynamic"]
 DYNAMIC: Dynamic = "dynamic"
 GRAPHS, FILES = ("torch", "onnx"), ("weights", "hub")
 OPTIONS_OF = {
-    **dict.fromkeys(("batch", "size", "normalise"), GRAPHS),
-    **dict.fromkeys(("half", "licence"), FILES),
+    **dict.fromkeys(("batch", "size", "normalize"), GRAPHS),
+    **dict.fromkeys(("half", "license"), FILES),
     "name": ("weights", *GRAPHS),
     "push": ("hub",),
 }
-"""The forms that an option has a meaning for, where that is not all."""
-DEFAULTS = {"batch": DYNAMIC, "size": DYNAMIC, "normalise": False, "half": False}
+"""Forms that an option applies to, where those are not all."""
+DEFAULTS = {"batch": DYNAMIC, "size": DYNAMIC, "normalize": False, "half": False}
 
 
 class Exported(NamedTuple):
-    """The files of an export, and what was found when a graph was compared with the network."""
+    """Files of an export, and the result of comparing a graph with the network."""
 
     files: list[Path]
     checked: str
@@ -53,12 +53,12 @@ def export_network(
     name: str | None = None,
     batch: int | Dynamic = DYNAMIC,
     size: int | tuple[int, int] | Dynamic = DYNAMIC,
-    normalise: bool = False,
+    normalize: bool = False,
     half: bool = False,
-    licence: str | None = None,
+    license: str | None = None,
     push: str | None = None,
 ) -> Exported:
-    """Write a trained network in a form that others can use; the options are those of ``foveate export``.
+    """Write a trained network in a form for others; the options are those of ``foveate export``.
 
     A graph or a folder for a hub is compared with the network first, and is not written if it computes anything else.
 
@@ -67,13 +67,13 @@ def export_network(
         OSError: A file cannot be written.
         MissingExtraError: The form is onnx, and the extra ``export`` is not installed.
     """
-    options: dict[str, Any] = {"batch": batch, "size": size, "normalise": normalise, "half": half}
-    options |= {"licence": licence, "name": name, "push": push}
+    options: dict[str, Any] = {"batch": batch, "size": size, "normalize": normalize, "half": half}
+    options |= {"license": license, "name": name, "push": push}
     check_options(to, options)
     if to == "onnx":
         require_onnx()
     model, meta = load_network(checkpoint)
-    about = origin(Path(checkpoint)) | ({"licence": licence} if licence else {})
+    about = origin(Path(checkpoint)) | ({"license": license} if license else {})
     folder, checked = writable_folder(Path(out)), ""
     if to == "weights":
         files = _write_weights(folder / f"{name or meta.model}.safetensors", model, meta, about, half=half)
@@ -81,14 +81,14 @@ def export_network(
         files = _write_hub_folder(folder, model, meta, about, half=half)
     else:
         path = folder / f"{name or meta.model}.{'onnx' if to == 'onnx' else 'pt2'}"
-        files, checked = [path], _write_graph(path, model, meta, to, batch=batch, size=size, normalise=normalise)
+        files, checked = [path], _write_graph(path, model, meta, to, batch=batch, size=size, normalize=normalize)
     if push is not None:
         push_to_hub(load_network(folder)[0], push, _hub_entry(meta, about), page=_hub_page(about))
     return Exported(files, checked)
 
 
 def check_options(to: str, options: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` that names the first option that is out of its range or means nothing to the form."""
+    """Raise a `ValueError` that names the first option that is out of its range or does not apply to the form."""
     _checks.one_of("to", to, get_args(Form))
     for option, forms in OPTIONS_OF.items():
         if options[option] != DEFAULTS.get(option) and to not in forms:
@@ -113,7 +113,7 @@ def _write_hub_folder(
     with TemporaryDirectory(dir=out, prefix=".") as folder:
         built = Path(folder)
         save_for_hub(model, built, _hub_entry(meta, about))
-        _write_weights(built / WEIGHTS, model, meta, about, half=half)  # the same weights, and what says that they are
+        _write_weights(built / WEIGHTS, model, meta, about, half=half)  # the same weights, with their card
         check_hub_folder(load_network(built)[0], built, _image(meta))
         return [file.replace(out / file.name) for file in sorted(built.iterdir(), reverse=True)]
 
@@ -126,11 +126,11 @@ def _write_graph(
     *,
     batch: int | Dynamic,
     size: int | tuple[int, int] | Dynamic,
-    normalise: bool,
+    normalize: bool,
 ) -> str:
-    """Export, compare at sizes that were not exported with, and only then write; return what was found."""
-    if normalise:
-        model = Normalised(model, meta.mean, meta.std).eval()
+    """Export, compare at other sizes, and only then write; return the result of the comparison."""
+    if normalize:
+        model = Normalized(model, meta.mean, meta.std).eval()
     images = None if batch == DYNAMIC else batch
     any_size = size == DYNAMIC
     image = _image(meta) if any_size else (_image(meta)[0], *_checks.pair("size", size))
@@ -138,15 +138,15 @@ def _write_graph(
     smallest = smallest_side(program, image[0], images) if any_size else None
     about = {
         "network": dataclasses.asdict(meta),
-        "input": "RGB images (B, C, H, W) in [0, 1]" + ("" if normalise else ", less mean, divided by std"),
+        "input": "RGB images (B, C, H, W) in [0, 1]" + ("" if normalize else ", less mean, divided by std"),
         "smallest_side": smallest,
         "foveate": __version__,
     }
     make, runner = (onnx_model, run_onnx) if to == "onnx" else (program_file, run_program)
     content = make(program, about)
-    found = check_agreement(model, runner(content), shapes_to_check(image, batch=images, smallest=smallest))
+    found = check_deviation(model, runner(content), shapes_to_check(image, batch=images, smallest=smallest))
     write_bytes(path, content)
-    worst = max(found, key=lambda agreement: agreement.error)
+    worst = max(found, key=lambda deviation: deviation.error)
     sizes = f"sides of {smallest} and more" if any_size else f"images of {image[1]}×{image[2]}"
     return f"{len(found)} shapes compared, {sizes}: relative error at most {worst.error:.1e}"
 
@@ -159,11 +159,11 @@ def _image(meta: NetworkMeta) -> tuple[int, int, int]:
 def _hub_entry(meta: NetworkMeta, about: Mapping[str, Any]) -> HubEntry:
     preparation = {name: getattr(meta, name) for name in ("mean", "std", "crop_pct", "interpolation")}
     preparation["input_size"] = _image(meta)
-    return HubEntry(classes=meta.classes, preparation=preparation, licence=about.get("licence"))
+    return HubEntry(classes=meta.classes, preparation=preparation, license=about.get("license"))
 
 
 def _hub_page(about: Mapping[str, Any]) -> dict[str, Any]:
     details = {"Trained on": about["data"], "Recipe": about["recipe"], "Result": about["test"]}
     usage = "The network is one of `foveate`: `import foveate` before `timm.create_model`."
-    licence = {"license": about["licence"]} if about.get("licence") else {"license": "unknown"}
-    return {"details": {name: dict(facts) for name, facts in details.items() if facts}, "usage": usage, **licence}
+    license = {"license": about["license"]} if about.get("license") else {"license": "unknown"}
+    return {"details": {name: dict(facts) for name, facts in details.items() if facts}, "usage": usage, **license}

@@ -20,23 +20,22 @@ __all__ = ["HubEntry", "check_hub_folder", "push_to_hub", "save_for_hub"]
 
 @dataclass(frozen=True, kw_only=True)
 class HubEntry:
-    """What timm's configuration says besides the network.
+    """Contents of timm's configuration besides the network.
 
     Attributes:
         classes: Names of the classes.
-        preparation: What timm calls a data configuration: ``input_size``, ``mean``, ``std``, ``crop_pct``,
-            ``interpolation``.
-        licence: Under which the weights may be used; None if nobody has said.
+        preparation: timm's data configuration: ``input_size``, ``mean``, ``std``, ``crop_pct``, ``interpolation``.
+        license: License of the weights, if known.
     """
 
     classes: Sequence[str]
     preparation: Mapping[str, Any]
-    licence: str | None = None
+    license: str | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of timm's two functions."""
-        # The network's own entry in timm is of other weights.
-        entry = {"tag": None, "license": self.licence}
+        # not the network's own entry in timm, which is of other weights
+        entry = {"tag": None, "license": self.license}
         return {
             "model_config": {"label_names": list(self.classes), "pretrained_cfg": entry},
             "data_config": dict(self.preparation),
@@ -47,12 +46,7 @@ class HubEntry:
 def save_for_hub(model: nn.Module, folder: Path, entry: HubEntry) -> None:
     """Write the folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads, after ``import foveate``.
 
-    ``config.json`` and ``model.safetensors``, as `timm.models.save_for_hf` writes them.
-
-    Args:
-        model: A network from `timm.create_model`.
-        folder: Is created.
-        entry: What goes with it.
+    It holds ``config.json`` and ``model.safetensors``, as `timm.models.save_for_hf` writes them.
     """
     with _storable(model):
         timm.models.save_for_hf(model, str(folder), **entry.arguments())
@@ -69,10 +63,9 @@ def _storable(model: nn.Module) -> Iterator[None]:
 
 
 def check_hub_folder(model: nn.Module, folder: Path, image: tuple[int, int, int]) -> None:
-    """Load what `save_for_hub` wrote as timm does, and compare it with ``model`` on random images.
+    """Load the folder of `save_for_hub` as timm does, and compare it with ``model`` on random images.
 
-    Raises:
-        ValueError: It is another network, or cannot be loaded.
+    A `ValueError` says that it is another network, or cannot be loaded.
     """
     try:
         loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -87,16 +80,8 @@ def check_hub_folder(model: nn.Module, folder: Path, image: tuple[int, int, int]
 def push_to_hub(model: nn.Module, repository: str, entry: HubEntry, *, page: Mapping[str, Any]) -> None:
     """Upload what `save_for_hub` writes, and a page about it, to ``owner/name`` on the Hugging Face hub.
 
-    It needs a token that may write there, as ``huggingface_hub`` finds it (``hf auth login``, or ``HF_TOKEN``).
-
-    Args:
-        model: As in `save_for_hub`.
-        repository: ``owner/name``; created if there is none.
-        entry: As in `save_for_hub`.
-        page: What timm writes on the page, where there is none: ``license``, ``details``, ``usage``.
-
-    Raises:
-        ValueError: The name is none, or the upload fails.
+    The repository is created if there is none, its page from ``license``, ``details`` and ``usage`` in ``page``. It
+    needs a token with write access, as ``huggingface_hub`` finds it (``hf auth login``, or ``HF_TOKEN``).
     """
     try:
         with _storable(model):

@@ -17,7 +17,7 @@ __all__ = ["INPUT", "METADATA_KEY", "OUTPUT", "onnx_model", "require_onnx", "run
 INPUT, OUTPUT = "images", "logits"
 AXES = {0: "batch", 2: "height", 3: "width"}
 METADATA_KEY = "foveate"
-"""Key of the model's metadata under which what goes with the network stands as JSON."""
+"""Key of the model's metadata that holds ``about`` as JSON."""
 
 
 def require_onnx() -> None:
@@ -27,13 +27,12 @@ def require_onnx() -> None:
 
 
 def onnx_model(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
-    """Translate a graph to ONNX, in the operators of ONNX's own set alone, weights and ``about`` included.
+    """Translate a graph to ONNX, with operators of ONNX's own set alone, including weights and ``about``.
 
-    The input is called ``images``, the output ``logits``, and the sides that are open ``batch``, ``height``, ``width``.
+    The input is called ``images``, the output ``logits``, and the open sides ``batch``, ``height``, ``width``.
 
     Raises:
         ValueError: The graph has an operator that ONNX lacks, or the file would be above protobuf's 2 GB.
-        MissingExtraError: The extra ``export`` is not installed.
     """
     require_onnx()
     too_large = require("google.protobuf.message", extra="export").EncodeError
@@ -50,7 +49,7 @@ def onnx_model(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
         assert translated is not None  # no file was asked for
         model = translated.model
         for node in model.graph.all_nodes():
-            node.metadata_props.clear()  # they name source files, by their place on this machine
+            node.metadata_props.clear()  # they name source files of this machine
         model.metadata_props[METADATA_KEY] = json.dumps(about)
         return translated.model_proto.SerializeToString()
     except (torch.onnx.errors.OnnxExporterError, ValueError, too_large) as error:
@@ -59,11 +58,7 @@ def onnx_model(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
 
 
 def run_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
-    """Return what an ONNX model computes of images on the CPU, as a function.
-
-    Raises:
-        MissingExtraError: The extra ``export`` is not installed.
-    """
+    """Return an ONNX model as a function of images on the CPU."""
     runtime = require("onnxruntime", extra="export")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

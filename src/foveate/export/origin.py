@@ -1,4 +1,4 @@
-"""What a model card says of weights besides the network: where they come from, as the run that made them has it."""
+"""Origin of weights for their model card, from the run that made them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,20 @@ from foveate.training.train_state import BEST, LAST, PREVIOUS
 
 __all__ = ["origin"]
 
-ABOUT = ("licence", "data", "recipe", "test", "versions")
+ABOUT = ("license", "data", "recipe", "test", "versions")
 IN_THE_NETWORK = {"model", "model_args", "img_size", "crop_pct", "interpolation"}
 IN_THE_DATA = {"data", "data_options", "data_seed"}
 RECIPE = {field.name for field in dataclasses.fields(TrainConfig)} - MEANS - IN_THE_NETWORK - IN_THE_DATA
-"""Settings of a training, without those that a card has in another place, or that nobody else has, such as folders."""
+"""Settings of a training, without those elsewhere on the card, and without folders."""
 OF_A_RUN = {WEIGHTS, LAST, PREVIOUS, BEST}
 
 
 def origin(checkpoint: Path) -> dict[str, Any]:
-    """Return the fields ``licence``, ``data``, ``recipe``, ``test`` and ``versions`` of a `ModelCard`.
+    """Return the fields ``license``, ``data``, ``recipe``, ``test`` and ``versions`` of a `ModelCard`.
 
-    From the card beside the weights if there is one, else from ``config.yaml`` and ``result.json`` of the run, as far
-    as they exist and the checkpoint is called as those of a run are. The figures are those of the final weights, and
-    are left out for a ``.ckpt``.
-
-    Raises:
-        ValueError: One of these files is damaged.
+    They are those of the card beside the weights if there is one, else of ``config.yaml`` and ``result.json`` of the
+    run, if they exist and the checkpoint has a name of a run's. The figures of ``test`` are those of the final weights,
+    and are left out for a ``.ckpt``. A `ValueError` names one of these files that is damaged.
     """
     checkpoint = shipped().get(str(checkpoint), checkpoint)
     weights = checkpoint / WEIGHTS if checkpoint.is_dir() else checkpoint.with_suffix(".safetensors")
@@ -75,7 +72,7 @@ def _test(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _portable(value: Any) -> Any:
-    """Return the last part of an absolute path: where a file lay on one machine is of no use elsewhere."""
+    """Return the last part of an absolute path, whose folder means nothing on another machine."""
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 

@@ -16,21 +16,15 @@ from torch.export import Dim, ExportedProgram
 from foveate._checks import integer
 from foveate.models.inspection import FAILURES
 
-__all__ = ["ABOUT", "Normalised", "export_program", "program_file", "run_program", "smallest_side"]
+__all__ = ["ABOUT", "Normalized", "export_program", "program_file", "run_program", "smallest_side"]
 
 ABOUT = "foveate.json"
-"""Name under which a ``.pt2`` holds what goes with the network."""
+"""Name of the file in a ``.pt2`` that holds ``about``."""
 BATCH, HEIGHT, WIDTH = 0, 2, 3
 
 
-class Normalised(nn.Module):
-    """A network that takes images in [0, 1] and normalises them itself: ``model((x − mean) / std)``.
-
-    Args:
-        model: Takes normalised images.
-        mean: Of each channel.
-        std: Of each channel.
-    """
+class Normalized(nn.Module):
+    """Network that takes images in [0, 1] and normalizes them itself: ``model((x − mean) / std)``."""
 
     mean: Tensor
     std: Tensor
@@ -49,23 +43,18 @@ class Normalised(nn.Module):
 def export_program(
     model: nn.Module, image: tuple[int, int, int], *, batch: int | None = None, any_size: bool = True
 ) -> ExportedProgram:
-    """Trace ``model`` with `torch.export`: no operator of this library is in the graph, and none of its code is needed.
+    """Trace ``model`` with `torch.export`: the graph needs no operator and no code of this library.
 
-    Args:
-        model: In evaluation mode, on the CPU.
-        image: ``(channels, height, width)`` that the model was made for.
-        batch: Images at a time; None for any number.
-        any_size: Leave height and width open; with False they are those of ``image``.
-
-    Raises:
-        ValueError: The network looks at the size of its images in a way that leaves one of the two fixed.
+    ``model``, in evaluation mode on the CPU, was made for ``image``, ``(channels, height, width)``; ``any_size`` leaves
+    height and width open. ``batch`` is fixed unless None. A `ValueError` says that the network depends on the size of
+    its images in a way that fixes an open side.
     """
     channels, height, width = image
     dynamic: dict[int, Any] = {}
     if batch is None:
         dynamic[BATCH] = Dim.DYNAMIC
     if any_size:
-        # No two sides alike, and no map of a single pixel, for the graph not to take that for granted.
+        # Unequal sides and no map of a single pixel, so that the graph assumes neither.
         height, width = 2 * height, 3 * width
         dynamic |= {HEIGHT: Dim.DYNAMIC, WIDTH: Dim.DYNAMIC}
     example = torch.zeros(2 if batch is None else integer("batch", batch), channels, height, width)
@@ -76,23 +65,18 @@ def export_program(
         remedy = "; give a fixed `size`, that of its training, or a fixed `batch`" if dynamic else ""
         raise ValueError(f"{type(model).__name__} cannot be exported ({reason}){remedy}") from error
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # where the source lies on this machine is nobody's business
+        node.meta.pop("stack_trace", None)  # paths of this machine
     return program
 
 
 def smallest_side(program: ExportedProgram, channels: int, batch: int | None = None) -> int:
-    """Return the smallest height and width that a graph for any size takes.
+    """Return the smallest height and width that a graph of `export_program` for any size takes.
 
-    It was traced where every map has several pixels, and takes that for granted: what is below is refused by guards of
-    the graph, which ONNX does not have.
-
-    Args:
-        program: Of `export_program`.
-        channels: Of the images.
-        batch: As in `export_program`.
+    It was traced where every map has several pixels, and assumes that: guards of the graph refuse smaller images. ONNX
+    has no such guards.
     """
     module = program.module()
-    for side in itertools.count(1):  # it was traced with a larger one, so this ends
+    for side in itertools.count(1):  # ends at the side of the tracing at the latest
         with torch.no_grad(), contextlib.suppress(AssertionError, RuntimeError):
             module(torch.zeros(batch or 1, channels, side, side))
             break
@@ -107,6 +91,6 @@ def program_file(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
 
 
 def run_program(content: bytes) -> Callable[[Tensor], Tensor]:
-    """Return what the graph in a ``.pt2`` file computes of images, as a function; for files of one's own only."""
+    """Return the graph in a trusted ``.pt2`` file as a function of images."""
     module = torch.export.load(io.BytesIO(content)).module()
     return torch.no_grad()(module)

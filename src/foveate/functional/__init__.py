@@ -1,7 +1,7 @@
-"""What attention is: pure tensor functions, one file for each mechanism, each citing its equation.
+"""Attention as pure tensor functions, one file per mechanism, each citing its equation.
 
-For each mechanism there is a *map* (what attends to what, with which weight) and a *forward* that gives the same
-result without forming the map.
+Each mechanism has a *map* (what attends to what, with which weight) and a *forward* that gives the same result
+without forming the map. Arguments out of their range raise a `ValueError`, here as everywhere in the library.
 """
 
 from foveate.functional._plain import plain_operators
@@ -24,7 +24,7 @@ from foveate.functional.global_self import (
     global_positional_rows,
 )
 from foveate.functional.positionwise import positionwise_map
-from foveate.functional.rectangle import pixel_centres, rectangle_corners, rectangle_map
+from foveate.functional.rectangle import pixel_centers, rectangle_corners, rectangle_map
 from foveate.functional.relative import relative_vectors, relative_window, resize_relative_table
 from foveate.functional.similarity import (
     compose_similarities,
@@ -58,7 +58,7 @@ __all__ = [
     "global_positional_map",
     "global_positional_rows",
     "invert_similarity",
-    "pixel_centres",
+    "pixel_centers",
     "plain_operators",
     "positionwise_map",
     "random_similarities",

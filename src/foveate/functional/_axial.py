@@ -1,8 +1,8 @@
-"""The axial pass of GSA as a custom operator: scores in parts that are computed again going backward.
+"""The axial pass of GSA as a custom operator that recomputes its scores in the backward pass.
 
-An operator rather than an `autograd.Function`, so that `torch.compile` and the FLOP counter see through it. Where
-there are no kernels for the device (`foveate.kernels`), everything is a batched matrix product over views; ``n`` is the
-length of the attended lines, ``m`` their number, ``rows`` the lines of one part (some images × heads × lines):
+An operator rather than an `autograd.Function`, so that `torch.compile` and the FLOP counter see through it. Without
+kernels for the device (`foveate.kernels`), everything is a batched matrix product over views; ``n`` is the length of
+the attended lines, ``m`` their number, ``rows`` the lines of one part (some images × heads × lines):
 
     scores (n, rows, n)  =  q (n, rows, d)       · vectorsᵀ (n, d, n)      one product per query position
     out    (rows, n, c)  =  scoresᵀ (rows, n, n) · v (rows, n, c)          one product per line
@@ -23,7 +23,7 @@ from torch.utils.flop_counter import register_flop_formula
 from foveate import kernels
 from foveate.functional._layout import by_position
 from foveate.functional._plain import differentiable_gradients, uses_plain_operators
-from foveate.functional._precision import widen
+from foveate.functional._precision import upcast
 from foveate.functional.relative import relative_scores, relative_vectors
 from foveate.kernels.sizes import check_axial
 
@@ -31,7 +31,7 @@ __all__ = ["axial_pass"]
 
 SCORES_AT_ONCE = {"cpu": 2**19}
 SCORES_ELSEWHERE = 2**27
-"""How many scores exist at a time. On a CPU, what its caches hold; elsewhere, what keeps the device busy."""
+"""Most scores that exist at a time: on a CPU, what its caches hold; elsewhere, what keeps the device busy."""
 
 
 def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: bool | None = None) -> Tensor:
@@ -40,7 +40,7 @@ def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: b
     Args:
         query: ``(B, heads, H, W, d)``.
         value: ``(B, heads, H, W, c)``; the result has its dtype, sums are in at least float32.
-        window: ``(2n − 1, d)``, the embeddings of the offsets ``−(n − 1) … n − 1`` of a line of ``n`` pixels.
+        window: ``(2n − 1, d)``, embeddings of the offsets ``−(n − 1) … n − 1`` of a line of ``n`` pixels.
         axis: 0 or 1.
         fused: As in `foveate.kernels.axial`.
     """
@@ -50,9 +50,9 @@ def axial_pass(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: b
 
 
 def _plain(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
-    scores = relative_scores(widen(query), relative_vectors(widen(window), query.shape[2 + axis]), axis)
+    scores = relative_scores(upcast(query), relative_vectors(upcast(window), query.shape[2 + axis]), axis)
     order = (3 - axis, 0, 1, 2 + axis, 4)  # m, B, heads, n, channels: see relative_scores
-    out = torch.matmul(scores.permute(order), widen(value).permute(order))
+    out = torch.matmul(scores.permute(order), upcast(value).permute(order))
     return (out.permute(1, 2, 3, 0, 4) if axis == 0 else out.permute(1, 2, 0, 3, 4)).to(value.dtype)
 
 
@@ -62,7 +62,7 @@ def _forward(query: Tensor, value: Tensor, window: Tensor, axis: int, fused: boo
         return kernel.axial_forward(query, value, window, axis)
     check_axial(query, value, window, axis)
     out = by_position(value)
-    query, value, window = widen(query), widen(value), widen(window)
+    query, value, window = upcast(query), upcast(value), upcast(window)
     vectors = relative_vectors(window)
     for part in _parts(query, axis):
         q, v = part.read(query), part.read(value)
@@ -85,7 +85,7 @@ def _backward(
         return kernel.axial_backward(grad, query, value, window, axis)
     check_axial(query, value, window, axis, grad)
     grad_query, grad_value, dtype = by_position(query), by_position(value), window.dtype
-    grad, query, value, window = widen(grad), widen(query), widen(value), widen(window)
+    grad, query, value, window = upcast(grad), upcast(query), upcast(value), upcast(window)
     vectors = relative_vectors(window)
     grad_vectors = torch.zeros_like(vectors)
     for part in _parts(query, axis):
@@ -134,7 +134,7 @@ def _flops(query: tuple, value: tuple, window: tuple, axis: int, *args: Any, **k
 def _flops_backward(
     grad: tuple, query: tuple, value: tuple, window: tuple, axis: int, *args: Any, **kwargs: Any
 ) -> int:
-    """Count the scores, computed again, and the four products of the gradients."""
+    """Count the recomputed scores and the four products of the gradients."""
     batch, heads, height, width, dim = query
     return 2 * batch * heads * height * width * query[2 + axis] * (3 * dim + 2 * value[-1])
 

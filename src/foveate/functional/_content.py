@@ -1,4 +1,4 @@
-"""The content attention of GSA as a custom operator, which keeps no weights for its backward pass.
+"""The content attention of GSA as a custom operator that keeps no weights for its backward pass.
 
 An operator rather than an `autograd.Function`, so that `torch.compile` and the FLOP counter see through it. With
 ``w = exp(k − peak) / total``, the softmax of each key channel over the positions:
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import register_flop_formula
 from foveate import kernels
 from foveate.functional._layout import by_position
 from foveate.functional._plain import differentiable_gradients, uses_plain_operators
-from foveate.functional._precision import widen, widened_dtype
+from foveate.functional._precision import upcast, upcast_dtype
 from foveate.kernels.sizes import check_content
 
 __all__ = ["content"]
@@ -35,7 +35,7 @@ def content(query: Tensor, key: Tensor, value: Tensor, fused: bool | None = None
 
 
 def _plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    q, k, v = (widen(x).flatten(2, 3) for x in (query, key, value))  # B, heads, N, d
+    q, k, v = (upcast(x).flatten(2, 3) for x in (query, key, value))  # B, heads, N, d
     context = torch.matmul(k.softmax(2).transpose(2, 3), v)
     return torch.matmul(q, context).view(value.shape).to(value.dtype)
 
@@ -45,11 +45,11 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> F
     if kernel := kernels.content(value, fused):
         return kernel.content_forward(query, key, value)
     check_content(query, key, value)
-    q, k, v = (widen(x).flatten(2, 3) for x in (query, key, value))  # B, heads, N, d
+    q, k, v = (upcast(x).flatten(2, 3) for x in (query, key, value))  # B, heads, N, d
     peak = k.amax(2)
     weights = (k - peak.unsqueeze(2)).exp()
     total = weights.sum(2)
-    context = (weights.transpose(2, 3) @ v) / total.unsqueeze(-1)  # normalised where only d × c numbers are left
+    context = (weights.transpose(2, 3) @ v) / total.unsqueeze(-1)  # normalized where only d × c numbers are left
     return by_position(value).copy_((q @ context).view(value.shape)), context, peak, total
 
 
@@ -57,7 +57,7 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> F
 def _(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> Four:
     check_content(query, key, value)
     batch, heads, *_, dim = query.shape
-    context = query.new_empty(batch, heads, dim, value.shape[-1], dtype=widened_dtype(value.dtype))
+    context = query.new_empty(batch, heads, dim, value.shape[-1], dtype=upcast_dtype(value.dtype))
     return by_position(value), context, torch.empty_like(context[..., 0]), torch.empty_like(context[..., 0])
 
 
@@ -75,7 +75,7 @@ def _backward(
     if kernel := kernels.content(value, fused):
         return kernel.content_backward(grad, query, key, value, context, peak, total)
     check_content(query, key, value, context, peak, total, grad=grad)
-    g, q, k, v = (widen(x).flatten(2, 3) for x in (grad, query, key, value))
+    g, q, k, v = (upcast(x).flatten(2, 3) for x in (grad, query, key, value))
     weights = (k - peak.unsqueeze(2)).exp() / total.unsqueeze(2)
     grad_context = q.transpose(2, 3) @ g
     grad_key = weights * (v @ grad_context.transpose(2, 3) - (context * grad_context).sum(-1).unsqueeze(2))

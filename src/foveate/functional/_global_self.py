@@ -2,9 +2,9 @@
 
     pool(Q (ρ(Kᵀ) V)  +  row_pass(norm(column_pass(V))))
 
-The projection is read once and the result written once; what is between them stays in the caches of the processor.
-There is no derivative: where one is asked for, the operators of `foveate.functional.global_self` do the same in parts,
-in float32 to the same bits.
+The projection is read once and the result written once; intermediates stay in the processor's caches. It has no
+derivative: where one is needed, the operators of `foveate.functional.global_self` compute the same in parts, in float32
+to the same bits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["fits", "global_self_inference"]
 
 
 def fits(projection: Tensor, fused: bool | None, *others: Tensor) -> bool:
-    """Tell whether there is a kernel for a projection: one in float32 or float64, on a CPU; `others` are parameters."""
+    """Tell whether there is a kernel for a projection (float32 or float64, on a CPU); ``others`` are parameters."""
     if uses_plain_operators(projection, *others, fused=fused):
         return False
     wide = projection.dtype in (torch.float32, torch.float64)
@@ -48,16 +48,16 @@ def global_self_inference(
         projection: Queries, keys and values, ``(B, 2·dim_key + dim_out, H, W)``.
         windows: Embeddings of the offsets ``−(H − 1) … H − 1`` of the column pass, ``(2H − 1, dim_key / heads)``, and
             those of the row pass, ``(2W − 1, dim_key / heads)``.
-        norm: Mean, variance, weight and bias, each ``(dim_out,)``, and ε of the normalisation between the passes.
-        num_heads: Heads.
+        norm: Mean, variance, weight and bias, each ``(dim_out,)``, and ε of the normalization between the passes.
+        num_heads: Number of heads.
         dim_key: Channels of the queries, and of the keys.
-        stride: The window of the average pooling; at the border, the mean of what there is.
+        stride: Window of the average pooling; at the border, only pixels of the map are averaged.
     """
     return torch.ops.foveate.global_self(projection, *windows, *norm, num_heads, dim_key, stride)
 
 
 def _result(projection: Tensor, small: tuple[Tensor | None, ...], num_heads: int, dim_key: int, stride: int) -> Tensor:
-    """Return the empty result of tensors that fit; the kernel believes every size."""
+    """Allocate the result for tensors whose sizes fit: the kernel trusts every size."""
     if min(num_heads, dim_key, stride) < 1 or projection.ndim != 4 or projection.shape[1] <= 2 * dim_key:
         raise ValueError(
             f"global_self: num_heads={num_heads}, dim_key={dim_key} and stride={stride} do not fit a projection "

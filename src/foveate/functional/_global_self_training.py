@@ -1,11 +1,11 @@
-"""All of GSA that follows the projection, in training, as two nodes of the graph, before and after the normalisation.
+"""All of GSA that follows the projection, in training, as two nodes of the graph, before and after the normalization.
 
     query, hidden, content  =  columns_and_content(projection)          hidden: the column pass
     result                  =  add_rows(query, norm(hidden), content)
 
-They compute what the operators of `foveate.functional.global_self` compute, with less memory to fill: the row pass is
-added to the content where that lies, and the gradient of the projection is written in place, not put together from six
-parts. Whoever looks at operators (compilers, exporters, dispatch modes, `torch.func`) gets those.
+They compute what the operators of `foveate.functional.global_self` compute, with less memory: the row pass is added to
+the content in place, and so are the six parts of the gradient of the projection. Whoever looks at operators (compilers,
+exporters, dispatch modes, `torch.func`) gets those of `foveate.functional.global_self`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Widths = tuple[int, int, int]
 
 
 def fits_training(projection: Tensor, fused: bool | None, *others: Tensor) -> bool:
-    """Tell whether there are kernels, and nobody but autograd looks."""
+    """Tell whether there are kernels, and only autograd observes the operators."""
     return (
         not torch.compiler.is_compiling()
         and _get_current_dispatch_mode() is None
@@ -41,27 +41,29 @@ def fits_training(projection: Tensor, fused: bool | None, *others: Tensor) -> bo
 def columns_and_content(
     projection: Tensor, window: Tensor, widths: Widths, num_heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the queries, ``(B, heads, H, W, d)``, the column pass, ``(B, dim_out, H, W)``, and the content attention.
+    """Return queries ``(B, heads, H, W, d)``, column pass ``(B, dim_out, H, W)``, and content ``(B, H, W, dim_out)``.
 
-    That is ``(B, H, W, dim_out)``: what is to be added to must not be a view.
+    The content is not transposed: a tensor that is added to in place must not be a view.
 
     Args:
         projection: Queries, keys and values, ``(B, sum(widths), H, W)`` in channels_last, where `fits_training`.
-        window: ``(2H − 1, d)``, the embeddings of the offsets of a column.
+        window: ``(2H − 1, d)``, embeddings of the offsets of a column.
         widths: Channels of queries, keys and values.
-        num_heads: Heads.
+        num_heads: Number of heads.
     """
     query, hidden, attended = _Before.apply(projection, window, widths, num_heads)
     return query, hidden.permute(0, 3, 1, 2), attended
 
 
 def add_rows(query: Tensor, hidden: Tensor, window: Tensor, content: Tensor) -> Tensor:
-    """Add the row pass over ``hidden``, ``(B, dim_out, H, W)``, to ``content`` in place; return that in this order."""
+    """Add the row pass over ``hidden``, ``(B, dim_out, H, W)``, to ``content`` in place; return it in that order."""
     fits = hidden.dtype == content.dtype and hidden.device == content.device
     (values,) = split_heads(hidden, (hidden.shape[1],), query.shape[1])
     if fits and values.shape[:4] == query.shape[:4] and hidden.shape[1] == content.shape[3]:
         return _After.apply(query, values, window, content).permute(0, 3, 1, 2)
-    rows = axial_pass(query.to(values.dtype), values, window.to(values.dtype), 1)  # no normalisation that we know
+    rows = axial_pass(
+        query.to(values.dtype), values, window.to(values.dtype), 1
+    )  # after a normalization of another kind
     return content.permute(0, 3, 1, 2) + merge_heads(rows)
 
 
@@ -78,7 +80,7 @@ class _Before(torch.autograd.Function):
         ctx.widths, ctx.num_heads = widths, num_heads
         batch, _, height, width = projection.shape
         query, key, value = split_heads(projection, widths, num_heads)
-        # Tensors of their own, not views: the second will be added to.
+        # No views: the second will be added to in place.
         hidden, attended = (value.new_empty(batch, height, width, widths[2]) for _ in range(2))
         sums = cpu.content_forward_into(_by_head(attended, num_heads), query, key, value)
         cpu.axial_forward_into(_by_head(hidden, num_heads), query, value, window, 0, add=False)
@@ -104,7 +106,7 @@ class _Before(torch.autograd.Function):
 
 
 def _by_operators(*grads: Tensor) -> bool:
-    """Tell whether a gradient is to be differentiated again, or one of a batch of gradients (`is_grads_batched`)."""
+    """Tell whether a gradient is to be differentiated again, or is one of a batch (`is_grads_batched`)."""
     batched = any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads)
     return batched or torch.is_grad_enabled() or uses_plain_operators()
 

@@ -1,7 +1,7 @@
-"""Operators that every tool knows, in place of fused ones: when they are taken, and derivatives through them.
+"""Operators that every tool knows, in place of fused ones.
 
-The fused operators of GSA are opaque to FLOP counters, converters and `torch.func`. The same mathematics in PyTorch's
-own operators is understood by all of these, at the price of time and of scores that are held.
+The fused operators of GSA are opaque to FLOP counters, converters and `torch.func`. PyTorch's own operators are
+understood by all of these, and take more time and the memory of the scores.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ _CHOSEN: ContextVar[bool] = ContextVar("plain_operators", default=False)
 def plain_operators() -> Iterator[None]:
     """Compute with operators that every tool knows, in place of fused ones; a context manager and a decorator.
 
-    For counters of FLOPs that do not know the operators of this library, and for whatever else looks into a network::
-
-        with foveate.plain_operators():
-            macs, parameters = ptflops.get_model_complexity_info(model, (3, 224, 224), as_strings=False)
-
-    `torch.jit.trace`, `torch.onnx.export`, `torch.export`, the transforms of `torch.func` (``grad``, ``vmap``, ``jvp``,
-    …) and forward-mode differentiation take them by themselves. They hold the scores of the axial passes
-    (``heads·N·n`` numbers a pass), where the fused operators compute them in parts. The choice is of the thread, or
-    the asynchronous task, that makes it.
+    For FLOP counters and other tools that do not know the operators of this library. `torch.jit.trace`,
+    `torch.onnx.export`, `torch.export`, the transforms of `torch.func` and forward-mode differentiation take them by
+    themselves. They hold the scores of the axial passes (``heads·N·n`` numbers a pass), which the fused operators
+    compute in parts. The choice is that of the thread, or the asynchronous task, that makes it.
 
     A module or function with ``fused=True`` raises a `ValueError` within: that demands the opposite.
+
+    Examples:
+        >>> module, x = foveate.nn.GlobalSelfAttention2d(8, feat_size=4).eval(), torch.randn(1, 8, 4, 4)
+        >>> with foveate.plain_operators():
+        ...     plain = module(x)
+        >>> torch.allclose(plain, module(x), atol=1e-5)
+        True
     """
     token = _CHOSEN.set(True)
     try:
@@ -43,7 +45,7 @@ def plain_operators() -> Iterator[None]:
 
 
 def uses_plain_operators(*tensors: Tensor, fused: bool | None = None) -> bool:
-    """Tell whether what is computed of ``tensors`` must be made of PyTorch's own operators.
+    """Tell whether a result of ``tensors`` must be computed by PyTorch's own operators.
 
     Raises:
         ValueError: ``fused`` is true within `plain_operators`.
@@ -61,7 +63,7 @@ def uses_plain_operators(*tensors: Tensor, fused: bool | None = None) -> bool:
 
 
 def any_size() -> bool:
-    """Tell whether a graph is being made that is to hold for maps of every size: compiled, exported or traced."""
+    """Tell whether a graph for maps of every size is being made: compiled or traced."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -71,13 +73,9 @@ def differentiable_gradients(
     wanted: tuple[bool, ...],
     grad: Tensor | tuple[Tensor, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of ``function(*inputs)`` as functions of ``inputs`` and ``grad``, for derivatives of them.
+    """Return the gradients of ``function(*inputs)``, of which ``grad`` is given, as differentiable functions of both.
 
-    Args:
-        function: Made of differentiable operators.
-        inputs: What it is called with.
-        wanted: Of which inputs the gradient is wanted; of the others it is None.
-        grad: Of the result, or of each result.
+    ``function`` is made of differentiable operators. Gradients of inputs that are not ``wanted`` are None.
     """
     with torch.enable_grad():
         inputs = tuple(x.view_as(x) if needed else x for x, needed in zip(inputs, wanted, strict=True))

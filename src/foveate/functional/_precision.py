@@ -1,4 +1,4 @@
-"""Where the numbers are computed: half precision is widened to float32, and autocast kept out."""
+"""Precision of computation: half precision is upcast to float32, and autocast kept out."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_off", "widen", "widened_dtype"]
+__all__ = ["autocast_off", "upcast", "upcast_dtype"]
 
 
-def widened_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype to compute maps, softmaxes and normalisers in: at least float32."""
+def upcast_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype to compute maps, softmaxes and normalizers in: at least float32."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def widen(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """Return ``x`` in at least float32."""
-    return x.to(widened_dtype(x.dtype))
+    return x.to(upcast_dtype(x.dtype))
 
 
 def autocast_off(x: Tensor) -> AbstractContextManager:
-    """Return a context in which autocast leaves the operations on ``x``'s device alone."""
+    """Return a context in which autocast leaves the operations on the device of ``x`` alone."""
     kind = x.device.type
     wanted = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if wanted else nullcontext()

@@ -10,30 +10,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foveate.functional._precision import autocast_off, widen, widened_dtype
+from foveate._shapes import Float
+from foveate.functional._precision import autocast_off, upcast, upcast_dtype
 from foveate.functional.relative import relative_scores, relative_vectors, relative_window
 
 __all__ = ["augmented_attention", "augmented_attention_map"]
 
 
-def augmented_attention_map(query: Tensor, key: Tensor, table_rows: Tensor, table_columns: Tensor) -> Tensor:
-    """Form the map ``A`` above.
+def augmented_attention_map(
+    query: Float[Tensor, "batch heads height width dim"],
+    key: Float[Tensor, "batch heads height width dim"],
+    table_rows: Float[Tensor, "vertical dim"],
+    table_columns: Float[Tensor, "horizontal dim"],
+) -> Float[Tensor, "batch heads height*width height*width"]:
+    """Form the map ``A`` above, rows summing to 1, in at least float32.
 
-    Args:
-        query: ``(B, heads, H, W, d)``.
-        key: ``(B, heads, H, W, d)``.
-        table_rows: ``r^H``, ``(2L − 1, d)``, the vertical offsets.
-        table_columns: ``r^W``, ``(2L − 1, d)``, the horizontal offsets. Offsets outside a table take its
-            outermost vector (the paper does not say; this is Shaw et al.'s clipping).
+    ``table_rows`` is ``r^H``, the vertical offsets, and ``table_columns`` is ``r^W``, the horizontal ones. Offsets
+    outside a table take its outermost vector (Shaw et al.'s clipping; not known of the paper).
 
-    Returns:
-        ``(B, heads, N, N)`` of at least float32, rows summing to 1.
+    Examples:
+        >>> query, key, table = torch.randn(2, 4, 3, 5, 8), torch.randn(2, 4, 3, 5, 8), torch.randn(9, 8)
+        >>> FA.augmented_attention_map(query, key, table, table).shape
+        torch.Size([2, 4, 15, 15])
     """
     height, width, dim = query.shape[2:]
     with autocast_off(query):
         if isinstance(dim, Tensor):  # in a trace
-            dim = dim.to(widened_dtype(query.dtype))
-        query, key = widen(query) * dim**-0.5, widen(key)
+            dim = dim.to(upcast_dtype(query.dtype))
+        query, key = upcast(query) * dim**-0.5, upcast(key)
         rows = relative_vectors(relative_window(table_rows.to(query.dtype), height, outside="edge"), height)
         columns = relative_vectors(relative_window(table_columns.to(query.dtype), width, outside="edge"), width)
         content = torch.matmul(query.flatten(2, 3), key.flatten(2, 3).transpose(2, 3))  # B, heads, N, N
@@ -43,20 +47,23 @@ def augmented_attention_map(query: Tensor, key: Tensor, table_rows: Tensor, tabl
         return (content + relative.reshape(content.shape)).softmax(-1)
 
 
-def augmented_attention(query: Tensor, key: Tensor, value: Tensor, table_rows: Tensor, table_columns: Tensor) -> Tensor:
+def augmented_attention(
+    query: Float[Tensor, "batch heads height width dim"],
+    key: Float[Tensor, "batch heads height width dim"],
+    value: Float[Tensor, "batch heads height width dim_value"],
+    table_rows: Float[Tensor, "vertical dim"],
+    table_columns: Float[Tensor, "horizontal dim"],
+) -> Float[Tensor, "batch heads height width dim_value"]:
     """Compute ``A V`` for the map of `augmented_attention_map`, whose ``N²`` weights it holds.
 
-    Args:
-        query: ``(B, heads, H, W, d)``.
-        key: ``(B, heads, H, W, d)``.
-        value: ``(B, heads, H, W, d_v)``.
-        table_rows: ``(2L − 1, d)``.
-        table_columns: ``(2L − 1, d)``.
+    The result has the dtype of ``value``; the softmax and the sums are in at least float32.
 
-    Returns:
-        ``(B, heads, H, W, d_v)`` in the dtype of ``value``; the softmax and the sums are in at least float32.
+    Examples:
+        >>> query, value, table = torch.randn(2, 4, 3, 5, 8), torch.randn(2, 4, 3, 5, 6), torch.randn(9, 8)
+        >>> FA.augmented_attention(query, query, value, table, table).shape
+        torch.Size([2, 4, 3, 5, 6])
     """
     with autocast_off(value):
         weights = augmented_attention_map(query, key, table_rows, table_columns)
-        out = torch.matmul(weights.to(widened_dtype(value.dtype)), widen(value).flatten(2, 3))
+        out = torch.matmul(weights.to(upcast_dtype(value.dtype)), upcast(value).flatten(2, 3))
         return out.to(value.dtype).unflatten(2, value.shape[2:4])

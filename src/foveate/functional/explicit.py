@@ -1,4 +1,4 @@
-"""Explicitly modelled attention (ExpAtt): a map that is a function of distance, with one radius.
+"""Explicitly modeled attention (ExpAtt): a map that is a function of distance, with one radius.
 
 The map is the same for every image,
 
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from foveate._checks import integer, one_of
+from foveate._shapes import AnyShape, Float
 from foveate.functional._layout import in_layout_of, is_channels_last
-from foveate.functional._plain import uses_plain_operators
-from foveate.functional._precision import autocast_off, widened_dtype
+from foveate.functional._plain import any_size, uses_plain_operators
+from foveate.functional._precision import autocast_off, upcast_dtype
 
 __all__ = [
     "KERNELS",
@@ -31,27 +32,31 @@ __all__ = [
 KERNELS = ("gaussian", "laplace", "cauchy", "cone")
 
 DENSE_MAX_POSITIONS = 576
-"""Up to this many positions a kernel that does not factorise is multiplied out; above, it is a product of
-spectra. On two CPU cores the two cross between 24×24 and 28×28 (8 images, 24 channels)."""
+"""Largest number of positions at which a kernel that does not factorize is applied as a matrix; above, by FFT.
+
+On two CPU cores the two take the same time between 24×24 and 28×28 (8 images, 24 channels)."""
 
 
-def explicit_attention_map(height: int, width: int, radius: Tensor, kernel: str = "gaussian") -> Tensor:
+def explicit_attention_map(
+    height: int, width: int, radius: AnyShape, kernel: str = "gaussian"
+) -> Float[Tensor, "{height*width} {height*width}"]:
     """Form the whole map: what each pixel attends to, with which weight.
+
+    Pixels are in row-major order; each row lies in [0, 1] and sums to 1, in at least float32. The sign of the radius is
+    not checked: on a GPU that would cost more than the map.
 
     Args:
         height: Rows of the feature map, ``H``.
         width: Columns of the feature map, ``W``.
-        radius: ``r > 0`` in feature-map pixels, a tensor with one element. Its dtype (at least float32) and
-            device are the map's.
+        radius: ``r > 0`` in feature-map pixels, a tensor with one element, whose device the map is on.
         kernel: ``gaussian`` exp(−d²/2), ``laplace`` exp(−d), ``cauchy`` 1/(1 + d²) or ``cone`` max(0, 1 − d)
             of the distance ``d`` in radii.
 
-    Returns:
-        ``(N, N)`` with ``N = H·W``; rows are queries in row-major order, lie in [0, 1] and sum to 1.
-
-    Raises:
-        ValueError: The kernel is none of the four, a side is not a positive integer, or there is not one radius. That
-            the radius is positive is not looked at: on a GPU the look would cost more than the map.
+    Examples:
+        >>> FA.explicit_attention_map(1, 3, torch.tensor(1.0))
+        tensor([[0.5741, 0.3482, 0.0777],
+                [0.2741, 0.4519, 0.2741],
+                [0.0777, 0.3482, 0.5741]])
     """
     rows = explicit_attention_rows(height, width, radius, kernel)
     return rows.view(height * width, height * width)
@@ -60,23 +65,19 @@ def explicit_attention_map(height: int, width: int, radius: Tensor, kernel: str 
 def explicit_attention_rows(
     height: int,
     width: int,
-    radius: Tensor,
+    radius: AnyShape,
     kernel: str = "gaussian",
     rows: slice = slice(None),
     columns: slice = slice(None),
-) -> Tensor:
-    """Form rows of `explicit_attention_map`: what the positions in ``rows`` and ``columns`` attend to.
+) -> Float[Tensor, "attending_rows attending_columns {height} {width}"]:
+    """Form the rows of `explicit_attention_map` of the pixels in ``rows`` and ``columns``.
 
-    Args:
-        height: As in `explicit_attention_map`, as are the next three and what is raised.
-        width: Columns of the feature map.
-        radius: ``r > 0`` in feature-map pixels.
-        kernel: One of `KERNELS`.
-        rows: Which rows of the map the positions that attend stand in.
-        columns: Which columns.
+    Arguments and errors as there. Entry ``[a, b, p, q]`` is what the ``a``-th row and ``b``-th column of those take
+    from ``(p, q)``.
 
-    Returns:
-        ``(rows, columns, H, W)``: entry ``[a, b, p, q]`` is what ``(a, b)`` takes from ``(p, q)``.
+    Examples:
+        >>> FA.explicit_attention_rows(5, 7, torch.tensor(2.0), rows=slice(1, 2), columns=slice(0, 3)).shape
+        torch.Size([1, 3, 5, 7])
     """
     integer("height", height)
     integer("width", width)
@@ -88,7 +89,7 @@ def _rows(
     height: int, width: int, radius: Tensor, kernel: str, rows: slice = slice(None), columns: slice = slice(None)
 ) -> Tensor:
     with autocast_off(radius):
-        radius = radius.to(widened_dtype(radius.dtype)).reshape(())
+        radius = radius.to(upcast_dtype(radius.dtype)).reshape(())
         if kernel == "gaussian":  # A = A_H ⊗ A_W
             down, along = gaussian_line_map(height, radius)[rows], gaussian_line_map(width, radius)[columns]
             return down[:, None, :, None] * along[None, :, None, :]
@@ -97,46 +98,48 @@ def _rows(
         return weights / weights.sum((-2, -1), keepdim=True)
 
 
-def gaussian_line_map(size: int, radius: Tensor) -> Tensor:
-    """Form the Gaussian map of one line of ``size`` pixels, ``(size, size)``, rows summing to 1.
+def gaussian_line_map(size: int, radius: AnyShape) -> Float[Tensor, "{size} {size}"]:
+    """Form the Gaussian map of one line of ``size`` pixels, rows summing to 1.
 
-    The Gaussian of a distance is the product of the Gaussians of its two coordinates, and so is its
-    normaliser: the map of an image is the Kronecker product of the maps of a column and of a row.
+    The Gaussian of a distance is the product of the Gaussians of its two coordinates, and so is its normalizer: the map
+    of an image is the Kronecker product of the maps of a column and of a row.
+
+    Examples:
+        >>> column, row = FA.gaussian_line_map(5, torch.tensor(2.0)), FA.gaussian_line_map(7, torch.tensor(2.0))
+        >>> torch.allclose(torch.kron(column, row), FA.explicit_attention_map(5, 7, torch.tensor(2.0)))
+        True
     """
     # Dividing before squaring keeps r = 1e-6 and r = 1e6 far from the ends of float32.
     logits = -0.5 * (_offsets(size, radius) / radius) ** 2
     return logits.softmax(-1)
 
 
-def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") -> Tensor:
+def explicit_attention(
+    value: Float[Tensor, "batch channels height width"], radius: AnyShape, kernel: str = "gaussian"
+) -> Float[Tensor, "batch channels height width"]:
     """Compute ``A V`` without forming the ``N×N`` map of `explicit_attention_map`.
 
     - ``gaussian``: ``A_H V A_Wᵀ``, two products with one-dimensional maps, ``N(H + W)C`` multiply-adds. The
       same numbers as with the whole map, not an approximation of them.
-    - the others: a convolution with the fixed stencil κ(‖δ‖/r), divided by the same convolution of ones; a
-      product of spectra in ``O(N log N)`` above `DENSE_MAX_POSITIONS` positions, the map itself up to there, and in
-      an exported or traced graph, which is for every size.
+    - the others: a convolution with the fixed stencil κ(‖δ‖/r), divided by the same convolution of ones: by FFT in
+      ``O(N log N)`` above `DENSE_MAX_POSITIONS` positions, else (and in an exported or traced graph, which is for every
+      size) by the map itself.
 
-    As ``r → 0`` the result tends to ``value``, as ``r → ∞`` to its mean over the positions; nothing overflows
-    on the way, whatever the dtype: maps and sums are in at least float32. The gradient of ``r`` is exact; it
-    underflows to zero together with the weights of the neighbours (and is zero for ``cone`` at ``r ≤ 1``,
-    where no neighbour is attended to).
+    As ``r → 0`` the result tends to ``value``, as ``r → ∞`` to its mean over the positions, without overflow: maps and
+    sums are in at least float32; the result has the dtype and memory format of ``value``. The gradient of ``r`` is
+    exact; it underflows to zero together with the weights of the neighbors (and is zero for ``cone`` at ``r ≤ 1``,
+    where no neighbor is attended to). Arguments are those of `explicit_attention_map`.
 
-    Args:
-        value: ``V``, shape ``(B, C, H, W)``.
-        radius: ``r > 0`` in feature-map pixels, a tensor with one element.
-        kernel: See `explicit_attention_map`.
-
-    Returns:
-        ``(B, C, H, W)``, with the dtype and memory format of ``value``.
-
-    Raises:
-        ValueError: The kernel is none of the four, ``value`` has not four dimensions, or there is not one radius.
+    Examples:
+        >>> value, radius = torch.randn(2, 3, 5, 7), torch.tensor(2.0)
+        >>> by_map = value.flatten(2) @ FA.explicit_attention_map(5, 7, radius).T
+        >>> torch.allclose(FA.explicit_attention(value, radius).flatten(2), by_map, atol=1e-6)
+        True
     """
     if value.ndim != 4:
         raise ValueError(f"value must be (B, C, H, W); got shape {tuple(value.shape)}")
     _check(kernel, radius)
-    dtype = widened_dtype(value.dtype)
+    dtype = upcast_dtype(value.dtype)
     with autocast_off(value):
         wide, radius = value.to(dtype), radius.to(dtype).reshape(())
         if kernel == "gaussian":
@@ -146,7 +149,7 @@ def explicit_attention(value: Tensor, radius: Tensor, kernel: str = "gaussian") 
             out = torch.matmul(wide.flatten(2), weights.transpose(0, 1)).view(wide.shape)
         else:
             out = _spectral(wide, radius, kernel)
-    # The products leave their own layout: go back to the caller's.
+    # The products have a layout of their own.
     return in_layout_of(value, out.to(value.dtype))
 
 
@@ -162,8 +165,9 @@ def _one_graph() -> bool:
 
 def _gaussian(value: Tensor, radius: Tensor) -> Tensor:
     batch, channels, height, width = value.shape
-    rows, columns = gaussian_line_map(height, radius), gaussian_line_map(width, radius)
-    if uses_plain_operators():  # no factor is repeated by the product itself, where counters of FLOPs overlook it
+    rows = gaussian_line_map(height, radius)
+    columns = rows if not any_size() and height == width else gaussian_line_map(width, radius)
+    if uses_plain_operators():  # factors are expanded here, so that FLOP counters see it
         x = value.flatten(0, 1)
         x = torch.matmul(x, columns.transpose(0, 1).expand(x.shape[0], -1, -1))
         return torch.matmul(rows.expand(x.shape[0], -1, -1), x).unflatten(0, value.shape[:2])
@@ -182,9 +186,9 @@ def _spectral(value: Tensor, radius: Tensor, kernel: str) -> Tensor:
     rows, columns = (_circular_distance(n, radius) for n in size)
     stencil = torch.fft.rfft2(_kernel(rows[:, None] ** 2 + columns**2, radius, kernel))
     ones = torch.fft.rfft2(torch.ones_like(value[:1, :1]), s=size)
-    normaliser = torch.fft.irfft2(ones * stencil, s=size)[..., :height, :width]
+    normalizer = torch.fft.irfft2(ones * stencil, s=size)[..., :height, :width]
     product = torch.fft.irfft2(torch.fft.rfft2(value, s=size) * stencil, s=size)[..., :height, :width]
-    return product / normaliser
+    return product / normalizer
 
 
 def _kernel(squared: Tensor, radius: Tensor, kernel: str) -> Tensor:

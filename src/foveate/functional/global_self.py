@@ -1,6 +1,6 @@
 """Global self-attention (GSA): content attention, linear in the positions, and axial positional attention.
 
-    content     F_c = Q (ρ(Kᵀ) V),  ρ = softmax of each key channel over all N positions; Q is not normalised
+    content     F_c = Q (ρ(Kᵀ) V),  ρ = softmax of each key channel over all N positions; Q is not normalized
     positional  y_ab = Σ_δ (q_ab · r_δ) v_{a+δ,b}, one pass down the columns, then one along the rows
 
 A relative position (i, j) → (p, q) is well described by (i, j) → (p, j) → (p, q), so the positional attention can
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from foveate._checks import one_of
+from foveate._shapes import Float
 from foveate.functional._axial import axial_pass
 from foveate.functional._content import content
-from foveate.functional._precision import autocast_off, widen, widened_dtype
+from foveate.functional._precision import autocast_off, upcast, upcast_dtype
 from foveate.functional.relative import relative_scores, relative_vectors, relative_window
 
 __all__ = [
@@ -34,46 +35,67 @@ __all__ = [
 ]
 
 
-def content_attention_map(query: Tensor, key: Tensor) -> Tensor:
-    """Form the content map ``Q ρ(Kᵀ)``, ``(B, heads, N, N)``, of at least float32.
+def content_attention_map(
+    query: Float[Tensor, "batch heads rows columns dim"], key: Float[Tensor, "batch heads height width dim"]
+) -> Float[Tensor, "batch heads rows*columns height*width"]:
+    """Form the content map ``Q ρ(Kᵀ)``, in at least float32.
 
     Row ``i`` holds what position ``i`` takes from each position. The weights are signed and do not sum to 1:
     the softmax runs over the positions of each key channel, and the queries mix the channels. For some rows alone,
     pass the queries of those positions, such as ``query[:, :, a : a + 1, b : b + 1]``.
+
+    Examples:
+        >>> query, key = torch.randn(2, 4, 3, 5, 8), torch.randn(2, 4, 3, 5, 8)
+        >>> FA.content_attention_map(query, key).shape
+        torch.Size([2, 4, 15, 15])
     """
     with autocast_off(query):
-        weights = widen(key).flatten(2, 3).softmax(2)
-        return torch.matmul(widen(query).flatten(2, 3), weights.transpose(2, 3))
+        weights = upcast(key).flatten(2, 3).softmax(2)
+        return torch.matmul(upcast(query).flatten(2, 3), weights.transpose(2, 3))
 
 
-def content_attention_column(query: Tensor, key: Tensor, row: int, column: int) -> Tensor:
-    """Form one column of the content map: what every position takes from ``(row, column)``, ``(B, heads, H, W)``.
+def content_attention_column(
+    query: Float[Tensor, "batch heads height width dim"],
+    key: Float[Tensor, "batch heads height width dim"],
+    row: int,
+    column: int,
+) -> Float[Tensor, "batch heads height width"]:
+    """Form one column of the content map: what every position takes from ``(row, column)``.
 
-    ``q_i · ρ(K)_j`` for one ``j`` and all ``i``; the softmax still runs over all positions.
+    That is ``q_i · ρ(K)_j`` for one ``j`` and all ``i``; the softmax still runs over all positions.
+
+    Examples:
+        >>> query, key = torch.randn(2, 4, 3, 5, 8), torch.randn(2, 4, 3, 5, 8)
+        >>> whole = FA.content_attention_map(query, key).view(2, 4, 3, 5, 3, 5)
+        >>> torch.allclose(FA.content_attention_column(query, key, 2, 1), whole[..., 2, 1], atol=1e-6)
+        True
     """
     with autocast_off(query):
-        weights = widen(key).flatten(2, 3).softmax(2).view(key.shape)[:, :, row, column]  # B, heads, d
-        return torch.einsum("bhyxd,bhd->bhyx", widen(query), weights)
+        weights = upcast(key).flatten(2, 3).softmax(2).view(key.shape)[:, :, row, column]  # B, heads, d
+        return torch.einsum("bhyxd,bhd->bhyx", upcast(query), weights)
 
 
-def content_attention(query: Tensor, key: Tensor, value: Tensor, *, fused: bool | None = None) -> Tensor:
+def content_attention(
+    query: Float[Tensor, "batch heads height width dim"],
+    key: Float[Tensor, "batch heads height width dim"],
+    value: Float[Tensor, "batch heads height width dim_value"],
+    *,
+    fused: bool | None = None,
+) -> Float[Tensor, "batch heads height width dim_value"]:
     """Compute ``Q (ρ(Kᵀ) V)``: ``2·N·d·d_v`` multiply-adds a head, and no N×N map.
 
-    The softmax is normalised after its product with ``V``, where only ``d`` sums are left to divide by, and its
-    weights are not kept: the backward pass computes them again from the keys, their largest and the sums.
+    The softmax is normalized after its product with ``V``, where only ``d`` sums are left to divide by, and its
+    weights are not kept: the backward pass computes them again from the keys, their maxima and the sums. The result has
+    the dtype of ``value``; softmax and sums are in at least float32.
 
-    Args:
-        query: ``(B, heads, H, W, d)``.
-        key: ``(B, heads, H, W, d)``.
-        value: ``(B, heads, H, W, d_v)``.
-        fused: None computes it in C++ on a CPU where that was compiled; False in PyTorch's operators, which are the
-            reference; True insists on the former. ``FOVEATE_FUSED=0`` in the environment makes None False.
+    With ``fused=None`` fused kernels compute it where there are any (unless ``FOVEATE_FUSED=0`` is in the environment),
+    with False PyTorch's operators, the reference; True raises a `ValueError` where there are no kernels.
 
-    Returns:
-        ``(B, heads, H, W, d_v)`` in the dtype of ``value``; softmax and sums are in at least float32.
-
-    Raises:
-        ValueError: The shapes do not fit, or ``fused`` is true and there are no kernels for the device and dtype.
+    Examples:
+        >>> query, key, value = (torch.randn(2, 4, 3, 5, dim) for dim in (8, 8, 6))
+        >>> by_map = FA.content_attention_map(query, key) @ value.flatten(2, 3)
+        >>> torch.allclose(FA.content_attention(query, key, value).flatten(2, 3), by_map, atol=1e-5)
+        True
     """
     _alike(query, value)
     if not torch.jit.is_tracing() and key.shape != query.shape:
@@ -82,66 +104,67 @@ def content_attention(query: Tensor, key: Tensor, value: Tensor, *, fused: bool 
         return content(query.to(value.dtype), key.to(value.dtype), value, fused)
 
 
-def axial_positional_map(query: Tensor, table: Tensor, axis: int) -> Tensor:
+def axial_positional_map(
+    query: Float[Tensor, "batch heads height width dim"], table: Float[Tensor, "offsets dim"], axis: int
+) -> Float[Tensor, "batch heads height width line"]:
     """Form the map of one axial pass: how position ``(a, b)`` weighs each position of its own line.
 
-    Args:
-        query: ``(B, heads, H, W, d)``.
-        table: Relative embeddings ``(2L − 1, d)``. Offsets outside it do not attend: their weight is 0.
-        axis: 0 for the column pass (offsets along H), 1 for the row pass (along W).
+    Entry ``[…, a, b, k]`` is ``q_ab · r_{k − a}`` for ``axis=0`` (column pass, offsets along H), ``q_ab · r_{k − b}``
+    for ``axis=1`` (row pass, along W): signed, in at least float32, without a softmax. The table holds the relative
+    embeddings of the offsets ``−(L − 1) … L − 1``; others do not attend: their weight is 0.
 
-    Returns:
-        ``(B, heads, H, W, n)``, ``n`` the length of the line: entry ``[…, a, b, k]`` is ``q_ab · r_{k − a}``
-        (column pass) or ``q_ab · r_{k − b}`` (row pass). Signed; there is no softmax.
-
-    Raises:
-        ValueError: A shape does not fit, or ``axis`` is neither 0 nor 1.
+    Examples:
+        >>> FA.axial_positional_map(torch.randn(2, 4, 3, 5, 8), torch.randn(9, 8), axis=1).shape
+        torch.Size([2, 4, 3, 5, 5])
     """
     _check(query, table, axis)
     with autocast_off(query):
-        return relative_scores(widen(query), _vectors(query, table, axis), axis)
+        return relative_scores(upcast(query), _vectors(query, table, axis), axis)
 
 
 def axial_positional_attention(
-    query: Tensor, value: Tensor, table: Tensor, axis: int, *, fused: bool | None = None
-) -> Tensor:
+    query: Float[Tensor, "batch heads height width dim"],
+    value: Float[Tensor, "batch heads height width dim_value"],
+    table: Float[Tensor, "offsets dim"],
+    axis: int,
+    *,
+    fused: bool | None = None,
+) -> Float[Tensor, "batch heads height width dim_value"]:
     """Compute one axial pass, ``y_ab = Σ_δ (q_ab · r_δ) v_{a+δ,b}`` for the column pass (``axis=0``).
 
-    Only a cache-sized part of the scores exists at any time: they are many times the size of the activations
-    (``heads·N·n`` numbers), and are computed again in the backward pass rather than held.
+    The scores, ``heads·N·n`` numbers, are many times the size of the activations: only a cache-sized part of them
+    exists at any time, and the backward pass computes them again. Scores and sums are in at least float32; the result
+    has the dtype of ``value``. ``table`` and ``axis`` are as in `axial_positional_map`, ``fused`` as in
+    `content_attention`; on CUDA the kernels are Triton's.
 
-    Args:
-        query: ``(B, heads, H, W, d)``.
-        value: ``(B, heads, H, W, d_v)``.
-        table: Relative embeddings ``(2L − 1, d)``; offsets outside it do not attend.
-        axis: 0 for the column pass, 1 for the row pass.
-        fused: As in `content_attention`; on CUDA the kernels are Triton's.
-
-    Returns:
-        ``(B, heads, H, W, d_v)`` in the dtype of ``value``; scores and sums are in at least float32.
-
-    Raises:
-        ValueError: A shape does not fit, ``axis`` is neither 0 nor 1, or ``fused`` is true and there are no kernels for
-            the device and dtype.
+    Examples:
+        >>> query, value, table = torch.randn(2, 4, 3, 5, 8), torch.randn(2, 4, 3, 5, 6), torch.randn(9, 8)
+        >>> FA.axial_positional_attention(query, value, table, axis=1).shape
+        torch.Size([2, 4, 3, 5, 6])
     """
     _check(query, table, axis)
     _alike(query, value)
     with autocast_off(value):
-        window = relative_window(table.to(widened_dtype(value.dtype)), value.shape[2 + axis])
+        window = relative_window(table.to(upcast_dtype(value.dtype)), value.shape[2 + axis])
         return axial_pass(query.to(value.dtype), value, window, axis, fused)
 
 
-def global_positional_map(query: Tensor, table_rows: Tensor, table_columns: Tensor) -> Tensor:
-    """Form the map of both passes together, ``(B, heads, N, N)``, without the normalisation between them.
+def global_positional_map(
+    query: Float[Tensor, "batch heads height width dim"],
+    table_rows: Float[Tensor, "horizontal dim"],
+    table_columns: Float[Tensor, "vertical dim"],
+) -> Float[Tensor, "batch heads height*width height*width"]:
+    """Form the map of both passes together, without the normalization between them.
 
         P[(a,b), (p,q)] = (q_ab · r^r_{q−b}) (q_aq · r^c_{p−a})
 
-    The way from ``(a, b)`` to ``(p, q)`` turns at ``(a, q)``: first along the row, then down the column.
+    The way from ``(a, b)`` to ``(p, q)`` turns at ``(a, q)``: first along the row, then down the column. ``table_rows``
+    is ``r^r``, the offsets along a row (along W), ``table_columns`` is ``r^c``, those along a column (along H).
 
-    Args:
-        query: ``(B, heads, H, W, d)``.
-        table_rows: ``r^r``, the offsets along a row (along W), ``(2L − 1, d)``.
-        table_columns: ``r^c``, the offsets along a column (along H), ``(2L − 1, d)``.
+    Examples:
+        >>> query, along, down = torch.randn(2, 4, 3, 5, 8), torch.randn(9, 8), torch.randn(5, 8)
+        >>> FA.global_positional_map(query, along, down).shape
+        torch.Size([2, 4, 15, 15])
     """
     down = axial_positional_map(query, table_columns, 0)  # B, heads, a, q, p
     along = axial_positional_map(query, table_rows, 1)  # B, heads, a, b, q
@@ -150,44 +173,51 @@ def global_positional_map(query: Tensor, table_rows: Tensor, table_columns: Tens
 
 
 def global_positional_rows(
-    query: Tensor,
-    table_rows: Tensor,
-    table_columns: Tensor,
+    query: Float[Tensor, "batch heads height width dim"],
+    table_rows: Float[Tensor, "horizontal dim"],
+    table_columns: Float[Tensor, "vertical dim"],
     rows: slice = slice(None),
     columns: slice = slice(None),
-) -> Tensor:
-    """Form rows of `global_positional_map`: what the positions in ``rows`` and ``columns`` take from each position.
+) -> Float[Tensor, "batch heads attending_rows attending_columns height width"]:
+    """Form the rows of `global_positional_map` of the positions in ``rows`` and ``columns``.
 
-    Of one position these are ``N`` numbers a head, from its own query and those of its line.
+    Entry ``[…, a, b, p, q]`` is ``P[(a,b), (p,q)]``. Of one position these are ``N`` numbers a head, from its own query
+    and those of its line.
 
-    Args:
-        query: ``(B, heads, H, W, d)``.
-        table_rows: As in `global_positional_map`.
-        table_columns: As in `global_positional_map`.
-        rows: Which rows ``a`` of the map the positions that attend stand in.
-        columns: Which columns ``b``.
-
-    Returns:
-        ``(B, heads, rows, columns, H, W)``: entry ``[…, a, b, p, q]`` is ``P[(a,b), (p,q)]``.
+    Examples:
+        >>> query, along, down = torch.randn(2, 4, 3, 5, 8), torch.randn(9, 8), torch.randn(5, 8)
+        >>> FA.global_positional_rows(query, along, down, rows=slice(0, 1)).shape
+        torch.Size([2, 4, 1, 5, 3, 5])
     """
     _check(query, table_rows, 1)
     _check(query, table_columns, 0)
     with autocast_off(query):
-        lines = widen(query)[:, :, rows]  # the way turns at (a, q): other lines have no part in it
+        lines = upcast(query)[:, :, rows]  # the way turns at (a, q): other lines have no part in it
         along = torch.einsum("bhaxd,xqd->bhaxq", lines[:, :, :, columns], _vectors(query, table_rows, 1)[columns])
         down = torch.einsum("bhaqd,apd->bhapq", lines, _vectors(query, table_columns, 0)[rows])
         return along.unsqueeze(4) * down.unsqueeze(3)
 
 
-def global_positional_column(query: Tensor, table_rows: Tensor, table_columns: Tensor, row: int, column: int) -> Tensor:
-    """Form one column of `global_positional_map`: what every position takes from one, ``(B, heads, H, W)``.
+def global_positional_column(
+    query: Float[Tensor, "batch heads height width dim"],
+    table_rows: Float[Tensor, "horizontal dim"],
+    table_columns: Float[Tensor, "vertical dim"],
+    row: int,
+    column: int,
+) -> Float[Tensor, "batch heads height width"]:
+    """Form one column of `global_positional_map`: what every position takes from ``(row, column)``.
 
-    ``(q_ab · r^r_{q−b}) (q_aq · r^c_{p−a})`` for one ``(p, q)`` and all ``(a, b)``.
+    That is ``(q_ab · r^r_{q−b}) (q_aq · r^c_{p−a})`` for one ``(p, q)`` and all ``(a, b)``.
+
+    Examples:
+        >>> query, along, down = torch.randn(2, 4, 3, 5, 8), torch.randn(9, 8), torch.randn(5, 8)
+        >>> FA.global_positional_column(query, along, down, row=2, column=1).shape
+        torch.Size([2, 4, 3, 5])
     """
     _check(query, table_rows, 1)
     _check(query, table_columns, 0)
     with autocast_off(query):
-        wide = widen(query)
+        wide = upcast(query)
         along = torch.einsum("bhyxd,xd->bhyx", wide, _vectors(query, table_rows, 1)[:, column])
         down = torch.einsum("bhyd,yd->bhy", wide[:, :, :, column], _vectors(query, table_columns, 0)[:, row])
         return along * down.unsqueeze(-1)
@@ -196,11 +226,11 @@ def global_positional_column(query: Tensor, table_rows: Tensor, table_columns: T
 def _vectors(query: Tensor, table: Tensor, axis: int) -> Tensor:
     """Return the embeddings ``(n, n, d)`` of the offsets along an axis of ``query``, in at least float32."""
     size = query.shape[2 + axis]
-    return relative_vectors(relative_window(table.to(widened_dtype(query.dtype)), size), size)
+    return relative_vectors(relative_window(table.to(upcast_dtype(query.dtype)), size), size)
 
 
 def _alike(query: Tensor, value: Tensor) -> None:
-    if torch.jit.is_tracing():  # sizes are tensors, which are not to be looked at
+    if torch.jit.is_tracing():  # sizes are tensors
         return
     if query.ndim != 5 or value.ndim != 5 or query.shape[:4] != value.shape[:4]:
         raise ValueError(

@@ -9,25 +9,32 @@ import torch
 from torch import Tensor
 
 from foveate._checks import number
+from foveate._shapes import AnyShape, Float, Line, Rectangles
 from foveate.functional._plain import any_size
-from foveate.functional._precision import autocast_off, widen
+from foveate.functional._precision import autocast_off, upcast
 
-__all__ = ["check_rectangle", "draw_rectangles", "pixel_centres", "rectangle_corners", "rectangle_map"]
+__all__ = ["check_rectangle", "draw_rectangles", "pixel_centers", "rectangle_corners", "rectangle_map"]
 
 
-def pixel_centres(size: int, like: Tensor) -> Tensor:
-    """Return the coordinates of the centres of ``size`` pixels that tile [−1, 1]: ``(2j + 1 − size)/size``.
+def pixel_centers(size: int, like: AnyShape) -> Line:
+    """Return the coordinates of the centers of ``size`` pixels that tile [−1, 1]: ``(2j + 1 − size)/size``.
 
-    The edges of the map, not the centres of its outermost pixels, lie at ±1; so one rectangle means the same
-    part of the image at every resolution.
+    The edges of the map, not the centers of its outermost pixels, lie at ±1; so one rectangle means the same
+    part of the image at every resolution. Dtype and device are those of ``like``.
+
+    Examples:
+        >>> FA.pixel_centers(4, torch.tensor(0.0))
+        tensor([-0.7500, -0.2500,  0.2500,  0.7500])
     """
     return torch.arange(1 - size, size, 2, device=like.device, dtype=like.dtype) / size
 
 
-def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: float = 5.0) -> Tensor:
-    """Draw soft rectangles: ``A(p) = σ(τ(s_x − |u|)) · σ(τ(s_y − |v|))``.
+def rectangle_map(
+    rectangle: Rectangles, height: int, width: int, *, sharpness: float = 5.0
+) -> Float[Tensor, "batch 1 {height} {width}"]:
+    """Draw soft rectangles: ``A(p) = σ(τ(s_x − |u|)) · σ(τ(s_y − |v|))``, gates in [0, 1], in at least float32.
 
-    ``(u, v)`` are the coordinates of the pixel centre ``p`` after translation by ``−c`` and rotation by ``−α``,
+    ``(u, v)`` are the coordinates of the pixel center ``p`` after translation by ``−c`` and rotation by ``−α``,
 
         u =  cos α (x − c_x) + sin α (y − c_y),
         v = −sin α (x − c_x) + cos α (y − c_y),
@@ -37,23 +44,22 @@ def rectangle_map(rectangle: Tensor, height: int, width: int, *, sharpness: floa
     a map that is not square, an inclined rectangle is one in these coordinates and a parallelogram in pixels.
 
     Args:
-        rectangle: ``(B, 5)``: centre ``c_x, c_y``, half-sizes ``s_x, s_y`` and angle ``α`` in radians.
+        rectangle: Center ``c_x, c_y``, half-sizes ``s_x, s_y`` and angle ``α`` in radians.
         height: Rows of the map.
         width: Columns of the map.
         sharpness: ``τ > 0``; from 88 % to 12 % the gate falls over a width of ``4/τ``.
 
-    Returns:
-        ``(B, 1, H, W)`` in [0, 1], of at least float32.
-
-    Raises:
-        ValueError: ``rectangle`` does not hold five numbers a row, or ``sharpness`` is not positive.
+    Examples:
+        >>> left_half = torch.tensor([[-0.5, 0.0, 0.5, 1.0, 0.0]])
+        >>> FA.rectangle_map(left_half, 1, 4, sharpness=50.0).round()
+        tensor([[[[1., 1., 0., 0.]]]])
     """
     check_rectangle(rectangle)
     number("sharpness", sharpness, above=0)
     with autocast_off(rectangle):
-        rectangle = widen(rectangle)
-        x = pixel_centres(width, rectangle)
-        y = x if not any_size() and height == width else pixel_centres(height, rectangle)
+        rectangle = upcast(rectangle)
+        x = pixel_centers(width, rectangle)
+        y = x if not any_size() and height == width else pixel_centers(height, rectangle)
         return draw_rectangles(rectangle, x, y, sharpness)
 
 
@@ -68,18 +74,19 @@ def draw_rectangles(rectangle: Tensor, x: Tensor, y: Tensor, sharpness: float) -
     return gate.unsqueeze(1)
 
 
-def rectangle_corners(rectangle: Tensor) -> Tensor:
-    """Return the corners of rectangles, ``(B, 4, 2)`` as ``(x, y)`` in [−1, 1] coordinates.
+def rectangle_corners(rectangle: Rectangles) -> Float[Tensor, "batch 4 2"]:
+    """Return the corners of rectangles as ``(x, y)`` in [−1, 1] coordinates, in at least float32.
 
     In the rectangle's own frame they come in the order (−s_x, −s_y), (s_x, −s_y), (s_x, s_y), (−s_x, s_y):
     clockwise on the screen. Pixels of an image ``(H, W)`` are ``(x + 1)·W/2`` and ``(y + 1)·H/2``.
 
-    Raises:
-        ValueError: ``rectangle`` does not hold five numbers a row.
+    Examples:
+        >>> FA.rectangle_corners(torch.tensor([[0.0, 0.0, 1.0, 0.5, 0.0]])).tolist()
+        [[[-1.0, -0.5], [1.0, -0.5], [1.0, 0.5], [-1.0, 0.5]]]
     """
     check_rectangle(rectangle)
     with autocast_off(rectangle):
-        cx, cy, sx, sy, angle = widen(rectangle)[..., None].unbind(1)  # each B, 1
+        cx, cy, sx, sy, angle = upcast(rectangle)[..., None].unbind(1)  # each B, 1
         signs = torch.tensor([[-1, 1, 1, -1], [-1, -1, 1, 1]], device=cx.device, dtype=cx.dtype)
         u, v = sx * signs[0], sy * signs[1]  # B, 4
         cos, sin = angle.cos(), angle.sin()

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate._checks import integer, number, one_of
-from foveate.functional._precision import autocast_off, widen
-from foveate.functional.rectangle import check_rectangle, pixel_centres
+from foveate._shapes import Bool, Float, Rectangles
+from foveate.functional._precision import autocast_off, upcast
+from foveate.functional.rectangle import check_rectangle, pixel_centers
 
 __all__ = [
     "compose_similarities",
@@ -39,41 +40,62 @@ __all__ = [
 PADDINGS = ("reflection", "border", "zeros")
 
 
-def similarity_matrix(similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
-    """Return ``[A | t]`` of similarities ``(B, 4)``, as ``(B, 2, 3)``, of at least float32.
+def similarity_matrix(similarity: Float[Tensor, "batch 4"], *, aspect: float = 1.0) -> Float[Tensor, "batch 2 3"]:
+    """Return ``[A | t]`` of similarities ``t_x, t_y, θ, ρ``, in at least float32.
 
-    Args:
-        similarity: ``t_x, t_y, θ, ρ`` a row: shift in coordinates of [−1, 1] (2 is a whole side), angle in radians,
-            factor above 0.
-        aspect: Width of the image divided by its height.
+    The shift is in coordinates of [−1, 1] (2 is a whole side), the angle in radians, the factor above 0; ``aspect`` is
+    the width of the image divided by its height, here and below.
 
-    Raises:
-        ValueError: ``similarity`` does not hold four numbers a row, or ``aspect`` is not positive.
+    Examples:
+        >>> FA.similarity_matrix(torch.tensor([[0.5, 0.0, 0.0, 2.0]]))
+        tensor([[[2.0000, -0.0000, 0.5000],
+                 [0.0000, 2.0000, 0.0000]]])
     """
     _check(similarity)
     number("aspect", aspect, above=0)
     with autocast_off(similarity):
-        tx, ty, angle, factor = widen(similarity).unbind(1)
+        tx, ty, angle, factor = upcast(similarity).unbind(1)
         cos, sin = factor * angle.cos(), factor * angle.sin()
         return torch.stack([cos, -sin / aspect, tx, sin * aspect, cos, ty], dim=1).unflatten(1, (2, 3))
 
 
-def compose_similarities(second: Tensor, first: Tensor, *, aspect: float = 1.0) -> Tensor:
-    """Return the similarity that does ``first``, then ``second``: ``(A₂ t₁ + t₂, θ₁ + θ₂, ρ₁ ρ₂)``, ``(B, 4)``."""
+def compose_similarities(
+    second: Float[Tensor, "batch 4"], first: Float[Tensor, "batch 4"], *, aspect: float = 1.0
+) -> Float[Tensor, "batch 4"]:
+    """Return the similarity that does ``first``, then ``second``: ``(A₂ t₁ + t₂, θ₁ + θ₂, ρ₁ ρ₂)``.
+
+    Examples:
+        >>> shift, enlarge = torch.tensor([[0.5, 0.0, 0.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.0, 2.0]])
+        >>> FA.compose_similarities(enlarge, shift)
+        tensor([[1., 0., 0., 2.]])
+    """
     shift = transform_points(first[:, None, :2], second, aspect=aspect)[:, 0]
     return torch.cat([shift, first[:, 2:3] + second[:, 2:3], first[:, 3:] * second[:, 3:]], dim=1)
 
 
-def invert_similarity(similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
-    """Return the similarity that undoes one: ``(−A⁻¹ t, −θ, 1/ρ)``, ``(B, 4)``."""
+def invert_similarity(similarity: Float[Tensor, "batch 4"], *, aspect: float = 1.0) -> Float[Tensor, "batch 4"]:
+    """Return the similarity that undoes one: ``(−A⁻¹ t, −θ, 1/ρ)``.
+
+    Examples:
+        >>> FA.invert_similarity(torch.tensor([[0.5, 0.25, 0.0, 2.0]])).tolist()
+        [[-0.25, -0.125, -0.0, 0.5]]
+    """
     _check(similarity)
     shift, angle, factor = similarity.split((2, 1, 1), dim=1)
     back = torch.cat([torch.zeros_like(shift), -angle, 1 / factor], dim=1)
     return torch.cat([-transform_points(shift[:, None], back, aspect=aspect)[:, 0], back[:, 2:]], dim=1)
 
 
-def transform_points(points: Tensor, similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
-    """Return where places ``(B, …, 2)``, ``(x, y)`` in [−1, 1] coordinates, are carried: ``A p + t``."""
+def transform_points(
+    points: Float[Tensor, "batch *points 2"], similarity: Float[Tensor, "batch 4"], *, aspect: float = 1.0
+) -> Float[Tensor, "batch *points 2"]:
+    """Return where points ``(x, y)`` in [−1, 1] coordinates are carried: ``A p + t``.
+
+    Examples:
+        >>> quarter_turn = torch.tensor([[0.0, 0.0, torch.pi / 2, 1.0]])
+        >>> FA.transform_points(torch.tensor([[[1.0, 0.0]]]), quarter_turn).round()
+        tensor([[[-0., 1.]]])
+    """
     matrix = similarity_matrix(similarity, aspect=aspect)
     flat = points.reshape(len(points), -1, 2).to(matrix.dtype)
     with autocast_off(points):
@@ -82,23 +104,15 @@ def transform_points(points: Tensor, similarity: Tensor, *, aspect: float = 1.0)
 
 def random_similarities(
     size: int, *, shift: float, rotation: float, scale: float, generator: torch.Generator | None = None
-) -> Tensor:
+) -> Float[Tensor, "{size} 4"]:
     """Draw similarities: each shift uniform in ±``shift``, the angle in ±``rotation``, log ρ in ±log ``scale``.
 
-    The distribution of a similarity about the middle of the image is that of its inverse.
+    They are float32, on the CPU. A shift of 2 is a whole side; the smallest factor is the reciprocal of the largest,
+    ``scale ≥ 1``: the distribution of a similarity about the middle of the image is that of its inverse.
 
-    Args:
-        size: How many.
-        shift: Largest shift along each axis, in coordinates of [−1, 1]: 2 is a whole side.
-        rotation: Largest angle, in radians.
-        scale: Largest factor, at least 1; the smallest is its reciprocal.
-        generator: Where the numbers come from; PyTorch's own if not given.
-
-    Returns:
-        ``(size, 4)``, float32, on the CPU.
-
-    Raises:
-        ValueError: A number is out of its range.
+    Examples:
+        >>> FA.random_similarities(3, shift=0.2, rotation=torch.pi / 6, scale=1.2).shape
+        torch.Size([3, 4])
     """
     integer("size", size, minimum=0)
     for name, value in (("shift", shift), ("rotation", rotation)):
@@ -109,88 +123,94 @@ def random_similarities(
     return torch.cat([drawn[:, :3], drawn[:, 3:].exp()], dim=1)
 
 
-def warp(images: Tensor, similarity: Tensor, *, aspect: float | None = None, padding: str = "reflection") -> Tensor:
-    """Return ``T(image)``: what was at ``p`` stands at ``T(p)``, read at ``T⁻¹`` of each pixel's centre, bilinearly.
+def warp(
+    images: Float[Tensor, "batch channels height width"],
+    similarity: Float[Tensor, "batch 4"],
+    *,
+    aspect: float | None = None,
+    padding: str = "reflection",
+) -> Float[Tensor, "batch channels height width"]:
+    """Return ``T(image)``: what was at ``p`` stands at ``T(p)``, read at ``T⁻¹`` of each pixel's center, bilinearly.
 
-    Where ``T⁻¹`` leads out of the image, it is reflected at its edges. Zeros would draw the frame of the image into
-    the image, an edge that no photograph has and from which alone the similarity could be told. Bilinear reading of
-    the pixels as they are is meant for factors ``ρ`` near 1: below about 1/2 it leaves pixels out.
+    Where ``T⁻¹`` leads out of the image, ``padding`` is ``reflection`` at its edges, ``border`` or ``zeros``; zeros
+    draw the frame of the image into it, an edge that gives the similarity away. Bilinear reading is meant for factors
+    ``ρ`` near 1: below about 1/2 it skips pixels. The default ``aspect`` is that of ``images``, which is wrong for maps
+    of another shape than the image. Computed in at least float32, and differentiable in ``images``.
 
-    Args:
-        images: ``(B, C, H, W)``: images, or maps that span them.
-        similarity: ``(B, 4)``: ``t_x, t_y, θ, ρ``.
-        aspect: Width of the image divided by its height; by default that of ``images``, which is wrong for maps of
-            another shape than the image.
-        padding: ``reflection``, ``border`` or ``zeros``.
-
-    Returns:
-        The shape and dtype of ``images``; computed in at least float32. Differentiable in ``images``.
-
-    Raises:
-        ValueError: An argument is not as described.
+    Examples:
+        >>> half_a_side = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
+        >>> FA.warp(torch.tensor([[[[1.0, 2.0, 3.0, 4.0]]]]), half_a_side, padding="zeros")
+        tensor([[[[0., 0., 1., 2.]]]])
     """
     one_of("padding", padding, PADDINGS)
     aspect = _aspect(images, similarity, aspect)
     back = similarity_matrix(invert_similarity(similarity, aspect=aspect), aspect=aspect)
     with autocast_off(images):
-        wide = widen(images)
+        wide = upcast(images)
         grid = F.affine_grid(back.to(wide), list(images.shape), align_corners=False)
         return F.grid_sample(wide, grid, padding_mode=padding, align_corners=False).to(images.dtype)
 
 
-def visible(images: Tensor, similarity: Tensor, *, aspect: float | None = None) -> Tensor:
-    """Return where ``T(image)`` shows the image, not what `warp` fills up with: ``(B, 1, H, W)``, boolean.
+def visible(
+    images: Float[Tensor, "batch channels height width"],
+    similarity: Float[Tensor, "batch 4"],
+    *,
+    aspect: float | None = None,
+) -> Bool[Tensor, "batch 1 height width"]:
+    """Return where ``T(image)`` shows the image, rather than what `warp` fills up with. Arguments as there.
 
-    These are the pixels whose centre ``T⁻¹`` carries into the image. Arguments as in `warp`.
+    These are the pixels whose center ``T⁻¹`` carries into the image.
+
+    Examples:
+        >>> FA.visible(torch.zeros(1, 3, 1, 4), torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
+        tensor([[[[False, False,  True,  True]]]])
     """
     aspect = _aspect(images, similarity, aspect)
     height, width = images.shape[2:]
-    back = widen(invert_similarity(similarity.to(images.device), aspect=aspect))
-    y, x = torch.meshgrid(pixel_centres(height, back), pixel_centres(width, back), indexing="ij")
+    back = upcast(invert_similarity(similarity.to(images.device), aspect=aspect))
+    y, x = torch.meshgrid(pixel_centers(height, back), pixel_centers(width, back), indexing="ij")
     places = torch.stack([x, y], dim=-1).expand(len(back), height, width, 2)
     return (transform_points(places, back, aspect=aspect).abs() <= 1).all(-1).unsqueeze(1)
 
 
-def transform_rectangle(rectangle: Tensor, similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
-    """Return the rectangle of ``T(image)`` given that of the image, ``(B, 5)``.
+def transform_rectangle(
+    rectangle: Rectangles, similarity: Float[Tensor, "batch 4"], *, aspect: float = 1.0
+) -> Rectangles:
+    """Return the rectangle of ``T(image)`` given that of the image, ``c_x, c_y, s_x, s_y, α`` as in `rectangle_map`.
 
     On a square image this is exact: ``(A c + t, ρ s_x, ρ s_y, α + θ)``. The edges of `rectangle_map` soften with the
     factor: the map of the result, drawn with sharpness ``τ/ρ``, is the warped map.
 
     On any other, an inclined rectangle of these coordinates is a parallelogram in pixels, and a rotation makes of it
-    another one, in general no rectangle of these coordinates. The result is the rectangle with the same centre and
-    the same second moments: with ``M = R(α) diag(s²) R(α)ᵀ``, those of ``A M Aᵀ``. Its centre and its area are
-    exact, all of it is where nothing is turned (or by π), and doing one similarity after the other is the same as
-    doing both at once. It comes with ``s_x ≥ s_y`` and ``−π/2 ≤ α ≤ π/2``. Where it has equal sides its angle has no
-    gradient: use `rectangle_distance` to compare.
+    another one, in general no rectangle of these coordinates. The result is the rectangle with the same center and
+    the same second moments: with ``M = R(α) diag(s²) R(α)ᵀ``, those of ``A M Aᵀ``. Its center and area are exact, as is
+    all of it where nothing is turned (or by π), and transforms compose. It comes with ``s_x ≥ s_y`` and
+    ``−π/2 ≤ α ≤ π/2``. Where its sides are equal its angle has no gradient: compare by `rectangle_distance`.
 
-    Args:
-        rectangle: ``(B, 5)``: ``c_x, c_y, s_x, s_y, α``, as in `rectangle_map`.
-        similarity: ``(B, 4)``: ``t_x, t_y, θ, ρ``.
-        aspect: Width of the image divided by its height.
-
-    Raises:
-        ValueError: An argument is not as described.
+    Examples:
+        >>> rectangle, shift = torch.tensor([[0.0, 0.0, 0.5, 0.25, 0.0]]), torch.tensor([[0.5, 0.0, 0.0, 2.0]])
+        >>> FA.transform_rectangle(rectangle, shift).tolist()
+        [[0.5, 0.0, 1.0, 0.5, 0.0]]
     """
     check_rectangle(rectangle)
     with autocast_off(rectangle):
-        rectangle = widen(rectangle)
+        rectangle = upcast(rectangle)
         similarity = similarity.to(rectangle)
         if aspect == 1:
-            centre = transform_points(rectangle[:, None, :2], similarity)[:, 0]
+            center = transform_points(rectangle[:, None, :2], similarity)[:, 0]
             sides = rectangle[:, 2:4] * similarity[:, 3:]
-            return torch.cat([centre, sides, rectangle[:, 4:] + similarity[:, 2:3]], dim=1)
-        centre, shape = _moved(*_form(rectangle), similarity, aspect)
+            return torch.cat([center, sides, rectangle[:, 4:] + similarity[:, 2:3]], dim=1)
+        center, shape = _moved(*_form(rectangle), similarity, aspect)
         (a, b), (_, d) = shape[:, 0].unbind(1), shape[:, 1].unbind(1)
         mean, half = (a + d) / 2, torch.hypot((a - d) / 2, b)
         angle = torch.atan2(2 * b, a - d) / 2
-        return torch.cat([centre, torch.stack([mean + half, mean - half, angle], dim=1)], dim=1)
+        return torch.cat([center, torch.stack([mean + half, mean - half, angle], dim=1)], dim=1)
 
 
 def rectangle_distance(
-    rectangle: Tensor, other: Tensor, *, similarity: Tensor | None = None, aspect: float = 1.0
-) -> Tensor:
-    """Return the squared distance between rectangles, whatever five numbers name them: ``(B,)``.
+    rectangle: Rectangles, other: Rectangles, *, similarity: Float[Tensor, "batch 4"] | None = None, aspect: float = 1.0
+) -> Float[Tensor, " batch"]:
+    """Return the squared distance between rectangles, whatever five numbers name them.
 
         d² = ‖c − c'‖² + ‖S − S'‖²,    S = R(α) diag(s_x, s_y) R(α)ᵀ    (Frobenius)
 
@@ -205,52 +225,51 @@ def rectangle_distance(
     angle's gradient has the factor ``h`` and fades as the rectangle becomes a square. Where both angles agree, ``d²``
     is the mean over the four corners of the squared distance between one and the other.
 
-    Args:
-        rectangle: ``(B, 5)``.
-        other: ``(B, 5)``.
-        similarity: ``(B, 4)``: compare ``T(rectangle)``, as in `transform_rectangle`, with ``other``. ``S`` becomes
-            the root of ``A S² Aᵀ``, on square images ``ρ R(θ) S R(θ)ᵀ``; smooth as well.
-        aspect: Width of the image divided by its height.
+    With ``similarity``, ``T(rectangle)`` as in `transform_rectangle` is compared with ``other``. ``S`` becomes the root
+    of ``A S² Aᵀ``, on square images ``ρ R(θ) S R(θ)ᵀ``; smooth as well.
 
-    Raises:
-        ValueError: An argument is not as described.
+    Examples:
+        >>> one = torch.tensor([[0.0, 0.0, 0.5, 0.25, 0.0]])
+        >>> the_same = torch.tensor([[0.0, 0.0, 0.25, 0.5, torch.pi / 2]])
+        >>> FA.rectangle_distance(one, the_same).round(decimals=6)
+        tensor([0.])
     """
     check_rectangle(rectangle)
     check_rectangle(other)
     with autocast_off(rectangle):
-        centre, shape = _form(widen(rectangle))
+        center, shape = _form(upcast(rectangle))
         if similarity is not None:
-            centre, shape = _moved(centre, shape, similarity, aspect)
-        other_centre, other_shape = _form(widen(other))
-        return (centre - other_centre).square().sum(1) + (shape - other_shape).square().sum((1, 2))
+            center, shape = _moved(center, shape, similarity, aspect)
+        other_center, other_shape = _form(upcast(other))
+        return (center - other_center).square().sum(1) + (shape - other_shape).square().sum((1, 2))
 
 
 def _form(rectangle: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the centre ``(B, 2)`` and the shape ``S = R(α) diag(s) R(α)ᵀ``, ``(B, 2, 2)``."""
-    centre, (sx, sy, angle) = rectangle[:, :2], rectangle[:, 2:].unbind(1)
+    """Return the center ``(B, 2)`` and the shape ``S = R(α) diag(s) R(α)ᵀ``, ``(B, 2, 2)``."""
+    center, (sx, sy, angle) = rectangle[:, :2], rectangle[:, 2:].unbind(1)
     mean, half = (sx + sy) / 2, (sx - sy) / 2
     cos, sin = half * (2 * angle).cos(), half * (2 * angle).sin()
-    return centre, torch.stack([mean + cos, sin, sin, mean - cos], dim=1).unflatten(1, (2, 2))
+    return center, torch.stack([mean + cos, sin, sin, mean - cos], dim=1).unflatten(1, (2, 2))
 
 
-def _moved(centre: Tensor, shape: Tensor, similarity: Tensor, aspect: float) -> tuple[Tensor, Tensor]:
-    """Return the centre and the shape of ``T(rectangle)``: ``A c + t`` and the root of ``A S² Aᵀ``.
+def _moved(center: Tensor, shape: Tensor, similarity: Tensor, aspect: float) -> tuple[Tensor, Tensor]:
+    """Return the center and the shape of ``T(rectangle)``: ``A c + t`` and the root of ``A S² Aᵀ``.
 
     A positive 2×2 matrix ``M`` has the root ``(M + √det M · I) / √(tr M + 2 √det M)``, and ``√det M`` is
     ``|det A| det S = ρ² det S``. Where ``A`` is ``ρ`` times a rotation (or no turn at all), the root is ``A S Aᵀ / ρ``.
     """
     similarity = similarity.to(shape)
     linear, factor = similarity_matrix(similarity, aspect=aspect)[:, :, :2], similarity[:, 3]
-    centre = transform_points(centre[:, None], similarity, aspect=aspect)[:, 0]
+    center = transform_points(center[:, None], similarity, aspect=aspect)[:, 0]
     if aspect == 1:
-        return centre, linear @ shape @ linear.mT / factor[:, None, None]
+        return center, linear @ shape @ linear.mT / factor[:, None, None]
     root = linear @ shape
     moments = root @ root.mT
     area = factor.square() * (shape[:, 0, 0] * shape[:, 1, 1] - shape[:, 0, 1] * shape[:, 1, 0])
     trace = moments.diagonal(dim1=1, dim2=2).sum(1)
     eye = torch.eye(2, device=shape.device, dtype=shape.dtype)
     shape = (moments + area[:, None, None] * eye) / (trace + 2 * area).sqrt()[:, None, None]
-    return centre, shape
+    return center, shape
 
 
 def _aspect(images: Tensor, similarity: Tensor, aspect: float | None) -> float:

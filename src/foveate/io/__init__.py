@@ -1,4 +1,4 @@
-"""Files that are whole or absent, checkpoints, and the cards beside them: what everything above may use."""
+"""Files that are whole or absent, checkpoints, and model cards."""
 
 from foveate.io.appearance import range_of
 from foveate.io.card import ModelCard, NetworkMeta, read_card

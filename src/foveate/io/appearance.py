@@ -1,4 +1,4 @@
-"""What images look like, in four numbers: enough to see that one is plainly unlike those of a training."""
+"""Appearance of images in four numbers: enough to see that one is plainly unlike those of a training."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from torch import Tensor
 __all__ = ["FEATURES", "FEWEST", "appearance", "range_of", "unlike"]
 
 FEATURES = {
-    "saturation": "colour",
+    "saturation": "color",
     "dark": "the share that is dark",
     "light": "the share that is white",
     "contrast": "contrast",
 }
-"""What is measured, and what it is called."""
+"""Features and their descriptions."""
 FEWEST = 50
-"""Images below which nothing is said of a training: their range would be that of a few."""
+"""Fewest images whose range represents a training."""
 LEAST_MARGIN = 0.05
-"""By how much of the range from 0 to 1 an image may at least lie beyond those of the training."""
+"""Smallest tolerance beyond the range of the training images, on the scale from 0 to 1."""
 
 
 def appearance(image: Tensor) -> dict[str, float]:
     """Return the `FEATURES` of an image ``(3, H, W)`` in [0, 1]: each a mean over its pixels, in [0, 1].
 
-    ``saturation`` is the largest less the smallest of the three channels; ``dark`` and ``light`` are the shares of
-    pixels of a grey value below 0.1 and above 0.9; ``contrast`` is the standard deviation of the grey values.
+    ``saturation`` is the range of the three channels; ``dark`` and ``light`` are the shares of pixels of a gray value
+    below 0.1 and above 0.9; ``contrast`` is the standard deviation of the gray values.
     """
-    grey = image.mean(0)
+    gray = image.mean(0)
     return {
         "saturation": (image.amax(0) - image.amin(0)).mean().item(),
-        "dark": (grey < 0.1).float().mean().item(),
-        "light": (grey > 0.9).float().mean().item(),
-        "contrast": grey.std(correction=0).item(),
+        "dark": (gray < 0.1).float().mean().item(),
+        "light": (gray > 0.9).float().mean().item(),
+        "contrast": gray.std(correction=0).item(),
     }
 
 
 def range_of(images: Iterable[Tensor]) -> dict[str, list[float]] | None:
-    """Return the least and the most of each of the `FEATURES` among ``images``; None of fewer than `FEWEST`."""
+    """Return minimum and maximum of each of the `FEATURES` over ``images``; None for fewer than `FEWEST`."""
     found = [appearance(image) for image in images]
     if len(found) < FEWEST:
         return None
@@ -45,9 +45,9 @@ def range_of(images: Iterable[Tensor]) -> dict[str, list[float]] | None:
 
 
 def unlike(image: Tensor, ranges: Mapping[str, Sequence[float]]) -> list[str]:
-    """Return in which of the `FEATURES`, by its words, ``image`` lies plainly beyond ``ranges``; mostly in none.
+    """Return the `FEATURES`, in words, in which ``image`` is plainly outside ``ranges``; usually none.
 
-    Plainly is by half of the width of the range.
+    Plainly means by half the width of the range.
     """
     found = appearance(image)
     beyond = []

@@ -1,4 +1,4 @@
-"""What goes with the weights of a network: how to build and feed it, and the model card that vouches for the file."""
+"""Metadata of the weights of a network: how to build and feed it, and the model card that identifies the file."""
 
 from __future__ import annotations
 
@@ -19,29 +19,25 @@ from foveate.io.appearance import unlike
 __all__ = ["CARD_FORMAT", "ModelCard", "NetworkMeta", "card_of", "meta_of", "read_card", "sha256_of"]
 
 CARD_FORMAT = 1
-"""Of the cards that are written; raised when a reader of the older ones would misunderstand them."""
+"""Format of new cards; raised when a reader of older ones would misunderstand them."""
 DTYPES = ("float32", "float16", "float64", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkMeta:
-    """What else than its weights a network needs in order to be used: saved with every checkpoint.
+    """Everything besides its weights that a network needs for use: saved with every checkpoint.
 
     Attributes:
-        model: Name under which timm knows the network.
-        kwargs: What `timm.create_model` gets beside the name.
+        model: Name of the network in timm.
+        kwargs: Further arguments of `timm.create_model`.
         classes: Names of the classes, in the order of the network's outputs.
-        img_size: ``(height, width)`` of the images that it was trained on.
-        mean: Of each channel, subtracted from images in [0, 1].
-        std: Of each channel, by which they are then divided.
-        crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its centre is cropped.
-        interpolation: With which it is resized.
-        appearance: What the images that it was trained on look like, see `foveate.io.appearance.range_of`; None
-            if that is not known.
-        task: What it was trained for, by its name; the classes are the names of its outputs.
-
-    Raises:
-        ValueError: A value is not of its kind, or out of its range.
+        img_size: ``(height, width)`` of the training images.
+        mean: Mean of each channel, subtracted from images in [0, 1].
+        std: Standard deviation of each channel, by which they are then divided.
+        crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its center is cropped.
+        interpolation: Interpolation of the resize.
+        appearance: Appearance of the training images, see `foveate.io.appearance.range_of`; None if unknown.
+        task: Name of the task that it was trained for; the classes are the names of its outputs.
     """
 
     model: str
@@ -75,11 +71,7 @@ class NetworkMeta:
                 _checks.number(f"appearance.{name}", value)
 
     def unlike(self, image: Tensor) -> list[str]:
-        """Return in what an image plainly differs from all that the network was trained on, in words; mostly nothing.
-
-        Args:
-            image: ``(C, H, W)`` or ``(1, C, H, W)``, prepared for the network.
-        """
+        """Return in words in what a prepared image ``([1,] C, H, W)`` plainly differs from all training images."""
         if self.appearance is None:
             return []
         mean, std = (image.new_tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
@@ -88,25 +80,22 @@ class NetworkMeta:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What stands in ``NAME.json`` beside ``NAME.safetensors``: where the weights come from, and that they are those.
+    """Contents of ``NAME.json`` beside ``NAME.safetensors``: origin of the weights, and what identifies the file.
 
     Attributes:
-        name: Of the weights.
+        name: Name of the weights.
         network: How to build the network, and how to prepare its images.
         parameters: Number of the network's parameters.
-        dtype: In which they are stored; running statistics are stored as they are.
-        sha256: Of the file of weights, in hexadecimal digits.
-        licence: Under which the weights may be used, as an SPDX identifier; None if nobody has said.
-        data: What it was trained on: ``name``, ``options``, ``seed``, and the number of images of each split in
-            ``sizes`` where they are known. Empty if it is not known.
-        recipe: How: the settings of the training. Empty if it is not known.
-        test: What came out: ``split``, ``images``, ``top1``, ``top5`` and ``loss`` of the weights as they were
-            trained, before any rounding to half precision. Empty if it is not known.
-        versions: What trained it, or, if that is not known, wrote it.
+        dtype: Dtype of the stored parameters; running statistics keep theirs.
+        sha256: SHA-256 of the file of weights, in hexadecimal digits.
+        license: License of the weights as an SPDX identifier, if known.
+        data: Training data: ``name``, ``options``, ``seed``, and the number of images of each split in ``sizes``;
+            empty if unknown.
+        recipe: Settings of the training; empty if unknown.
+        test: Result: ``split``, ``images``, ``top1``, ``top5`` and ``loss`` of the weights before any rounding to half
+            precision; empty if unknown.
+        versions: Versions of the software that trained it, or else wrote it.
         format: `CARD_FORMAT`.
-
-    Raises:
-        ValueError: A value is not of its kind, or out of its range.
     """
 
     name: str
@@ -114,7 +103,7 @@ class ModelCard:
     parameters: int
     dtype: str
     sha256: str
-    licence: str | None = None
+    license: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     test: Mapping[str, Any] = field(default_factory=dict)
@@ -129,13 +118,13 @@ class ModelCard:
         _checks.one_of("dtype", self.dtype, DTYPES)
         if not isinstance(self.sha256, str) or not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(f"sha256 must be 64 hexadecimal digits; got {self.sha256!r}")
-        if self.licence is not None:
-            _text("licence", self.licence)
+        if self.license is not None:
+            _text("license", self.license)
         for name in ("data", "recipe", "test", "versions"):
             _mapping(name, getattr(self, name))
 
     def check(self, path: Path, **found: Any) -> None:
-        """Raise a `ValueError` that names the first field that is not as ``found`` in the weights in ``path``."""
+        """Raise a `ValueError` that names the first field that differs from ``found``, the weights in ``path``."""
         for name, value in found.items():
             claimed = getattr(self, name)
             if name == "network":
@@ -148,12 +137,7 @@ class ModelCard:
 
 
 def meta_of(fields: Mapping[str, Any]) -> NetworkMeta:
-    """Return the `NetworkMeta` of fields that were read.
-
-    Raises:
-        ValueError: A value is not of its kind, or there is a field that this version does not know.
-        TypeError: One is missing, or they are no fields.
-    """
+    """Return the `NetworkMeta` of fields that were read; a `ValueError` names those that this version does not know."""
     known = {field.name for field in dataclasses.fields(NetworkMeta)}
     unknown = sorted(str(name) for name in {**fields}.keys() - known)
     if unknown:
@@ -162,19 +146,16 @@ def meta_of(fields: Mapping[str, Any]) -> NetworkMeta:
 
 
 def card_of(path: Path) -> Path:
-    """Return where the card of a file of weights stands: ``NAME.json`` beside ``NAME.safetensors``."""
+    """Return the path of the card of a file of weights: ``NAME.json`` beside ``NAME.safetensors``."""
     return path.with_suffix(".json")
 
 
 def read_card(path: Path) -> ModelCard:
-    """Return the model card in a file.
-
-    Raises:
-        ValueError: It is none, or damaged; the message names the file and the key.
-        OSError: It cannot be read.
-    """
+    """Read a model card; a `ValueError` names the file and the key of one that is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if "licence" in content:  # as version 0.1 wrote it
+            content["license"] = content.pop("licence")
         return ModelCard(**{**content, "network": meta_of(_mapping("network", content["network"]))})
     except KeyError as error:
         raise ValueError(f"{path} is not a model card: it has no {error}") from error
@@ -189,8 +170,8 @@ def sha256_of(path: Path) -> str:
 
 
 def _first_difference(one: NetworkMeta, other: NetworkMeta) -> tuple[str, Any, Any]:
-    """Return the name of a field, and its two values; equal ones if there is no difference."""
-    # As JSON has them, which knows no tuples.
+    """Return the name of a field that differs, and its two values; equal ones if there is no difference."""
+    # as in JSON, without tuples
     first, second = (json.loads(json.dumps(dataclasses.asdict(meta))) for meta in (one, other))
     name = next((name for name in first if first[name] != second[name]), "model")
     return f"network.{name}", first[name], second[name]

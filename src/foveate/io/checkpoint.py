@@ -1,4 +1,4 @@
-"""Weights on disk: written with what is needed to build the network again, and checked when they are read."""
+"""Checkpoints: weights with what is needed to build the network again, checked when they are read."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ __all__ = [
 ]
 
 PICKLED = "pytorch_model.bin"
-"""Name of the file with the weights in a folder that timm writes for a hub, if it is not `WEIGHTS`."""
+"""Other name, besides `WEIGHTS`, of the weights in a folder that timm writes for a hub."""
 
 
 def save_network(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False) -> None:
-    """Write the weights of ``model`` as safetensors with ``meta`` in the header, whole or not at all.
+    """Save the weights of ``model`` atomically as safetensors with ``meta`` in the header.
 
     With ``half`` the parameters are stored as float16, in half the space, and are float32 again when they are loaded.
-    Running statistics, few numbers of a wide range, stay as they are.
+    Running statistics, few numbers of a wide range, keep their dtype.
 
     Raises:
         ValueError: A parameter is beyond the range of float16.
@@ -51,11 +51,7 @@ def save_network(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool 
 
 
 def rehearse_saving(path: Path, model: nn.Module, meta: NetworkMeta) -> None:
-    """Do all that `save_network` would do but leave a file, so that what hinders it is known before the training.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Rehearse `save_network` without leaving a file, so that obstacles are known before the training."""
     write_bytes(path, _serialized(model, meta, half=False), rehearsal=True)
 
 
@@ -73,21 +69,10 @@ def _tensors(model: nn.Module, *, half: bool) -> dict[str, Tensor]:
 
 
 def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False, **about: Any) -> ModelCard:
-    """Write the weights to ``path``, as `save_network` does, and their `ModelCard` beside them; return the card.
+    """Save the weights to ``path``, as `save_network` does, and their `ModelCard` beside them; return the card.
 
-    Both are put in their places when both are whole; what was there before stays until then.
-
-    Args:
-        path: ``NAME.safetensors``.
-        model: The network.
-        meta: What else it needs.
-        half: As in `save_network`.
-        **about: The fields of the card that the network does not tell: ``licence``, ``data``, ``recipe``, ``test``,
-            ``versions``.
-
-    Raises:
-        ValueError: A parameter is beyond the range of float16, or a field is not of its kind.
-        OSError: A file cannot be written.
+    Both replace earlier files only when both are whole. ``about`` holds further fields of the card: ``license``,
+    ``data``, ``recipe``, ``test``, ``versions``.
     """
     with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         built = Path(folder) / path.name
@@ -95,13 +80,13 @@ def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: boo
         stored = _stored(model, read_weights(built).tensors)
         card = ModelCard(name=path.stem, network=meta, sha256=sha256_of(built), **stored, **about)
         write_json(card_of(built), dataclasses.asdict(card))
-        for file in (card_of(built), built):  # in between, the card does not fit the older weights: loading says so
+        for file in (card_of(built), built):  # in between, loading says that the two do not fit
             file.replace(path.with_name(file.name))
     return card
 
 
 def meta_to_json(meta: NetworkMeta) -> str:
-    """Return the fields of ``meta`` as JSON, the form in which every checkpoint holds them."""
+    """Return the fields of ``meta`` as JSON, as in every checkpoint."""
     fields = dataclasses.asdict(meta)
     if meta.task == NetworkMeta.task:
         del fields["task"]  # unknown to version 0.1
@@ -109,17 +94,15 @@ def meta_to_json(meta: NetworkMeta) -> str:
 
 
 def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:
-    """Build the network that a checkpoint holds, with its weights; in evaluation mode, on the CPU.
+    """Build the network of a checkpoint, with its weights; in evaluation mode, on the CPU.
 
-    Where a model card stands beside ``NAME.safetensors``, as ``NAME.json``, the weights must be those that it
-    describes.
+    Where a model card ``NAME.json`` stands beside ``NAME.safetensors``, the weights must be those that it describes.
 
     Args:
-        path: A ``model.safetensors``, a ``last.ckpt`` or ``best.ckpt``, or the folder of a run, which stands for the
-            first of these; a ``.pth.tar`` of timm's training script; the folder that `timm.models.save_for_hf` writes;
-            a model card, which stands for the weights beside it; or the name of a network that ships with the library,
-            see `foveate.models.shipped`. Of a file with averaged weights beside the raw ones, the averaged ones are
-            taken.
+        path: A ``model.safetensors``, ``last.ckpt`` or ``best.ckpt``, or the folder of a run, which stands for the
+            first of these; a ``.pth.tar`` of timm's training script; a folder of `timm.models.save_for_hf`; a model
+            card, which stands for the weights beside it; or the name of a network that ships with the library, see
+            `foveate.models.shipped`. Averaged weights are preferred to raw ones in the same file.
 
     Raises:
         ValueError: There is no such file, it is cut short, it is no checkpoint of this library, its weights
@@ -144,12 +127,10 @@ def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Give ``model`` the weights in ``path``: another checkpoint of the same network, or a plain state dict.
+    """Load the weights in ``path`` into ``model``: another checkpoint of the same network, or a plain state dict.
 
-    ``path`` is one that `load_network` takes.
-
-    A classifier for another number of classes is left out, and stays as ``model`` has it. Relative tables and position
-    embeddings for images of another size are resized; a warning says which.
+    ``path`` is as in `load_network`. ``model`` keeps its own classifier if the number of classes differs. Relative
+    tables and position embeddings for images of another size are resized; a warning names them.
 
     Raises:
         ValueError: There is no such file, it is cut short or no checkpoint, it is one of another network, or not the
@@ -178,7 +159,7 @@ def _file(path: str | Path) -> Path:
 
 
 def _card_beside(path: Path) -> ModelCard | None:
-    """Return the card of the weights in ``path`` if there is one, having made sure that it is theirs."""
+    """Return the card of the weights in ``path`` if there is one, checked against them."""
     if path.suffix != ".safetensors" or not card_of(path).is_file():
         return None
     card = read_card(card_of(path))
@@ -187,13 +168,13 @@ def _card_beside(path: Path) -> ModelCard | None:
 
 
 def _stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return how many parameters the network has, and in which dtype ``tensors`` hold them."""
+    """Return the number of parameters of the network, and the dtype in which ``tensors`` hold them."""
     dtypes = [str(tensors[name].dtype).removeprefix("torch.") for name, _ in model.named_parameters()]
     return {"parameters": sum(parameter.numel() for parameter in model.parameters()), "dtype": dtypes[0]}
 
 
 def _meta(path: Path, file: WeightsFile) -> NetworkMeta:
-    """Return how to build and feed the network whose weights are in ``file``, as this library or timm wrote it."""
+    """Return the metadata of the network whose weights are in ``file``, as this library or timm wrote it."""
     if file.meta_json is not None:
         try:
             return meta_of(json.loads(file.meta_json))

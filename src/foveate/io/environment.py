@@ -11,7 +11,7 @@ __all__ = ["environment"]
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Return what computed a result: versions, and the device."""
+    """Return the versions of the software, and the device."""
     name = f"{platform.machine()} {'GPU' if device.type == 'mps' else 'CPU'}"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else name
     versions = {package: version(package) for package in ("foveate", "torch", "timm", "lightning")}

@@ -1,4 +1,4 @@
-"""Files that are either there and whole, or not there: written beside their place, then moved into it."""
+"""Atomic files: written beside their place, then moved into it."""
 
 from __future__ import annotations
 
@@ -27,24 +27,22 @@ __all__ = [
 ]
 
 PATIENCE = 8.0
-"""Seconds for which the processes that load images may outlive one that was killed, and its hold on a folder."""
+"""Seconds for which the data workers of a killed process, and its lock on a folder, may outlive it."""
 
 
 def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = None, rehearsal: bool = False) -> None:
-    """Write ``content`` to ``path``, whole or not at all, even if the machine stops meanwhile.
+    """Write ``content`` to ``path`` atomically, even if the machine stops meanwhile.
 
     The content goes to a file beside ``path`` first and from there to the disk; then the file is moved into its place.
+    An `OSError` names ``path``.
 
     Args:
         path: The file.
-        content: What it will hold.
-        keep: Where to move what stands at ``path`` now, in the same folder; else it is replaced.
+        content: Its content.
+        keep: Where to move the present file, in the same folder; by default it is replaced.
         rehearsal: Write the content, but then remove it, to know that it can be written.
-
-    Raises:
-        OSError: It cannot be written, the disk being full for example; it names ``path``.
     """
-    short = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name may be as long as the file system takes
+    short = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name may have the largest length allowed
     temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -64,7 +62,7 @@ def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = 
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the names in ``folder`` on the disk: a file that was moved is lost with the power otherwise."""
+    """Flush the names in ``folder`` to the disk: without it a moved file can be lost with the power."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -73,20 +71,20 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote in ``folder`` has left there."""
-    for place in (folder, folder / "logs"):  # not below: there may be other runs, which are writing
+    """Remove files that a killed process was writing in ``folder``."""
+    for place in (folder, folder / "logs"):  # not below: other runs may be writing there
         for left in place.glob(".*.[0-9]*.tmp"):
             if left.is_file():
                 left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in UTF-8, whole or not at all; names that are not UTF-8 are escaped, see `encoded`."""
+    """Write ``text`` to ``path`` in UTF-8, atomically; names that are not UTF-8 are escaped, see `encoded`."""
     write_bytes(path, encoded(text))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` to ``path`` as JSON, whole or not at all; NaN and infinity, which JSON lacks, become null."""
+    """Write ``value`` to ``path`` as JSON, atomically; NaN and infinity, which JSON lacks, become null."""
     write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -99,12 +97,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
-
-    Raises:
-        ValueError: The file is not JSON.
-        OSError: It cannot be read.
-    """
+    """Read a JSON file; a `ValueError` names a file that is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -114,13 +107,12 @@ def read_json(path: Path) -> Any:
 def writable_folder(path: Path) -> Path:
     """Create the folder ``path`` if need be and make sure that files can be written in it; return it.
 
-    Raises:
-        ValueError: It cannot be created or written to, with the reason. What was created on the way is removed.
+    A `ValueError` gives the reason why it cannot; folders created on the way are removed.
     """
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path) as probe:  # a full disk takes the file and refuses its contents
+        with tempfile.TemporaryFile(dir=path) as probe:  # a full disk accepts the file, not its contents
             probe.write(bytes(1 << 16))
             probe.flush()
     except OSError as error:
@@ -133,10 +125,9 @@ def writable_folder(path: Path) -> Path:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for the same from writing to ``folder`` meanwhile; nothing is left behind.
+    """Hold a lock on ``folder`` against other writers for the duration; it leaves no file behind.
 
-    Raises:
-        ValueError: Another process has it, and still after `PATIENCE` seconds.
+    A `ValueError` says that another process holds it, and still after `PATIENCE` seconds.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -157,17 +148,13 @@ def _locked(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system that has no locks, as some of networks
+    except OSError:  # a file system without locks, as some network ones
         return True
     return True
 
 
 def writable_file(path: Path) -> Path:
-    """Make sure that a file can be written at ``path``, its folder created if need be; return ``path``.
-
-    Raises:
-        ValueError: There is a folder, or the folder around it cannot be written to.
-    """
+    """Make sure that a file can be written at ``path``, its folder created if need be; return ``path``."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file in it")
     writable_folder(path.parent)

@@ -1,4 +1,4 @@
-"""Giving weights to a network: names and shapes agree, or are made to agree and that is said, or it is an error."""
+"""Loading weights into a network: names and shapes agree, or are converted with a warning, or it is an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], complaint: str) -> None:
     """Load ``tensors`` into ``model`` if names and shapes agree; else raise, naming the first that does not.
 
-    Of parameters that are one and the same under several names, a file need hold only one.
+    Of parameters shared under several names, a file need hold only one.
     """
     own = model.state_dict(keep_vars=True)
     tensors = {**_tied(own, tensors), **tensors}
@@ -40,13 +40,13 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], complaint: str) -> Non
 
 
 def _tied(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return, for the names that a file lacks, what it holds under another name of the same parameter."""
+    """Return, for the names that a file lacks, its tensor under another name of the same parameter."""
     held = {id(own[key]): tensor for key, tensor in tensors.items() if key in own}
     return {key: held[id(own[key])] for key in own if key not in tensors and id(own[key]) in held}
 
 
 def resized(model: nn.Module, given: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the tensors ``given`` with those stretched that depend on the size of the images, and say which.
+    """Return the tensors ``given``, stretched where they depend on the size of the images, with a warning.
 
     Relative tables of GSA and AA are interpolated linearly. Of other networks, position embeddings and tables of
     relative positions are resized by timm's own function for that kind of network, if it has one.
@@ -54,7 +54,7 @@ def resized(model: nn.Module, given: Mapping[str, Tensor], path: Path) -> dict[s
     own = model.state_dict()
     try:
         tensors = checkpoint_filter_fn(given, model)  # names of version 0.1 as well
-    except ValueError:  # what is another network altogether
+    except ValueError:  # another network
         return dict(given)
     unlike = [key for key in own if key in given and key in tensors and given[key].shape != own[key].shape]
     if not unlike:
@@ -64,7 +64,7 @@ def resized(model: nn.Module, given: Mapping[str, Tensor], path: Path) -> dict[s
     if convert is not None:
         try:
             converted = convert(dict(given), model)
-        except (ValueError, *FAILURES):  # what is another network altogether
+        except (ValueError, *FAILURES):  # another network
             converted = {}
         fitted |= {key: converted[key] for key in unlike if isinstance(converted.get(key), Tensor)}
     fitted = {key: tensor for key, tensor in fitted.items() if tensor.shape == own[key].shape}

@@ -1,4 +1,4 @@
-"""Networks that this library has not trained: built by timm's name, and fed as timm's configuration has it."""
+"""Networks that other code trained: built by timm's name, and fed as timm's configuration says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from foveate.models.building import GIVEN, build_network
 __all__ = ["HUB_CONFIG", "build_described", "meta_of_hub", "meta_of_script"]
 
 HUB_CONFIG = "config.json"
-"""Name of the file that describes the network in a folder of timm's, for a hub or a disk."""
+"""Name of the description of the network in a folder that timm writes."""
 
 
 def build_described(
@@ -34,10 +34,7 @@ def build_described(
 ) -> tuple[nn.Module, NetworkMeta]:
     """Build a network as `build_network` does; return it and its `NetworkMeta`, with numbers for unnamed ``classes``.
 
-    ``prepared`` is what `timm.data.resolve_data_config` returns: ``mean``, ``std``, ``crop_pct``, ``interpolation``.
-
-    Raises:
-        ValueError: There is no such network, or it does not take these arguments.
+    ``prepared`` is a result of `timm.data.resolve_data_config`: ``mean``, ``std``, ``crop_pct``, ``interpolation``.
     """
     network, kwargs = build_network(
         name,
@@ -54,7 +51,7 @@ def build_described(
 
 
 def meta_of_script(arguments: Mapping[str, Any]) -> NetworkMeta:
-    """Return what follows from the arguments of timm's training script; its classes have no names but numbers."""
+    """Return the metadata that follow from the arguments of timm's training script; classes are numbered."""
     name = arguments["model"]
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     prepared = resolve_data_config(dict(arguments), pretrained_cfg=config.to_dict() if config else {})
@@ -70,11 +67,7 @@ def meta_of_script(arguments: Mapping[str, Any]) -> NetworkMeta:
 
 
 def meta_of_hub(weights: Path) -> NetworkMeta | None:
-    """Return what the `HUB_CONFIG` beside ``weights`` says, as `timm.models.save_for_hf` writes it; None without one.
-
-    Raises:
-        ValueError: It is damaged.
-    """
+    """Return the metadata in the `HUB_CONFIG` beside ``weights``, as `timm.models.save_for_hf` writes it, if any."""
     path = weights.with_name(HUB_CONFIG)
     config = read_json(path) if path.is_file() else {}
     if not isinstance(config, dict) or "architecture" not in config:

@@ -1,4 +1,4 @@
-"""Files of weights, of this library and of others, as tensors by name. Nothing in such a file is ever run."""
+"""Reading of files of weights, of this library and of others, as tensors by name, without running code in them."""
 
 from __future__ import annotations
 
@@ -26,38 +26,37 @@ logger = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
 """Name of the file with the final weights in the folder of a run."""
 META_KEY = "foveate"
-"""Under which a checkpoint holds the fields of its `NetworkMeta`, as JSON."""
+"""Key under which a checkpoint holds the fields of its `NetworkMeta`, as JSON."""
 HARMLESS = (argparse.Namespace,)
-"""Classes that a pickled checkpoint may name besides those that PyTorch allows: a bag of values, as timm's have."""
+"""Classes that a pickled checkpoint may name besides those that PyTorch allows; timm's have this one."""
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict")
 RAW = ("state_dict", "model", "model_state_dict", "net")
-"""Under which checkpoints of others (timm, torchvision, DeiT, …) hold weights: averaged over the updates, and as they
-are."""
+"""Keys of averaged and of raw weights in checkpoints of others (timm, torchvision, DeiT, …)."""
 ENDINGS = (".safetensors", ".ckpt", ".pth", ".pt", ".tar", ".bin")
-"""Of files of weights, as people call them."""
+"""Usual endings of files of weights."""
 WRAPPERS = ("module.", "_orig_mod.")
-"""What DistributedDataParallel, AveragedModel and torch.compile put in front of each name."""
+"""Prefixes by DistributedDataParallel, AveragedModel and torch.compile."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file of weights holds."""
+    """Contents of a file of weights."""
 
     tensors: dict[str, Tensor]
     meta_json: str | None = None
-    """The fields of its `NetworkMeta`; None if it is not of this library."""
+    """Fields of its `NetworkMeta`; None if this library has not written it."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """With what timm's training script was called; empty if it has not written the file."""
+    """Arguments of timm's training script; empty if it has not written the file."""
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Read a file of weights: safetensors, or what `torch.save` wrote, of which nothing but plain values is taken.
+    """Read a file of weights: safetensors, or what `torch.save` wrote, restricted to plain values.
 
-    Names are those of the bare network, without what wrapped it. Of a checkpoint with averaged weights beside the raw
-    ones, the averaged ones are taken, and a warning says so.
+    Names are those of the bare network, without wrappers. Averaged weights are preferred to raw ones in the same file,
+    with a warning.
 
     Raises:
-        ValueError: There is no such file, it is cut short or holds no weights, or what it holds would have to be run;
+        ValueError: There is no such file, it is cut short or holds no weights, or loading it would run code;
             the message then says how to convert it.
     """
     if not path.is_file():
@@ -86,18 +85,14 @@ def read_weights(path: Path) -> WeightsFile:
 
 
 def _beside(path: Path) -> str:
-    """Name what could have been meant by a file that is not there."""
+    """List files that could have been meant by one that is not there."""
     folder = path if path.is_dir() else path.parent
     found = sorted(other.name for other in folder.glob("*") if other.suffix.lower() in ENDINGS and other.is_file())
     return f". There are {', '.join(found[:5])}" if found else ""
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Tell by the first bytes, for files are renamed, and by the name where these say nothing.
-
-    Raises:
-        ValueError: It is what stands for a file, or came instead of it.
-    """
+    """Tell by the first bytes, for files are renamed, and by the name where these are ambiguous."""
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
@@ -112,11 +107,11 @@ def _is_safetensors(path: Path) -> bool:
 def _unpickled(path: Path) -> Any:
     try:
         with (
-            path.open("rb") as file,  # by its name torch.load would judge it
+            path.open("rb") as file,  # torch.load would go by its name
             warnings.catch_warnings(),
             torch.serialization.safe_globals(list(HARMLESS)),
         ):
-            warnings.simplefilter("ignore")  # of a pickle that no `torch.save` has written; it is refused below
+            warnings.simplefilter("ignore")  # about pickles not by `torch.save`, which are refused below
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # on damaged bytes the unpickler raises nearly anything
         try:
@@ -148,7 +143,7 @@ def _is_program(path: Path) -> bool:
 
 
 def _chosen(content: Any, path: Path) -> Any:
-    """Return the state dict in a checkpoint, the averaged one if there are two, and say so."""
+    """Return the state dict in a checkpoint; of two the averaged one, with a warning."""
     if not isinstance(content, dict):
         return content
     for key in AVERAGED:
@@ -164,7 +159,7 @@ def _chosen(content: Any, path: Path) -> Any:
 
 
 def _network_part(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the network's own weights of a Lightning checkpoint: the averaged ones if there are; else all."""
+    """Return the network's own weights of a Lightning checkpoint, averaged ones if there are any; else all."""
     for prefix in ("ema.module.", "model."):
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if part:
@@ -173,7 +168,7 @@ def _network_part(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unwrapped(state: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Take off the names what wrapped the network, however often."""
+    """Strip the prefixes of wrappers from the names, however many."""
     wrapped = {key: value for key, value in state.items() if key != "n_averaged"}  # of torch's AveragedModel
     names = list(wrapped)
     while names and (prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in names)), None)):
@@ -187,7 +182,7 @@ def _unwrapped(state: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _arguments(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arguments of timm's training script that are in its checkpoint, with the name of the network."""
+    """Return the arguments of timm's training script in its checkpoint, with the name of the network."""
     arguments, arch = content.get("args"), content.get("arch")
     arguments = vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
     if not isinstance(arguments, Mapping) or not isinstance(arch, str):

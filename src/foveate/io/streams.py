@@ -1,4 +1,4 @@
-"""Text for files and terminals that cannot hold all of it: names of files that are not UTF-8, old encodings."""
+"""Text for files and terminals of limited encodings: file names that are not UTF-8, old terminals."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def encoded(text: str) -> bytes:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` as `encoded` writes it: it can be drawn, stored and sent, whatever file name is in it."""
+    """Return ``text`` as `encoded` writes it: safe to draw, store and send, whatever file name is in it."""
     return encoded(text).decode()
 
 
 def tolerate_encodings() -> None:
-    """Let stdout and stderr replace what their encoding lacks, rather than fail: no result is worth less for it.
+    """Make stdout and stderr replace what their encoding lacks, rather than fail.
 
-    One that is closed becomes one that forgets; else the next file that is opened would be what native code prints to.
+    A closed one is replaced by the null device; else native code would print to the next file that is opened.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

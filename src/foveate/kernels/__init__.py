@@ -42,8 +42,7 @@ def content(value: Tensor, fused: bool | None) -> ModuleType | None:
 def found() -> dict[str, str]:
     """Return the kernels that are taken by themselves: for ``cpu`` and ``cuda``, where there are any, what they are.
 
-    Example:
-        >>> from foveate import functional as FA
+    Examples:
         >>> set(FA.fused_kernels()) <= {"cpu", "cuda"}
         True
     """

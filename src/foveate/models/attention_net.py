@@ -31,21 +31,24 @@ Replace = Callable[..., nn.Module]
 class AttentionResNet(ResNet):
     """timm's ResNet of bottlenecks, with attention in place of the 3×3 convolutions.
 
-    Everything else is timm's own: stem, shortcuts, normalisation, head, feature extraction, checkpointing.
+    Everything else is timm's own: stem, shortcuts, normalization, head, feature extraction, checkpointing.
 
     Args:
-        replace: One of `convolution`, `explicit`, `global_self`, `augmented` (or your own function of the same form).
+        replace: One of `convolution`, `explicit`, `global_self`, `augmented`, or a function of the same form.
         stem: ``imagenet`` (7×7 with stride 2, then max-pooling) or ``small`` (3×3 with stride 1, no pooling), for
             images of 32 to 64 pixels.
-        img_size: Height and width of the training images: relative tables are made for it. Images of any
+        img_size: Height and width of the training images, which set the size of relative tables. Images of any
             size are accepted afterwards.
         attention: Options of the attention, passed on to ``replace``.
-        device: Where the parameters are created.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
         **kwargs: As `timm.models.resnet.ResNet`: ``layers``, ``channels``, ``num_classes``, ``in_chans``, …
 
-    Raises:
-        ValueError: An argument is out of its range.
+    Examples:
+        >>> from foveate.models.attention_net import explicit
+        >>> network = foveate.models.AttentionResNet(explicit, layers=(1, 1, 1, 1), stem="small", num_classes=5)
+        >>> network(torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 5])
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class AttentionResNet(ResNet):
 
     @torch.jit.ignore
     def init_weights(self, zero_init_last: bool = True) -> None:
-        """Draw all weights anew: the convolutions as timm does, the attention as its modules do."""
+        """Initialize all weights: the convolutions as timm does, the attention as its modules do."""
         super().init_weights(zero_init_last=zero_init_last)
         for name, module in self.named_modules():  # none yet when timm's constructor comes here
             if name.endswith(".conv2") and not isinstance(module, nn.Conv2d):
@@ -90,7 +93,7 @@ class AttentionResNet(ResNet):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Name the radii and relative tables: pulling them to zero would mean something."""
+        """Name the radii and relative tables, whose zero means something."""
         return {f"{name}.{own}" for name, module in attention_modules(self).items() for own in module.no_weight_decay()}
 
 
@@ -111,7 +114,7 @@ def explicit(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **options:
 def global_self(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **options: Any) -> nn.Module:
     """Put `GlobalSelfAttention2d` everywhere; where the convolution strides, 2×2 pooling follows (Shen et al. 2020).
 
-    It sees the whole map already, so the dilation that timm's ``output_stride`` brings has nothing to change.
+    Its extent is global, so the dilation that timm's ``output_stride`` brings changes nothing.
     """
     return GlobalSelfAttention2d(
         conv.in_channels, conv.out_channels, feat_size=feat_size, stride=conv.stride[0], **options
@@ -121,9 +124,9 @@ def global_self(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **optio
 def augmented(
     stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], *, half_resolution: bool = True, **options: Any
 ) -> nn.Module:
-    """Put `AttentionAugmentedConv2d` in the last three stages, half resolution in the first (Bello et al. 2019).
+    """Put `AttentionAugmentedConv2d` in the last three stages (Bello et al. 2019).
 
-    With ``half_resolution=False`` it attends at full resolution there too.
+    It attends at half resolution in the first of them, unless ``half_resolution=False``.
     """
     if stage == 0:
         return conv

@@ -1,4 +1,4 @@
-"""Building a network by its name, with errors that say what to give instead."""
+"""Building a network by name, with errors that name the remedy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from foveate.models.inspection import FAILURES, dry_run
 __all__ = ["FETCHING", "GIVEN", "build_network", "check_classifier", "create_network"]
 
 GIVEN = ("num_classes", "in_chans", "features_only")
-"""Keywords of a network that follow from the task, and are nobody's to choose."""
+"""Keywords of a network that follow from the task."""
 FETCHING = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
-"""Keywords of `timm.create_model` that name files and addresses to load from. A recipe or a checkpoint may not."""
+"""Keywords of `timm.create_model` that name files and addresses; recipes and checkpoints may not set them."""
 
 
 def check_classifier(name: str, network: nn.Module, *, num_classes: int, img_size: tuple[int, int]) -> None:
-    """Raise a `ValueError` unless ``network`` turns a colour image of ``img_size`` into ``num_classes`` logits."""
+    """Raise a `ValueError` unless ``network`` turns a color image of ``img_size`` into ``num_classes`` logits."""
     output = dry_run(network, (3, *img_size), lambda twin, image: twin(image), name=name)
     if not isinstance(output, Tensor) or output.shape != (1, num_classes):
         got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
@@ -41,11 +41,8 @@ def build_network(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Create the network ``name`` with `timm.create_model` for given images; return it and the keywords used.
 
-    ``img_size`` reaches those networks that take it (those with global attention or position embeddings); plain
-    convolutional networks, which take any size, do not know the keyword and are built without.
-
-    Raises:
-        ValueError: No such network (with the nearest name), or it does not take ``model_args``.
+    Only networks with the keyword ``img_size`` (those with global attention or position embeddings) are given it; plain
+    convolutional networks take images of any size. Errors are those of `create_network`.
     """
     for keyword in GIVEN:
         if keyword in (model_args or {}):
@@ -61,15 +58,11 @@ def build_network(
 
 
 class _UnknownKeywordError(ValueError):
-    """A network was given a keyword that it does not have."""
+    """Error for a keyword that a network does not have."""
 
 
 def create_network(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
-    """Call `timm.create_model`, and turn what it raises for bad input into a `ValueError` that mends.
-
-    Raises:
-        ValueError: No such network (with the nearest name), or it does not take ``kwargs``, or they name a file.
-    """
+    """Call `timm.create_model`, and turn its errors for bad input into a `ValueError` that names the remedy."""
     if not timm.is_model(name):
         close = _checks.suggestion(name, timm.list_models())
         raise ValueError(f"unknown model {name!r}{close or '; `foveate models` lists those that there are'}")

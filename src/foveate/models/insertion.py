@@ -15,12 +15,11 @@ __all__ = ["insert"]
 
 
 def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str = -2, **options: Any) -> nn.Module:
-    """Let an attention module look at the output of one stage or module of ``model``, in place.
+    """Attend to the output of one stage or module of ``model``, in place; return ``model``.
 
-    The module is registered where it computes, so that whatever is done with that part of the network (moved, frozen,
-    saved, taken out, wrapped, replaced) is done with its attention. Of the places where it could be, the first is
-    taken in which the network, run once on a copy without memory, calls it exactly once, with that output, and puts
-    out something that depends on it:
+    The module is registered where it computes: whatever is done with that part of the network (moved, frozen, saved,
+    wrapped, replaced) is done with its attention. Candidates are tried on a copy without memory, in this order; the
+    first that the network calls exactly once, with that output, and on which its result depends is taken:
 
     1. the last child of the stage itself, ``<stage>.attention``, where that calls its children in turn;
     2. the last child of the part of the stage that puts out the same tensor (``stages.2.blocks.attention``);
@@ -29,26 +28,23 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
     5. the first child of the sequence that follows in an `nn.Sequential`;
     6. right behind a layer with weights, as ``<layer>_attention`` in the `nn.Sequential` that holds it.
 
-    The names of the network's own parameters stay what they are, so its checkpoints still load. To use pretrained
-    weights, load them first (``timm.create_model(…, pretrained=True)``). Where the output is several maps (the stages
-    of HRNet), each gets a module of its own.
+    The network's own parameters keep their names, so its checkpoints still load; load pretrained weights first
+    (``timm.create_model(…, pretrained=True)``). Where the output is several maps (the stages of HRNet), each gets a
+    module of its own.
 
     Args:
-        model: Any timm convolutional network, or any network of yours with NCHW feature maps if ``at`` is a name.
-        attention: A module class, `foveate.nn.RectangularAttention2d` or `foveate.nn.PositionwiseAttention2d` or
-            your own; called as ``attention(channels, **options, device=…, dtype=…)``.
+        model: Any timm convolutional network, or any network with NCHW feature maps if ``at`` is a name.
+        attention: A module class such as `foveate.nn.RectangularAttention2d` or `foveate.nn.PositionwiseAttention2d`;
+            called as ``attention(channels, **options, device=…, dtype=…)``.
         at: Index into ``model.feature_info`` (−2, the default: the last stage but one), or the name of a module
             as in ``model.named_modules()``.
         **options: Passed on to ``attention``.
 
-    Returns:
-        ``model``.
-
     Raises:
-        ValueError: ``at`` names nothing, or something that does not return NCHW maps, or that has attention already, or
-            behind which attention would not be computed in every pass; the model is as it was.
+        ValueError: ``at`` names nothing, or a module that does not return NCHW maps, has attention already, or behind
+            which attention would not be computed in every pass; the model is as it was.
 
-    Example:
+    Examples:
         >>> network = foveate.insert(timm.create_model("resnet18"), foveate.nn.RectangularAttention2d, at=-2)
         >>> type(network.layer3.attention).__name__
         'RectangularAttention2d'
@@ -78,7 +74,7 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
 
 
 class ForEach(nn.ModuleList):
-    """Applies one module to each of several maps."""
+    """List of modules, each applied to one of several maps."""
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Return the attended maps."""
@@ -123,7 +119,7 @@ def _image_size(model: nn.Module) -> tuple[int, int, int]:
 
 
 def _outputs(twin: nn.Module, name: str, image: Tensor) -> list[Tensor]:
-    """Return what the module puts out for ``image``: shapes without numbers."""
+    """Return the outputs of the module for ``image``: shapes without numbers."""
     target = twin.get_submodule(name)
     path, _, last = name.rpartition(".")
     parent = twin.get_submodule(path)

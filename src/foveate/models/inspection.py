@@ -1,4 +1,4 @@
-"""Looking at a network from outside: finding its attention, running a copy of it, leaving it as it was."""
+"""Inspection of networks: finding their attention, running a copy, leaving the original untouched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 Result = TypeVar("Result")
 
 FAILURES = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
-"""What networks raise for keywords and images that they do not take, besides a `ValueError`."""
+"""Errors that networks raise for keywords and images that they do not take, besides `ValueError`."""
 
 
 def attention_modules(network: nn.Module) -> dict[str, SpatialAttention]:
@@ -40,7 +40,7 @@ def attention_modules(network: nn.Module) -> dict[str, SpatialAttention]:
 
 
 def gates(network: nn.Module) -> dict[str, SpatialAttention]:
-    """Return those attention modules of ``network`` that weigh positions, rather than mix the values at them."""
+    """Return the attention modules of ``network`` that weigh positions, rather than pairs of them."""
     return {name: module for name, module in attention_modules(network).items() if module.is_gate}
 
 
@@ -56,9 +56,9 @@ def eager(network: nn.Module) -> nn.Module:
 
 
 def private_copy(network: nn.Module) -> nn.Module:
-    """Copy the modules of ``network``, but not its weights: what is done with the copy, nobody else sees.
+    """Copy the modules of ``network`` but share its weights: nobody else sees what is done with the copy.
 
-    The copy runs eagerly, whatever of ``network`` is compiled, and has hooks, modes, buffers, gradients and
+    The copy runs eagerly even where ``network`` is compiled, and has hooks, modes, buffers, gradients and
     ``requires_grad`` of its own; its parameters are other tensors with the same memory.
     """
     network = eager(network)
@@ -72,7 +72,7 @@ def private_copy(network: nn.Module) -> nn.Module:
                 if buffer is not None:
                     memo.setdefault(id(buffer), buffer.detach().clone())
             for value in vars(module).values():
-                if isinstance(value, Tensor):  # of a parametrisation: computed anew in each pass
+                if isinstance(value, Tensor):  # of a parametrization: recomputed in each pass
                     memo.setdefault(id(value), value.detach().clone())
         twin = copy.deepcopy(network, memo)
     for module in twin.modules():
@@ -84,21 +84,21 @@ def private_copy(network: nn.Module) -> nn.Module:
 
 
 def _alias(parameter: nn.Parameter) -> nn.Parameter:
-    if type(parameter) is not nn.Parameter:  # of a quantisation or a sharding: only its owner knows how to copy it
+    if type(parameter) is not nn.Parameter:  # quantized or sharded: only its owner knows how to copy it
         return parameter
     data = parameter.detach()
     return nn.Parameter(data.clone() if data.is_inference() else data, parameter.requires_grad)
 
 
 def feature_stages(network: nn.Module) -> list[str]:
-    """Return the names of the modules that put out the stages of timm's ``feature_info``; none for other networks."""
+    """Return the names of the modules of timm's ``feature_info``; none for other networks."""
     info = getattr(network, "feature_info", None) or []
     return [stage["module"] for stage in getattr(info, "info", info)]
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put ``network`` in evaluation mode for the duration, then every module back in the mode that it had."""
+    """Put ``network`` in evaluation mode for the duration; every module returns to its own mode."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -111,7 +111,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 def meta_copy(network: nn.Module) -> nn.Module:
     """Copy ``network`` onto the meta device without copying its weights: deepcopy finds them in the memo."""
     memo: dict[int, Any] = {}
-    with torch.inference_mode(False):  # what is built for inference alone can be tried with gradients
+    with torch.inference_mode(False):  # a network built for inference can be tried with gradients
         for parameter in network.parameters():
             memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
         for buffer in network.buffers():
@@ -128,16 +128,8 @@ def dry_run(
 ) -> Result:
     """Return ``run(twin, image)`` for a copy of ``network`` in evaluation mode and one image, both on the meta device.
 
-    Nothing is computed there and no activation allocated; ``network`` is not touched.
-
-    Args:
-        network: Any network that takes one ``(B, C, H, W)`` batch.
-        input_size: ``(channels, height, width)`` of the image.
-        run: What to do with the two.
-        name: What messages call the network; by default its class.
-
-    Raises:
-        ValueError: The network does not take such an image.
+    Nothing is computed and no activation allocated; ``network`` is not touched. ``input_size`` is ``(channels, height,
+    width)``, ``name`` that of the network in messages. A `ValueError` says that it does not take such an image.
     """
     twin = meta_copy(network).eval()
     dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
@@ -153,9 +145,9 @@ def dry_run(
 
 
 def unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``state`` with a copy for each tensor but the first of those that share memory.
+    """Return ``state`` with tensors that share memory copied, all but the first.
 
-    Safetensors refuses the others; and under each name, as timm's strict loading needs it, nothing is missing.
+    Safetensors refuses shared ones, and timm's strict loading needs every name.
     """
     places: set[int] = set()
     copied = {}

@@ -1,4 +1,4 @@
-"""A warning where attention computes without its compiled kernels."""
+"""Warning where attention computes without its compiled kernels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_KERNELS = (
 
 
 def warn_of_missing_kernels(device: torch.device, network: nn.Module | None = None) -> None:
-    """Say, once in a process, that ``network`` (or any) computes without the kernels that there are for attention."""
+    """Warn once per process that ``network`` (or any) computes without the compiled kernels for attention."""
     off = os.environ.get("FOVEATE_FUSED", "1") in ("0", "")
     wants = network is None or any(getattr(module, "fused", False) is None for module in network.modules())
     if device.type == "cpu" and wants and not off and "cpu" not in FA.fused_kernels():

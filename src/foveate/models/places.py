@@ -1,4 +1,4 @@
-"""Where in a network an attention module could be registered, and whether it would compute there."""
+"""Places in a network where an attention module can be registered, and whether it computes there."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from foveate.models.inspection import FAILURES, dry_run
 __all__ = ["NAME", "Place", "following", "places", "works"]
 
 NAME = "attention"
-"""What the module is called where it is registered."""
+"""Name under which the module is registered."""
 
 
 class Attended:
     """Mixin for a module's class: the output passes through its child ``attention``.
 
-    Changing the class of the one instance, rather than wrapping it, keeps the names of its parameters, its attributes,
+    Changing the class of the instance, rather than wrapping it, keeps the names of its parameters, its attributes,
     and whatever a network does with it.
     """
 
     attention: nn.Module
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute what the module computes, and attend to it."""
+        """Attend to the output of the module."""
         return self.attention(super().forward(*args, **kwargs))  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
@@ -36,11 +36,11 @@ class Attended:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an attention module could be registered, and how."""
+    """Place where an attention module can be registered, and how."""
 
     target: str
     how: str
-    """``child``: its last; ``before``: its first; ``beside``: both in its place; ``behind``: next to it; ``class``: a
+    """``child``: last child; ``before``: first child; ``beside``: both in its place; ``behind``: next to it; ``class``:
     child that its class calls."""
 
     def put(self, model: nn.Module, module: nn.Module) -> None:
@@ -66,7 +66,7 @@ class Place:
 
 
 def places(model: nn.Module, name: str, size: tuple[int, int, int]) -> Iterator[Place]:
-    """Yield where attention to the output of ``name`` could be registered, the best first."""
+    """Yield places for attention to the output of ``name``, the best first."""
     target = model.get_submodule(name)
     parent = model.get_submodule(name.rpartition(".")[0])
     is_layer = isinstance(target, nn.modules.batchnorm._NormBase) or not list(target.children())
@@ -87,7 +87,7 @@ def places(model: nn.Module, name: str, size: tuple[int, int, int]) -> Iterator[
 
 
 def _same_output(twin: nn.Module, name: str, image: Tensor) -> list[str]:
-    """Return the containers within ``name`` that put out the very tensor that it puts out, the outermost first."""
+    """Return the containers within ``name`` that return the very tensor that it returns, the outermost first."""
     outputs: dict[str, Any] = {}
     for inner, module in twin.get_submodule(name).named_modules(prefix=name):
         if inner == name or list(module.children()):
@@ -100,7 +100,7 @@ def _same_output(twin: nn.Module, name: str, image: Tensor) -> list[str]:
 def works(twin: nn.Module, place: Place, image: Tensor, channels: list[int]) -> bool:
     """Tell whether a network calls a module in ``place`` once, with maps of ``channels``, and depends on it.
 
-    What it gives as intermediate maps must stay what it is: some count the children of a sequence.
+    Its intermediate maps must stay what they are: some networks count the children of a sequence.
     """
     with torch.inference_mode(False), torch.enable_grad():
         probe, image = _Probe(), torch.empty_like(image)
@@ -120,7 +120,7 @@ def works(twin: nn.Module, place: Place, image: Tensor, channels: list[int]) -> 
 
 
 class _Probe(nn.Module):
-    """Stands for an attention module in a trial: passes maps on, notes them, and leaves a trace in the graph."""
+    """Stand-in for an attention module in a trial: passes maps on, notes them, and leaves a trace in the graph."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The trained networks whose weights come with the library."""
+"""Trained networks whose weights come with the library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 @dataclass(frozen=True)
 class Training:
-    """What several networks were trained on, and how images are prepared for them, as their model cards say."""
+    """Data that several networks were trained on, and how images are prepared for them, as their model cards say."""
 
     networks: tuple[str, ...]
     configuration: Mapping[str, Any]
@@ -28,7 +28,7 @@ SYNSETS = (
     *(1443537, 1784675, 2002724, 2123045, 2231487, 2410509, 2669723, 2814533, 2909870, 3026506),
     *(3255030, 3584254, 3770439, 3937543, 4070727, 4259630, 4398044, 4532670, 7615774, 7871810),
 )
-"""The classes of the photographs, by their numbers in WordNet."""
+"""WordNet numbers of the classes of the photographs."""
 
 TRAININGS: dict[str, Training] = {
     "digits": Training(  # recipes/shipped.yaml
@@ -54,22 +54,19 @@ TRAININGS: dict[str, Training] = {
         },
     ),
 }
-"""By the tag that follows the name of a network: ``cram_resnet_tiny.digits``."""
+"""By the tag in ``cram_resnet_tiny.digits``."""
 
 
 def shipped(tag: str | None = None) -> dict[str, Path]:
-    """Return the networks whose weights come with the library, by the name that `timm.create_model` takes.
+    """Return the files of the weights that come with the library, by the name that `timm.create_model` takes.
 
-    ``timm.create_model("cram_resnet_tiny.digits", pretrained=True)`` is one that finds a handwritten digit among
-    fragments of others, in images of 32×32 pixels. The values are the files with the weights; beside each lies its
-    model card.
+    ``timm.create_model("cram_resnet_tiny.digits", pretrained=True)`` loads such weights; beside each file lies its
+    model card. ``tag`` is ``digits`` (cluttered digits of 32×32 pixels) or ``photographs`` (20 classes of Tiny ImageNet
+    at 32×32); all by default.
 
-    Args:
-        tag: ``digits``: those that were trained on cluttered digits; ``photographs``: on 20 classes of Tiny ImageNet,
-            at 32×32 pixels. Not given: all.
-
-    Raises:
-        ValueError: There are none of that tag.
+    Examples:
+        >>> list(foveate.models.shipped("photographs"))[-1]
+        'cram_resnet_tiny.photographs'
     """
     tags = TRAININGS if tag is None else (one_of("tag", tag, tuple(TRAININGS)),)
     names = [f"{network}.{each}" for each in tags for network in TRAININGS[each].networks]

@@ -1,4 +1,4 @@
-"""A stem for small images: one 3×3 convolution with stride 1, and no pooling."""
+"""Stem for small images: one 3×3 convolution with stride 1, and no pooling."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ __all__ = ["use_small_stem"]
 
 
 def use_small_stem(model: nn.Module) -> None:
-    """Change a timm ResNet, EfficientNet or MobileNetV3 to keep the resolution of its images, for 32 to 64 pixels.
+    """Change a timm ResNet, EfficientNet or MobileNetV3 to keep the resolution of images of 32 to 64 pixels.
 
     A ResNet's 7×7 convolution with stride 2 and its pooling give way to a 3×3 convolution with stride 1; the other
     two, whose stem is a 3×3 convolution already, lose its stride.
-
-    Raises:
-        ValueError: The model is of another family.
     """
     feature_info: list[dict[str, Any]] = getattr(model, "feature_info", [])
     if isinstance(model, ResNet):

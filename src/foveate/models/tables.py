@@ -1,4 +1,4 @@
-"""Relative tables of a whole network at another image size, and weights that were saved for another."""
+"""Relative tables of a whole network at another image size, and weights saved for another."""
 
 from __future__ import annotations
 
@@ -25,24 +25,17 @@ def relative_tables(model: nn.Module) -> dict[str, RelativeTables2d]:
 
 
 def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) -> nn.Module:
-    """Stretch the relative tables of every GSA and AA module to the maps that they see at another image size.
+    """Stretch the relative tables of every GSA and AA module of ``model``, in place, to another image size; return it.
 
-    Without it a GSA network takes larger images too, but its positional attention stays a window of the size that it
-    was made for. Training on from here needs a new optimiser: the tables are new parameters.
+    Without it a GSA network takes larger images too, but its positional attention stays a window of its original size.
+    The tables are new parameters: training on needs a new optimizer.
 
     Args:
-        model: A network with such modules, or one that contains such a network (a detector, a segmentation network);
-            changed in place.
+        model: A network with such modules, or one that contains such a network (a detector, a segmentation network).
         img_size: Height and width in pixels; one integer for both. Of a detector that resizes its images, the size
             that its backbone gets.
 
-    Returns:
-        ``model``.
-
-    Raises:
-        ValueError: ``img_size`` is not a size, or ``model`` has no relative tables, or takes no image of that size.
-
-    Example:
+    Examples:
         >>> network = timm.create_model("gsa_resnet_tiny", img_size=32)
         >>> foveate.resize_relative_tables(network, 64).layer1[0].conv2.feat_size
         (64, 64)
@@ -57,19 +50,17 @@ def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) ->
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
-    """Fit the weights of a checkpoint to ``model``, as the functions of this name in timm do.
+    """Fit the weights of a checkpoint to ``model``, like the functions of this name in timm.
 
     - Weights inside ``{"state_dict": …}`` or ``{"model": …}`` are taken out.
-    - Names of version 0.1, where inserted attention stood at the root (``attention.layer3.…``), become those of the
-      place where ``model`` has it (``layer3.attention.…``).
+    - Names of version 0.1, where inserted attention stood at the root (``attention.layer3.…``), become those of
+      ``model`` (``layer3.attention.…``).
     - Relative tables for another image size are stretched to those of ``model``, by linear interpolation.
 
-    Args:
-        state_dict: Weights by name; not changed.
-        model: The network that they are for.
-
-    Returns:
-        What ``model.load_state_dict`` takes.
+    Examples:
+        >>> small, large = (timm.create_model("gsa_resnet_tiny", img_size=side) for side in (32, 64))
+        >>> large.load_state_dict(foveate.checkpoint_filter_fn(small.state_dict(), large))
+        <All keys matched successfully>
     """
     weights = dict(state_dict)
     for key in ("state_dict", "model"):

@@ -45,12 +45,12 @@ TINY: dict[str, Any] = {
     "stem": "small",
     "img_size": 32,
 }
-"""A network that learns cluttered digits in one to two minutes on two CPU cores."""
+"""Network that learns cluttered digits in one to two minutes on two CPU cores."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """What takes the place of the 3×3 convolutions, and which of its options a network passes on."""
+    """Replacement of the 3×3 convolutions, and which of its options a network passes on."""
 
     replace: Replace
     options: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ INSERTED: dict[str, type[nn.Module]] = {
     "cram": RectangularAttention2d,
     "positionwise": PositionwiseAttention2d,
 }
-"""What is inserted behind the last stage but one."""
+"""Attention inserted behind the last stage but one."""
 
 INSERTED_IN = {
     "resnet_tiny": "conv_resnet_tiny",
@@ -85,11 +85,16 @@ INSERTED_IN = {
 """The networks with inserted attention, and the timm model that each is made from."""
 
 FETCHING = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-"""Keywords with which timm says where weights come from."""
+"""Keywords of timm for the source of weights."""
 
 
 def registered() -> list[str]:
-    """Return the names of the networks that this library registers with timm."""
+    """Return the names of the networks that this library registers with timm.
+
+    Examples:
+        >>> "gsa_resnet50" in foveate.models.registered()
+        True
+    """
     return list(__all__)
 
 
@@ -115,15 +120,14 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
         *,
         at: int | str | Sequence[int | str] = -2,  # one place, or several with a module each
         stem: str | None = None,
-        img_size: int | tuple[int, int] | None = None,  # accepted by all networks; nothing here depends on it
+        img_size: int | tuple[int, int] | None = None,  # accepted by all networks; unused
         **kwargs: Any,
     ) -> nn.Module:
         options = {name: kwargs.pop(name) for name in ("sharpness", "hidden") if name in kwargs}
         small = one_of("stem", stem or "imagenet", ("imagenet", "small")) == "small"
         source = {key: kwargs.pop(key) for key in FETCHING if key in kwargs}
         chosen = source.get("pretrained_cfg")
-        # Weights with the attention, not of the network that it is inserted in alone. What comes from a folder or a
-        # hub was found by its own name.
+        # Weights of the network with its attention, not of the one without; so are those of a folder or a hub.
         own = chosen in tuple(TRAININGS) or (
             isinstance(chosen, Mapping) and chosen.get("source") in ("local-dir", "hf-hub")
         )
@@ -207,9 +211,9 @@ def _register() -> None:
         for tag, training in TRAININGS.items()
         for name, file in shipped(tag).items()
     }
-    # Last, and with an asterisk: without a tag, a network is the untrained one, also where there are weights.
+    # Last, and with an asterisk: without a tag, a network is the untrained one.
     configurations |= {f"{name}.*": configuration for name, configuration in untrained.items()}
-    # timm reads the configurations from the module that a constructor says it is from.
+    # timm reads the configurations from the module of a constructor.
     globals()["default_cfgs"] = generate_default_cfgs(configurations)
     for name, _, create in networks:
         create.__name__ = create.__qualname__ = name

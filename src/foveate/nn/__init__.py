@@ -1,4 +1,4 @@
-"""Attention modules: parameters around `foveate.functional`, one mechanism a file."""
+"""Attention modules: parameters around `foveate.functional`, one mechanism per file."""
 
 from foveate.nn.augmented import AttentionAugmentedConv2d
 from foveate.nn.explicit import ExpAttConv2d, ExplicitAttention2d

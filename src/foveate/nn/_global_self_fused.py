@@ -1,4 +1,4 @@
-"""How `GlobalSelfAttention2d` computes what follows its projection where there are kernels for all of it."""
+"""Fused computation of all that follows the projection of `GlobalSelfAttention2d`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as module_hooks
 
 from foveate.functional._global_self import fits, global_self_inference
 from foveate.functional._global_self_training import add_rows, columns_and_content, fits_training
 from foveate.functional.relative import relative_window
+from foveate.nn._untouched import has_no_gradient, is_untouched
 
 if TYPE_CHECKING:
     from foveate.nn.global_self import GlobalSelfAttention2d
@@ -19,10 +19,10 @@ __all__ = ["attend_fused"]
 
 
 def attend_fused(module: GlobalSelfAttention2d, qkv: Tensor) -> tuple[Tensor, bool] | None:
-    """Return the output and whether it is pooled, or None where the operators for each part have to be taken."""
-    if isinstance(qkv, torch.fx.Proxy):  # graphs hold the parts, the normalisation among them
+    """Return the output and whether it is pooled; None where there are no kernels for all of it."""
+    if isinstance(qkv, torch.fx.Proxy):  # graphs hold the parts, the normalization among them
         return None
-    if _has_no_gradient(module, qkv) and _is_plain(module.norm) and fits(qkv, module.fused, *module.parameters()):
+    if _may_fold(module, qkv) and fits(qkv, module.fused, *module.parameters()):
         return _at_once(module, qkv), True
     if fits_training(qkv, module.fused, *module.parameters()):
         return _before_and_after(module, qkv), False
@@ -30,7 +30,7 @@ def attend_fused(module: GlobalSelfAttention2d, qkv: Tensor) -> tuple[Tensor, bo
 
 
 def _at_once(module: GlobalSelfAttention2d, qkv: Tensor) -> Tensor:
-    """Compute all of it in one operator, the normalisation folded."""
+    """Compute all of it in one operator, the normalization folded."""
     norm = module.norm
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
@@ -41,7 +41,7 @@ def _at_once(module: GlobalSelfAttention2d, qkv: Tensor) -> Tensor:
 
 
 def _before_and_after(module: GlobalSelfAttention2d, qkv: Tensor) -> Tensor:
-    """Compute it in two nodes of the graph, before and after the normalisation, and leave the pooling."""
+    """Compute it in two nodes of the graph, before and after the normalization, and leave the pooling."""
     down, along = (relative_window(table.to(qkv.dtype), size) for table, size in _tables(module, qkv))
     query, hidden, content = columns_and_content(qkv, down, module.widths, module.num_heads)
     return add_rows(query, module.norm(hidden), along, content)
@@ -51,20 +51,12 @@ def _tables(module: GlobalSelfAttention2d, qkv: Tensor) -> zip[tuple[Tensor, int
     return zip((module.rel_height, module.rel_width), qkv.shape[2:], strict=True)
 
 
-def _has_no_gradient(module: GlobalSelfAttention2d, qkv: Tensor) -> bool:
-    if module.training or module.norm.training:
-        return False
-    return not (torch.is_grad_enabled() and (qkv.requires_grad or any(p.requires_grad for p in module.parameters())))
-
-
-def _is_plain(norm: nn.Module) -> bool:
-    """Tell whether a normalisation is what the module was made with, with nobody who would see it called."""
+def _may_fold(module: GlobalSelfAttention2d, qkv: Tensor) -> bool:
+    """Tell whether the normalization is a fixed scale and shift that nobody observes."""
+    norm = module.norm
     return (
-        type(norm) is nn.BatchNorm2d
+        has_no_gradient(module, qkv)
+        and is_untouched(norm, nn.BatchNorm2d)
+        and not norm.training
         and norm.running_mean is not None
-        and "forward" not in vars(norm)
-        and not norm._forward_hooks
-        and not norm._forward_pre_hooks
-        and not module_hooks._global_forward_hooks
-        and not module_hooks._global_forward_pre_hooks
     )

@@ -12,13 +12,13 @@ from foveate.nn.weights import PARTS, PairwiseWeights
 __all__ = ["GlobalSelfWeights", "gain_and_shift"]
 
 LINEAR = 1e-3
-"""Relative error up to which a normalisation counts as a gain and a shift for each channel."""
+"""Largest relative error at which a normalization counts as a gain and a shift per channel."""
 
 
 class GlobalSelfWeights(PairwiseWeights):
-    """Of global self-attention: ``C_ij + g P_ij``, content and position.
+    """Weights of global self-attention, ``C_ij + g P_ij``: content and position.
 
-    Between the two axial passes stands a normalisation, ``v ↦ g_c v + b_c`` for each channel. The weight with
+    Between the two axial passes stands a normalization, ``v ↦ g_c v + b_c`` for each channel. The weight with
     which channel ``c`` of a head takes ``j`` is ``C_ij + g_c P_ij``; those of a head are the mean over its channels,
 
         A_ij = C_ij + ḡ P_ij.
@@ -27,11 +27,11 @@ class GlobalSelfWeights(PairwiseWeights):
 
     Args:
         query: ``(B, heads, H, W, d)``, as are the next two.
-        key: Its channels are none where the module has no content part.
-        value: What is attended to.
-        part: ``content``, ``positional`` or ``both``: what the module has.
+        key: Keys; without channels where the module has no content part.
+        value: Values.
+        part: ``content``, ``positional`` or ``both``: the parts of the module.
         tables: ``rel_height`` and ``rel_width`` of the positional part.
-        normalisation: ``g`` and ``b``, each ``(B, C)``, see `gain_and_shift`.
+        normalization: ``g`` and ``b``, each ``(B, C)``, see `gain_and_shift`.
     """
 
     def __init__(
@@ -41,16 +41,16 @@ class GlobalSelfWeights(PairwiseWeights):
         value: Tensor,
         part: str,
         tables: tuple[Tensor, Tensor] | None = None,
-        normalisation: tuple[Tensor, Tensor] | None = None,
+        normalization: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__(detached(value))
         self.query, self.key = detached(query), detached(key)
         self.has = {each for each in PARTS if part in ("both", each)}
         self.parts = PARTS if part == "both" else PARTS[:1]
-        if tables is not None and normalisation is not None:
+        if tables is not None and normalization is not None:
             self.table_columns, self.table_rows = map(detached, tables)
             self.gain, self.shift = (  # B, heads, d_v
-                detached(x).to(self.values.dtype).unflatten(1, (self.heads, -1)) for x in normalisation
+                detached(x).to(self.values.dtype).unflatten(1, (self.heads, -1)) for x in normalization
             )
 
     def rows(self, images: slice, rows: slice, columns: slice, part: str = "both") -> Tensor:
@@ -96,12 +96,12 @@ class GlobalSelfWeights(PairwiseWeights):
 def gain_and_shift(norm: nn.Module, before: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``g`` and ``b``, each ``(B, C)`` in float64, of ``norm(x) = g x + b`` at ``x = before``.
 
-    The normalisation is called, never read: it may have been replaced, wrapped or quantised. What it makes of zeros and
-    ones tells all of one that does not look at its input (batch normalisation in evaluation); of others, such as group
-    normalisation, ``g`` and ``b`` are fitted to what they make of ``before``, exactly if there are any.
+    The normalization is called, never read: it may have been replaced, wrapped or quantized. Its output for zeros and
+    ones determines one that does not depend on its input (batch normalization in evaluation); of others, such as group
+    normalization, ``g`` and ``b`` are fitted to its output for ``before``, exactly if they exist.
 
     Raises:
-        ValueError: There are none.
+        ValueError: They do not exist.
     """
     after = norm(before)
     zeros = torch.zeros_like(before[:1])
@@ -116,7 +116,7 @@ def gain_and_shift(norm: nn.Module, before: Tensor) -> tuple[Tensor, Tensor]:
         if not _explains(gain, shift, x, y):
             raise ValueError(
                 f"{type(norm).__name__} between the passes is no gain and shift for each channel (as batch and group "
-                "normalisation are), so this module's output is not a weighted sum of its values; leave it out of "
+                "normalization are), so this module's output is not a weighted sum of its values; leave it out of "
                 "names=…"
             )
     return gain.expand(x.shape[:2]), shift.expand(x.shape[:2])

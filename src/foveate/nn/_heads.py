@@ -9,7 +9,7 @@ __all__ = ["divisible", "merge_heads", "split_heads"]
 
 
 def divisible(name: str, channels: int, num_heads: int) -> int:
-    """Return ``channels`` if ``num_heads`` divides it, else raise a `ValueError` that says which heads would do."""
+    """Return ``channels`` if ``num_heads`` divides it, else raise a `ValueError` that names a number that would."""
     integer(name, channels)
     if channels % num_heads:
         heads = [n for n in range(1, channels + 1) if channels % n == 0]

@@ -1,4 +1,4 @@
-"""What cannot be compiled by `torch.jit.script`, said by the module and not by the compiler."""
+"""Refusal of `torch.jit.script` by modules that it cannot compile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["NotScriptable"]
 
 
 class NotScriptable:
-    """Mixin of the modules whose mathematics TorchScript cannot express: custom operators, choices made by shapes."""
+    """Mixin for modules that TorchScript cannot express: custom operators, and control flow that depends on shapes."""
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise NotImplementedError(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number
+from foveate._shapes import Float
 from foveate.functional._layout import in_layout_of
 from foveate.functional.augmented import augmented_attention, augmented_attention_map
 from foveate.nn._heads import merge_heads, split_heads
@@ -25,29 +26,31 @@ class AttentionAugmentedConv2d(RelativeTables2d):
 
         concat[conv3×3(x) → F − d_v channels,  W_O (A V) → d_v channels]
 
-    ``A`` is the softmax over all positions of content and relative-position logits; see
-    `foveate.functional.augmented_attention_map`. It holds N² weights for each head.
+    ``A``, N² weights for each head, is the softmax over all positions of content and relative-position logits; see
+    `foveate.functional.augmented_attention_map`.
 
-    Source: Bello et al. 2019 (arXiv 1904.09925), section 3. The table's behaviour outside its extent is not
-    in the paper: the outermost vector is used.
+    Source: Bello et al. 2019 (arXiv 1904.09925), section 3. Not known of the paper: the table's behavior outside its
+    extent; here the outermost vector is used.
 
     Args:
         in_channels: Channels of the input.
         out_channels: ``F``, channels of the output.
-        feat_size: Size of the map that is attended to, ``L`` or ``(L_H, L_W)`` (after stride and downsampling), at
+        feat_size: Size of the attended map, ``L`` or ``(L_H, L_W)`` (after stride and downsampling), at
             the training resolution: the extent of the relative tables.
-        stride: Of the convolution; the attention average-pools its input (3×3, padding 1) to match.
-        num_heads: Heads.
+        stride: Stride of the convolution; the attention average-pools its input (3×3, padding 1) to match.
+        num_heads: Number of heads.
         key_ratio: ``κ``: key channels are ``max(⌊κF / heads⌋, min_dim_key)`` a head.
         value_ratio: ``υ``: value channels ``d_v`` are ``⌊υF / heads⌋`` a head.
         min_dim_key: Fewest key channels of a head.
         downsample: Attend at half resolution: 3×3 average pooling with stride 2 before, bilinear upsampling after.
-        dilation: Of the convolution.
-        device: Where the parameters are created.
-        dtype: Their type.
+        dilation: Dilation of the convolution.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
-    Raises:
-        ValueError: An argument is out of its range, or the ratio leaves no channel to one of the two.
+    Examples:
+        >>> layer = foveate.nn.AttentionAugmentedConv2d(16, 80, feat_size=(5, 7), num_heads=2)
+        >>> layer.dim_value, layer(torch.randn(2, 16, 5, 7)).shape
+        (8, torch.Size([2, 80, 5, 7]))
     """
 
     title = "AA: attention beside convolution"
@@ -108,8 +111,8 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         for table in (self.rel_height, self.rel_width):
             nn.init.normal_(table, std=table.shape[1] ** -0.5)
 
-    def project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return queries, keys and values at the attended resolution, each ``(B, heads, H', W', channels / heads)``."""
+    def project(self, x: Float[Tensor, "batch channels height width"]) -> tuple[Tensor, ...]:
+        """Return queries, keys and values, ``(B, heads, H', W', channels / heads)``, at the attended resolution."""
         feature_map(x, self.in_channels, "AttentionAugmentedConv2d")
         if self.stride > 1:
             x = F.avg_pool2d(x, 3, self.stride, padding=1)
@@ -117,36 +120,40 @@ class AttentionAugmentedConv2d(RelativeTables2d):
             x = F.avg_pool2d(x, 3, 2, padding=1)
         return split_heads(self.qkv(x), (self.dim_key, self.dim_key, self.dim_value), self.num_heads)
 
-    def values(self, x: Tensor) -> Tensor:
-        """Return the values ``(B, heads, N, d_v / heads)`` that the map weighs."""
+    def values(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch heads positions dim_head"]:
+        """Return the values that the map weighs."""
         return self.project(x)[2].flatten(2, 3)
 
-    def attention_map(self, x: Tensor) -> Tensor:
-        """Return the map ``(B, heads, N, N)`` at the attended resolution; rows sum to 1."""
+    def attention_map(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch heads positions positions"]:
+        """Return the map at the attended resolution; rows sum to 1."""
         query, key, _ = self.project(x)
         return augmented_attention_map(query, key, self.rel_height, self.rel_width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve and attend: ``(B, in_channels, H, W)`` to ``(B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``."""
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
+        """Convolve and attend; a stride divides height and width, rounded up."""
         query, key, value = self.project(x)
         return self.combine(x, augmented_attention(query, key, value, self.rel_height, self.rel_width))
 
-    def forward_by_maps(self, x: Tensor) -> Tensor:
+    def forward_by_maps(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch dim_out rows columns"]:
         """Compute the output with the maps formed; for small maps only."""
         value = self.project(x)[2]
         attended = self.attention_map(x).to(value.dtype) @ value.flatten(2, 3)
         return self.combine(x, attended.view(value.shape))
 
-    def forward_without(self, x: Tensor, part: str = "attention") -> Tensor:
+    def forward_without(
+        self, x: Float[Tensor, "batch channels height width"], part: str = "attention"
+    ) -> Float[Tensor, "batch dim_out rows columns"]:
         """Let each position attend to itself alone: ``A = I``."""
         return self.combine(x, self.project(x)[2])
 
     def weights(self, x: Tensor) -> PairwiseWeights:
-        """Return the weights at the attended resolution; the map of an image is formed as a whole.
-
-        Raises:
-            ValueError: It would be too large.
-        """
+        """Return the weights at the attended resolution; the map of an image is formed as a whole."""
         query, key, values = map(detached, self.project(x))
         FormedWeights.check_size(values)
         tables = detached(self.rel_height), detached(self.rel_width)
@@ -157,7 +164,7 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         return super().map_parameters() | {"qkv.weight": slice(2 * self.dim_key)}
 
     def combine(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Put what was attended to, ``(B, heads, H', W', d_v / heads)``, beside the convolution of ``x``."""
+        """Concatenate the convolution of ``x`` and what was attended to, ``(B, heads, H', W', d_v / heads)``."""
         convolved = self.conv(x)
         attended = self.proj(in_layout_of(x, merge_heads(attended)))
         if self.downsample:

@@ -1,4 +1,4 @@
-"""Explicitly modelled attention (ExpAtt) and the convolution that it augments."""
+"""Explicitly modeled attention (ExpAtt) and the convolution that it augments."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number, one_of
-from foveate.functional._precision import widen
+from foveate._shapes import Float
+from foveate.functional._precision import upcast
 from foveate.functional.explicit import (
     KERNELS,
     explicit_attention,
     explicit_attention_map,
     explicit_attention_rows,
 )
+from foveate.nn._explicit_folded import convolve_and_attend
 from foveate.nn._scripting import NotScriptable
 from foveate.nn.spatial_attention import Observation, PairwiseAttention, detached
 from foveate.nn.weights import PairwiseWeights
@@ -29,8 +31,8 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
 
         A_ij = κ(‖p_i − p_j‖ / r) / Σ_k κ(‖p_i − p_k‖ / r)
 
-    ``W_V`` and ``W_O`` are 1×1 convolutions without bias. The radius is held as its logarithm, so that it stays
-    positive and a step changes it in proportion.
+    ``W_V`` and ``W_O`` are 1×1 convolutions without bias. The parameter is the logarithm of the radius: the radius
+    stays positive, and a step changes it in proportion.
 
     Source: Tan et al. 2021 (arXiv 2006.07872), section 3. The kernels other than the Gaussian are this library's.
 
@@ -39,19 +41,21 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         dim_out: Channels of the values and of the output; ``dim`` by default.
         kernel: ``gaussian``, ``laplace``, ``cauchy`` or ``cone``; see
             `foveate.functional.explicit_attention_map`.
-        radius: What ``r`` starts from, in pixels of the feature map that is attended to; above 0.
+        radius: Initial ``r``, in pixels of the attended map; above 0.
         stride: 1, or 2 to average-pool the input first (3×3, stride 2, padding 1).
-        device: Where the parameters are created.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
-    Raises:
-        ValueError: An argument is out of its range.
+    Examples:
+        >>> module, x = foveate.nn.ExplicitAttention2d(8, radius=2.0), torch.randn(2, 8, 5, 7)
+        >>> module(x).shape, module.attention_map(x).shape
+        (torch.Size([2, 8, 5, 7]), torch.Size([1, 1, 35, 35]))
     """
 
     title = "ExpAtt: attention to what is near"
     description = (
         "Each position takes from those around it, the nearer the more, in every image alike. The circle is the "
-        "radius, learnt in training, the only number behind the map."
+        "radius, learned in training, the only number behind the map."
     )
     depends_on_content = False
 
@@ -79,52 +83,55 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the two projections anew (variance-preserving) and set the radius back to where it starts."""
+        """Draw the two projections anew (variance-preserving) and reset the radius to its initial value."""
         for conv in (self.value, self.proj):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
         nn.init.constant_(self.log_radius, math.log(self.initial_radius))
 
     @property
-    def radius(self) -> Tensor:
+    def radius(self) -> Float[Tensor, " 1"]:
         """The radius ``r > 0`` in pixels of the attended map, a tensor of one element with its gradient."""
         return _radius(self.log_radius)
 
     @radius.setter
     def radius(self, radius: float) -> None:
-        # A new parameter, not new contents: copies of the network that have this tensor as well keep their radius.
+        # A new parameter, not new contents: copies of the network that share the tensor keep their radius.
         logarithm = math.log(number("radius", radius, above=0))
         trainable = self.log_radius.requires_grad
         self.log_radius = nn.Parameter(torch.full_like(self.log_radius, logarithm), requires_grad=trainable)
 
-    def project(self, x: Tensor) -> Tensor:
-        """Return ``V = W_V x`` at the resolution that is attended to, ``(B, dim_out, H', W')``."""
+    def project(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
+        """Return ``V = W_V x`` at the attended resolution."""
         return self.value(_pool(x, self.stride))
 
-    def values(self, x: Tensor) -> Tensor:
-        """Return what the map weighs, ``(B, 1, N, dim_out)``."""
+    def values(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 positions dim_out"]:
+        """Return what the map weighs, a single head."""
         return self.project(x).flatten(2).transpose(1, 2).unsqueeze(1)
 
-    def attention_map(self, x: Tensor) -> Tensor:
-        """Return the map, ``(1, 1, N, N)`` with ``N`` the positions after the stride; rows sum to 1.
-
-        It depends on the size of ``x`` alone.
-        """
+    def attention_map(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "1 1 positions positions"]:
+        """Return the map at the attended resolution; rows sum to 1. It depends on the size of ``x`` alone."""
         feature_map(x, self.dim, type(self).__name__)
         height, width = ((side - 1) // self.stride + 1 for side in x.shape[2:])
         return explicit_attention_map(height, width, self.radius, self.kernel)[None, None]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend: ``(B, dim, H, W)`` to ``(B, dim_out, ⌈H/stride⌉, ⌈W/stride⌉)``."""
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
+        """Attend; a stride divides height and width, rounded up."""
         feature_map(x, self.dim, "ExplicitAttention2d")
         return self.proj(_attend(self.project(x), self.log_radius, self.kernel))
 
-    def forward_by_maps(self, x: Tensor) -> Tensor:
+    def forward_by_maps(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch dim_out rows columns"]:
         """Compute ``W_O (A V)`` with the map formed; for small maps only."""
         value = self.project(x)
         attended = self.attention_map(x)[0, 0].to(value.dtype) @ value.flatten(2).transpose(1, 2)
         return self.proj(attended.transpose(1, 2).reshape(value.shape))
 
-    def forward_without(self, x: Tensor, part: str = "attention") -> Tensor:
+    def forward_without(
+        self, x: Float[Tensor, "batch channels height width"], part: str = "attention"
+    ) -> Float[Tensor, "batch dim_out rows columns"]:
         """Let each position attend to itself alone: ``A = I``, the limit of a radius of zero."""
         return self.proj(self.project(x))
 
@@ -145,7 +152,7 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         return {"log_radius"}
 
     def scalars(self) -> dict[str, tuple[float, float]]:
-        """Return the radius in positions of the map, as it started and as it is."""
+        """Return the radius in positions of the map: its initial and its current value."""
         return {"radius": (self.initial_radius, self.radius.item())}
 
     def extra_repr(self) -> str:
@@ -164,16 +171,18 @@ class ExpAttConv2d(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: ``F``, channels of the output.
-        stride: Of the convolution; the attention average-pools its input to match.
+        stride: Stride of the convolution; the attention average-pools its input to match.
         value_ratio: Share of the output channels that attend, between 0 and 1.
         kernel: As in `ExplicitAttention2d`.
         radius: As in `ExplicitAttention2d`.
-        dilation: Of the convolution.
-        device: Where the parameters are created.
-        dtype: Their type.
+        dilation: Dilation of the convolution.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
-    Raises:
-        ValueError: An argument is out of its range, or the ratio leaves no channel to one of the two.
+    Examples:
+        >>> layer = foveate.nn.ExpAttConv2d(16, 20, stride=2)
+        >>> layer.attention.dim_out, layer(torch.randn(2, 16, 5, 7)).shape
+        (2, torch.Size([2, 20, 3, 4]))
     """
 
     def __init__(
@@ -226,18 +235,22 @@ class ExpAttConv2d(nn.Module):
         dim_value = self.attention.dim_out
         return f"{self.conv.in_channels}, {self.conv.out_channels + dim_value}, dim_value={dim_value}"
 
-    def attention_map(self, x: Tensor) -> Tensor:
-        """Return the map of the attention branch, ``(1, 1, N, N)``."""
+    def attention_map(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "1 1 positions positions"]:
+        """Return the map of the attention branch."""
         return self.attention.attention_map(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve and attend: ``(B, in_channels, H, W)`` to ``(B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``."""
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
+        """Convolve and attend; a stride divides height and width, rounded up."""
         feature_map(x, self.attention.dim, "ExpAttConv2d")
+        if (out := convolve_and_attend(self, ExplicitAttention2d, x)) is not None:
+            return out
         return torch.cat([self.conv(x), self.attention(x)], dim=1)
 
 
 class _ExplicitWeights(PairwiseWeights):
-    """Of explicit attention: a function of distance, the same for every image."""
+    """Weights of explicit attention: a function of distance, the same for every image."""
 
     def __init__(self, value: Tensor, radius: Tensor, kernel: str) -> None:
         super().__init__(value.permute(0, 2, 3, 1).unsqueeze(1))
@@ -253,7 +266,7 @@ def _pool(x: Tensor, stride: int) -> Tensor:
 
 
 def _radius(log_radius: Tensor) -> Tensor:
-    return widen(log_radius).clamp(-30, 30).exp()  # far beyond any map, well inside float32
+    return upcast(log_radius).clamp(-30, 30).exp()  # far beyond any map, well inside float32
 
 
 def _attend(value: Tensor, log_radius: Tensor, kernel: str) -> Tensor:

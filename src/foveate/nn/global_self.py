@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, one_of, pair
+from foveate._shapes import Float
 from foveate.functional._layout import in_layout_of, to_channels_last
 from foveate.functional.global_self import (
     axial_positional_attention,
@@ -43,26 +44,26 @@ class GlobalSelfAttention2d(RelativeTables2d):
     is a window of ``2L − 1`` pixels along each axis, while content attention stays global. `resize` fits the
     tables to another size.
 
-    With ``part="content"`` there are no tables and no normalisation between passes, with ``part="positional"`` no
-    keys: the two ablations, each without parameters that nothing would read.
-
     Source: Shen et al. 2020 (arXiv 2010.03019), section 3.
 
     Args:
         dim: Channels of the input.
         dim_out: Channels of the values and of the output; ``dim`` by default.
-        num_heads: Heads; must divide ``dim_key`` and ``dim_out``.
+        num_heads: Number of heads; must divide ``dim_key`` and ``dim_out``.
         dim_key: Channels of queries and keys; ``dim`` by default.
-        feat_size: Size of the feature map that the tables are made for, ``L`` or ``(L_H, L_W)``: its size at
-            the training resolution, before the stride.
+        feat_size: Size of the feature map at the training resolution, before the stride: the extent ``L`` or
+            ``(L_H, L_W)`` of the tables.
         stride: 1, or the window of an average pooling that follows the attention (2 halves each side, rounded up).
-        part: ``both``, ``content`` or ``positional``: what the output is made of.
+        part: ``both``, or for ablations ``content`` (no tables, no normalization) or ``positional`` (no keys).
         fused: As in `foveate.functional.content_attention`: None takes fused kernels where there are any.
-        device: Where the parameters are created.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
-    Raises:
-        ValueError: An argument is out of its range, or the heads do not divide the channels.
+    Examples:
+        >>> module = foveate.nn.GlobalSelfAttention2d(8, 16, num_heads=4, feat_size=(5, 7))
+        >>> x = torch.randn(2, 8, 5, 7)
+        >>> module(x).shape, module.attention_map(x).shape
+        (torch.Size([2, 16, 5, 7]), torch.Size([2, 4, 35, 35]))
     """
 
     title = "GSA: attention of each position to all"
@@ -102,7 +103,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the projections (variance-preserving) and the tables, and reset the normalisation.
+        """Draw the projections (variance-preserving) and the tables, and reset the normalization.
 
         The tables' deviation ``(d·L)^−½`` gives the sum over a line of ``L`` offsets the variance of one value.
         """
@@ -115,19 +116,17 @@ class GlobalSelfAttention2d(RelativeTables2d):
             reset()
 
     def resize(self, feat_size: int | tuple[int, int]) -> None:
-        """Stretch the tables, by linear interpolation, to those of another ``feat_size``."""
+        """Stretch the tables to another ``feat_size`` by linear interpolation."""
         if self.part == "content":
             self.feat_size = pair("feat_size", feat_size)
         else:
             super().resize(feat_size)
 
-    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+    def project(self, x: Float[Tensor, "batch channels height width"]) -> tuple[Tensor, ...]:
         """Return queries, keys and values, each ``(B, heads, H, W, channels / heads)``, in the memory order of heads.
 
-        Where the positional part is the only one, the keys have no channels.
-
-        Where autocast makes float16 of the projection, in float32: products of three projections would leave float16's
-        range.
+        Without a content part the keys have no channels. Where autocast makes the projection float16, the three are
+        float32: their products would leave float16's range.
         """
         return split_heads(self._projection(x), self.widths, self.num_heads)
 
@@ -137,21 +136,19 @@ class GlobalSelfAttention2d(RelativeTables2d):
             _warn_if_larger(x, self.feat_size)
         return _not_float16(to_channels_last(self.qkv(x)))
 
-    def values(self, x: Tensor) -> Tensor:
-        """Return the values ``(B, heads, N, dim_out / heads)`` that the maps weigh."""
+    def values(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch heads positions dim_head"]:
+        """Return the values that the maps weigh."""
         return self.project(x)[2].flatten(2, 3)
 
-    def attention_map(self, x: Tensor, part: str = "both") -> Tensor:
-        """Return signed weights ``(B, heads, N, N)``: what each position takes from each position.
+    def attention_map(
+        self, x: Float[Tensor, "batch channels height width"], part: str = "both"
+    ) -> Float[Tensor, "batch heads positions positions"]:
+        """Return signed weights: what each position takes from each position.
 
-        Args:
-            x: ``(B, dim, H, W)``.
-            part: ``content``, ``positional`` or ``both``, the sum of those that the module has. The positional map is
-                that of the two passes together without the normalisation between them, which scales and shifts
-                each channel (`forward_by_maps` has it).
-
-        Raises:
-            ValueError: ``part`` is none of the three, or one that the module does not have.
+        ``part`` is ``content``, ``positional`` or ``both``, the sum of those that the module has. The positional map is
+        that of the two passes without the normalization between them (`forward_by_maps` has it).
         """
         one_of("part", part, PARTS if self.part == "both" else ("both", self.part))
         query, key, _ = self.project(x)
@@ -165,11 +162,12 @@ class GlobalSelfAttention2d(RelativeTables2d):
     def _has(self, part: str) -> bool:
         return self.part in ("both", part)
 
-    def forward_by_maps(self, x: Tensor) -> Tensor:
-        """Compute what `forward` computes by forming its maps, normalisation included; for small maps only.
+    def forward_by_maps(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch dim_out rows columns"]:
+        """Compute the output with the maps formed, ``content_map V + row_map norm(column_map V)``; for small maps only.
 
-        ``content_map V + row_map norm(column_map V)``; a training-mode normalisation uses the batch's statistics
-        and leaves its running ones alone.
+        A training-mode normalization uses the batch's statistics and leaves its running ones alone.
         """
         query, key, value = self.project(x)
         terms = []
@@ -189,8 +187,8 @@ class GlobalSelfAttention2d(RelativeTables2d):
         (hidden,) = split_heads(hidden, (self.dim_out,), self.num_heads)
         return torch.einsum("bhyxk,bhykd->bhyxd", row, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend: ``(B, dim, H, W)`` to ``(B, dim_out, ⌈H/stride⌉, ⌈W/stride⌉)``."""
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
+        """Attend; a stride divides height and width, rounded up."""
         return self._forward(x, self.part)
 
     def _forward(self, x: Tensor, part: str) -> Tensor:
@@ -199,7 +197,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
             out, pooled = found
             return in_layout_of(x, out) if pooled else self._pool(in_layout_of(x, out))
         query, key, value = split_heads(qkv, self.widths, self.num_heads)
-        # Content first: going backward it comes last, when what the positional passes saved is free again.
+        # Content first: its backward pass comes last, when what the positional passes saved is free again.
         terms = []
         if part != "positional":
             terms.append(content_attention(query, key, value, fused=self.fused))
@@ -212,7 +210,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
     def _pool(self, x: Tensor) -> Tensor:
         if self.stride == 1:
             return x
-        if torch.compiler.is_compiling():  # else there would be a graph for even and one for odd sizes, in every stage
+        if torch.compiler.is_compiling():  # one graph for even and odd sizes
             room = (0, self.stride - 1) * 2
             there = F.pad(x.new_ones(1, 1, *x.shape[2:]), room)
             return F.avg_pool2d(F.pad(x, room), self.stride) / F.avg_pool2d(there, self.stride)
@@ -220,16 +218,18 @@ class GlobalSelfAttention2d(RelativeTables2d):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Content and position, each of which can be switched off; without its only part a module has no output."""
+        """The two parts, each of which can be switched off; a module has no output without its only one."""
         return ("content", "positional") if self.part == "both" else ()
 
-    def forward_without(self, x: Tensor, part: str = "content") -> Tensor:
+    def forward_without(
+        self, x: Float[Tensor, "batch channels height width"], part: str = "content"
+    ) -> Float[Tensor, "batch dim_out rows columns"]:
         """Compute the output of the other part alone."""
         one_of("part", part, self.parts)
         return self._forward(x, "positional" if part == "content" else "content")
 
     def weights(self, x: Tensor) -> GlobalSelfWeights:
-        """Return the weights, the gain of the normalisation between the passes included."""
+        """Return the weights, including the gain of the normalization between the passes."""
         query, key, value = self.project(x)
         if not self._has("positional"):
             return GlobalSelfWeights(query, key, value, self.part)
@@ -251,7 +251,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
 
 
 def _warn_if_larger(x: Tensor, feat_size: tuple[int, int]) -> None:
-    """Warn, once for each size of tables, that positions far from each other do not see each other."""
+    """Warn that far positions do not see each other; Python shows it once for each size of tables."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
     if x.shape[2] > feat_size[0] or x.shape[3] > feat_size[1]:

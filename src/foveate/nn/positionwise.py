@@ -1,13 +1,14 @@
-"""Position-wise attention: CRAM's counterpart, a gate with a value of its own at every position."""
+"""Position-wise attention: a gate with a value of its own at every position, the counterpart of CRAM."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from foveate._checks import feature_map, integer
+from foveate._shapes import FeatureMap, Gate
 from foveate.functional.positionwise import positionwise_map
 from foveate.nn.spatial_attention import GatedAttention
 
@@ -20,17 +21,18 @@ class PositionwiseAttention2d(GatedAttention):
     Two 1×1 convolutions, at the cost of `RectangularAttention2d`'s head. The second starts at zero with a bias of
     ``INITIAL_LOGIT``, so that a module inserted in a trained network lets nearly everything pass.
 
-    Source: the position-wise counterpart of arXiv 2503.10875; the paper leaves its head open.
+    Source: the position-wise counterpart of arXiv 2503.10875; its head is not known here, this one was chosen.
 
     Args:
         dim: Channels of the feature map.
         hidden: Channels between the two convolutions; ``max(16, dim // 32)`` by default, as in
             `RectangularAttention2d`.
-        device: Where the parameters are created.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
-    Raises:
-        ValueError: An argument is out of its range.
+    Examples:
+        >>> foveate.nn.PositionwiseAttention2d(8).attention_map(torch.randn(1, 8, 1, 3))
+        tensor([[[[0.9526, 0.9526, 0.9526]]]], grad_fn=<SigmoidBackward0>)
     """
 
     title = "Position-wise attention: a gate at each position"
@@ -63,8 +65,8 @@ class PositionwiseAttention2d(GatedAttention):
             assert conv.bias is not None  # both are built with one
             nn.init.constant_(conv.bias, start)
 
-    def attention_map(self, x: Tensor) -> Tensor:
-        """Return the gate, ``(B, 1, H, W)`` in [0, 1], of at least float32."""
+    def attention_map(self, x: FeatureMap) -> Gate:
+        """Return the gate, in [0, 1], of at least float32."""
         feature_map(x, self.dim, "PositionwiseAttention2d")
         return positionwise_map(self.score(self.act(self.reduce(x))))
 

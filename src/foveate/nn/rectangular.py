@@ -1,4 +1,4 @@
-"""Convolutional rectangular attention (CRAM): look at one soft, oriented rectangle."""
+"""Convolutional rectangular attention (CRAM): attend to one soft, oriented rectangle."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number
-from foveate.functional._precision import autocast_off, widen
-from foveate.functional.rectangle import draw_rectangles, pixel_centres, rectangle_map
+from foveate._shapes import FeatureMap, Float, Gate, Rectangles
+from foveate.functional._precision import autocast_off, upcast
+from foveate.functional.rectangle import draw_rectangles, pixel_centers, rectangle_map
 from foveate.functional.similarity import rectangle_distance, transform_points
 from foveate.nn.spatial_attention import GatedAttention, Observation, mean_where, on_cpu
 
@@ -35,13 +36,15 @@ class RectangularAttention2d(GatedAttention):
 
     Args:
         dim: Channels of the feature map.
-        sharpness: ``τ > 0``: how steep the edges are, in units of 1 / half the side of the map.
+        sharpness: ``τ > 0``: steepness of the edges, in units of 1 / half the side of the map.
         hidden: Score maps in the head; ``max(16, dim // 32)`` by default.
-        device: Where the parameters are created.
-        dtype: Their type.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
-    Raises:
-        ValueError: An argument is out of its range.
+    Examples:
+        >>> module = foveate.nn.RectangularAttention2d(8)  # at first the rectangle covers the whole map
+        >>> module.rectangle(torch.randn(1, 8, 5, 7)).round(decimals=4).tolist()
+        [[0.0, 0.0, 1.600000023841858, 1.600000023841858, 0.0]]
     """
 
     title = "CRAM: one rectangle"
@@ -77,18 +80,18 @@ class RectangularAttention2d(GatedAttention):
         nn.init.zeros_(self.readout.weight)
         nn.init.zeros_(self.readout.bias)
 
-    def rectangle(self, x: Tensor) -> Tensor:
-        """Predict the rectangles of ``x``: ``(B, 5)``, of at least float32.
+    def rectangle(self, x: FeatureMap) -> Rectangles:
+        """Predict a rectangle for each image, in at least float32.
 
-        Centre ``(c_x, c_y)`` in [−1, 1]², half-sizes ``(s_x, s_y) > 0`` in the same units (a half-size of 1 spans
+        Center ``(c_x, c_y)`` in [−1, 1]², half-sizes ``(s_x, s_y) > 0`` in the same units (a half-size of 1 spans
         the map), angle ``α`` in radians, any real number: it has period π, and ``(s_x, s_y, α)`` is the same
         rectangle as ``(s_y, s_x, α + π/2)``.
         """
         feature_map(x, self.dim, "RectangularAttention2d")
         return _rectangle(self.readout(_spatial_moments(self.score(x))), self.INITIAL_HALF_SIZE)
 
-    def attention_map(self, x: Tensor) -> Tensor:
-        """Return the gate ``A``, ``(B, 1, H, W)`` in [0, 1], of at least float32."""
+    def attention_map(self, x: FeatureMap) -> Gate:
+        """Return the gate ``A``, in [0, 1], of at least float32."""
         return _draw(self.rectangle(x), x, self.sharpness)
 
     @torch.jit.unused
@@ -99,17 +102,24 @@ class RectangularAttention2d(GatedAttention):
         return Observation(gate=gate, rectangle=on_cpu(rectangle), sharpness=self.sharpness)
 
     @torch.jit.unused
-    def equivariance_loss(self, x: Tensor, moved_x: Tensor, similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
+    def equivariance_loss(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        moved_x: Float[Tensor, "batch channels height width"],
+        similarity: Float[Tensor, "batch 4"],
+        *,
+        aspect: float = 1.0,
+    ) -> Float[Tensor, ""]:
         """Return the mean of ``d²(T(rectangle), rectangle of T(image))``, see `foveate.functional.rectangle_distance`.
 
-        Images whose rectangle's centre ``T`` carries out of the image are left out: what it was on may be gone. A
-        rectangle that stays where it is does not make it zero, so it cannot be compared by size with that of other
-        gates. Arguments as in `GatedAttention.equivariance_loss`.
+        Images whose rectangle's center ``T`` carries out of the image are left out: its object may be gone. A fixed
+        rectangle does not make the loss zero, so its size cannot be compared with that of other gates. Arguments as in
+        `GatedAttention.equivariance_loss`.
         """
         rectangle = self.rectangle(x)
         distance = rectangle_distance(rectangle, self.rectangle(moved_x), similarity=similarity, aspect=aspect)
-        centre = transform_points(rectangle[:, :2].detach(), similarity, aspect=aspect)
-        return mean_where(distance, (centre.abs() <= 1).all(1))
+        center = transform_points(rectangle[:, :2].detach(), similarity, aspect=aspect)
+        return mean_where(distance, (center.abs() <= 1).all(1))
 
     def extra_repr(self) -> str:
         """Describe the module."""
@@ -133,42 +143,42 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _rectangle(raw: Tensor, half_size: float) -> Tensor:
     if torch.jit.is_scripting():
-        return _to_rectangle(widen(raw), half_size)
+        return _to_rectangle(upcast(raw), half_size)
     else:  # noqa: RET505
         with autocast_off(raw):
-            return _to_rectangle(widen(raw), half_size)
+            return _to_rectangle(upcast(raw), half_size)
 
 
 def _to_rectangle(raw: Tensor, half_size: float) -> Tensor:
-    centre, size, angle = raw.split([2, 2, 1], dim=1)
+    center, size, angle = raw.split([2, 2, 1], dim=1)
     covering = math.log(math.expm1(half_size))  # softplus⁻¹
-    return torch.cat([centre.tanh(), F.softplus(size + covering), angle], dim=1)
+    return torch.cat([center.tanh(), F.softplus(size + covering), angle], dim=1)
 
 
 def _spatial_moments(scores: Tensor) -> Tensor:
     if torch.jit.is_scripting():
-        return _moments(widen(scores))
+        return _moments(upcast(scores))
     else:  # noqa: RET505
         with autocast_off(scores):
-            return _moments(widen(scores))
+            return _moments(upcast(scores))
 
 
 def _moments(scores: Tensor) -> Tensor:
     """Return the means of x, y, x², xy, y² under the spatial softmax of each score map, ``(B, 5·hidden)``.
 
-    Less what a flat map has: a map that says nothing leaves the rectangle where the biases put it, and training cannot
-    push all rectangles one way through features that never change.
+    The moments of a flat map are subtracted: a map without a peak leaves the rectangle where the biases put it, and
+    training cannot move all rectangles by features that never change.
     """
     height, width = scores.shape[2:]
     weights = scores.flatten(2).softmax(-1) - 1 / (height * width)  # B, hidden, N
-    x = pixel_centres(width, scores).expand(height, width).flatten()  # of all positions, N
-    y = pixel_centres(height, scores)[:, None].expand(height, width).flatten()
+    x = pixel_centers(width, scores).expand(height, width).flatten()  # of all positions, N
+    y = pixel_centers(height, scores)[:, None].expand(height, width).flatten()
     return torch.matmul(weights, torch.stack([x, y, x * x, x * y, y * y], dim=-1)).flatten(1)
 
 
 def _draw(rectangle: Tensor, x: Tensor, sharpness: float) -> Tensor:
     if torch.jit.is_scripting():  # which knows neither checks nor autocast
-        rows, columns = pixel_centres(x.shape[2], rectangle), pixel_centres(x.shape[3], rectangle)
+        rows, columns = pixel_centers(x.shape[2], rectangle), pixel_centers(x.shape[3], rectangle)
         return draw_rectangles(rectangle, columns, rows, sharpness)
     else:  # noqa: RET505  # what comes after a `return` would be scripted
         return rectangle_map(rectangle, x.shape[2], x.shape[3], sharpness=sharpness)

@@ -1,4 +1,4 @@
-"""The two relative tables of a module that attends along both axes."""
+"""Relative tables of modules that attend along both axes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TABLES = ("rel_height", "rel_width")
 
 
 class RelativeTables2d(NotScriptable, PairwiseAttention):
-    """Base of the modules that hold a table of vertical and one of horizontal offsets.
+    """Base class of modules with one table of vertical and one of horizontal offsets.
 
     Attributes:
-        qkv: The projection of the map that is attended to.
+        qkv: Projection of the attended map.
         feat_size: Extents ``(L_H, L_W)`` of the tables.
         rel_height: ``(2·L_H − 1, d)``.
         rel_width: ``(2·L_W − 1, d)``.
@@ -34,7 +34,7 @@ class RelativeTables2d(NotScriptable, PairwiseAttention):
     rel_width: nn.Parameter
 
     def make_tables(self, feat_size: int | tuple[int, int], dim: int, **factory: Any) -> None:
-        """Make tables of vectors of ``dim`` entries, their values not set yet."""
+        """Create uninitialized tables of vectors of ``dim`` entries."""
         self.feat_size = pair("feat_size", feat_size)
         self.rel_height = nn.Parameter(torch.empty(2 * self.feat_size[0] - 1, dim, **factory))
         self.rel_width = nn.Parameter(torch.empty(2 * self.feat_size[1] - 1, dim, **factory))
@@ -48,7 +48,7 @@ class RelativeTables2d(NotScriptable, PairwiseAttention):
         return {name for name in TABLES if hasattr(self, name)}
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Stretch tables that were trained for another size of the map to this module's, and warn of it."""
+        """Stretch tables that were trained for another size of the map, with a warning."""
         for name in TABLES:
             loaded, own = state_dict.get(prefix + name), getattr(self, name, None)
             if loaded is None or own is None or loaded.ndim != 2 or loaded.shape[1] != own.shape[1]:
@@ -63,7 +63,7 @@ class RelativeTables2d(NotScriptable, PairwiseAttention):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def resize(self, feat_size: int | tuple[int, int]) -> None:
-        """Stretch the tables, by linear interpolation, to those of another ``feat_size``."""
+        """Stretch the tables to another ``feat_size`` by linear interpolation."""
         self.feat_size = pair("feat_size", feat_size)
         with torch.no_grad():
             self.rel_height = nn.Parameter(resize_relative_table(self.rel_height, self.feat_size[0]))

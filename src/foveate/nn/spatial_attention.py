@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from foveate._shapes import FeatureMap, Float
 from foveate.functional.similarity import visible, warp
 from foveate.nn.weights import FormedWeights, PairwiseWeights
 
@@ -18,13 +19,19 @@ __all__ = ["GatedAttention", "Observation", "PairwiseAttention", "SpatialAttenti
 class Observation:
     """What an attention module attends to in one batch of inputs, detached and on the CPU.
 
-    It has either a ``gate`` (one value for each position) or ``weights`` (one value for each pair of positions).
+    It has either a ``gate`` (one value per position) or ``weights`` (one value per pair of positions).
+
+    Examples:
+        >>> module = foveate.nn.RectangularAttention2d(8)
+        >>> seen = module.observe(torch.randn(2, 8, 5, 7))
+        >>> seen.gate.shape, seen.rectangle.shape, seen.weights
+        (torch.Size([2, 5, 7]), torch.Size([2, 5]), None)
     """
 
     gate: Tensor | None = None
     """``(B, H, W)`` in [0, 1]: the share of each feature that passes."""
     weights: PairwiseWeights | None = None
-    """What each position takes from each position; rows and columns are formed when they are asked for."""
+    """What each position takes from each position; rows and columns are formed on demand."""
     rectangle: Tensor | None = None
     """``(B, 5)``: ``c_x, c_y, s_x, s_y, α`` of the rectangle that the gate is drawn from."""
     sharpness: float | None = None
@@ -34,119 +41,140 @@ class Observation:
 
 
 class SpatialAttention(nn.Module):
-    """Base of all attention modules: a map, a ``forward`` that agrees with it, and what others may ask of them.
+    """Base class of all attention modules: a map, a ``forward`` that agrees with it, and what others may ask of them.
 
     Whatever explains, scores, measures, draws or exports a network finds its attention by this class and asks nothing
-    else. A mechanism of your own is one more subclass: of `GatedAttention` if it weighs positions, of
-    `PairwiseAttention` if it weighs pairs of positions. Everything works with it from then on.
+    else. Derive a new mechanism from `GatedAttention` if it weighs positions, from `PairwiseAttention` if it weighs
+    pairs of positions; everything then works with it.
+
+    Examples:
+        >>> network = timm.create_model("cram_resnet_tiny")
+        >>> [name for name, m in network.named_modules() if isinstance(m, foveate.nn.SpatialAttention)]
+        ['layer3.attention']
     """
 
     title: ClassVar[str] = ""
-    """Names the mechanism for readers; the class's name if empty."""
+    """Name of the mechanism for readers; the class's name if empty."""
     description: ClassVar[str] = "The picture shows the module's attention map."
-    """Says in a sentence or two what one sees in a picture of the map."""
+    """What a picture of the map shows, in a sentence or two."""
     is_gate: ClassVar[bool] = False
     """Whether the map weighs positions, ``(B, 1, H, W)``, not pairs of them, ``(B or 1, heads, N, N)``."""
     depends_on_content: ClassVar[bool] = True
     """Whether the map depends on the values of the input, not on its size alone."""
     convolution: ClassVar[str | None] = None
-    """Name of a submodule that convolves beside the attention, and is no part of what the attention costs."""
+    """Name of a submodule that convolves beside the attention, and is not counted in its cost."""
     __jit_unused_properties__: ClassVar[list[str]] = ["parts"]
 
-    def attention_map(self, x: Tensor) -> Tensor:
-        """Return the map for the input ``x`` of ``forward``, ``(B, C, H, W)``.
+    def attention_map(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "maps heads rows columns"]:
+        """Return the map for the input ``x`` of ``forward``, in at least float32.
 
-        Returns:
-            ``(B, 1, H, W)`` for a gate, ``(B or 1, heads, N, N)`` otherwise, of at least float32.
+        Of a gate it is ``(B, 1, H, W)``, otherwise ``(B or 1, heads, N, N)``.
         """
         raise NotImplementedError(f"{type(self).__name__} must define attention_map(x)")
 
-    def observe(self, x: Tensor) -> Observation:
-        """Return what the module attends to in ``x``, without gradients, for whoever explains it."""
+    def observe(self, x: Float[Tensor, "batch channels height width"]) -> Observation:
+        """Return what the module attends to in ``x``, without gradients, to explain it."""
         raise NotImplementedError(f"{type(self).__name__} must be a GatedAttention or a PairwiseAttention")
 
-    def forward_by_maps(self, x: Tensor) -> Tensor:
-        """Compute what ``forward`` computes by forming the whole map: slow, for tests and small inputs."""
+    def forward_by_maps(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch dim_out rows columns"]:
+        """Compute the output of ``forward`` by forming the whole map: slow, for tests and small inputs."""
         raise NotImplementedError(f"{type(self).__name__} has no forward_by_maps")
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What can be switched off one at a time: ``("attention",)``, or the names of several parts of the map.
+        """What can be switched off: ``("attention",)``, or the names of several parts of the map.
 
-        None in a class that does not define `forward_without`.
+        Empty in a class that does not define `forward_without`.
         """
         return ("attention",) if type(self).forward_without is not SpatialAttention.forward_without else ()
 
-    def forward_without(self, x: Tensor, part: str = "attention") -> Tensor:
+    def forward_without(
+        self, x: Float[Tensor, "batch channels height width"], part: str = "attention"
+    ) -> Float[Tensor, "batch dim_out rows columns"]:
         """Compute the output with one of `parts` switched off."""
         raise ValueError(
             f"it is not known what {type(self).__name__} puts out without its attention; define forward_without in it"
         )
 
     def map_parameters(self) -> dict[str, slice]:
-        """Name the parameters that make the map, with the rows of each that do; by default all of them."""
+        """Name the parameters that make the map, with the rows of each that do; all of them by default."""
         return {name: slice(None) for name, _ in self.named_parameters()}
 
     def no_weight_decay(self) -> set[str]:
-        """Name the parameters that weight decay would distort: their zero means something."""
+        """Name the parameters without weight decay: those whose zero means something."""
         return set()
 
     def scalars(self) -> dict[str, tuple[float, float]]:
-        """Return the learnable numbers of the map by name, each as it started and as it is now."""
+        """Return the learnable numbers of the map by name, each with its initial and its current value."""
         return {}
 
-    def equivariance_loss(self, x: Tensor, moved_x: Tensor, similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
+    def equivariance_loss(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        moved_x: Float[Tensor, "batch channels height width"],
+        similarity: Float[Tensor, "batch 4"],
+        *,
+        aspect: float = 1.0,
+    ) -> Float[Tensor, ""]:
         """Return how far the map is from following its image; defined for gates."""
         raise ValueError(f"{type(self).__name__} is no gate: equivariance is asked of gates alone")
 
 
 class GatedAttention(SpatialAttention):
-    """Base of attention that multiplies a feature map by a gate, ``x ⊙ A(x)``.
+    """Base class of attention that multiplies a feature map by a gate, ``x ⊙ A(x)``.
 
-    A subclass defines ``attention_map``, ``(B, 1, H, W)`` in [0, 1], and nothing more.
+    A subclass defines ``attention_map``, with values in [0, 1], and nothing more.
 
-    Example:
-        >>> class Brightness(GatedAttention):
-        ...     def __init__(self, dim, *, device=None, dtype=None):
-        ...         super().__init__()
+    Examples:
+        >>> class Brightness(foveate.nn.GatedAttention):
         ...     def attention_map(self, x):
         ...         return x.mean(1, keepdim=True).sigmoid()
-        >>> Brightness(3)(torch.zeros(1, 3, 2, 2)).shape
-        torch.Size([1, 3, 2, 2])
+        >>> Brightness()(torch.ones(1, 3, 1, 2))[0, 0]
+        tensor([[0.7311, 0.7311]])
     """
 
     is_gate = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x ⊙ A``, with the shape, dtype and memory format of ``x``."""
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        """Return ``x ⊙ A``, in the dtype and memory format of ``x``."""
         return x * self.attention_map(x).to(x.dtype)
 
     @torch.jit.unused
-    def observe(self, x: Tensor) -> Observation:
+    def observe(self, x: Float[Tensor, "batch channels height width"]) -> Observation:
         """Return the gate."""
         return Observation(gate=on_cpu(self.attention_map(x)[:, 0]))
 
     @torch.jit.unused
-    def forward_by_maps(self, x: Tensor) -> Tensor:
+    def forward_by_maps(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
         """Multiply by the map, as ``forward`` does."""
         return x * self.attention_map(x)
 
     @torch.jit.unused
-    def forward_without(self, x: Tensor, part: str = "attention") -> Tensor:
+    def forward_without(
+        self, x: Float[Tensor, "batch channels height width"], part: str = "attention"
+    ) -> Float[Tensor, "batch channels height width"]:
         """Let everything pass: ``A = 1``."""
         return x
 
     @torch.jit.unused
-    def equivariance_loss(self, x: Tensor, moved_x: Tensor, similarity: Tensor, *, aspect: float = 1.0) -> Tensor:
+    def equivariance_loss(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        moved_x: Float[Tensor, "batch channels height width"],
+        similarity: Float[Tensor, "batch 4"],
+        *,
+        aspect: float = 1.0,
+    ) -> Float[Tensor, ""]:
         """Return the mean of ``(T(A) − A')²`` where ``T(image)`` shows the image, ``A`` and ``A'`` the maps of both.
 
-        A gate that is the same everywhere makes it zero.
-
-        Args:
-            x: What the module gets of the images, ``(B, C, h, w)``.
-            moved_x: What it gets of the images warped.
-            similarity: ``T`` of each image, ``(B, 4)``, see `foveate.functional.warp`.
-            aspect: Width of the image divided by its height.
+        A gate that is the same everywhere makes it zero. ``x`` and ``moved_x`` are the inputs of the module for the
+        images and the warped images; ``similarity`` and ``aspect`` are as in `foveate.functional.warp`.
         """
         expected = warp(self.attention_map(x), similarity, aspect=aspect)
         error = (expected - self.attention_map(moved_x)).square()
@@ -154,19 +182,27 @@ class GatedAttention(SpatialAttention):
 
 
 class PairwiseAttention(SpatialAttention):
-    """Base of attention in which each position takes from each position, with weights ``A`` of N×N.
+    """Base class of attention in which each position takes from each position, with N×N weights ``A``.
 
-    A subclass defines ``forward``, ``attention_map``, ``(B or 1, heads, N, N)``, and ``values``. One that can form
-    rows of its map without the whole overrides `weights` as well.
+    A subclass defines ``forward``, ``attention_map`` and ``values``. One that can form rows of its map without the
+    whole overrides `weights` as well.
+
+    Examples:
+        >>> module = foveate.nn.GlobalSelfAttention2d(8, feat_size=4)
+        >>> weights = module.weights(torch.randn(1, 8, 4, 4))
+        >>> weights.taken_by((0, 0)).shape
+        torch.Size([1, 8, 4, 4])
     """
 
-    def values(self, x: Tensor) -> Tensor:
-        """Return what the map weighs, ``(B, heads, N, d_v)``."""
+    def values(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch heads positions dim_head"]:
+        """Return what the map weighs."""
         raise NotImplementedError(f"{type(self).__name__} must define values(x)")
 
     @torch.jit.unused
-    def weights(self, x: Tensor) -> PairwiseWeights:
-        """Return the weights for the input ``x``, such that any rows and columns of them can be formed later.
+    def weights(self, x: Float[Tensor, "batch channels height width"]) -> PairwiseWeights:
+        """Return the weights for the input ``x``, any rows and columns of which can be formed later.
 
         Raises:
             ValueError: The map can only be formed as a whole and is too large, or it is not of the size of ``x``.
@@ -183,7 +219,7 @@ class PairwiseAttention(SpatialAttention):
         return FormedWeights(values, lambda images: formed.expand(len(values), -1, -1, -1)[images])
 
     @torch.jit.unused
-    def observe(self, x: Tensor) -> Observation:
+    def observe(self, x: Float[Tensor, "batch channels height width"]) -> Observation:
         """Return the weights."""
         return Observation(weights=self.weights(x))
 
@@ -194,11 +230,11 @@ def on_cpu(x: Tensor) -> Tensor:
 
 
 def detached(x: Tensor) -> Tensor:
-    """Return a copy on the CPU, in at least float32, that nothing changes any more."""
+    """Return an independent copy on the CPU, in at least float32."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     return x.detach().to(device="cpu", dtype=dtype, copy=True)
 
 
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """Return the mean of the chosen values; zero, with a gradient of zero, where there are none."""
+    """Return the mean of the chosen values; zero, with zero gradient, where there are none."""
     return (values * chosen).sum() / chosen.sum().clamp(min=1)

@@ -1,7 +1,7 @@
-"""The weights with which positions take from positions, held so that any part of the N×N map can be formed later.
+"""Weights with which positions take from positions, in a form that gives any part of the N×N map on demand.
 
-What is kept of a module is what the map is made of (projections, tables, a radius), copied to the CPU: the network may
-be trained on or thrown away, the weights remain those of the pass.
+What makes the map (projections, tables, a radius) is copied to the CPU: the network may be trained on or deleted, the
+weights remain those of the pass.
 """
 
 from __future__ import annotations
@@ -18,19 +18,25 @@ __all__ = ["MAX_WEIGHTS", "PARTS", "FormedWeights", "PairwiseWeights"]
 
 PARTS = ("both", "content", "positional")
 MAX_WEIGHTS = 1 << 27
-"""Most weights of one image that are held at a time, where a map can only be formed as a whole: half a GiB."""
+"""Most weights of one image, half a GiB, where a map can only be formed as a whole."""
 WEIGHTS_AT_ONCE = 1 << 22
-"""As many weights are formed at a time where the map can be formed in parts."""
+"""Number of weights formed at a time where the map can be formed in parts."""
 
 
 class PairwiseWeights(ABC):
     """The map ``A`` of one attention module, ``A_ij`` being what position ``i`` takes from position ``j``.
 
     Signed, as they were applied. A position is ``(row, column)`` of the map.
+
+    Examples:
+        >>> module = foveate.nn.ExplicitAttention2d(8, radius=1.0)
+        >>> weights = module.weights(torch.randn(1, 8, 1, 3))
+        >>> weights.taken_by((0, 0))
+        tensor([[[[0.5741, 0.3482, 0.0777]]]])
     """
 
     parts: tuple[str, ...] = PARTS[:1]
-    """What the weights can be divided into."""
+    """Parts that the weights can be divided into."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
@@ -57,7 +63,7 @@ class PairwiseWeights(ABC):
         return maps
 
     def received(self, part: str = "both", head: int | None = None) -> Tensor:
-        """Sum magnitudes over the rows, and over the heads if ``head`` names none: ``Σ_hi |A_hij|``, ``(B, H, W)``."""
+        """Sum magnitudes over rows, and over heads if ``head`` is None: ``Σ_hi |A_hij|``, ``(B, H, W)``."""
         self._check((0, 0), part)
         heads = slice(None) if head is None else slice(head, head + 1)
         total = self.values.new_zeros(self.images, *self.size)
@@ -69,7 +75,7 @@ class PairwiseWeights(ABC):
         """Apply the weights of ``position`` to the values, ``(B, heads·d_v)``.
 
         Of global self-attention this is the module's output at the position (before a pooling that follows it), of
-        explicit and augmented attention what its output projection gets.
+        explicit and augmented attention the input of its output projection.
         """
         return torch.einsum("bhyx,bhyxd->bhd", self.taken_by(position), self.values).flatten(1)
 
@@ -94,9 +100,7 @@ class PairwiseWeights(ABC):
 class FormedWeights(PairwiseWeights):
     """Weights whose map can only be formed as a whole, image by image.
 
-    Args:
-        values: ``(B, heads, H, W, d_v)``: what the weights are applied to.
-        form: Returns the maps ``(images, heads, N, N)`` of some images.
+    ``form`` returns the maps ``(images, heads, N, N)`` of some images, to be applied to ``values``.
     """
 
     def __init__(self, values: Tensor, form: Callable[[slice], Tensor]) -> None:

@@ -22,7 +22,7 @@ __all__ = ["Answer", "Column", "Sample", "choose_samples", "fill_column", "shown
 SHOWN_SIDE = 144
 """Images smaller than this are enlarged to about this many pixels."""
 ENOUGH_POSITIONS = 64
-"""Of a network's attention modules the last that attends to at least so many positions is shown."""
+"""Fewest positions of the attention map that is shown, of the last such module."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Sample:
     """A test image of the grid."""
 
     index: int
-    """In the data set."""
+    """Index in the data set."""
     label: int
     tensor: Tensor
-    """As networks get it, ``(C, H, W)``."""
+    """Input of the networks, ``(C, H, W)``."""
     seen: Image.Image
-    """The same before normalisation."""
+    """The same before normalization."""
     picture: str
     """The same as a data URI, with the true box where it is known."""
     boxed: bool
@@ -43,7 +43,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one network made of one image."""
+    """One network's prediction and map for one image."""
 
     picture: str
     """What it attended to, as a data URI; the empty string for a network without attention."""
@@ -54,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Column:
-    """What one network made of all images of the grid."""
+    """One network's cells for all images of the grid."""
 
     module: str | None
     """Name of the attention module that is shown; None for a network without attention."""
@@ -78,7 +78,7 @@ def choose_samples(data: ImageData, split: str, number: int) -> list[Sample]:
         except UnreadableImageError:
             continue
         tensor = transform(image)
-        seen = _denormalised(tensor, data.transform)
+        seen = _denormalized(tensor, data.transform)
         box = _box(images, index, image, data.transform)
         zoom = _zoom(seen)
         picture = seen.resize((seen.width * zoom, seen.height * zoom), Image.Resampling.NEAREST)
@@ -134,11 +134,11 @@ def _outline(record: AttentionRecord) -> str:
     if record.rectangle is not None:
         return "outline: the rectangle (none is seen where it covers the image)"
     if record.radius is not None:
-        return f"circle: the learnt radius, {record.radius:.2f} positions, the same for every image and position"
+        return f"circle: the learned radius, {record.radius:.2f} positions, the same for every image and position"
     return ""
 
 
-def _denormalised(tensor: Tensor, transform: TransformConfig) -> Image.Image:
+def _denormalized(tensor: Tensor, transform: TransformConfig) -> Image.Image:
     mean, std = (torch.tensor(values)[:, None, None] for values in (transform.mean, transform.std))
     pixels = (tensor * std + mean).clamp(0, 1) * 255
     return Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy())

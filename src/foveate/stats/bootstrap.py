@@ -1,4 +1,4 @@
-"""The interval around a mean over images: how much it would move with another set of images of the same size."""
+"""Bootstrap interval of a mean over images: its variation with another set of images of the same size."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ from foveate import _checks
 __all__ = ["RESAMPLES", "at_once", "interval"]
 
 RESAMPLES = 9999
-"""Resamples per interval and per p-value; the smallest p-value that can be reported is 1 / (RESAMPLES + 1)."""
+"""Resamples per interval and per p-value; the smallest possible p-value is 1 / (RESAMPLES + 1)."""
 
 HELD = 4_000_000  # numbers at once while resampling: 32 MB in float64
 
 
 def interval(values: NDArray[np.float64], confidence: float, seed: int) -> tuple[float, float]:
-    """Return the ends of the percentile bootstrap interval of the mean of ``values``, one for each image.
+    """Return the ends of the percentile bootstrap interval of the mean of ``values``, one per image.
 
-    It holds the central ``confidence`` of the means of `RESAMPLES` samples of as many images, drawn with replacement.
-    The same input gives the same output.
-
-    Raises:
-        ValueError: ``confidence`` is not between 0 and 1.
+    It holds the central ``confidence`` of the means of `RESAMPLES` samples of as many images, drawn with replacement;
+    ``seed`` makes it reproducible.
     """
     if _checks.number("confidence", confidence, above=0) >= 1:
         raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")
-    if np.ptp(values) == 0:  # scipy refuses a single image, and would warn of the rest
+    if np.ptp(values) == 0:  # scipy refuses a single image, and warns of equal values
         return float(values[0]), float(values[0])
-    from scipy import stats  # takes longer to import than all that most runs need of this package
+    from scipy import stats  # slow to import
 
     ends = stats.bootstrap(
         (values,),

@@ -1,4 +1,4 @@
-"""How sure a difference is when both the test images and the seeds could have been others."""
+"""Differences between networks with uncertainty over both test images and seeds, and Holm's correction."""
 
 from __future__ import annotations
 
@@ -15,55 +15,46 @@ from foveate.stats.paired import paired_matrices
 __all__ = ["CrossedDifference", "crossed_difference", "holm"]
 
 POWER = 0.8
-"""Of the smallest effect that an experiment would have seen."""
+"""Probability with which the minimum detectable effect would be found."""
 
 
 @dataclass(frozen=True)
 class CrossedDifference:
-    """A difference of two networks, over images and seeds.
+    """Difference between the accuracies of two networks, over images and seeds, as fractions.
 
     Attributes:
-        mean: The difference of the accuracies, a fraction.
-        error: Its standard error.
-        degrees: Degrees of freedom of that error.
+        mean: Mean difference.
+        standard_error: Standard error of the mean.
+        dof: Degrees of freedom of the standard error.
         low: Lower end of the interval.
-        high: Upper end.
+        high: Upper end of the interval.
         confidence: Coverage of the interval.
-        p_value: Two-sided, of Student's test.
-        detectable: The smallest difference that would be seen, at the level 1 − ``confidence``, with probability 0.8.
+        p_value: Two-sided p-value of Student's test.
+        minimum_detectable_effect: Smallest difference found with probability 0.8 at the level 1 − ``confidence``.
     """
 
     mean: float
-    error: float
-    degrees: float
+    standard_error: float
+    dof: float
     low: float
     high: float
     confidence: float
     p_value: float
-    detectable: float
+    minimum_detectable_effect: float
 
 
 def crossed_difference(correct: ArrayLike, reference: ArrayLike, *, confidence: float = 0.95) -> CrossedDifference:
-    """Compare two networks with an error for other images and other seeds together.
+    """Compare two networks with a standard error over images and seeds together.
 
-    With ``d_ki`` the difference on image ``i`` of ``n`` with seed ``k`` of ``S``, and ``d_k·``, ``d_·i`` its means over
+    Both matrices are ``(seeds, images)`` of 0 and 1, at least 2 of each; row ``k`` of both has the same seed. With
+    ``d_ki`` the difference on image ``i`` of ``n`` with seed ``k`` of ``S``, and ``d_k·``, ``d_·i`` its means over
     images and over seeds,
 
-        error² = s²(d_k·) / S  +  s²(d_·i) / n.
+        standard_error² = s²(d_k·) / S  +  s²(d_·i) / n.
 
-    What is due to an image and a seed together is in both terms, so that the error errs on the safe side (as the
-    bootstrap of rows and columns at once does: Owen 2007, *The pigeonhole bootstrap*). The interval is Student's, with
-    degrees of freedom by Welch and Satterthwaite: few seeds make it wide. The smallest detectable effect is
-    ``(t_{(1+confidence)/2} + t_{0.8}) · error``.
-
-    Args:
-        correct: ``(seeds, images)`` of 0 and 1.
-        reference: The same for the other network; row ``k`` of both was trained with the same seed.
-        confidence: Coverage of the interval, between 0 and 1.
-
-    Raises:
-        ValueError: The matrices differ in shape or are not as described, there is but one seed or image, or
-            ``confidence`` is not between 0 and 1.
+    The interaction of image and seed is in both terms, so the standard error is conservative (as is Owen's *pigeonhole
+    bootstrap*, 2007). The interval is Student's with Welch–Satterthwaite degrees of freedom; few seeds widen it. The
+    minimum detectable effect is ``(t_{(1+confidence)/2} + t_{0.8}) · standard_error``.
     """
     if _checks.number("confidence", confidence, above=0) >= 1:
         raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")
@@ -78,32 +69,29 @@ def crossed_difference(correct: ArrayLike, reference: ArrayLike, *, confidence: 
     variance = over_seeds + over_images
     if variance == 0:  # the same everywhere
         return CrossedDifference(mean, 0.0, math.inf, mean, mean, confidence, float(mean == 0), 0.0)
-    error = math.sqrt(variance)
-    degrees = variance**2 / (over_seeds**2 / (seeds - 1) + over_images**2 / (images - 1))
+    standard_error = math.sqrt(variance)
+    dof = variance**2 / (over_seeds**2 / (seeds - 1) + over_images**2 / (images - 1))
     from scipy import stats
 
-    student = stats.t(degrees)
+    student = stats.t(dof)
     quantile = float(student.ppf((1 + confidence) / 2))
     return CrossedDifference(
         mean,
-        error,
-        degrees,
-        mean - quantile * error,
-        mean + quantile * error,
+        standard_error,
+        dof,
+        mean - quantile * standard_error,
+        mean + quantile * standard_error,
         confidence,
-        float(2 * student.sf(abs(mean) / error)),
-        (quantile + float(student.ppf(POWER))) * error,
+        float(2 * student.sf(abs(mean) / standard_error)),
+        (quantile + float(student.ppf(POWER))) * standard_error,
     )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number: Holm's step-down procedure, as adjusted p-values.
+    """Adjust p-values for multiple comparisons by Holm's step-down procedure.
 
     The chance that any true null hypothesis has an adjusted p-value of at most α is at most α, whatever their
     dependence (Holm 1979): ``max_{j ≤ i} min(1, (m − j + 1) p_(j))`` for the i-th smallest of ``m``.
-
-    Raises:
-        ValueError: One is not between 0 and 1.
     """
     for value in p_values:
         _checks.number("a p-value", value, minimum=0, maximum=1)

@@ -1,4 +1,4 @@
-"""Means of scores over images, and how much they would move with another set of images of the same size."""
+"""Means of scores over images with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["RESAMPLES", "Estimate", "estimate"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score over images, or the difference of two on the same images."""
+    """Mean score over images, or mean difference of two scores on the same images."""
 
     mean: float
     low: float
@@ -22,26 +22,17 @@ class Estimate:
     """Ends of the bootstrap interval over images."""
     confidence: float
     images: int
-    """How many count; those without a truth to be scored against do not."""
+    """Number of images with a score."""
 
 
 def estimate(
     values: ArrayLike, reference: ArrayLike | None = None, *, confidence: float = 0.95, seed: int = 0
 ) -> Estimate | None:
-    """Return the mean of a score over images with a percentile bootstrap interval, the image being resampled.
+    """Return the mean of a score over images with a percentile bootstrap interval; None if no image counts.
 
-    Args:
-        values: ``(images,)``; an image whose value is NaN is left out.
-        reference: Another method's values for the same images in the same order: estimate the mean difference,
-            ``values`` minus ``reference``, image by image.
-        confidence: Coverage of the interval, between 0 and 1.
-        seed: Of the resampling: the same input gives the same output.
-
-    Returns:
-        The estimate; None if no image counts.
-
-    Raises:
-        ValueError: The arrays are not as described, or ``confidence`` is not between 0 and 1.
+    ``values`` has one number per image; NaN is left out. With ``reference``, another method's values for the same
+    images in the same order, it is the mean difference, ``values`` minus ``reference``. ``confidence`` is the coverage
+    of the interval, ``seed`` that of the resampling.
     """
     scores = _scores("values", values)
     if reference is not None:

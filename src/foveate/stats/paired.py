@@ -1,9 +1,10 @@
-"""Intervals and p-values of a comparison from a score per test image, such as whether a network got it right.
+"""Mean scores and paired differences with intervals and p-values, from a score per test image.
 
-**The unit that is resampled is the test image.** A network trained with several seeds gives a score per seed and
-image; these are averaged over the seeds first, so that an image counts once however many seeds there are. The
-interval then answers: how much would the figure move with another test set of this size? How much it moves with
-another *seed* is a different question, answered beside it by `MeanScore.per_seed` and `MeanScore.seed_std`.
+Matrices are ``(seeds, images)``; of top-1 accuracy, 1 where an image was right and 0 where it was wrong. **The unit
+that is resampled is the test image**: the seeds of an image are averaged first, so that it counts once however many
+there are. The interval, with coverage ``confidence``, is the variation with another test set of this size; the
+variation with another *seed* is reported beside it, in `MeanScore.per_seed` and `MeanScore.seed_std`. The ``seed`` of a
+function is that of its resampling.
 
 Sources: Efron & Tibshirani, *An Introduction to the Bootstrap* (1993), ch. 13 (percentile interval); Good,
 *Permutation Tests* (2000), ch. 3 (sign flips of paired differences). Computed by `scipy.stats`.
@@ -24,7 +25,7 @@ __all__ = ["Difference", "MeanScore", "mean_score", "paired_difference", "paired
 
 @dataclass(frozen=True)
 class MeanScore:
-    """Mean score over the test images; of top-1 accuracy, a fraction in [0, 1]."""
+    """Mean score over the test images."""
 
     mean: float
     """Over images and seeds."""
@@ -59,16 +60,8 @@ def mean_score(scores: ArrayLike, *, confidence: float = 0.95, seed: int = 0) ->
     """Return the mean of ``scores`` with a percentile bootstrap interval over the images.
 
     With ``x_i`` the mean over the seeds of the score of image ``i``, the mean is ``Σ x_i / n``; the interval holds the
-    central ``confidence`` of the means of `RESAMPLES` samples of ``n`` images drawn with replacement. The
-    percentile interval is used since it stays defined (a point) where every image was right or every one wrong.
-
-    Args:
-        scores: ``(seeds, images)``; of top-1 accuracy, 1 where an image was right and 0 where it was wrong.
-        confidence: Coverage of the interval, between 0 and 1.
-        seed: Of the resampling: the same input gives the same output.
-
-    Raises:
-        ValueError: ``scores`` is not such a matrix, or ``confidence`` not between 0 and 1.
+    central ``confidence`` of the means of `RESAMPLES` samples of ``n`` images drawn with replacement. The percentile
+    interval stays defined (a point) where all scores are equal.
     """
     matrix = _matrix("scores", scores)
     low, high = interval(matrix.mean(axis=0), confidence, seed)
@@ -81,21 +74,11 @@ def paired_difference(
 ) -> Difference:
     """Compare two networks image by image: mean difference, its interval, and a sign-flip permutation p-value.
 
-    With ``d_i`` the mean over the seeds of the score of image ``i`` under the first network minus that under the
-    reference, the difference is ``Σ d_i / n``. Its interval resamples the ``d_i``. The p-value is twice the share
-    of sign patterns ``s ∈ {−1, 1}ⁿ`` for which ``Σ s_i d_i`` lies at least as far out as ``Σ d_i`` on its side,
-    at most 1: over all ``2ⁿ`` patterns if they are no more than `RESAMPLES`, else over that many at random with
-    the observed one added to both counts.
-
-    Args:
-        scores: ``(seeds, images)``; of top-1 accuracy, 1 where an image was right and 0 where it was wrong.
-        reference: The same for the other network; row ``k`` of both was trained with the same seed.
-        confidence: Coverage of the interval, between 0 and 1.
-        seed: Of the resampling: the same input gives the same output.
-
-    Raises:
-        ValueError: The matrices differ in shape, are not as described or hold a single image, or ``confidence`` is
-            not between 0 and 1.
+    Row ``k`` of both matrices was trained with the same seed. With ``d_i`` the mean over the seeds of the score of
+    image ``i`` under the first network minus that under the reference, the difference is ``Σ d_i / n``. Its interval
+    resamples the ``d_i``. The p-value is twice the share of sign patterns ``s ∈ {−1, 1}ⁿ`` for which ``Σ s_i d_i`` lies
+    at least as far out as ``Σ d_i`` on its side, at most 1: over all ``2ⁿ`` patterns if they are no more than
+    `RESAMPLES`, else over that many at random with the observed one added to both counts.
     """
     a, b = paired_matrices(scores, reference)
     difference = (a - b).mean(axis=0)
@@ -123,11 +106,7 @@ def paired_difference(
 
 
 def paired_matrices(scores: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both as ``(seeds, images)`` of the same shape, with at least 2 images.
-
-    Raises:
-        ValueError: They differ in shape, are not matrices of finite numbers, or hold a single image.
-    """
+    """Return both as ``(seeds, images)`` of the same shape, with at least 2 images."""
     a, b = _matrix("scores", scores), _matrix("reference", reference)
     if a.shape != b.shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What networks learn: the head, the loss, the metrics and what the outputs are worth, a class and a file per task.
+"""Tasks: targets, loss, metrics and evaluation of what a network learns, one class and one file each.
 
 Training, comparing and evaluating ask a `Task` and never a concrete one. To add a task, subclass `Task` in a file of
 its own and add it to `TASKS`, or from outside of the library hand the class to ``foveate.train(task=…)``.

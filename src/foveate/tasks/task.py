@@ -32,7 +32,7 @@ class Metrics(nn.Module, ABC):
 
 
 class Task(ABC):
-    """What a network learns. Subclass it to add a task.
+    """Abstract base class of tasks.
 
     Args:
         classes: Names of the classes of the data.
@@ -69,7 +69,7 @@ class Task(ABC):
         """Raise a `ValueError` unless ``network`` has outputs for this task."""
 
     def mix(self, images: Tensor, targets: Any, *, epoch: int, step: int) -> Batch:
-        """Return batch ``step`` of ``epoch`` as it is trained on; by default as it is."""
+        """Mix batch ``step`` of ``epoch`` for training; by default leave it unchanged."""
         return images, targets
 
     def forward(self, network: nn.Module, images: Tensor, targets: Any = None) -> Any:
@@ -101,7 +101,7 @@ class Task(ABC):
         return paired_difference(per_image, reference)
 
     def summary(self, row: Mapping[str, float]) -> str:
-        """Return what the line of an epoch says of its validation; ``row`` has the metrics as ``val_…``."""
+        """Return the validation part of an epoch's line; ``row`` has the metrics as ``val_…``."""
         return f"val loss {row['val_loss']:.4f}  val {self.metric_title} {row[f'val_{self.metric}']:6.2%}"
 
     @classmethod

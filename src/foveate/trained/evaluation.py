@@ -1,4 +1,4 @@
-"""What a trained network is worth on labelled images."""
+"""Evaluation of a trained network on labelled images."""
 
 from __future__ import annotations
 

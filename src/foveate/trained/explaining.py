@@ -1,4 +1,4 @@
-"""Where a trained network looks in an image of any size."""
+"""Explaining one image of any size with a trained network."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ OURS = "foveate explain"
 
 @dataclass(frozen=True)
 class How:
-    """How images are explained; see `TrainedNetwork.explain`."""
+    """Options of an explanation; see `TrainedNetwork.explain`."""
 
     query: tuple[int, int] | None = None
     layers: Sequence[str] = ()
@@ -42,7 +42,7 @@ class How:
 
 @dataclass(frozen=True)
 class FilesExplained:
-    """What `explain_files` has done: the content of ``explanation.json``, and how many images looked unfamiliar."""
+    """Result of `explain_files`: the content of ``explanation.json``, and the number of unfamiliar images."""
 
     numbers: dict[str, Any]
     unlike: int
@@ -176,7 +176,7 @@ def _sheet(number: int) -> str:
 
 
 def _check_out(out: Path, given: Sequence[GivenImage], networks: Sequence[str]) -> None:
-    """Refuse to write over files of somebody else's, before anything is computed."""
+    """Raise a `ValueError`, before anything is computed, if files of other programs would be overwritten."""
     for image in given:
         for network in networks:
             check_ours(out / _picture(image, network))

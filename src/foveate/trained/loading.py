@@ -1,4 +1,4 @@
-"""From a file, a folder or a name to a `TrainedNetwork`."""
+"""Loading a `TrainedNetwork` from a file, a folder or a name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
 
     Raises:
         ValueError: There is no such file or network, it has no weights, they cannot be fetched, or it is no classifier
-            of colour images.
+            of color images.
     """
     where = check_device(device)
     name = str(source).removeprefix(LOCAL)
@@ -92,7 +92,7 @@ def build(
 
     Raises:
         ValueError: There is no such network, it does not take these arguments, it has no weights, they cannot be
-            fetched, or it is no classifier of colour images.
+            fetched, or it is no classifier of color images.
     """
     source, where = "weights of timm" if pretrained else f"untrained, seed {seed}", check_device(device)
     torch.manual_seed(_checks.integer("seed", seed, minimum=0))
@@ -126,7 +126,7 @@ def build(
 
 
 def told_apart(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
-    """Return ``networks`` with names that differ: those of one model are called after their sources besides."""
+    """Return ``networks`` with unique names: equal ones get their source appended."""
     several = list(networks)
     names = [one.meta.model for one in several]
     return [

@@ -69,7 +69,7 @@ class TrainedNetwork:
     """
 
     network: nn.Module
-    """In evaluation mode."""
+    """The network, in evaluation mode."""
     meta: NetworkMeta
     source: str
     """Where its weights are from: a file, or words."""
@@ -83,7 +83,7 @@ class TrainedNetwork:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next(self.network.parameters()).device
 
     @property
@@ -94,7 +94,7 @@ class TrainedNetwork:
 
     @property
     def transform(self) -> TransformConfig:
-        """How an image is prepared, as in the evaluations of its training; see `foveate.data.make_transform`."""
+        """Evaluation transform of its training; see `foveate.data.make_transform`."""
         return self._prepared(TransformConfig(img_size=self.img_size))
 
     def transform_of(self, data: ImageData) -> TransformConfig:

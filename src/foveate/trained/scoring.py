@@ -27,7 +27,7 @@ __all__ = ["ScoreSettings", "score_networks"]
 
 @dataclass(kw_only=True)
 class ScoreSettings:
-    """How networks are scored.
+    """Settings of the scores.
 
     Attributes:
         split: On which images.

@@ -37,7 +37,7 @@ class Distributed:
         size: Number of processes.
         local_rank: Number of this process among those on its machine.
         local_size: Number of processes on this machine; the same on each.
-        sharded: Whether weights, gradients and the state of the optimiser are divided among them (FSDP), rather than
+        sharded: Whether weights, gradients and the state of the optimizer are divided among them (FSDP), rather than
             held by each (DDP).
         launched: Whether torchrun started them.
         restarts: How often torchrun has started those on this machine anew because one of them failed.

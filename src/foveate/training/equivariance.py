@@ -26,7 +26,7 @@ class Equivariance:
     ``T(x)`` by its ``equivariance_loss``: of `RectangularAttention2d` the rectangles, of others the maps; the term is
     the mean over the gates.
 
-    ``T(x)`` takes a pass of its own in training mode, which normalises by its own batch and leaves the running
+    ``T(x)`` takes a pass of its own in training mode, which normalizes by its own batch and leaves the running
     statistics alone. So the logits, the classification loss and the statistics that the network is tested with are
     those of training without the term: ``T(x)``, part of which is filled up by reflection, enters none of them. Nor
     has what lies behind the last gate anything to do for ``T(x)`` in the backward pass, so that a step is shorter than
@@ -116,7 +116,7 @@ def check_gates(network: nn.Module) -> dict[str, SpatialAttention]:
 
 @contextmanager
 def _statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Let normalisation use the batch, as in training, and not count it in the running statistics."""
+    """Normalize by the batch, as in training, without updating the running statistics."""
     norms: list[Any] = [module for module in network.modules() if getattr(module, "track_running_stats", False)]
     try:
         for norm in norms:

@@ -1,4 +1,4 @@
-"""What computes a training: Lightning's Fabric, in its precision, on its device, with its distributed."""
+"""Lightning's Fabric, set up for a precision, a device and the processes of a training."""
 
 from __future__ import annotations
 

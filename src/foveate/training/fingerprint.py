@@ -1,4 +1,4 @@
-"""What a run was trained on, as far as its resumption has to know: the classes, and which images there are."""
+"""Fingerprint of a run's data: the classes and the names of the images, checked when it is resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the figures of each epoch are logged: CSV, TensorBoard, Weights & Biases, MLflow, any logger of Lightning's."""
+"""Loggers of the figures of each epoch: CSV, TensorBoard, Weights & Biases, MLflow, any logger of Lightning's."""
 
 from __future__ import annotations
 

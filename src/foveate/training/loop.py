@@ -101,7 +101,7 @@ class TrainingLoop:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint; any exception says that it is not one of this run, and spoils the loop."""
+        """Continue from a checkpoint; after an exception, it was not of this run and the loop is unusable."""
         self.progress = TrainState(**state["progress"])
         self.rows = state["history"]
         self.train.load_state_dict(state["loader"])
@@ -118,8 +118,7 @@ class TrainingLoop:
             OSError: A file cannot be written.
         """
         check_weights(self.module)
-        epochs = self.recipe.epochs
-        say = self.fabric.print if verbose else None
+        epochs, say = self.recipe.epochs, self.fabric.print if verbose else None
         history = History(self.rows, self.task, epochs=epochs, loggers=self.loggers, say=say)
         status = "failed"
         try:
@@ -130,8 +129,7 @@ class TrainingLoop:
                 self._started = self._saved = time.perf_counter()
                 self.fabric.call("on_train_epoch_start", self, self.module)
                 self._train(stop)
-                metrics = self._validate(stop)
-                history.add(self._row(metrics))
+                history.add(self._row(self._validate(stop)))
                 self.fabric.call("on_validation_end", self, self.module)
                 self.fabric.call("on_train_epoch_end", self, self.module)
                 self.progress.next_epoch()
@@ -182,7 +180,7 @@ class TrainingLoop:
                 self._update()
                 bar.set_postfix({f"train/{name}": mean for name, mean in progress.means().items()})
                 self._save_if_due(stop)
-        if self._losses:  # a batch of which no image could be read is not given, so that the last was not recognised
+        if self._losses:  # a batch of which no image could be read is not given, so that the last was not recognized
             self._update()
             self._save_if_due(stop)
 

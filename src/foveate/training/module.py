@@ -1,4 +1,4 @@
-"""What is trained: a network with its task, optimizer, schedule and weight average."""
+"""The trained module: a network with its task, optimizer, schedule and weight average."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a network is optimised, apart from which network and on what."""
+"""Optimization settings."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ NonFinite = Literal["stop", "skip"]
 
 @dataclass(kw_only=True)
 class Recipe:
-    """How a network is optimised: the part of a run's settings that `TrainingModule` and the trainer read.
+    """Optimization settings: the part of a run's settings that `TrainingModule` and the trainer read.
 
     Attributes:
         epochs: Passes over the training images.
         batch_size: Images per step, before accumulation; with several processes, of all of them together, so that
             the gradients do not depend on their number.
-        opt: Optimiser, any name that `timm.optim.list_optimizers()` gives.
+        opt: Optimizer, any name that `timm.optim.list_optimizers()` gives.
         lr: Learning rate after the warm-up.
-        momentum: Momentum, where the optimiser has one.
+        momentum: Momentum, where the optimizer has one.
         weight_decay: Weight decay; norms, biases and what the network excludes itself (`no_weight_decay`) have none.
         sched: Course of the learning rate after the warm-up, set anew after every update.
         warmup_epochs: Epochs over which the learning rate rises linearly from a hundredth; may be a fraction.
@@ -97,7 +97,7 @@ class Recipe:
         optimizers = [str(name) for name in timm.optim.list_optimizers()]
         if self.opt not in optimizers:
             close = _checks.suggestion(self.opt, optimizers)
-            raise ValueError(f"opt must be an optimiser of timm's, such as adamw, sgd or lamb; got {self.opt!r}{close}")
+            raise ValueError(f"opt must be an optimizer of timm's, such as adamw, sgd or lamb; got {self.opt!r}{close}")
         _checks.one_of("sched", self.sched, get_args(Schedule))
         _checks.one_of("precision", self.precision, get_args(Precision))
         _checks.one_of("non_finite", self.non_finite, get_args(NonFinite))

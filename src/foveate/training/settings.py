@@ -24,7 +24,7 @@ __all__ = ["DataConfig", "TrainConfig", "TrainSettings", "from_keywords"]
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """Which images, and how they are read.
+    """The images of a run, and how they are read.
 
     Attributes:
         data: digits (they come with the library), a folder of images or of tar shards, or a set that timm

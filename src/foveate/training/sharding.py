@@ -60,7 +60,7 @@ def load_weights(module: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load a state that is whole into an optimiser whose parameters may be in parts."""
+    """Load a state that is whole into an optimizer whose parameters may be in parts."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     parts = {
         number: {name: _parted(value, parameters[number]) for name, value in values.items()}

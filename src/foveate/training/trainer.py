@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def limited_threads(threads: int | None) -> Iterator[None]:
-    """Let PyTorch compute with so many CPU threads within the block; None leaves their number as it is."""
+    """Limit PyTorch's CPU threads within the block; None leaves their number unchanged."""
     before = torch.get_num_threads()
     try:
         if threads is not None:

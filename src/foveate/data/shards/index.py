@@ -1,4 +1,4 @@
-"""What stands beside shards: which there are (``shards.json``), and where in each its images lie (``*.idx``)."""
+"""Index files of shards: the list of shards (``shards.json``) and the byte ranges of their images (``*.idx``)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLOCK = 512
 MAX_MEMBER = 2**28
 """The most bytes that a member of a tar file may have."""
 RECORD = np.dtype("<i8")
-"""Of the numbers in an ``.idx`` file, three for each image: where its bytes begin, how many there are, its class."""
+"""Type of the numbers in an ``.idx`` file, three for each image: offset, length and class."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Shard:
 
     @property
     def records(self) -> str:
-        """The name of the file that says where its images lie."""
+        """Name of the ``.idx`` file."""
         return f"{self.name.removesuffix('.tar')}.idx"
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What ``shards.json`` holds.
+    """The content of ``shards.json``.
 
     Attributes:
         classes: Names of the classes; a label is an index into them.

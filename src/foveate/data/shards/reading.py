@@ -57,7 +57,7 @@ class ShardImages(Dataset[tuple[Image.Image, int]]):
         folder: The folder of the shards.
         split: ``train``, ``val`` or ``test``.
         index: What ``shards.json`` in ``folder`` holds, if it has been read.
-        intensity_range: For 16-bit greyscale, what becomes black and what white, see `read_image`.
+        intensity_range: For 16-bit grayscale, what becomes black and what white, see `read_image`.
 
     Raises:
         ValueError: The index is missing or damaged, or a shard is missing, has another size than it says, or
@@ -148,7 +148,7 @@ def open_shards(folder: Path, *, intensity_range: tuple[float, float] | None = N
 
     Args:
         folder: The folder.
-        intensity_range: For 16-bit greyscale, what becomes black and what white, see `read_image`.
+        intensity_range: For 16-bit grayscale, what becomes black and what white, see `read_image`.
 
     Raises:
         ValueError: The index is missing, damaged or incomplete, a shard is missing or truncated, or there are no images

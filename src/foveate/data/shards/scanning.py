@@ -82,7 +82,7 @@ def index_shard(path: Path) -> tuple[Shard, np.ndarray]:
 
 
 def check_shard(folder: Path, shard: Shard, num_classes: int, *, decode: bool = False) -> list[str]:
-    """Return what is wrong with a shard, in sentences; nothing if it is what the index says.
+    """Return a list of what is wrong with a shard; empty if it agrees with the index.
 
     Args:
         folder: The folder of the shards.

@@ -7,7 +7,7 @@ import random
 import torch
 
 import foveate
-from foveate.export import TOLERANCE, agreement, export_program, onnx_model, run_onnx, smallest_side
+from foveate.export import TOLERANCE, deviation, export_program, onnx_model, run_onnx, smallest_side
 from tests.export.networks import SIDE, TINY, network
 from tests.fuzz.outcome import Outcome, progress
 
@@ -50,7 +50,7 @@ def compare(name: str, side: int, *, sizes: int, images: int, seed: int) -> dict
         left = images * (index + 1) // sizes - images * index // sizes
         while left:  # batches of different sizes, the last as large as it comes
             batch = min(left, rng.randint(1, 16))
-            found.append(agreement(model, other, torch.randn(batch, 3, height, width, generator=generator)))
+            found.append(deviation(model, other, torch.randn(batch, 3, height, width, generator=generator)))
             left -= batch
     worst = max(found, key=lambda each: each.error)
     return {

@@ -1,4 +1,4 @@
-"""The machine's ceilings, as measured: how fast it multiplies matrices, and how fast it copies."""
+"""Roofline of the machine, as measured: how fast it multiplies matrices, and how fast it copies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from foveate.benchmark.interleaving import interleaved
 
-__all__ = ["Ceilings", "measure_ceilings"]
+__all__ = ["Roofline", "measure_roofline"]
 
 PRODUCT = {"cpu": (6144, 512), "cuda": (8192, 8192), "mps": (4096, 4096)}
 """Rows of the left matrix, and its columns, which are both sides of the right one. On CPUs it is what libraries are
@@ -20,8 +20,8 @@ ROUNDS, WARMUP = 15, 2
 
 
 @dataclass(frozen=True)
-class Ceilings:
-    """The best of several rounds."""
+class Roofline:
+    """Peak rates of a machine, each the best of several rounds."""
 
     flops_per_second: float
     """Of a product of two matrices, 1 multiply-add = 2 FLOPs; of the faster of the two libraries that PyTorch has for
@@ -30,8 +30,8 @@ class Ceilings:
     """Of a copy of a large tensor, bytes read and bytes written."""
 
 
-def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
-    """Measure both with the threads that PyTorch is set to."""
+def measure_roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
+    """Measure the roofline with the threads that PyTorch is set to."""
     rows, side = PRODUCT[device.type]
     left, right = (torch.randn(n, side, device=device, dtype=dtype) for n in (rows, side))
     product = torch.empty_like(left)
@@ -50,4 +50,4 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     )
     fastest = {name: min(sample.seconds) for name, sample in measured.items()}
     product_seconds = min(fastest["product"], fastest["convolution"])
-    return Ceilings(2 * rows * side**2 / product_seconds, 2 * source.nbytes / fastest["copy"])
+    return Roofline(2 * rows * side**2 / product_seconds, 2 * source.nbytes / fastest["copy"])

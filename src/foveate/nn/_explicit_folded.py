@@ -1,0 +1,117 @@
+"""Inference of `ExpAttConv2d` with its convolutions folded, and where that pays, as one.
+
+1×1 convolutions act on channels and the map ``A`` on positions, so they commute: ``W_O (A (W_V x)) = A ((W_O W_V) x)``.
+Average pooling followed by a 1×1 convolution is a 3×3 convolution with the stride of the pooling.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.functional._layout import is_channels_last
+from foveate.functional._plain import uses_plain_operators
+from foveate.functional._precision import autocast_off, upcast
+from foveate.functional.explicit import explicit_attention
+from foveate.nn._untouched import has_no_gradient, is_untouched
+
+if TYPE_CHECKING:
+    from foveate.nn.explicit import ExpAttConv2d, ExplicitAttention2d
+
+__all__ = ["convolve_and_attend"]
+
+BLOCK = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
+"""Output channels that a 3×3 convolution of oneDNN computes at a time: to fill up a block costs nothing."""
+
+
+def convolve_and_attend(module: ExpAttConv2d, attention: type[ExplicitAttention2d], x: Tensor) -> Tensor | None:
+    """Return the output, or None where the submodules have to be called one by one.
+
+    The weights are folded in every call, so that whoever changes them, by whatever way, finds them changed.
+    """
+    if isinstance(x, torch.fx.Proxy) or not _applies(module, attention, x):
+        return None
+    convolved, attended = module.conv.out_channels, module.attention.dim_out
+    if _blocks(convolved) == _blocks(convolved + attended) and _is_joinable(module):
+        return _in_one_convolution(module, x)
+    pooled = x if module.attention.stride == 1 else F.avg_pool2d(x, 3, module.attention.stride, padding=1)
+    value = F.linear(pooled.permute(0, 2, 3, 1), _folded(module.attention)).permute(0, 3, 1, 2)
+    return torch.cat([module.conv(x), _attend(module.attention, value)], dim=1)
+
+
+def _applies(module: ExpAttConv2d, kind: type[ExplicitAttention2d], x: Tensor) -> bool:
+    """Tell whether it was measured to be faster, and nothing is lost: no gradient, no hook, no part of another kind."""
+    own = module.attention
+    if x.device.type != "cpu" or not is_channels_last(x) or not has_no_gradient(module, x):
+        return False
+    # Whoever watches the operators, a counter of FLOPs or a tracer, is to see those of the modules.
+    if not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack():
+        return False
+    pointwise = ((1, 1), (1, 1), (0, 0), (1, 1))
+    return (
+        is_untouched(own, kind)
+        and _is_convolution(own.value, *pointwise)
+        and _is_convolution(own.proj, *pointwise)
+        and not uses_plain_operators(x, *module.parameters())
+    )
+
+
+def _is_joinable(module: ExpAttConv2d) -> bool:
+    """Tell whether one 3×3 convolution can do the work of ``module.conv`` and of the values."""
+    stride, dilation = module.attention.stride, module.conv.dilation
+    dtypes = {weight.dtype for weight in (module.conv.weight, *module.attention.parameters())}
+    return (
+        _is_convolution(module.conv, (3, 3), (stride, stride), dilation, dilation)
+        and (stride == 1 or dilation == (1, 1))
+        and len(dtypes) == 1
+    )
+
+
+def _is_convolution(
+    conv: nn.Module,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> bool:
+    return (
+        is_untouched(conv, nn.Conv2d)
+        and isinstance(conv, nn.Conv2d)
+        and type(conv.weight) in (Tensor, nn.Parameter)
+        and (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == (kernel_size, stride, padding, dilation)
+        and (conv.bias, conv.groups, conv.padding_mode) == (None, 1, "zeros")
+    )
+
+
+def _blocks(channels: int) -> int:
+    return (channels + BLOCK - 1) // BLOCK
+
+
+def _folded(attention: ExplicitAttention2d) -> Tensor:
+    """Return ``W_O W_V``, ``(dim_out, dim)``."""
+    value, proj = attention.value.weight, attention.proj.weight
+    with autocast_off(value):
+        return (upcast(proj.flatten(1)) @ upcast(value.flatten(1))).to(value.dtype)
+
+
+def _attend(attention: ExplicitAttention2d, value: Tensor) -> Tensor:
+    return explicit_attention(value, attention.radius, attention.kernel)
+
+
+def _in_one_convolution(module: ExpAttConv2d, x: Tensor) -> Tensor:
+    """Let one convolution make all channels, and attend to the last of them in place."""
+    conv, attention = module.conv, module.attention
+    out_channels, dim = conv.out_channels, conv.in_channels
+    weight = conv.weight.new_zeros(out_channels + attention.dim_out, 3, 3, dim).permute(0, 3, 1, 2)
+    weight[:out_channels] = conv.weight
+    if attention.stride == 1:
+        weight[out_channels:, :, 1, 1] = _folded(attention)
+    else:
+        weight[out_channels:] = _folded(attention)[:, :, None, None] / 9
+    out = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation)
+    value = out[:, out_channels:]
+    value.copy_(_attend(attention, value.contiguous(memory_format=torch.channels_last)))
+    return out
