@@ -14,19 +14,16 @@ from unittest.mock import patch
 
 from beartype import BeartypeConf, beartype
 from jaxtyping import TypeCheckError, jaxtyped
-from torch import nn
 
 from foveate import _shapes, explain
 from foveate import functional as FA
 from foveate import nn as attention
 from foveate.explain import map_similarity
 
-__all__ = ["METHODS", "checked", "checked_shapes", "public_functions", "public_methods", "resolved"]
+__all__ = ["checked", "checked_shapes", "public_functions", "public_methods", "resolved"]
 
 CHECKER = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """An integer is a float as well, as type checkers have it."""
-METHODS = ("forward", "attention_map", "forward_by_maps", "forward_without", "values", "rectangle", "equivariance_loss")
-"""Methods of modules that take and return tensors."""
 
 
 def resolved(function: Callable[..., Any]) -> dict[str, Any]:
@@ -63,10 +60,11 @@ def public_functions() -> dict[str, Callable[..., Any]]:
     return {n: f for n, f in functions.items() if inspect.isfunction(f) and "Tensor" in str(resolved(f))}
 
 
-def public_methods() -> dict[tuple[type[nn.Module], str], Callable[..., Any]]:
-    """Return the methods of the modules of `foveate.nn` that take and return tensors, by class and name."""
-    classes = [kind for name in attention.__all__ if issubclass(kind := getattr(attention, name), nn.Module)]
-    return {(kind, name): vars(kind)[name] for kind in classes for name in METHODS if name in vars(kind)}
+def public_methods() -> dict[tuple[type, str], Callable[..., Any]]:
+    """Return the public methods of the classes of `foveate.nn` that take or return tensors, by class and name."""
+    classes = [getattr(attention, name) for name in attention.__all__]
+    methods = {(kind, name): method for kind in classes for name, method in vars(kind).items() if name[0] != "_"}
+    return {at: m for at, m in methods.items() if inspect.isfunction(m) and "Tensor" in str(resolved(m))}
 
 
 @contextmanager

@@ -103,8 +103,8 @@ def test_it_is_counted_and_switched_off(network: nn.Module) -> None:
 def test_it_is_trained_by_the_commands_and_shown_on_the_page(tmp_path: Path) -> None:
     """From the command line to the page; the network is known by the name under which the user registered it."""
     from foveate.cli import main
-    from foveate.demo import words
-    from foveate.demo.looking import load_shown, look
+    from foveate.demo import render
+    from foveate.demo.inference import load_shown, look
     from foveate.demo.samples import ShownImage
 
     run = tmp_path / "run"
@@ -122,5 +122,5 @@ def test_it_is_trained_by_the_commands_and_shown_on_the_page(tmp_path: Path) -> 
     from PIL import Image
 
     finding = look(shown, ShownImage(Image.new("RGB", (16, 16), "grey")))
-    assert words.mechanism(finding.records[0]).name == EnergyAttention2d.title
+    assert render.mechanism(finding.records[0]).name == EnergyAttention2d.title
     assert list(attention_modules(shown.network.network)) == ["layer3.attention"]

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from foveate.demo.looking import ShownNetwork, View, load_shown, look
+from foveate.demo.inference import ShownNetwork, View, load_shown, look
 from foveate.demo.page import PANEL
+from foveate.demo.render import prediction
 from foveate.demo.samples import MAX_UPLOAD, ShownImage, draw_samples, read_upload
-from foveate.demo.words import prediction
 from foveate.explain import overlay
 
 from .conftest import Server

@@ -1,4 +1,4 @@
-"""What else runs on the cores while something is timed: other processes, and other guests of the same machine."""
+"""Other work on the cores during a measurement: other processes, and other guests of the same machine."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ BUSY = (USER, NICE, SYSTEM, IRQ, SOFTIRQ)
 
 @dataclass(frozen=True)
 class OtherWork:
-    """What others took of the cores that this process may use, as shares of all their time."""
+    """Other work on the cores that this process may use, as shares of all their time."""
 
     processes: float
-    """Other processes of this system."""
+    """Share of other processes."""
     stolen: float
-    """Other guests of the machine that this virtual one runs on."""
+    """Share of other guests of the machine under this virtual one."""
 
     @property
     def share(self) -> float:
-        """Both together."""
+        """Sum of both."""
         return self.processes + self.stolen
 
 
 class OtherWorkWatch:
-    """The work of others from the construction of this on.
+    """Other work on the cores from the construction of this object on.
 
     On Linux the kernel counts it, in hundredths of a second: all that ran on the cores of this process, less what the
-    process and its children ran themselves. Elsewhere the load average, less the cores that the process kept busy,
-    has to do: it lags by a minute, and knows of no other guests. Where there is neither, nothing is known.
+    process and its children ran themselves. Elsewhere it is the load average, less the cores that the process kept
+    busy: that lags by a minute, and knows of no other guests. Without either it is unknown.
 
-    Example:
+    Examples:
         >>> watch = OtherWorkWatch()
         >>> found = watch.since()
         >>> found is None or 0 <= found.share <= 1
@@ -51,7 +51,7 @@ class OtherWorkWatch:
         self._counted = _counted()
 
     def since(self) -> OtherWork | None:
-        """Return what others took until now, or None where the system does not tell."""
+        """Return the other work until now; None where the system does not tell."""
         own = _own_seconds() - self._own
         now = _counted()
         if self._counted is not None and now is not None:
@@ -73,7 +73,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def _counted() -> tuple[float, float, float] | None:
-    """Return seconds that the cores of this process were busy, were stolen, and have passed in all; None if unknown."""
+    """Return the seconds that the cores of this process were busy, stolen, and in all; None if unknown."""
     try:
         lines = STAT.read_text(encoding="ascii").splitlines()
         allowed = {f"cpu{core}" for core in os.sched_getaffinity(0)}

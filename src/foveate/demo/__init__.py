@@ -78,7 +78,7 @@ def run(config: DemoConfig) -> None:
     """
     config.check()
     # Only now, so that `--help` and a wrong setting are answered at once.
-    from foveate.demo.looking import load_shown
+    from foveate.demo.inference import load_shown
     from foveate.demo.samples import draw_samples
     from foveate.demo.server import check_port, private_environment, serve
 

@@ -1,10 +1,10 @@
-"""What a visitor of the page has chosen, in the words of its controls, and what that asks of a network."""
+"""Values of the page's controls, and the request to a network that they make."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from foveate.demo.looking import Layer, View
+from foveate.demo.inference import Layer, View
 from foveate.demo.samples import ShownImage
 
 __all__ = ["ALL", "BOTH", "DIRECTIONS", "EVERY_HEAD", "FROM", "PARTS", "Choice", "learnt_radius", "view"]
@@ -17,7 +17,7 @@ DIRECTIONS = {FROM: "from", "Who takes from the pixel": "to"}
 
 
 class Choice(NamedTuple):
-    """What a visitor has chosen, as the components have it."""
+    """Values of the controls."""
 
     network: str
     image: ShownImage

@@ -1,4 +1,4 @@
-"""The page itself: what stands where, and what happens when something is chosen, clicked or dragged."""
+"""Layout and events of the page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import gradio as gr
 
 from foveate.demo.choices import ALL, BOTH, DIRECTIONS, EVERY_HEAD, FROM, PARTS, Choice, learnt_radius, view
-from foveate.demo.looking import Layer, ShownNetwork, fitting, look, seen_pixel
-from foveate.demo.parts import heading, html, picture, refusal, take_no_addresses
+from foveate.demo.components import heading, html, picture, refusal, take_no_addresses
+from foveate.demo.inference import Layer, ShownNetwork, fitting, look, seen_pixel
+from foveate.demo.render import comparison, meaning, mechanism, numbers, prediction, scale_bar
 from foveate.demo.samples import MAX_UPLOAD, ShownImage, read_upload
 from foveate.demo.server import CACHED
-from foveate.demo.words import comparison, meaning, mechanism, numbers, prediction, scale_bar
 from foveate.explain.pictures import drawn, enlarged, zoom_of
 
 __all__ = ["appearance", "build_page"]
@@ -146,7 +146,7 @@ class _Page:
             self.everywhere = gr.Button("All pixels together", size="sm", min_width=160, scale=0, elem_id="everywhere")
 
     def _connect(self) -> None:
-        """Let each event do what it does and show what comes of it, in one answer: a second would double the wait."""
+        """Answer each event once, with all outputs that change: a second round trip would double the wait."""
         controls = [self.layer, self.radius, self.reset, self.direction, self.part, self.head, self.everywhere]
         chosen = [self.network, self.image, self.point, self.layer, self.radius, self.direction, self.part, self.head]
         shown = [self.one, self.all, self.sentence, self.attention, self.scale, self.meaning, self.prediction]

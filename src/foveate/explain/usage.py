@@ -38,8 +38,8 @@ def attention_off(network: nn.Module, part: str = "attention") -> Iterator[None]
       limit of a radius of zero.
     - Global self-attention loses the named ``part``, one of `parts_of`, and keeps the other.
 
-    The loss is what a trained network owes to its attention; what it would have learned without is another question,
-    which only training answers.
+    The drop in accuracy is what a trained network owes to its attention; what it would have learned without is another
+    question, which only training answers.
 
     Examples:
         >>> network, x = timm.create_model("cram_resnet_tiny").eval(), torch.randn(1, 3, 32, 32)

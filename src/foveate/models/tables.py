@@ -76,7 +76,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
 
 
 def renamed(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Give the weights of inserted attention that version 0.1 saved the names that they have in ``model``."""
+    """Give weights of inserted attention that version 0.1 saved their names in ``model``."""
     places = sorted((name for name, _ in model.named_modules() if name.endswith("attention")), key=len)
     absent = model.state_dict().keys() - weights.keys()
     names = {}

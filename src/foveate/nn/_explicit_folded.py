@@ -1,4 +1,4 @@
-"""`ExpAttConv2d` with its convolutions folded: at inference, and where one convolution makes all channels, in training.
+"""`ExpAttConv2d` with its 1×1 convolutions folded, where it pays into a single convolution, and then in training too.
 
 1×1 convolutions act on channels and the map ``A`` on positions, so they commute: ``W_O (A (W_V x)) = A ((W_O W_V) x)``.
 Average pooling followed by a 1×1 convolution is a 3×3 convolution with the stride of the pooling.
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["convolve_and_attend"]
 
 BLOCK = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
-"""Output channels that a 3×3 convolution of oneDNN computes at a time: to fill up a block costs nothing."""
+"""Output channels that a 3×3 convolution of oneDNN computes at a time: filling a block is free."""
 
 
 def convolve_and_attend(module: ExpAttConv2d, attention: type[ExplicitAttention2d], x: Tensor) -> Tensor | None:
     """Return the output, or None where the submodules have to be called one by one.
 
-    The weights are folded in every call, so that whoever changes them, by whatever way, finds them changed.
+    The weights are folded anew in every call, so that any change of them takes effect.
     """
     if isinstance(x, torch.fx.Proxy) or not _is_foldable(module, attention, x):
         return None
@@ -46,11 +46,11 @@ def convolve_and_attend(module: ExpAttConv2d, attention: type[ExplicitAttention2
 
 
 def _is_foldable(module: ExpAttConv2d, kind: type[ExplicitAttention2d], x: Tensor) -> bool:
-    """Tell whether it is faster and nobody misses a part: none has a hook or is of another kind."""
+    """Tell whether folding is faster and loses nothing: no hook, no submodule of another kind."""
     own = module.attention
     if x.device.type != "cpu" or not _is_fast(module, x):
         return False
-    # Whoever watches the operators, a counter of FLOPs or a tracer, is to see those of the modules.
+    # FLOP counters and tracers are to see the operators of the modules.
     if not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack():
         return False
     pointwise = ((1, 1), (1, 1), (0, 0), (1, 1))
@@ -69,7 +69,7 @@ def _is_fast(module: ExpAttConv2d, x: Tensor) -> bool:
 
 
 def _is_joinable(module: ExpAttConv2d) -> bool:
-    """Tell whether one 3×3 convolution can do the work of ``module.conv`` and of the values."""
+    """Tell whether one 3×3 convolution can compute ``module.conv`` and the values."""
     stride, dilation = module.attention.stride, module.conv.dilation
     dtypes = {weight.dtype for weight in (module.conv.weight, *module.attention.parameters())}
     return (
@@ -111,7 +111,7 @@ def _attend(attention: ExplicitAttention2d, value: Tensor) -> Tensor:
 
 
 def _in_one_convolution(module: ExpAttConv2d, x: Tensor) -> Tensor:
-    """Let one convolution make all channels, and attend to the last of them in place."""
+    """Compute all channels in one convolution, and attend to the last of them in place."""
     conv, attention = module.conv, module.attention
     out_channels = conv.out_channels
     layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format

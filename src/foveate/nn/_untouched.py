@@ -1,4 +1,4 @@
-"""Whether a submodule may be computed by its owner in one operator with others, which passes its ``forward`` by."""
+"""Conditions under which a module may fuse a submodule with others, without calling its ``forward``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["has_no_gradient", "is_untouched"]
 
 
 def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Tell whether ``module`` is of this very class, its forward its own, with nobody who would see it called."""
+    """Tell whether ``module`` is of exactly this class, with its own ``forward`` and without hooks."""
     own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     of_all = (
         module_hooks._global_forward_hooks,
@@ -22,9 +22,9 @@ def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def has_no_gradient(module: nn.Module, x: Tensor) -> bool:
-    """Tell whether ``module`` is in evaluation mode and no gradient of ``module(x)`` can be asked for.
+    """Tell whether ``module`` is in evaluation mode and no gradient of ``module(x)`` can be requested.
 
-    In training mode one can: a reentrant checkpoint computes twice, first without gradients.
+    In training mode it can: a reentrant checkpoint computes twice, first without gradients.
     """
     if module.training:
         return False

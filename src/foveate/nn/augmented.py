@@ -112,8 +112,10 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         for table in (self.rel_height, self.rel_width):
             nn.init.normal_(table, std=table.shape[1] ** -0.5)
 
-    def project(self, x: Float[Tensor, "batch channels height width"]) -> tuple[Tensor, ...]:
-        """Return queries, keys and values, ``(B, heads, H', W', channels / heads)``, at the attended resolution."""
+    def project(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> tuple[Float[Tensor, "batch heads rows columns _"], ...]:
+        """Return queries, keys and values at the attended resolution."""
         feature_map(x, self.in_channels, "AttentionAugmentedConv2d")
         if self.stride > 1:
             x = average_pool(x, self.stride)
@@ -153,7 +155,7 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         """Let each position attend to itself alone: ``A = I``."""
         return self.combine(x, self.project(x)[2])
 
-    def weights(self, x: Tensor) -> PairwiseWeights:
+    def weights(self, x: Float[Tensor, "batch channels height width"]) -> PairwiseWeights:
         """Return the weights at the attended resolution; the map of an image is formed as a whole."""
         query, key, values = map(detached, self.project(x))
         FormedWeights.check_size(values)
@@ -164,8 +166,12 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         """Name queries, keys and tables."""
         return super().map_parameters() | {"qkv.weight": slice(2 * self.dim_key)}
 
-    def combine(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Concatenate the convolution of ``x`` and what was attended to, ``(B, heads, H', W', d_v / heads)``."""
+    def combine(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        attended: Float[Tensor, "batch heads rows columns dim_head"],
+    ) -> Float[Tensor, "batch dim_out out_height out_width"]:
+        """Concatenate the convolution of ``x`` and what was attended to."""
         convolved = self.conv(x)
         attended = self.proj(in_layout_of(x, merge_heads(attended)))
         if self.downsample:

@@ -135,11 +135,11 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         """Let each position attend to itself alone: ``A = I``, the limit of a radius of zero."""
         return self.proj(self.project(x))
 
-    def weights(self, x: Tensor) -> PairwiseWeights:
+    def weights(self, x: Float[Tensor, "batch channels height width"]) -> PairwiseWeights:
         """Return the weights; rows are formed from the radius alone."""
         return _ExplicitWeights(detached(self.project(x)), detached(self.radius), self.kernel)
 
-    def observe(self, x: Tensor) -> Observation:
+    def observe(self, x: Float[Tensor, "batch channels height width"]) -> Observation:
         """Return the weights and the radius."""
         return Observation(weights=self.weights(x), radius=self.radius.item())
 

@@ -122,8 +122,10 @@ class GlobalSelfAttention2d(RelativeTables2d):
         else:
             super().resize(feat_size)
 
-    def project(self, x: Float[Tensor, "batch channels height width"]) -> tuple[Tensor, ...]:
-        """Return queries, keys and values, each ``(B, heads, H, W, channels / heads)``, in the memory order of heads.
+    def project(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> tuple[Float[Tensor, "batch heads rows columns _"], ...]:
+        """Return queries, keys and values, in the memory order of heads.
 
         Without a content part the keys have no channels. Where autocast makes the projection float16, the three are
         float32: their products would leave float16's range.
@@ -228,7 +230,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         one_of("part", part, self.parts)
         return self._forward(x, "positional" if part == "content" else "content")
 
-    def weights(self, x: Tensor) -> GlobalSelfWeights:
+    def weights(self, x: Float[Tensor, "batch channels height width"]) -> GlobalSelfWeights:
         """Return the weights, including the gain of the normalization between the passes."""
         query, key, value = self.project(x)
         if not self._has("positional"):

@@ -95,7 +95,7 @@ class RectangularAttention2d(GatedAttention):
         return _draw(self.rectangle(x), x, self.sharpness)
 
     @torch.jit.unused
-    def observe(self, x: Tensor) -> Observation:
+    def observe(self, x: FeatureMap) -> Observation:
         """Return the gate and the rectangle that it is drawn from."""
         rectangle = self.rectangle(x)
         gate = on_cpu(_draw(rectangle, x, self.sharpness)[:, 0])

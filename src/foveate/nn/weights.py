@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from foveate import _checks
+from foveate._shapes import Float
 
 __all__ = ["MAX_WEIGHTS", "PARTS", "FormedWeights", "PairwiseWeights"]
 
@@ -46,24 +47,26 @@ class PairwiseWeights(ABC):
         """``(H, W)``: rows and columns of positions."""
 
     @abstractmethod
-    def rows(self, images: slice, rows: slice, columns: slice, part: str = "both") -> Tensor:
-        """Form what the positions in ``rows`` and ``columns`` take: ``(images, heads, rows, columns, H, W)``."""
+    def rows(
+        self, images: slice, rows: slice, columns: slice, part: str = "both"
+    ) -> Float[Tensor, "images heads attending_rows attending_columns height width"]:
+        """Form what the positions in ``rows`` and ``columns`` take."""
 
-    def taken_by(self, position: tuple[int, int], part: str = "both") -> Tensor:
-        """Form one row: what ``position`` takes from each position, ``(B, heads, H, W)``."""
+    def taken_by(self, position: tuple[int, int], part: str = "both") -> Float[Tensor, "batch heads height width"]:
+        """Form one row: what ``position`` takes from each position."""
         row, column = self._check(position, part)
         return self.rows(slice(None), slice(row, row + 1), slice(column, column + 1), part)[:, :, 0, 0]
 
-    def given_by(self, position: tuple[int, int], part: str = "both") -> Tensor:
-        """Form one column: what each position takes from ``position``, ``(B, heads, H, W)``."""
+    def given_by(self, position: tuple[int, int], part: str = "both") -> Float[Tensor, "batch heads height width"]:
+        """Form one column: what each position takes from ``position``."""
         row, column = self._check(position, part)
         maps = self.values.new_empty(self.images, self.heads, *self.size)
         for images, rows in self._chunks():
             maps[images, :, rows] = self.rows(images, rows, slice(None), part)[..., row, column]
         return maps
 
-    def received(self, part: str = "both", head: int | None = None) -> Tensor:
-        """Sum magnitudes over rows, and over heads if ``head`` is None: ``Σ_hi |A_hij|``, ``(B, H, W)``."""
+    def received(self, part: str = "both", head: int | None = None) -> Float[Tensor, "batch height width"]:
+        """Sum magnitudes over rows, and over heads if ``head`` is None: ``Σ_hi |A_hij|``."""
         self._check((0, 0), part)
         heads = slice(None) if head is None else slice(head, head + 1)
         total = self.values.new_zeros(self.images, *self.size)
@@ -71,8 +74,8 @@ class PairwiseWeights(ABC):
             total[images] += self.rows(images, rows, slice(None), part)[:, heads].abs().sum((1, 2, 3))
         return total
 
-    def attended(self, position: tuple[int, int]) -> Tensor:
-        """Apply the weights of ``position`` to the values, ``(B, heads·d_v)``.
+    def attended(self, position: tuple[int, int]) -> Float[Tensor, "batch channels"]:
+        """Apply the weights of ``position`` to the values of all heads.
 
         Of global self-attention this is the module's output at the position (before a pooling that follows it), of
         explicit and augmented attention the input of its output projection.

@@ -1,4 +1,4 @@
-"""What the page says: the mechanisms in plain words, predictions as bars, the scale, the numbers behind a picture."""
+"""HTML of the page: mechanisms in plain words, predictions as bars, the scale, the numbers behind a picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_BARS, MOST_COMPARED = 10, 3
 
 
 class Mechanism(NamedTuple):
-    """How a network decides where to look."""
+    """A mechanism in plain words."""
 
     name: str
     seen: str

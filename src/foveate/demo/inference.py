@@ -1,4 +1,4 @@
-"""What the page computes: one network's prediction for one image, and where that network looked."""
+"""Inference for the page: one network's prediction for one image, and where that network looked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Layer", "ShownNetwork", "View", "fitting", "load_shown", "look", "se
 
 @dataclass(frozen=True)
 class Layer:
-    """What can be asked of one attention module, or of the layer that Grad-CAM looks at."""
+    """An attention module, or the layer of Grad-CAM, with the controls that apply to it."""
 
     name: str
     kind: str
@@ -72,12 +72,12 @@ class ShownNetwork:
 
 
 _LAST: WeakKeyDictionary[ShownImage, tuple[tuple[ShownNetwork, str, float | None], Finding]] = WeakKeyDictionary()
-"""Of each image what was asked last and found: whoever clicks one pixel after the other asks for the same."""
+"""Last result for each image, reused when only the pixel changes."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What of a network's attention is to be seen."""
+    """A request: which layer of a network is shown, and how."""
 
     layer: str | None = None
     point: tuple[float, float] | None = None
@@ -86,7 +86,7 @@ class View:
     part: str = "both"
     head: int | None = None
     radius: float | None = None
-    """Of the layer, which must be explicit attention, in place of the learnt one."""
+    """Radius of explicit attention in place of the learned one."""
 
 
 def load_shown(checkpoints: Sequence[str]) -> list[ShownNetwork]:

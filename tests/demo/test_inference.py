@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from foveate.data import make_transform
-from foveate.demo import looking
-from foveate.demo.looking import ShownNetwork, View, fitting, load_shown, look, private_copy
+from foveate.demo import inference
+from foveate.demo.inference import ShownNetwork, View, fitting, load_shown, look, private_copy
+from foveate.demo.render import class_name, prediction
 from foveate.demo.samples import ShownImage, draw_samples
-from foveate.demo.words import class_name, prediction
 from foveate.explain import explain
 from foveate.trained import TrainedNetwork
 
@@ -183,7 +183,7 @@ def test_an_image_is_computed_once_for_all_its_pixels_and_forgotten_with_it(
     assert len(computed) == 5
     assert radii[1:] == pytest.approx([1.0, 2.0, 2.0])
     kept = weakref.ref(image)
-    assert image in looking._LAST
+    assert image in inference._LAST
     del image
     gc.collect()
     assert kept() is None
