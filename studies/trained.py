@@ -123,7 +123,7 @@ def open_shown(config: ShownConfig, networks: Sequence[SeededNetwork]) -> tuple[
                     f"were trained with different {name}: {ours} and {theirs}"
                 )
     config = config if config.data else _as_trained(config, networks)
-    data = config.open(first.img_size)
+    data = config.open(first.img_size, intensity_range=first.meta.intensity_range)
     for network in networks:
         network.check_fits(data)
     transform = first.transform_of(data)

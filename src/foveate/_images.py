@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -11,7 +13,7 @@ WHITE = "foveate_white"
 """Key in ``image.info`` of the white level of grayscale images with more than 8 bits; 65,535 if absent."""
 
 
-def to_rgb(image: Image.Image, *, intensity_range: tuple[float, float] | None = None) -> Image.Image:
+def to_rgb(image: Image.Image, *, intensity_range: Sequence[float] | None = None) -> Image.Image:
     """Return ``image`` as 8-bit RGB, as it would look on a white page.
 
     Grayscale is repeated in the three channels. That of more than 8 bits is scaled by 255/w, with w the largest value
@@ -32,7 +34,8 @@ def to_rgb(image: Image.Image, *, intensity_range: tuple[float, float] | None = 
         image.load()
         return image
     if intensity_range is not None and (image.mode.startswith("I") or image.mode == "F"):
-        return _stretched(image, *intensity_range)
+        black, white = intensity_range
+        return _stretched(image, black, white)
     if image.mode.startswith("I"):
         return _from_16_bit(image)
     if image.mode == "F":

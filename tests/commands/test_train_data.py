@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 from tests.data.layouts import write_images
 
+import foveate
 from foveate import cli
 from foveate.commands.evaluate import EvaluateConfig
 from foveate.commands.evaluate import run as run_evaluate
 from foveate.commands.shards import ShardsConfig
 from foveate.commands.shards import run as run_shards
+from foveate.data import read_image
 from foveate.io import load_network
 from foveate.training import TrainConfig
 from foveate.training import train_network as run
@@ -198,3 +200,14 @@ def test_the_range_of_intensities_stands_in_the_configuration_of_a_run(tmp_path:
     with pytest.raises(ValueError, match="intensity_range"):
         run(config(tmp_path / "photos", tmp_path / "run", img_size=None, resume=True))
     assert cli.main(["train", f"--config={tmp_path / 'run' / 'config.yaml'}", "--resume"]) == 0
+    photos = sorted((tmp_path / "photos" / "val").rglob("*.png"))
+    trained = foveate.load(tmp_path / "run")
+    assert list(trained.meta.intensity_range or ()) == [29000, 29700]
+    stretched = [read_image(photo, intensity_range=(29000, 29700)) for photo in photos]
+    expected = [[(one.label, one.probability) for one in found] for found in trained.predict(stretched)]
+    assert [[(one.label, one.probability) for one in found] for found in trained.predict(photos)] == expected
+    correct = [found[0][0] == number // 4 for number, found in enumerate(expected)]
+    assert trained.evaluate(tmp_path / "photos", split="val").correct == list(map(int, correct))
+    assert cli.main(["explain", str(photos[0]), f"--checkpoint={tmp_path / 'run'}", f"--out={tmp_path / 'seen'}"]) == 0
+    seen = json.loads((tmp_path / "seen" / "explanation.json").read_text())["images"][0]["networks"][0]
+    assert seen["predictions"][0]["probability"] == pytest.approx(expected[0][0][1], abs=1e-4)

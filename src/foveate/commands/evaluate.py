@@ -48,7 +48,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     if not config.checkpoint:
         raise ValueError("no checkpoint given; name one, as in `foveate evaluate runs/gsa_resnet26-seed-0`")
     trained = load(config.checkpoint, device=check_device(config.device, config.precision))
-    data = config.open(trained.img_size)
+    data = config.open(trained.img_size, intensity_range=trained.meta.intensity_range)
     trained.check_fits(data)
     options: dict[str, Any] = {name: getattr(config, name) for name in ("split", "batch_size", "workers", "precision")}
     if config.json is not None:

@@ -46,9 +46,9 @@ class ScoreConfig(ScoreSettings, DataConfig):
         _checks.integer("workers", self.workers, minimum=0)
         super().check()
 
-    def open(self, img_size: int | tuple[int, int] | None = None, *, boxes: str | None = None) -> ImageData:
+    def open(self, img_size: int | tuple[int, int] | None = None, **given: Any) -> ImageData:
         """Open the images with their boxes."""
-        return super().open(img_size, boxes=boxes or self.boxes)
+        return super().open(img_size, **{"boxes": self.boxes, **given})
 
 
 def run(config: ScoreConfig) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def run(config: ScoreConfig) -> dict[str, Any]:
     config.check()
     device = check_device(config.device, "32-true")
     networks = [load(checkpoint) for checkpoint in config.checkpoints]
-    data = config.open(networks[0].img_size)
+    data = config.open(networks[0].img_size, intensity_range=networks[0].meta.intensity_range)
     if config.out is not None:
         writable_file(Path(config.out))
     found = score_networks(networks, data, config, device=device, workers=config.workers)

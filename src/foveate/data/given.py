@@ -80,14 +80,14 @@ def slugs(names: Iterable[str], taken: Collection[str] = ()) -> list[str]:
     return found
 
 
-def read_upright(path: Path) -> Image.Image:
-    """Decode an image as RGB with its EXIF orientation applied.
+def read_upright(path: Path, *, intensity_range: Sequence[float] | None = None) -> Image.Image:
+    """Decode an image as RGB with its EXIF orientation applied; ``intensity_range`` as in `foveate.data.open_data`.
 
     Raises:
         UnreadableImageError: The file is damaged, truncated or no image.
     """
     with open_image(path) as image:
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(ImageOps.exif_transpose(image), intensity_range=intensity_range)
 
 
 def upright_size(path: Path) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from foveate.data.shards import INDEX, open_shards
 from foveate.data.splitting import Splits
 from foveate.data.transforms import Augment, Augmented, TransformConfig
 
-__all__ = ["ImageData", "open_data"]
+__all__ = ["ImageData", "open_data", "takes_intensity_range"]
 
 NAMED_PREFIXES = ("torch/", "torchvision/")
 DIGIT_OPTIONS = ("size", "clutter", "length", "val_length", "test_length")
@@ -225,10 +225,15 @@ def _holds_shards(path: Path) -> bool:
     return any(entry.suffix == ".tar" for entry in entries) and not any(entry.is_dir() for entry in entries)
 
 
+def takes_intensity_range(name: str | Path) -> bool:
+    """Tell whether ``name`` is a folder, whose images may be 16-bit grayscale, rather than a named set."""
+    return str(name) != "digits" and not str(name).startswith(NAMED_PREFIXES)
+
+
 def _range(name: str | Path, intensity_range: Sequence[float] | None) -> tuple[float, float] | None:
     if intensity_range is None:
         return None
-    if name == "digits" or str(name).startswith(NAMED_PREFIXES):
+    if not takes_intensity_range(name):
         raise ValueError(f"intensity_range is for folders of images and shards; {str(name)!r} takes none")
     values = tuple(intensity_range)
     if len(values) != 2:

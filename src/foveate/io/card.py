@@ -37,6 +37,8 @@ class NetworkMeta:
         crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its center is cropped.
         interpolation: Interpolation of the resize.
         appearance: Appearance of the training images, see `foveate.io.appearance.range_of`; None if unknown.
+        intensity_range: ``(black, white)`` of 16-bit grayscale images, see `foveate.data.open_data`; None for the
+            whole range.
         task: Name of the task that it was trained for; the classes are the names of its outputs.
     """
 
@@ -49,6 +51,7 @@ class NetworkMeta:
     crop_pct: float
     interpolation: str
     appearance: Mapping[str, Sequence[float]] | None = None
+    intensity_range: Sequence[float] | None = None
     task: str = "classification"
 
     def __post_init__(self) -> None:
@@ -64,6 +67,9 @@ class NetworkMeta:
             _checks.number("std", value, above=0)
         _checks.number("crop_pct", self.crop_pct, above=0, maximum=1)
         _text("interpolation", self.interpolation)
+        if self.intensity_range is not None:
+            black, white = _sequence("intensity_range", self.intensity_range)
+            _checks.number("intensity_range, white", white, above=_checks.number("intensity_range", black))
         for name, ends in _mapping("appearance", self.appearance or {}).items():
             if len(_sequence(f"appearance.{name}", ends)) != 2:
                 raise ValueError(f"appearance.{name} must be the least and the most; got {ends!r}")

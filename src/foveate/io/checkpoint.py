@@ -88,8 +88,9 @@ def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: boo
 def meta_to_json(meta: NetworkMeta) -> str:
     """Return the fields of ``meta`` as JSON, as in every checkpoint."""
     fields = dataclasses.asdict(meta)
-    if meta.task == NetworkMeta.task:
-        del fields["task"]  # unknown to version 0.1
+    for name in ("intensity_range", "task"):  # unknown to version 0.1
+        if fields[name] == getattr(NetworkMeta, name):
+            del fields[name]
     return json.dumps(fields)
 
 

@@ -90,14 +90,18 @@ def explain_files(
     unlike = 0
     for number, image in enumerate(given, start=1):
         try:
-            pixels = read_upright(image.path)
+            pixels = {
+                range_: read_upright(image.path, intensity_range=range_)
+                for range_ in {_range_of(network) for network in networks}
+            }
+            size = next((one.height, one.width) for one in pixels.values())
             for network in networks:
-                network.check_shape((pixels.height, pixels.width), str(image.path))
+                network.check_shape(size, str(image.path))
         except UnreadableImageError as error:
             bad.append(error.bad)
             say(f"{number}/{len(given)}  cannot read {error.bad}")
             continue
-        row = [_explain(how, image, pixels, network) for network in networks]
+        row = [_explain(how, image, pixels[_range_of(network)], network) for network in networks]
         entries.append(_write(out, image, dict(zip(slug_of, row, strict=True)), how))
         verdicts = "; ".join(
             f"{finding.network}: {finding.verdict()}" + f" ({finding.warning})" * bool(finding.unlike)
@@ -124,6 +128,10 @@ def explain_files(
     }
     write_json(out / NUMBERS, numbers)
     return FilesExplained(numbers, unlike)
+
+
+def _range_of(network: TrainedNetwork) -> tuple[float, ...] | None:
+    return None if network.meta.intensity_range is None else tuple(network.meta.intensity_range)
 
 
 def _explain(how: How, given: GivenImage, pixels: Image.Image, network: TrainedNetwork) -> Finding:

@@ -27,6 +27,7 @@ from foveate.data import (
     placement,
 )
 from foveate.data.given import read_upright
+from foveate.data.image_data import takes_intensity_range
 from foveate.io import NetworkMeta, save_network
 from foveate.io.checkpoint import WEIGHTS
 from foveate.io.files import writable_folder
@@ -118,10 +119,11 @@ class TrainedNetwork:
     def opened(self, image: Picture) -> tuple[str, Image.Image]:
         """Return the name of an image, and it as RGB and upright; raises as `prepare`."""
         if isinstance(image, Image.Image):
-            name, pixels = "image", to_rgb(ImageOps.exif_transpose(image))
+            pixels = to_rgb(ImageOps.exif_transpose(image), intensity_range=self.meta.intensity_range)
+            name = "image"
         elif isinstance(image, str | os.PathLike):
             path = Path(image).expanduser()
-            name, pixels = path.name, read_upright(path)
+            name, pixels = path.name, read_upright(path, intensity_range=self.meta.intensity_range)
         else:
             raise ValueError(f"an image must be a path or one of Pillow's; got {type(image)}: see PIL.Image.fromarray")
         self.check_shape((pixels.height, pixels.width), name)
@@ -238,7 +240,9 @@ class TrainedNetwork:
         if isinstance(data, DataLoader):
             batches, name, split = data, type(data).__name__, ""
         else:
-            data = data if isinstance(data, ImageData) else open_data(data, img_size=self.img_size)
+            if not isinstance(data, ImageData):
+                own = self.meta.intensity_range if takes_intensity_range(data) else None
+                data = open_data(data, img_size=self.img_size, intensity_range=own)
             self.check_fits(data)
             name = data.name
             batches = make_loader(

@@ -58,6 +58,7 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
         std=transform.std,
         crop_pct=transform.crop_pct,
         interpolation=transform.interpolation,
+        intensity_range=config.intensity_range,
         task=task.name,
     )
     return model, meta

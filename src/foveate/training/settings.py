@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from foveate import _checks
 from foveate._devices import check_device
 from foveate._option import Option
 from foveate.data import ImageData, make_mixup, open_data
+from foveate.data.image_data import takes_intensity_range
 from foveate.tasks import find_task
 from foveate.training.distributed import Strategy
 from foveate.training.loggers import LoggerName, check_loggers
@@ -52,8 +53,16 @@ class DataConfig:
     workers: int = 0
     device: str = "auto"
 
-    def open(self, img_size: int | tuple[int, int] | None = None, *, boxes: str | None = None) -> ImageData:
-        """Open the images, at ``img_size`` if the configuration does not give one, with their boxes in ``boxes``.
+    def open(
+        self,
+        img_size: int | tuple[int, int] | None = None,
+        *,
+        boxes: str | None = None,
+        intensity_range: Sequence[float] | None = None,
+    ) -> ImageData:
+        """Open the images, with their boxes in ``boxes``.
+
+        ``img_size`` and ``intensity_range``, such as a trained network's, are for what the configuration leaves open.
 
         Raises:
             ValueError: There are none such, or an option is out of its range.
@@ -68,7 +77,7 @@ class DataConfig:
             max_bad_images=self.max_bad_images,
             options=self.data_options,
             boxes=boxes,
-            intensity_range=self.intensity_range,
+            intensity_range=self.intensity_range or (intensity_range if takes_intensity_range(self.data) else None),
         )
 
 
@@ -132,9 +141,9 @@ class TrainSettings(Recipe, DataConfig):
         _checks.integer("checkpoint_updates", self.checkpoint_updates, minimum=0)
         make_mixup(2, mixup=self.mixup, cutmix=self.cutmix)
 
-    def open(self, img_size: int | tuple[int, int] | None = None, *, boxes: str | None = None) -> ImageData:
+    def open(self, img_size: int | tuple[int, int] | None = None, **given: Any) -> ImageData:
         """Open the images, with the augmentation that was asked for."""
-        data = super().open(img_size, boxes=boxes)
+        data = super().open(img_size, **given)
         names = ("crop", "scale", "hflip", "vflip", "color_jitter", "auto_augment", "random_erasing", "crop_pct")
         changes = {name: getattr(self, name) for name in (*names, "interpolation")}
         return dataclasses.replace(data, transform=data.transform.replace(**changes))
