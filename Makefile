@@ -7,8 +7,8 @@ KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 .PHONY: demo test test-fast browser bench networks evidence picture fuzz lint types docs dist check clean
 
 demo: .venv/installed-demo
-	$(BIN)/foveate compare --config recipes/digits.yaml --out runs/digits
-	@$(BIN)/foveate report runs/digits
+	$(BIN)/foveate compare --config recipes/demo.yaml --out runs/demo
+	@$(BIN)/foveate report runs/demo
 
 # One thread a process: the tests are many and small.
 test: .venv/installed-dev browser

@@ -16,7 +16,7 @@ import torchvision
 import yaml
 from safetensors.torch import load_file
 
-import foveate.commands.compare
+import foveate.comparison.costs
 import foveate.training.loop
 import foveate.training.run
 from foveate.cli import main
@@ -100,7 +100,7 @@ STEPS = ["--epochs=1", "--warmup_epochs=0", "--device=cpu", "--workers=0"]
 def only_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of the time, checkpoints and measurements of speed; other tests are about them."""
     monkeypatch.setattr(foveate.training.loop, "write_checkpoint", lambda *arguments, **options: None)
-    monkeypatch.setattr(foveate.commands.compare, "_measured", lambda measure: None)
+    monkeypatch.setattr(foveate.comparison.costs, "_measured", lambda measure: None)
 
 
 @pytest.mark.usefixtures("only_steps")
