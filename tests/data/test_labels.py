@@ -166,7 +166,7 @@ def test_labels_in_val_that_training_lacks(tmp_path: Path):
     LISTED["metadata.csv"](tmp_path)
     path = tmp_path / "val" / "metadata.csv"
     path.write_text(path.read_text().replace("bee", "Bee"))
-    with pytest.raises(ValueError, match="'Bee' is .* 'bee' there"):
+    with pytest.raises(ValueError, match=r"'Bee' is .* 'bee' there"):
         open_folder(tmp_path)
 
 
