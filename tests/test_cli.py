@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from foveate import __version__
-from foveate.cli import main
+from foveate.cli import main, parse_command
 from foveate_cli import COMMANDS, options_of
 
 TINY = "{size: 16, clutter: 1, length: 40, val_length: 20, test_length: 31}"
@@ -356,3 +356,13 @@ os._exit(cli.main(sys.argv[1:]))
     done = subprocess.run([*shlex.split(command), digits], capture_output=True, timeout=120)
     assert done.returncode == 130, done.stderr
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["progress"]["updates"] == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_field_of_a_configuration_names_code(command: str, tmp_path: Path) -> None:
+    module = importlib.import_module(COMMANDS[command].module or f"foveate.commands.{command}")
+    file = tmp_path / "config.yaml"
+    for field in dataclasses.fields(getattr(module, f"{command.capitalize()}Config")):
+        file.write_text(f"{field.name}: {{class_path: os.system, dict_kwargs: {{command: touch executed}}}}")
+        with pytest.raises((ValueError, SystemExit)):
+            parse_command(command, [f"--config={file}"])

@@ -249,8 +249,8 @@ def test_side_by_side_a_run_that_fails_is_named_and_ends_all(tmp_path: Path) -> 
     models = ["conv_resnet_tiny", "conv_resnet_tiny:lr=1e30"]
     with pytest.raises(ValueError, match=r"\[2/2\] conv_resnet_tiny\+lr=1e30 seed 0: the .* in epoch 1"):
         run(config(tmp_path, models=models, seeds=1, epochs=500, jobs=2))
-    assert len(list(tmp_path.rglob("last.ckpt"))) == 2
-    assert list(tmp_path.rglob("result.json")) == []
+    assert {path.parent.parent.name for path in tmp_path.rglob("last.ckpt")} >= {"conv_resnet_tiny+lr=1e30"}
+    assert list(tmp_path.rglob("result.json")) == []  # nor is the other finished: it may not have begun
 
 
 def test_a_network_that_this_process_alone_knows_is_not_trained_by_others(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_password_is_asked_for_and_ctrl_c_leaves_nothing(checkpoint: Path, tmp
 
 def left_in(folder: Path) -> list[Path]:
     """Return what is in a folder for temporary files, but for what importing wandb makes there."""
-    return [path for path in folder.iterdir() if not path.name.startswith("wandb-")]
+    return [path for path in folder.iterdir() if "wandb-" not in path.name]
 
 
 @pytest.mark.parametrize(

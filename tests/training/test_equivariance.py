@@ -20,7 +20,7 @@ from foveate import functional as FA
 from foveate.data import make_loader, open_data
 from foveate.nn import GlobalSelfAttention2d, PositionwiseAttention2d, RectangularAttention2d
 from foveate.tasks import Classification
-from foveate.training import Equivariance, Recipe, TrainingModule, fit
+from foveate.training import Equivariance, Recipe, TrainingModule, fit, make_loggers
 from foveate.training.equivariance import check_gates
 
 CPU = torch.device("cpu")
@@ -231,7 +231,8 @@ def train(model: nn.Module, recipe: Recipe, out: Path, *, resume: bool = False, 
     loaders = make_loader(DATA.train, training=True, **shared), make_loader(DATA.val, training=False, **shared)
     task = Classification(TEN_CLASSES, label_smoothing=recipe.label_smoothing)
     module = TrainingModule(model, recipe, task, seed=3)
-    return module, fit(module, *loaders, out=out, device=CPU, resume=resume, verbose=False)
+    csv = make_loggers(["csv"], out, {})
+    return module, fit(module, *loaders, out=out, device=CPU, resume=resume, verbose=False, loggers=csv)
 
 
 def test_training_lowers_the_term_and_logs_it_on_its_own(tmp_path: Path) -> None:

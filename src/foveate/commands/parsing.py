@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from foveate._extras import require
 
@@ -43,6 +43,8 @@ def parse_config(config_class: type[Any], argv: Sequence[str], *, prog: str, pos
     )
     parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, parser_mode=OUR_YAML)
     parser.add_argument("--config", action="config", help="YAML file with options; those given beside it override it")
+    # Names in the annotations of inherited fields are those of the modules that they were written in.
+    config_class.__init__.__annotations__.update(get_type_hints(config_class))
     parser.add_class_arguments(config_class, fail_untyped=True)
     if positional is not None:
         default = next(field for field in dataclasses.fields(config_class) if field.name == positional)

@@ -23,7 +23,7 @@ from foveate._signals import raising_sigterm
 from foveate.io.streams import tolerate_encodings
 from foveate.training import TrainConfig, train_network
 
-__all__ = ["Finished", "JobError", "side_by_side"]
+__all__ = ["Finished", "JobError", "serve", "side_by_side"]
 
 
 class Finished(NamedTuple):
@@ -86,7 +86,7 @@ class _Worker:
 
     def __init__(self, threads: int | None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -168,7 +168,8 @@ def _config(settings: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**(settings | lists))
 
 
-if __name__ == "__main__":
+def serve() -> None:
+    """Be a worker: train what comes on stdin until it is closed."""
     try:
         with raising_sigterm():
             _serve()
