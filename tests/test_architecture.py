@@ -171,6 +171,12 @@ def test_the_start_of_the_command_needs_the_standard_library_alone() -> None:
     assert len(file.read_text("utf-8").splitlines()) <= MAX_LINES
 
 
+def test_commands_are_a_configuration_and_a_call() -> None:
+    lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in (PACKAGE / "commands").glob("*.py")}
+    assert max(lengths.values()) <= 150
+    assert sum(lengths.values()) <= 2000
+
+
 def test_files_are_short() -> None:
     lengths = {path.relative_to(PACKAGE).as_posix(): len(path.read_text("utf-8").splitlines()) for path in FILES}
     lengths |= {path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines()) for path in STUDIES}

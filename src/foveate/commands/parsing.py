@@ -32,35 +32,28 @@ def parse_config(config_class: type[Any], argv: Sequence[str], *, prog: str, pos
         positional: Field that arguments without a name go to, all of them if it is a list.
 
     Raises:
-        ValueError: An option or a value is not known, in words that name it.
+        ValueError: An option or a value is not known; the message names it.
     """
     plain = all(field.type == "str" for field in dataclasses.fields(config_class))
     if plain and importlib.util.find_spec("jsonargparse") is None:
         return _parse_plainly(config_class, argv, prog=prog, positional=positional)
     jsonargparse = require("jsonargparse", extra="train")
-    jsonargparse.set_loader(
-        OUR_YAML, _any_name(jsonargparse.get_loader("yaml")), (require("yaml", extra="train").YAMLError,)
-    )
+    wrong = (require("yaml", extra="train").YAMLError,)
+    jsonargparse.set_loader(OUR_YAML, _any_name(jsonargparse.get_loader("yaml")), wrong)
     parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, parser_mode=OUR_YAML)
     parser.add_argument("--config", action="config", help="YAML file with options; those given beside it override it")
-    # Names in the annotations of inherited fields are those of the modules that they were written in.
+    # Annotations of inherited fields are resolved in the modules that they were written in.
     config_class.__init__.__annotations__.update(get_type_hints(config_class))
     parser.add_class_arguments(config_class, fail_untyped=True)
     if positional is not None:
         default = next(field for field in dataclasses.fields(config_class) if field.name == positional)
-        many = default.default_factory is not dataclasses.MISSING
-        # Left out, it must not stand in the way of the option of the same name, nor of the configuration file.
-        parser.add_argument(
-            positional,
-            nargs="*" if many else "?",
-            default=argparse.SUPPRESS,
-            metavar=positional.upper(),
-            help=f"the same as --{positional}",
-        )
+        nargs = "?" if default.default_factory is dataclasses.MISSING else "*"
+        # Left out, it must not override the option of the same name, nor the configuration file.
+        same = f"the same as --{positional}"
+        parser.add_argument(positional, nargs=nargs, default=argparse.SUPPRESS, metavar=positional.upper(), help=same)
     try:
-        namespace = parser.parse_args(
-            _config_first(_collect_lists(config_class, _spell_out_flags(config_class, list(argv))))
-        )
+        words = _collect_lists(config_class, _spell_out_flags(config_class, list(argv)))
+        namespace = parser.parse_args(_config_first(words))
     except argparse.ArgumentError as error:
         raise ValueError(f"{_readable(str(error))} (`{prog} --help` explains the options)") from error
     except UnicodeDecodeError as error:
