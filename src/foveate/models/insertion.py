@@ -18,10 +18,10 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
     """Attend to the output of one stage or module of ``model``, in place; return ``model``.
 
     The module is registered where it computes: whatever is done with that part of the network (moved, frozen, saved,
-    wrapped, replaced) is done with its attention. Candidates are tried on a copy without memory, in this order; the
-    first that the network calls exactly once, with that output, and on which its result depends is taken:
+    wrapped, replaced) is done with its attention. Candidates are tried in this order, on a copy on the ``meta`` device;
+    the first that the network calls exactly once, with that output, and on which its result depends is taken:
 
-    1. the last child of the stage itself, ``<stage>.attention``, where that calls its children in turn;
+    1. the last child of the stage itself, ``<stage>.attention``, where the stage calls its children in turn;
     2. the last child of the part of the stage that puts out the same tensor (``stages.2.blocks.attention``);
     3. beside a layer without weights, both in an `nn.Sequential` in its place (``features.8.attention``);
     4. a child of a module that has a ``forward`` of its own, the class of which becomes one that attends to its output;
@@ -42,7 +42,7 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
 
     Raises:
         ValueError: ``at`` names nothing, or a module that does not return NCHW maps, has attention already, or behind
-            which attention would not be computed in every pass; the model is as it was.
+            which attention would be skipped in some calls; the model is unchanged then.
 
     Examples:
         >>> network = foveate.insert(timm.create_model("resnet18"), foveate.nn.RectangularAttention2d, at=-2)

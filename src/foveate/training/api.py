@@ -59,13 +59,13 @@ def train(
 
     The folder holds ``config.yaml`` (the settings, to be used again with ``--config``), ``last.ckpt``,
     ``previous.ckpt`` and ``best.ckpt`` (see `fit`), what the loggers write, ``model.safetensors`` (the final weights)
-    and ``result.json``. Everything is checked before it is created. Ctrl-C and SIGTERM leave a run that
+    and ``result.json``. All settings are checked before the folder is created. Ctrl-C and SIGTERM leave a run that
     ``resume=True`` continues. Under torchrun, each process calls this and does its share.
 
     Args:
         model: Name of a network that timm knows, or all settings as a `TrainConfig`.
         data: A folder or the name of a data set (see `foveate.data.open_data`), what that returns, or data loaders:
-            what `foveate.data.from_loaders` returns. Not given: that of the settings, by default the digits.
+            what `foveate.data.from_loaders` returns. Default: the setting ``data``, which is the digits.
         task: What is learned: a name, or a subclass of `foveate.tasks.Task`.
         logger: Where the figures of each epoch go: names (``csv``, ``tensorboard``, ``wandb``, ``mlflow``), loggers of
             Lightning's, or `EpochLogger` objects.
