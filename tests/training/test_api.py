@@ -166,6 +166,9 @@ def test_several_loggers_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     client = MlflowClient(f"sqlite:///{out / 'logs' / 'mlflow.db'}")
     assert [point.value for point in client.get_metric_history(run, "val_loss")] == [row["val_loss"] for row in rows]
     assert list((out / "logs" / "wandb").glob("offline-run-*/*.wandb"))
+    import wandb
+
+    wandb.teardown()  # its service and its hooks are not for the tests that follow
     settings = json.loads((out / "result.json").read_text())["config"]
     assert settings["logger"] == ["csv", "tensorboard", "wandb", "mlflow"]
 
