@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -255,3 +257,18 @@ def test_bad_arguments(photo_folder: Path, arguments: dict, message: str):
     data = open_data(photo_folder)
     with pytest.raises(ValueError, match=message):
         make_loader(data.train, **{"transform": HEAVY, "batch_size": 4, "training": True, **arguments})
+
+
+def test_a_process_that_keeps_a_loader_ends(tmp_path: Path) -> None:
+    """Workers outlive signals; they must not outlive the process that made them, nor keep it from ending."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from foveate.data import make_loader, open_data\n"
+        "data = open_data('digits', options={'size': 16, 'length': 16})\n"
+        "loader = make_loader(data.train, transform=data.transform, batch_size=8, training=True, workers=2)\n"
+        "print(len(list(loader)), *(worker.pid for worker in loader._iterator._workers))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
+    batches, *workers = map(int, done.stdout.split())
+    assert (batches, len(workers)) == (2, 2)
+    assert not any(Path("/proc", str(pid)).exists() for pid in workers)

@@ -17,11 +17,12 @@ from foveate.data.digits import ClutteredDigits, DigitSample
 from foveate.data.folder import BoxedFolderImages, FolderImages, open_folder
 from foveate.data.image_data import ImageData, open_data
 from foveate.data.loader_data import LoaderData, Loaders, from_loaders
-from foveate.data.loading import EpochSampler, ImageLoader, make_loader
+from foveate.data.loading import ImageLoader, make_loader
 from foveate.data.mixing import BatchMixup, make_mixup
 from foveate.data.named import open_named
 from foveate.data.placement import Placement, placement
 from foveate.data.protocols import BoxedImages, LabelledImages
+from foveate.data.sampling import EpochSampler
 from foveate.data.shards import ShardImages, open_shards
 from foveate.data.transforms import TransformConfig, make_transform
 
