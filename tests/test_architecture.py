@@ -51,8 +51,6 @@ TYPE_CHECKERS_ONLY = {"_shapes.py": {"jaxtyping"}}
 """What a file imports under `TYPE_CHECKING` alone."""
 
 MAX_LINES = 300
-LONGER_FOR_A_REASON: dict[str, str] = {}
-"""Path in the package: why it is longer."""
 
 
 def parse(file: Path) -> ast.Module:
@@ -180,7 +178,7 @@ def test_commands_are_a_configuration_and_a_call() -> None:
 def test_files_are_short() -> None:
     lengths = {path.relative_to(PACKAGE).as_posix(): len(path.read_text("utf-8").splitlines()) for path in FILES}
     lengths |= {path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines()) for path in STUDIES}
-    assert {path for path, lines in lengths.items() if lines > MAX_LINES} == set(LONGER_FOR_A_REASON)
+    assert {path for path, lines in lengths.items() if lines > MAX_LINES} == set()
 
 
 def unsafe_loads(tree: ast.Module) -> list[str]:

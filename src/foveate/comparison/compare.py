@@ -17,14 +17,14 @@ from foveate.comparison.config import CompareConfig
 from foveate.comparison.costs import measure_costs
 from foveate.comparison.model_spec import ModelSpec
 from foveate.comparison.runs import train_all
-from foveate.data import ImageData
 from foveate.io.environment import environment
 from foveate.io.files import read_json, writable_folder, write_json, write_text
 from foveate.report.comparison import to_csv, to_markdown
-from foveate.tasks import Task, find_task, register_task
-from foveate.training.build import build, configured_task
+from foveate.tasks import Task, find_task
+from foveate.training.api import configured
+from foveate.training.build import Data, build, configured_task
 from foveate.training.distributed import check_single_process
-from foveate.training.settings import TrainSettings, from_keywords
+from foveate.training.settings import TrainSettings
 from foveate.training.settings_file import CONFIG, check_unchanged, read_settings, to_yaml
 
 __all__ = ["COMPARISON", "compare", "compare_networks"]
@@ -36,9 +36,9 @@ SMALL = 5_000_000
 
 def compare(
     models: Sequence[str] | CompareConfig,
-    data: str | Path | ImageData | None = None,
+    data: str | Path | Data | None = None,
     *,
-    task: str | type[Task] = "classification",
+    task: str | type[Task] | None = None,
     verbose: bool = True,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -54,8 +54,8 @@ def compare(
     Args:
         models: Names of the networks, each with keywords of its own if need be (``gsa_resnet26:stem=small``), or all
             settings as a `CompareConfig`. The first is what the others are compared to.
-        data: A folder or the name of a data set, or what `foveate.data.open_data` returns; see `foveate.train`.
-        task: What is learned: a name, or a subclass of `foveate.tasks.Task`.
+        data: As `foveate.train` takes it.
+        task: What is learned, by default classification: a name, or a subclass of `foveate.tasks.Task`.
         verbose: Print a line per run and the table.
         settings: Any other field of `CompareConfig`, such as ``seeds``, ``epochs``, ``out`` and ``jobs``.
 
@@ -69,23 +69,14 @@ def compare(
         ValueError: A setting is wrong or not the one that the folder was started with.
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
-    if isinstance(models, CompareConfig):
-        if settings:
-            raise ValueError(f"give settings in the CompareConfig; got {', '.join(settings)} beside it")
-        config = models
-    else:
-        if isinstance(models, str):
-            raise ValueError(f"models must be a list of names; got {models!r}; give [{models!r}, …]")
-        name = task if isinstance(task, str) else register_task(task).name
-        config = from_keywords(CompareConfig, {"models": list(models), "task": name, **settings})
-    if isinstance(data, str | Path):
-        config, data = dataclasses.replace(config, data=str(data)), None
-    elif data is not None:
-        config = dataclasses.replace(config, data=data.name)
-    return compare_networks(config, data=data, verbose=verbose)
+    if isinstance(models, str):
+        raise ValueError(f"models must be a list of names; got {models!r}; give [{models!r}, …]")
+    given = models if isinstance(models, CompareConfig) else list(models)
+    config, opened = configured(CompareConfig, "models", given, data, task, settings)
+    return compare_networks(config, data=opened, verbose=verbose)
 
 
-def compare_networks(config: CompareConfig, *, data: ImageData | None = None, verbose: bool = True) -> dict[str, Any]:
+def compare_networks(config: CompareConfig, *, data: Data | None = None, verbose: bool = True) -> dict[str, Any]:
     """Compare by a configuration; the part of `compare` below its conveniences.
 
     Images that were opened already are trained on in this process alone, one run after the other.
@@ -129,7 +120,7 @@ def compare_networks(config: CompareConfig, *, data: ImageData | None = None, ve
 
 
 def _table(
-    config: CompareConfig, data: ImageData, results: list[dict[str, Any]], costs: dict[str, dict[str, Any]]
+    config: CompareConfig, data: Data, results: list[dict[str, Any]], costs: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Return what ``compare.json`` holds, but for the environment."""
     task = configured_task(config.run_of(config.models[0], 0), data)

@@ -11,8 +11,7 @@ import torch
 
 from foveate.benchmark import images_per_second, network_cost, peak_step_memory
 from foveate.comparison.config import CompareConfig
-from foveate.data import ImageData
-from foveate.training.build import build
+from foveate.training.build import Data, build
 
 __all__ = ["measure_costs"]
 
@@ -21,7 +20,7 @@ logger = logging.getLogger(__name__)
 Figure = TypeVar("Figure")
 
 
-def measure_costs(config: CompareConfig, data: ImageData, device: torch.device) -> dict[str, dict[str, Any]]:
+def measure_costs(config: CompareConfig, data: Data, device: torch.device) -> dict[str, dict[str, Any]]:
     """Measure all networks side by side on random images, in float32 and the memory format of training.
 
     Returns:

@@ -11,16 +11,16 @@ from typing import Any
 from tqdm import tqdm
 
 from foveate.comparison.jobs import Finished, JobError, side_by_side
-from foveate.data import ImageData
 from foveate.io.files import read_json
 from foveate.tasks import find_task
 from foveate.training import TrainConfig, train_network
+from foveate.training.build import Data
 from foveate.training.run_folder import RESULT
 
 __all__ = ["train_all"]
 
 
-def train_all(runs: Sequence[TrainConfig], data: ImageData, jobs: int, *, verbose: bool = True) -> list[dict[str, Any]]:
+def train_all(runs: Sequence[TrainConfig], data: Data, jobs: int, *, verbose: bool = True) -> list[dict[str, Any]]:
     """Return the results of ``runs``, trained from where they stopped if they are not finished.
 
     Unless ``verbose`` is false, a line is printed for each that says how many are left and how long they will take;
@@ -66,7 +66,7 @@ def train_all(runs: Sequence[TrainConfig], data: ImageData, jobs: int, *, verbos
     return [read_json(run.folder / RESULT) for run in runs]
 
 
-def _one_after_the_other(runs: Sequence[TrainConfig], data: ImageData) -> Generator[Finished]:
+def _one_after_the_other(runs: Sequence[TrainConfig], data: Data) -> Generator[Finished]:
     for index, run in enumerate(runs):
         try:
             train_network(run, data=data, verbose=False)

@@ -13,7 +13,7 @@ from foveate import _checks
 from foveate.data.digits import DEFAULT_SIZE, DIGITS_MEAN, DIGITS_STD, ClutteredDigits
 from foveate.data.files import NOT_READ, is_junk
 from foveate.data.folder import FolderImages, open_folder
-from foveate.data.loader_data import Loaders
+from foveate.data.loader_data import Described, Loaders
 from foveate.data.loading import make_loader
 from foveate.data.named import NAMED_SETS, open_named
 from foveate.data.protocols import BoxedImages, LabelledImages, ListedImages
@@ -28,7 +28,7 @@ DIGIT_OPTIONS = ("size", "clutter", "length", "val_length", "test_length")
 
 
 @dataclass(frozen=True)
-class ImageData:
+class ImageData(Described):
     """A set of labelled images in three parts, with what is suitable for it.
 
     Attributes:
@@ -53,16 +53,6 @@ class ImageData:
     transform: TransformConfig
     max_bad_images: int = 0
     augment: Augment | None = None
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.classes)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the tensors that `transform` makes."""
-        return _checks.pair("img_size", self.transform.img_size)
 
     @property
     def mean(self) -> tuple[float, float, float]:

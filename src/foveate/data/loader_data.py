@@ -14,7 +14,7 @@ from foveate import _checks
 from foveate.data.seeding import generators_kept, seed_generators
 from foveate.data.transforms import TransformConfig
 
-__all__ = ["LoaderData", "Loaders", "from_loaders"]
+__all__ = ["Described", "LoaderData", "Loaders", "from_loaders"]
 
 
 class Loaders(NamedTuple):
@@ -25,8 +25,25 @@ class Loaders(NamedTuple):
     test: Any | None
 
 
+class Described:
+    """Data with ``classes`` and an evaluation ``transform``."""
+
+    classes: tuple[str, ...]
+    transform: TransformConfig
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the tensors that `transform` makes."""
+        return _checks.pair("img_size", self.transform.img_size)
+
+
 @dataclass(frozen=True)
-class LoaderData:
+class LoaderData(Described):
     """Data loaders with the metadata that training needs; made by `from_loaders`.
 
     Attributes:
@@ -44,16 +61,6 @@ class LoaderData:
     val: DataLoader[Any]
     test: DataLoader[Any] | None
     transform: TransformConfig
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.classes)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the images."""
-        return _checks.pair("img_size", self.transform.img_size)
 
     def split(self, name: str) -> Any:
         """Return the loader called ``train``, ``val`` or ``test``, or raise a `ValueError` if there is none."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from foveate.data import ImageData, LoaderData
 from foveate.data.transforms import Augment
@@ -13,9 +13,11 @@ from foveate.tasks import Task, register_task
 from foveate.training.build import Data
 from foveate.training.loggers import check_loggers
 from foveate.training.run import train_network
-from foveate.training.settings import TrainConfig, from_keywords
+from foveate.training.settings import TrainConfig, check_keywords
 
-__all__ = ["TrainResult", "train"]
+Config = TypeVar("Config")
+
+__all__ = ["TrainResult", "configured", "train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +47,8 @@ def train(
     model: str | TrainConfig,
     data: str | Path | Data | None = None,
     *,
-    task: str | type[Task] = "classification",
-    logger: Sequence[str | Any] = ("csv", "tensorboard"),
+    task: str | type[Task] | None = None,
+    logger: Sequence[str | Any] | None = None,
     callbacks: Sequence[Any] = (),
     augment: Augment | None = None,
     verbose: bool = True,
@@ -63,12 +65,13 @@ def train(
     ``resume=True`` continues. Under torchrun, each process calls this and does its share.
 
     Args:
-        model: Name of a network that timm knows, or all settings as a `TrainConfig`.
+        model: Name of a network that timm knows, or all settings as a `TrainConfig`, which the other arguments change.
         data: A folder or the name of a data set (see `foveate.data.open_data`), what that returns, or data loaders:
-            what `foveate.data.from_loaders` returns. Default: the setting ``data``, which is the digits.
-        task: What is learned: a name, or a subclass of `foveate.tasks.Task`.
+            what `foveate.data.from_loaders` returns. Of opened data, the settings that are kept have the name alone.
+            Default: the setting ``data``, which is the digits.
+        task: What is learned: a name, or a subclass of `foveate.tasks.Task`. Default: classification.
         logger: Where the figures of each epoch go: names (``csv``, ``tensorboard``, ``wandb``, ``mlflow``), loggers of
-            Lightning's, or `EpochLogger` objects.
+            Lightning's, or `EpochLogger` objects. Default: ``csv`` and ``tensorboard``.
         callbacks: Objects with hooks of Lightning's, see `fit`.
         augment: Replaces the random part of the augmentation in training: a callable that turns an RGB image of
             Pillow's into another one, or into the normalized tensor.
@@ -81,28 +84,55 @@ def train(
         OSError: A file cannot be written, or another process of the run has ended.
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
-    if isinstance(model, TrainConfig):
-        if settings:
-            raise ValueError(f"give settings in the TrainConfig; got {', '.join(settings)} beside it")
-        config, objects = model, list[Any]()
-    else:
-        names, objects = split_loggers(logger)
-        name = task if isinstance(task, str) else register_task(task).name
-        config = from_keywords(TrainConfig, {"model": model, "task": name, "logger": names, **settings})
-    if isinstance(data, str | Path):
-        config, data = dataclasses.replace(config, data=str(data)), None
-    elif data is not None:
-        if not isinstance(data, ImageData | LoaderData):
-            raise ValueError(
-                "data must be a folder, a name, an ImageData, or loaders as foveate.data.from_loaders(train, val, "
-                f"mean=…, std=…) returns them; got {type(data).__name__}"
-            )
-        config = dataclasses.replace(config, data=data.name)
-    content = train_network(config, data=data, verbose=verbose, callbacks=callbacks, loggers=objects, augment=augment)
+    names, objects = _split_loggers([] if logger is None else logger)
+    if logger is not None:
+        settings["logger"] = names
+    config, opened = configured(TrainConfig, "model", model, data, task, settings)
+    content = train_network(config, data=opened, verbose=verbose, callbacks=callbacks, loggers=objects, augment=augment)
     return TrainResult(config.folder, content)
 
 
-def split_loggers(wanted: Sequence[str | Any]) -> tuple[list[str], list[Any]]:
+def configured(
+    config_class: type[Config],
+    subject: str,
+    given: Any,
+    data: str | Path | Data | None,
+    task: str | type[Task] | None,
+    settings: Mapping[str, Any],
+) -> tuple[Config, Data | None]:
+    """Return the configuration that `train` and its like are called with, and the data if they were opened already.
+
+    Args:
+        config_class: Class of the configuration.
+        subject: Its field that is the first argument.
+        given: The first argument: the value of that field, or a configuration, which ``settings`` then change.
+        data: A folder or a name, or opened data.
+        task: A name, or a subclass of `Task`.
+        settings: Other fields.
+
+    Raises:
+        ValueError: A field is unknown, or ``data`` or ``task`` is of another kind.
+    """
+    changes = dict(settings)
+    if task is not None:
+        changes["task"] = task if isinstance(task, str) else register_task(task).name
+    opened = None
+    if isinstance(data, str | Path):
+        changes["data"] = str(data)
+    elif isinstance(data, ImageData | LoaderData):
+        changes["data"], opened = data.name, data
+    elif data is not None:
+        raise ValueError(
+            "data must be a folder, a name, an ImageData, or loaders as foveate.data.from_loaders(train, val, mean=…, "
+            f"std=…) returns them; got {type(data).__name__}"
+        )
+    check_keywords(config_class, changes)
+    if isinstance(given, config_class):
+        return dataclasses.replace(given, **changes), opened  # type: ignore[type-var]  # all are dataclasses
+    return config_class(**{subject: given, **changes}), opened
+
+
+def _split_loggers(wanted: Sequence[str | Any]) -> tuple[list[str], list[Any]]:
     """Return those of the loggers that are names, and the objects; raise a `ValueError` for what is neither."""
     wanted = [wanted] if isinstance(wanted, str) else list(wanted)
     check_loggers(wanted)

@@ -133,6 +133,15 @@ class LightningLogger(EpochLogger):
         self._logger.finalize(status)
 
 
+class WandbLogger(LightningLogger):
+    """Weights & Biases, one run per training: an open run would be taken for that of the next training as well."""
+
+    def close(self, status: str) -> None:
+        """Finalize the logger and finish its run."""
+        super().close(status)
+        self._logger.experiment.finish(exit_code=0 if status == "success" else 1)
+
+
 def make_loggers(wanted: Sequence[LoggerName | Any], folder: Path, settings: Mapping[str, Any]) -> list[EpochLogger]:
     """Return the loggers ``wanted`` for a training in ``folder``.
 
@@ -168,16 +177,20 @@ def _make(wanted: LoggerName | Any, folder: Path, settings: Mapping[str, Any]) -
         return wanted
     if wanted in ("csv", "tensorboard"):
         return CsvLogger(folder) if wanted == "csv" else TensorBoardLogger(folder)
-    return LightningLogger(_LIGHTNING[wanted](folder) if isinstance(wanted, str) else wanted, settings)
+    if not isinstance(wanted, str):
+        return LightningLogger(wanted, settings)
+    return (WandbLogger if wanted == "wandb" else LightningLogger)(_LIGHTNING[wanted](folder), settings)
 
 
 def _wandb(folder: Path) -> Any:
-    from lightning.pytorch.loggers import WandbLogger
+    from lightning.pytorch import loggers
 
     # The same folder is the same run, so that a resumed training continues its curves.
     run = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
     (folder / "logs").mkdir(exist_ok=True)
-    return WandbLogger(project="foveate", name=str(folder), save_dir=folder / "logs", version=run, resume="allow")
+    return loggers.WandbLogger(
+        project="foveate", name=str(folder), save_dir=folder / "logs", version=run, resume="allow"
+    )
 
 
 def _mlflow(folder: Path) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from foveate import _checks
 from foveate._devices import check_device
@@ -18,9 +18,7 @@ from foveate.training.distributed import Strategy
 from foveate.training.loggers import LoggerName, check_loggers
 from foveate.training.recipe import Recipe
 
-Config = TypeVar("Config")
-
-__all__ = ["DataConfig", "TrainConfig", "TrainSettings", "from_keywords"]
+__all__ = ["DataConfig", "TrainConfig", "TrainSettings", "check_keywords"]
 
 
 @dataclass(kw_only=True)
@@ -188,12 +186,10 @@ class TrainConfig(TrainSettings):
             raise ValueError("sync_bn needs GPUs, as PyTorch's SyncBatchNorm does; leave it out on the CPU")
 
 
-def from_keywords(config_class: type[Config], settings: Mapping[str, Any]) -> Config:
-    """Return a configuration made of keywords; raise a `ValueError` that names the nearest one for an unknown one."""
-    names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+def check_keywords(config_class: type[Any], settings: Iterable[str]) -> None:
+    """Raise a `ValueError` that names the nearest field for the first of ``settings`` that is none."""
+    names = [field.name for field in dataclasses.fields(config_class)]
     for name in settings:
         if name not in names:
-            close = _checks.suggestion(name, names)
             known = ", ".join(names)
-            raise ValueError(f"unknown setting {name!r}{close or f'; there are {known}'}")
-    return config_class(**settings)
+            raise ValueError(f"unknown setting {name!r}{_checks.suggestion(name, names) or f'; there are {known}'}")
