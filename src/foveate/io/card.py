@@ -40,6 +40,8 @@ class NetworkMeta:
         intensity_range: ``(black, white)`` of 16-bit grayscale images, see `foveate.data.open_data`; None for the
             whole range.
         task: Name of the task that it was trained for; the classes are the names of its outputs.
+        head: Decoder or detector on the network, see `foveate.models.dense`; empty for a classifier.
+        head_args: Its keywords.
     """
 
     model: str
@@ -53,11 +55,16 @@ class NetworkMeta:
     appearance: Mapping[str, Sequence[float]] | None = None
     intensity_range: Sequence[float] | None = None
     task: str = "classification"
+    head: str = ""
+    head_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _text("model", self.model)
         _text("task", self.task)
         _mapping("kwargs", self.kwargs)
+        if not isinstance(self.head, str):
+            raise ValueError(f"head must be a name or empty; got {self.head!r}")
+        _mapping("head_args", self.head_args)
         for name in _sequence("classes", self.classes):
             _text("classes", name)
         _checks.pair("img_size", self.img_size)

@@ -18,7 +18,7 @@ from foveate.io.fitting import fill, resized
 from foveate.io.foreign import meta_of_hub, meta_of_script
 from foveate.io.reading import META_KEY, WEIGHTS, WeightsFile, read_weights
 from foveate.models import shipped
-from foveate.models.building import create_network
+from foveate.models.dense import create_with_head
 from foveate.models.inspection import FAILURES, unshared
 from foveate.models.tables import renamed
 
@@ -88,8 +88,8 @@ def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: boo
 def meta_to_json(meta: NetworkMeta) -> str:
     """Return the fields of ``meta`` as JSON, as in every checkpoint."""
     fields = dataclasses.asdict(meta)
-    for name in ("intensity_range", "task"):  # unknown to version 0.1
-        if fields[name] == getattr(NetworkMeta, name):
+    for name in ("intensity_range", "task", "head", "head_args"):  # unknown to older versions
+        if fields[name] in (None, "", {}, NetworkMeta.task):
             del fields[name]
     return json.dumps(fields)
 
@@ -117,7 +117,10 @@ def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:
     if card is not None:
         card.check(path, network=meta)
     try:
-        model = create_network(meta.model, meta.kwargs)
+        height, width = meta.img_size
+        model = create_with_head(
+            meta.model, meta.kwargs, meta.head, head_args=meta.head_args, img_size=(height, width)
+        )
     except ValueError as error:
         raise ValueError(f"{path} names a network that cannot be built: {error}") from error
     tensors = renamed(tensors, model)

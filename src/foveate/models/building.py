@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foveate import _checks
 from foveate.models.inspection import FAILURES, dry_run
 
-__all__ = ["FETCHING", "GIVEN", "build_network", "check_classifier", "create_network"]
+__all__ = ["FETCHING", "GIVEN", "UnknownKeywordError", "build_network", "check_classifier", "create_network", "keywords", "sized"]
 
 GIVEN = ("num_classes", "in_chans", "features_only")
 """Keywords of a network that follow from the task."""
@@ -44,20 +44,32 @@ def build_network(
     Only networks with the keyword ``img_size`` (those with global attention or position embeddings) are given it; plain
     convolutional networks take images of any size. Errors are those of `create_network`.
     """
+    kwargs = keywords(num_classes, in_chans, model_args)
+    return sized(lambda given: create_network(name, given, pretrained=pretrained), kwargs, img_size)
+
+
+def keywords(num_classes: int, in_chans: int, model_args: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the keywords of a network; a `ValueError` names those of ``model_args`` that follow from the task."""
     for keyword in GIVEN:
         if keyword in (model_args or {}):
             raise ValueError(f"model_args cannot set {keyword}: it follows from the task; leave it out")
-    kwargs = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
-    sized = {"img_size": img_size, **kwargs}
+    return {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
+
+
+def sized(
+    create: Callable[[dict[str, Any]], nn.Module], kwargs: Mapping[str, Any], img_size: tuple[int, int]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return what ``create`` makes of ``kwargs`` with ``img_size``, or without it if there is no such keyword; and them."""
+    with_size = {"img_size": img_size, **kwargs}
     try:
-        return create_network(name, sized, pretrained=pretrained), sized
-    except _UnknownKeywordError as error:
+        return create(with_size), with_size
+    except UnknownKeywordError as error:
         if "'img_size'" not in str(error) or "img_size" in kwargs:
             raise
-    return create_network(name, kwargs, pretrained=pretrained), kwargs
+    return create(dict(kwargs)), dict(kwargs)
 
 
-class _UnknownKeywordError(ValueError):
+class UnknownKeywordError(ValueError):
     """Error for a keyword that a network does not have."""
 
 
@@ -72,7 +84,7 @@ def create_network(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = F
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     except TypeError as error:
-        raise _UnknownKeywordError(f"model {name} does not take these arguments: {error}") from error
+        raise UnknownKeywordError(f"model {name} does not take these arguments: {error}") from error
     except FAILURES as error:
         reason = f"{type(error).__name__}: {error}"  # of a KeyError, the message alone is a bare word
         raise ValueError(f"model {name} cannot be built with {dict(kwargs)}: {reason}") from error

@@ -8,6 +8,7 @@ from foveate.stats.bootstrap import RESAMPLES  # noqa: E402
 from foveate.stats.crossed import CrossedDifference, crossed_difference, holm  # noqa: E402
 from foveate.stats.estimates import Estimate, estimate  # noqa: E402
 from foveate.stats.paired import Difference, MeanScore, mean_score, paired_difference  # noqa: E402
+from foveate.stats.records import Statistic, record_difference, record_score  # noqa: E402
 
 __all__ = [
     "RESAMPLES",
@@ -15,9 +16,12 @@ __all__ = [
     "Difference",
     "Estimate",
     "MeanScore",
+    "Statistic",
     "crossed_difference",
     "estimate",
     "holm",
     "mean_score",
     "paired_difference",
+    "record_difference",
+    "record_score",
 ]

@@ -10,7 +10,9 @@ for _needed in ("torchmetrics", "scipy"):
     check_installed(_needed, extra="train")
 
 from foveate.tasks.classification import Classification, ClassificationResult, classification_result  # noqa: E402
+from foveate.tasks.detection import Detection, DetectionResult  # noqa: E402
 from foveate.tasks.registry import TASKS, find_task, register_task  # noqa: E402
+from foveate.tasks.segmentation import Segmentation, SegmentationResult  # noqa: E402
 from foveate.tasks.task import Batch, Metrics, Task  # noqa: E402
 
 __all__ = [
@@ -18,7 +20,11 @@ __all__ = [
     "Batch",
     "Classification",
     "ClassificationResult",
+    "Detection",
+    "DetectionResult",
     "Metrics",
+    "Segmentation",
+    "SegmentationResult",
     "Task",
     "classification_result",
     "find_task",

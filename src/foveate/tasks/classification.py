@@ -57,6 +57,7 @@ class Classification(Task):
     metric: ClassVar[str] = "top1"
     metric_title: ClassVar[str] = "top-1"
     per_image: ClassVar[str] = "correct"
+    unused: ClassVar[tuple[str, ...]] = ("decoder", "dice", "detector", "head_args")
 
     def __init__(self, classes: Sequence[str], *, label_smoothing: float = 0.0, mixing: Mixing | None = None) -> None:
         super().__init__(classes)

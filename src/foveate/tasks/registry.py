@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from foveate import _checks
 from foveate.tasks.classification import Classification
+from foveate.tasks.detection import Detection
+from foveate.tasks.segmentation import Segmentation
 from foveate.tasks.task import Task
 
 __all__ = ["TASKS", "find_task", "register_task"]
 
-TASKS: dict[str, type[Task]] = {Classification.name: Classification}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Segmentation, Detection)}
 """The tasks that ``--task`` and ``foveate.train(task=…)`` know by name."""
 
 

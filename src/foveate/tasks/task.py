@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from foveate.data import LabelledImages
+from foveate.data import LabelledImages, open_data
 
 if TYPE_CHECKING:
     from foveate.stats import Difference, MeanScore
@@ -47,13 +48,34 @@ class Task(ABC):
     per_image: ClassVar[str] = "scores"
     """Field of the result that holds a number per image; networks are compared by their means."""
 
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Fields of `foveate.training.TrainSettings` that mean nothing to the task."""
+    head: str = ""
+    """What stands on the network, a decoder or a detector, see `foveate.models.dense`; nothing on a classifier."""
+    head_args: Mapping[str, Any] = MappingProxyType({})
+    """Its keywords."""
+
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = list(classes)
+
+    @classmethod
+    def check_settings(cls, settings: Any) -> None:
+        """Raise a `ValueError` that names the first of `unused` that is set."""
+        defaults = type(settings)()
+        for name in cls.unused:
+            value = getattr(settings, name)
+            if value != getattr(defaults, name):
+                raise ValueError(f"{name}={value!r} means nothing to task={cls.name}; leave it out, or give another task")
 
     @classmethod
     def configured(cls, settings: Any, data: Any, *, seed: int) -> Self:
         """Return the task as ``settings``, a `foveate.training.TrainConfig`, asks for it on ``data``."""
         return cls(data.classes)
+
+    @classmethod
+    def open_data(cls, name: str, **options: Any) -> Any:
+        """Open images with what the task learns of them, see `foveate.data.open_data` for the options."""
+        return open_data(name, **options)
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -84,9 +106,18 @@ class Task(ABC):
     def metrics(self) -> Metrics:
         """Return metrics that have seen nothing."""
 
+    @property
+    def record_shape(self) -> tuple[int, ...]:
+        """Shape of what `reduce` keeps of the outputs for an image."""
+        return (len(self.outputs),)
+
+    def reduce(self, outputs: Any, targets: Any) -> Batch:
+        """Return what `evaluate` needs of a batch, two tensors of a row per image; by default outputs and targets."""
+        return outputs, targets
+
     @abstractmethod
     def evaluate(self, outputs: Tensor, targets: Tensor) -> Any:
-        """Return a dataclass of what the outputs for a whole data set are worth, with the field `per_image`."""
+        """Return a dataclass of what the outputs for a whole data set, as `reduce` keeps them, are worth, with the field `per_image`."""
 
     def score(self, per_image: Sequence[Sequence[float]]) -> MeanScore:
         """Return the mean of the images' scores, a row per seed, with its bootstrap interval over the images."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from foveate.data import ImageData, LoaderData
+from foveate.data.dense import DenseData
 from foveate.data.transforms import Augment
 from foveate.tasks import Task, register_task
 from foveate.training.build import Data
@@ -119,11 +120,11 @@ def configured(
     opened = None
     if isinstance(data, str | Path):
         changes["data"] = str(data)
-    elif isinstance(data, ImageData | LoaderData):
+    elif isinstance(data, ImageData | DenseData | LoaderData):
         changes["data"], opened = data.name, data
     elif data is not None:
         raise ValueError(
-            "data must be a folder, a name, an ImageData, or loaders as foveate.data.from_loaders(train, val, mean=…, "
+            "data must be a folder, a name, an ImageData or DenseData, or loaders as foveate.data.from_loaders(train, val, mean=…, "
             f"std=…) returns them; got {type(data).__name__}"
         )
     check_keywords(config_class, changes)

@@ -10,8 +10,9 @@ from torch import nn
 
 from foveate.data import ImageData, LoaderData
 from foveate.data.appearance import appearance_of
+from foveate.data.dense import DenseData
 from foveate.io import NetworkMeta, load_weights
-from foveate.models.building import build_network
+from foveate.models.dense import build_with_head
 from foveate.tasks import Task, find_task
 from foveate.training.equivariance import check_gates
 from foveate.training.fingerprint import DataFingerprint
@@ -19,7 +20,7 @@ from foveate.training.settings import TrainConfig
 
 __all__ = ["Data", "build", "configured_task", "fingerprint_of", "with_appearance"]
 
-Data = ImageData | LoaderData
+Data = ImageData | DenseData | LoaderData
 
 
 def configured_task(config: TrainConfig, data: Data, *, seed: int = 0) -> Task:
@@ -36,12 +37,14 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
     """
     torch.manual_seed(config.seed)
     task = configured_task(config, data)
-    model, kwargs = build_network(
+    model, kwargs = build_with_head(
         config.model,
+        task.head,
         num_classes=len(task.outputs),
         img_size=data.image_size,
         pretrained=config.pretrained,
         model_args=config.model_args,
+        head_args=task.head_args,
     )
     task.check_network(config.model, model, data.image_size)
     if config.equivariance:
@@ -60,6 +63,8 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
         interpolation=transform.interpolation,
         intensity_range=config.intensity_range,
         task=task.name,
+        head=task.head,
+        head_args=dict(task.head_args),
     )
     return model, meta
 

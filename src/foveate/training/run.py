@@ -14,7 +14,7 @@ from timm.layers import convert_sync_batchnorm
 
 from foveate._devices import check_device
 from foveate._signals import Interrupted
-from foveate.data import ImageData
+from foveate.data import LoaderData
 from foveate.data.transforms import Augment
 from foveate.io import save_network
 from foveate.io.checkpoint import WEIGHTS, rehearse_saving
@@ -96,7 +96,7 @@ class _Run:
             model, meta = build(config, data)
         meta = with_appearance(meta, data)
         if augment is not None:
-            if not isinstance(data, ImageData):
+            if isinstance(data, LoaderData):
                 raise ValueError("augment is for images of a folder or a data set; augment those of loaders in them")
             data = dataclasses.replace(data, augment=augment)
         seed = distributed.seed(config.seed)

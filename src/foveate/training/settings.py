@@ -11,7 +11,8 @@ from typing import Any
 from foveate import _checks
 from foveate._devices import check_device
 from foveate._option import Option
-from foveate.data import ImageData, make_mixup, open_data
+from foveate.data import ImageData, make_mixup
+from foveate.data.dense import DenseData
 from foveate.data.image_data import takes_intensity_range
 from foveate.tasks import find_task
 from foveate.training.distributed import Strategy
@@ -55,10 +56,11 @@ class DataConfig:
         self,
         img_size: int | tuple[int, int] | None = None,
         *,
+        task: str = "classification",
         boxes: str | None = None,
         intensity_range: Sequence[float] | None = None,
-    ) -> ImageData:
-        """Open the images, with their boxes in ``boxes``.
+    ) -> Any:
+        """Open the images with what ``task`` learns of them; with the boxes in ``boxes``, for classification.
 
         ``img_size`` and ``intensity_range``, such as a trained network's, are for what the configuration leaves open.
 
@@ -66,7 +68,7 @@ class DataConfig:
             ValueError: There are none such, or an option is out of its range.
         """
         _checks.integer("data_seed", self.data_seed, minimum=0)
-        return open_data(
+        return find_task(task).open_data(
             self.data,
             root=self.root,
             img_size=img_size if self.img_size is None else self.img_size,
@@ -74,7 +76,7 @@ class DataConfig:
             seed=self.data_seed,
             max_bad_images=self.max_bad_images,
             options=self.data_options,
-            boxes=boxes,
+            **({} if boxes is None else {"boxes": boxes}),
             intensity_range=self.intensity_range or (intensity_range if takes_intensity_range(self.data) else None),
         )
 
@@ -84,7 +86,11 @@ class TrainSettings(Recipe, DataConfig):
     """All that decides how a network is trained, apart from which network it is and from the seed.
 
     Attributes:
-        task: What is learned.
+        task: What is learned: classification, segmentation or detection.
+        decoder: Of segmentation: unet, unetplusplus, fpn, deeplabv3plus, segformer or upernet.
+        dice: Of segmentation: weight of the Dice loss, beside cross-entropy.
+        detector: Of detection: fasterrcnn, maskrcnn, retinanet or fcos.
+        head_args: Keywords of the decoder or the detector, as in {decoder_channels: [64, 32, 16]}.
         mixup: Alpha of mixup, the weighted mean of two images; 0 leaves it out.
         cutmix: Alpha of CutMix, a patch of one image in another; 0 leaves it out.
         crop: How training places and sizes images: resized (random resized crop), padded (random shift) or none.
@@ -109,6 +115,10 @@ class TrainSettings(Recipe, DataConfig):
     """
 
     task: str = "classification"
+    decoder: str = "unet"
+    dice: float = 0.0
+    detector: str = "fasterrcnn"
+    head_args: dict[str, Option] = field(default_factory=dict)
     mixup: float = 0.0
     cutmix: float = 0.0
     crop: str | None = None
@@ -130,7 +140,7 @@ class TrainSettings(Recipe, DataConfig):
     def check(self) -> None:
         """Raise a `ValueError` that names the first setting that is out of its range, data apart."""
         super().check()
-        find_task(self.task)
+        find_task(self.task).check_settings(self)
         check_loggers(self.logger)
         _checks.integer("workers", self.workers, minimum=0)
         if self.threads is not None:
@@ -139,9 +149,9 @@ class TrainSettings(Recipe, DataConfig):
         _checks.integer("checkpoint_updates", self.checkpoint_updates, minimum=0)
         make_mixup(2, mixup=self.mixup, cutmix=self.cutmix)
 
-    def open(self, img_size: int | tuple[int, int] | None = None, **given: Any) -> ImageData:
-        """Open the images, with the augmentation that was asked for."""
-        data = super().open(img_size, **given)
+    def open(self, img_size: int | tuple[int, int] | None = None, **given: Any) -> ImageData | DenseData:  # type: ignore[override]
+        """Open the images for the task, with the augmentation that was asked for."""
+        data = super().open(img_size, **{"task": self.task, **given})
         names = ("crop", "scale", "hflip", "vflip", "color_jitter", "auto_augment", "random_erasing", "crop_pct")
         changes = {name: getattr(self, name) for name in (*names, "interpolation")}
         return dataclasses.replace(data, transform=data.transform.replace(**changes))

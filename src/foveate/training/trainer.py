@@ -125,19 +125,21 @@ def predict(
     device: torch.device,
     distributed: Distributed = SINGLE_PROCESS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the outputs of the network for all of ``loader``, ``(images, …)``, and the targets.
+    """Return what the task keeps of the network's outputs for all of ``loader``, ``(images, …)``, and of the targets.
 
-    Computed in the precision of the module's recipe and returned in float32 on the CPU, in the order of ``loader``;
-    those of several processes together, each image once, in the order of the data set.
+    By default these are the outputs and targets themselves. Computed in the precision of the module's recipe and
+    returned on the CPU, in the order of ``loader``; those of several processes together, each image once, in the order
+    of the data set.
     """
     from foveate.training.fabric import make_fabric
 
     network, task = module.to(device).network.eval(), module.task
-    outputs, targets = [torch.empty(0, len(task.outputs))], [torch.empty(0, dtype=torch.long)]
+    outputs, targets = [torch.empty(0, *task.record_shape)], [torch.empty(0, dtype=torch.long)]
     with _quiet(), make_fabric(module.recipe.precision, device, distributed).autocast():
         for batch in loader:
             images, wanted = module.to_device(batch, device)
-            outputs.append(task.forward(network, images).cpu())
+            kept, wanted = task.reduce(task.forward(network, images), wanted)
+            outputs.append(kept.cpu())
             targets.append(wanted.cpu())
     return distributed.gather(torch.cat(outputs)), distributed.gather(torch.cat(targets))
 

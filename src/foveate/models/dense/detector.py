@@ -1,0 +1,176 @@
+"""Detectors: those of torchvision over a feature pyramid of any network of timm's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+from foveate import _checks
+from foveate.models.dense.pyramid import Pyramid
+from foveate.models.inspection import FAILURES
+
+__all__ = ["DETECTORS", "Detector", "build_detector"]
+
+ANCHOR = 8
+"""Side of the anchors of a map, in pixels of the map, as in Lin et al. 2017 (32 pixels at a reduction of 4)."""
+ASPECTS = (0.5, 1.0, 2.0)
+OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+"""Sizes of RetinaNet's anchors at a place, relative to `ANCHOR`."""
+
+
+class Detector(nn.Module):
+    """A detector of torchvision's that takes images as the loaders make them; see `build_detector`.
+
+    In training mode the output is a dict of losses, in evaluation mode a list with a dict for each image: ``boxes``
+    ``(n, 4)`` in pixels of the image, ``labels`` ``(n,)``, indices into the classes, ``scores`` ``(n,)`` and, of Mask
+    R-CNN, ``masks`` ``(n, 1, H, W)``. torchvision counts classes from 1, with 0 for the background; here, as in all data
+    of this library, they count from 0.
+
+    Args:
+        model: torchvision's detector, which does not resize nor normalize its images.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
+        """Return losses or detections for images ``(B, 3, H, W)``; ``targets`` are needed in training mode alone."""
+        if self.training:
+            if targets is None:
+                raise ValueError("targets must be given in training mode, a dict for each image; or call eval() first")
+            return self.model(images, [_shifted(target) for target in targets])
+        return [{**found, "labels": found["labels"] - 1} for found in self.model(images)]
+
+
+class _AsGiven(GeneralizedRCNNTransform):
+    """torchvision's batching of images, without its normalization and resizing."""
+
+    def normalize(self, image: Tensor) -> Tensor:
+        return image
+
+    def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
+        return image, target
+
+
+class _Backbone(nn.Module):
+    """A `Pyramid` whose maps are brought to the same number of channels (Lin et al. 2017), with coarser ones added."""
+
+    def __init__(self, pyramid: Pyramid, out_channels: int, extra: Any) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+        self.fpn = FeaturePyramidNetwork(pyramid.channels, out_channels, extra_blocks=extra)
+        self.out_channels = out_channels
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self.fpn({str(level): x for level, x in enumerate(self.pyramid(images))})
+
+
+def _faster_rcnn(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any]) -> nn.Module:
+    return FasterRCNN(**_two_stages(pyramid, channels), num_classes=classes, **given)
+
+
+def _mask_rcnn(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any]) -> nn.Module:
+    mask_pool = MultiScaleRoIAlign(_levels(pyramid), output_size=14, sampling_ratio=2)
+    return MaskRCNN(**_two_stages(pyramid, channels), num_classes=classes, mask_roi_pool=mask_pool, **given)
+
+
+def _two_stages(pyramid: Pyramid, channels: int) -> dict[str, Any]:
+    levels = [*pyramid.reductions, 2 * pyramid.reductions[-1]]
+    sizes = tuple((ANCHOR * reduction,) for reduction in levels)
+    return {
+        "backbone": _Backbone(pyramid, channels, LastLevelMaxPool()),
+        "rpn_anchor_generator": AnchorGenerator(sizes, (ASPECTS,) * len(sizes)),
+        "box_roi_pool": MultiScaleRoIAlign(_levels(pyramid), output_size=7, sampling_ratio=2),
+    }
+
+
+def _levels(pyramid: Pyramid) -> list[str]:
+    return [str(level) for level in range(len(pyramid.reductions))]
+
+
+def _one_stage(pyramid: Pyramid, channels: int, octaves: Sequence[float]) -> dict[str, Any]:
+    levels = [*pyramid.reductions, *(pyramid.reductions[-1] * 2**k for k in (1, 2))]
+    sizes = tuple(tuple(round(ANCHOR * reduction * octave) for octave in octaves) for reduction in levels)
+    aspects = ASPECTS if len(octaves) > 1 else (1.0,)
+    return {
+        "backbone": _Backbone(pyramid, channels, LastLevelP6P7(channels, channels)),
+        "anchor_generator": AnchorGenerator(sizes, (aspects,) * len(sizes)),
+    }
+
+
+def _retinanet(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any]) -> nn.Module:
+    # Half the anchors of Lin et al. 2017 at the finest map, as torchvision has them.
+    return RetinaNet(num_classes=classes, **(_one_stage(pyramid, channels, OCTAVES) | given))
+
+
+def _fcos(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any]) -> nn.Module:
+    return FCOS(num_classes=classes, **(_one_stage(pyramid, channels, (1.0,)) | given))
+
+
+DETECTORS: Mapping[str, Callable[[Pyramid, int, int, Mapping[str, Any]], nn.Module]] = {
+    "fasterrcnn": _faster_rcnn,
+    "maskrcnn": _mask_rcnn,
+    "retinanet": _retinanet,
+    "fcos": _fcos,
+}
+"""Detectors by the names of ``--detector``."""
+
+
+def build_detector(
+    name: str,
+    kwargs: Mapping[str, Any],
+    *,
+    num_classes: int,
+    img_size: tuple[int, int],
+    detector: str = "fasterrcnn",
+    detector_args: Mapping[str, Any] | None = None,
+    pretrained: bool = False,
+) -> Detector:
+    """Build a detector of torchvision's over a feature pyramid of a network of timm's.
+
+    All maps of the network from a reduction of 4 on are used, or all that it has if its coarsest is finer than 32;
+    anchors are 8 pixels of their map large.
+
+    Args:
+        name: Name of the network, any that timm knows.
+        kwargs: Keywords of `timm.create_model`.
+        num_classes: Number of classes, without the background.
+        img_size: Height and width of the images; any other is taken as well.
+        detector: One of `DETECTORS`.
+        detector_args: Keywords of torchvision's class, such as ``{"box_detections_per_img": 50}``, and ``channels``,
+            those of the pyramid (256).
+        pretrained: Start from the weights that timm has for the network, fetched if need be.
+
+    Raises:
+        ValueError: The network has no suitable maps, or the detector does not take the keywords.
+    """
+    _checks.one_of("detector", detector, tuple(DETECTORS))
+    given = dict(detector_args or {})
+    channels = _checks.integer("channels", given.pop("channels", 256))
+    pyramid = Pyramid(name, kwargs, pretrained=pretrained)
+    if pyramid.reductions[-1] >= 32:  # a map at half the resolution would make most of the boxes and of the cost
+        maps = zip(pyramid.indices, pyramid.reductions, strict=True)
+        coarse = [index for index, reduction in maps if reduction >= 4]
+        pyramid = Pyramid(name, kwargs, pretrained=pretrained, out_indices=coarse)
+    try:
+        model = DETECTORS[detector](pyramid, num_classes + 1, channels, given)
+    except (ValueError, *FAILURES) as error:
+        raise ValueError(f"detector {detector} does not take {given or 'these maps'}: {error}") from error
+    model.transform = _AsGiven(min(img_size), max(img_size), [0.0] * 3, [1.0] * 3)
+    return Detector(model)
+
+
+def _shifted(target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    kept = ~target["ignored"] if "ignored" in target else torch.ones_like(target["labels"], dtype=torch.bool)
+    names = [name for name in ("boxes", "labels", "masks") if name in target]
+    found = {name: target[name][kept] for name in names}
+    return {**found, "labels": found["labels"] + 1}

@@ -1,0 +1,171 @@
+"""Object detection: boxes with a class each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from foveate._extras import check_installed
+from foveate.data.dense import DenseData, open_detection
+from foveate.models.dense import Detector
+from foveate.models.inspection import dry_run
+from foveate.tasks.average_precision import MAX_DETECTIONS, Record, ap_statistic, average_precision, match
+from foveate.tasks.task import Batch, Metrics, Task
+
+__all__ = ["Detection", "DetectionResult"]
+
+RESAMPLES = 999
+"""Resamples of the average precision, which takes milliseconds each."""
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """Figures over a set of images with boxes, fractions in [0, 1], as COCO defines them.
+
+    Attributes:
+        map: Mean average precision over the classes and the thresholds 0.5, 0.55, …, 0.95 of the intersection over
+            union.
+        map50: Mean average precision over the classes at 0.5.
+        per_class: Average precision of each class over the thresholds; None for a class without objects.
+        detections: Mean number of detections per image.
+        scores: The record of each image, see `foveate.tasks.average_precision.match`.
+    """
+
+    map: float
+    map50: float
+    per_class: list[float | None]
+    detections: float
+    scores: list[Any]
+
+
+class Detection(Task):
+    """Detection by the losses of torchvision's detectors, added up.
+
+    Args:
+        classes: Names of the classes.
+        detector: One of `foveate.models.dense.DETECTORS`.
+        detector_args: Keywords of the detector.
+    """
+
+    name: ClassVar[str] = "detection"
+    metric: ClassVar[str] = "map"
+    metric_title: ClassVar[str] = "mAP"
+    unused: ClassVar[tuple[str, ...]] = ("decoder", "dice", "mixup", "cutmix", "label_smoothing", "equivariance")
+
+    def __init__(
+        self, classes: Sequence[str], *, detector: str = "fasterrcnn", detector_args: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(classes)
+        self.head, self.head_args = detector, dict(detector_args or {})
+
+    @classmethod
+    def configured(cls, settings: Any, data: Any, *, seed: int) -> Self:
+        """Return the task with the detector of ``settings``."""
+        return cls(data.classes, detector=settings.detector, detector_args=settings.head_args)
+
+    @classmethod
+    def open_data(cls, name: str, **options: Any) -> DenseData:
+        """Open images with boxes, see `foveate.data.dense.open_detection`."""
+        return open_detection(name, **options)
+
+    def check_network(self, name: str, network: nn.Module, img_size: tuple[int, int]) -> None:
+        """Raise a `ValueError` unless ``network`` is a `Detector` that takes a color image of ``img_size``."""
+        if not isinstance(network, Detector):
+            raise ValueError(f"{name} is no foveate.models.dense.Detector; build it with build_detector")
+        dry_run(network.model.backbone, (3, *img_size), lambda twin, image: twin(image), name=name)
+
+    def forward(self, network: nn.Module, images: Tensor, targets: Any = None) -> Any:
+        """Return the losses of a batch in training, else its detections."""
+        return network(images, targets) if network.training else network(images)
+
+    def loss(self, outputs: Mapping[str, Tensor], targets: Any) -> Tensor:
+        """Return the sum of the detector's losses."""
+        return torch.stack([value.float() for value in outputs.values()]).sum()
+
+    def metrics(self) -> Metrics:
+        """Return mean average precision, over the thresholds and at 0.5."""
+        return _DetectionMetrics()
+
+    @property
+    def record_shape(self) -> tuple[int, ...]:
+        """Shape of an image's record, see `reduce`."""
+        return (4 * MAX_DETECTIONS + len(self.classes),)
+
+    def reduce(self, outputs: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Tensor]]) -> Batch:
+        """Return, of each image, its record: four numbers for each of at most 100 detections, and counts of objects."""
+        packed = torch.full((len(outputs), *self.record_shape), -1.0, dtype=torch.float64)
+        for row, found, wanted in zip(packed, outputs, targets, strict=True):
+            rows, counts = match(_on_cpu(found), _on_cpu(wanted), len(self.classes))
+            best = sorted(rows, key=lambda detection: -detection[1])[:MAX_DETECTIONS]
+            values = [value for detection in best for value in detection]
+            row[: len(values)] = torch.tensor(values, dtype=torch.float64)
+            row[4 * MAX_DETECTIONS :] = torch.tensor(counts, dtype=torch.float64)
+        return packed, torch.zeros(len(outputs), dtype=torch.long)
+
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> DetectionResult:
+        """Return the `DetectionResult` of the records of all images."""
+        records = [_unpacked(row) for row in outputs]
+        found = average_precision(records)
+        number = sum(len(rows) for rows, _ in records)
+        return DetectionResult(
+            map=found.mean,
+            map50=found.at_50,
+            per_class=found.per_class,
+            detections=number / max(len(records), 1),
+            scores=[[rows, counts] for rows, counts in records],
+        )
+
+    def score(self, per_image: Sequence[Sequence[Any]]) -> Any:
+        """Return the mean average precision with its bootstrap interval over the images."""
+        from foveate.stats import record_score
+
+        return record_score(ap_statistic, per_image, resamples=RESAMPLES)
+
+    def difference(self, per_image: Sequence[Sequence[Any]], reference: Sequence[Sequence[Any]]) -> Any:
+        """Return by how much the mean average precisions of two networks differ, with paired seeds."""
+        from foveate.stats import record_difference
+
+        return record_difference(ap_statistic, per_image, reference, resamples=RESAMPLES)
+
+    def summary(self, row: Mapping[str, float]) -> str:
+        """Return the validation part of an epoch's line."""
+        return f"val mAP {row['val_map']:6.2%}  at 0.5 {row['val_map50']:6.2%}"
+
+
+class _DetectionMetrics(Metrics):
+    def __init__(self) -> None:
+        super().__init__()
+        from torchmetrics.detection import MeanAveragePrecision  # only here: it takes long to import
+
+        check_installed("pycocotools", extra="dense")
+        self.map = MeanAveragePrecision(backend="pycocotools")
+        self.map.warn_on_many_detections = False
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        wanted = [
+            {"boxes": one["boxes"], "labels": one["labels"], "iscrowd": one["ignored"].int()}
+            if "ignored" in one
+            else {"boxes": one["boxes"], "labels": one["labels"]}
+            for one in targets
+        ]
+        self.map.update([{name: one[name] for name in ("boxes", "labels", "scores")} for one in outputs], wanted)
+
+    def compute(self) -> dict[str, float]:
+        values = self.map.compute()
+        self.map.reset()
+        return {name: max(0.0, float(values[key])) for name, key in (("map", "map"), ("map50", "map_50"))}
+
+
+def _on_cpu(one: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: one[name].cpu() for name in ("boxes", "labels", "scores", "ignored") if name in one}
+
+
+def _unpacked(row: Tensor) -> Record:
+    detections = row[: 4 * MAX_DETECTIONS].view(MAX_DETECTIONS, 4)
+    found = detections[detections[:, 0] >= 0].tolist()
+    counts = [int(count) for count in row[4 * MAX_DETECTIONS :].tolist()]
+    return [[int(label), score, int(matched), int(left_out)] for label, score, matched, left_out in found], counts

@@ -1,0 +1,143 @@
+"""Decoders and detectors on networks of this library and of timm."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch.nn import functional as F
+
+import foveate  # noqa: F401  registers the networks
+from foveate.models.dense import DECODERS, DETECTORS, Pyramid, build_segmenter, build_with_head
+from foveate.models.inspection import attention_modules
+
+SMALL = {"decoder_channels": [16, 8, 8]}
+ARGUMENTS = {
+    "unet": SMALL,
+    "unetplusplus": SMALL,
+    "fpn": {"decoder_pyramid_channels": 16, "decoder_segmentation_channels": 8},
+    "deeplabv3plus": {"decoder_channels": 16, "decoder_atrous_rates": [1, 2, 3]},
+    "segformer": {"decoder_segmentation_channels": 16},
+    "upernet": {"decoder_channels": 16},
+}
+DETECTOR_ARGUMENTS = {"channels": 16}
+
+
+def targets(size: tuple[int, int]) -> list[dict[str, torch.Tensor]]:
+    height, width = size
+    masks = torch.zeros(2, height, width, dtype=torch.uint8)
+    masks[0, 3:20, 4:25] = 1
+    masks[1, 8:30, 1:14] = 1
+    one = {
+        "boxes": torch.tensor([[4.0, 3.0, 25.0, 20.0], [1.0, 8.0, 14.0, 30.0]]),
+        "labels": torch.tensor([2, 0]),
+        "ignored": torch.tensor([False, False]),
+        "masks": masks,
+    }
+    none = {name: value[:0] for name, value in one.items()}
+    return [one, none]
+
+
+@pytest.mark.parametrize("name", ["gsa_resnet_tiny", "cram_resnet_tiny", "resnet10t"])
+def test_a_pyramid_has_the_maps_of_the_network(name: str) -> None:
+    pyramid = Pyramid(name, {"num_classes": 7}).eval()
+    network = timm.create_model(name, features_only=True).eval()
+    network.load_state_dict(pyramid.network.state_dict())
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        found, all_maps = pyramid(image), network(image)
+    for x, reduction, channels in zip(found, pyramid.reductions, pyramid.channels, strict=True):
+        assert x.shape == (1, channels, 64 // reduction, 96 // reduction)
+        assert torch.equal(x, [y for y in all_maps if y.shape[-1] == x.shape[-1]][-1])
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", ["gsa_resnet_tiny", "positionwise_resnet_tiny"])
+def test_segmenters_learn_and_take_any_size(name: str, decoder: str) -> None:
+    torch.manual_seed(0)
+    network, kwargs = build_with_head(
+        name, decoder, num_classes=3, img_size=(32, 48), head_args=ARGUMENTS[decoder]
+    )
+    assert len(attention_modules(network)) == len(attention_modules(timm.create_model(name)))
+    images = torch.randn(2, 3, 37, 53)
+    labels = (images.mean(1) > 0).long()
+    network.train()
+    loss = F.cross_entropy(network(images), labels)
+    loss.backward()
+    without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert without == []
+    network.eval()
+    with torch.no_grad():
+        padded = F.pad(images, (0, -53 % network.divisor, 0, -37 % network.divisor))
+        assert torch.equal(network(images), network.model(padded)[..., :37, :53])
+    assert kwargs["num_classes"] == 3
+
+
+def test_deeplab_dilates_where_the_network_can_and_leaves_stages_out_where_not() -> None:
+    dilated = build_segmenter("resnet10t", {}, num_classes=2, decoder="deeplabv3plus").eval()
+    assert dilated.model.encoder.pyramid.reductions[-1] == 16
+    assert len(list(dilated.model.encoder.pyramid.network.layer4.parameters())) > 0
+    short = build_segmenter("edgenext_xx_small", {}, num_classes=2, decoder="deeplabv3plus")
+    assert short.model.encoder.pyramid.reductions == [4, 8, 16]
+    with torch.no_grad():
+        assert dilated(torch.randn(1, 3, 70, 50)).shape == (1, 2, 70, 50)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("name", ["expatt_resnet_tiny", "cram_resnet_tiny"])
+def test_detectors_learn_and_find(name: str, detector: str) -> None:
+    torch.manual_seed(0)
+    size = (32, 48)
+    network, _ = build_with_head(name, detector, num_classes=3, img_size=size, head_args=DETECTOR_ARGUMENTS)
+    images = torch.randn(2, 3, *size)
+    network.train()
+    losses = network(images, targets(size))
+    sum(losses.values()).backward()
+    assert all(value.isfinite() for value in losses.values())
+    inside = {name: p for name, p in network.named_parameters() if ".pyramid." in name}
+    assert [name for name, p in inside.items() if p.grad is None] == []
+    network.eval()
+    with torch.no_grad():
+        found = network(images)
+    assert [set(one) >= {"boxes", "labels", "scores"} for one in found] == [True, True]
+    labels = torch.cat([one["labels"] for one in found])
+    assert not len(labels) or (labels.min() >= 0 and labels.max() < 3)
+    with pytest.raises(ValueError, match="targets"):
+        network.train()(images)
+
+
+def test_a_detector_learns_one_picture_by_heart() -> None:
+    torch.manual_seed(0)
+    size = (64, 64)
+    network, _ = build_with_head("conv_resnet_tiny", "retinanet", num_classes=2, img_size=size, head_args={"channels": 32})
+    image = torch.zeros(1, 3, *size)
+    image[:, 0, 8:40, 10:42] = 2
+    image[:, 2, 36:60, 44:60] = 2
+    wanted = [{"boxes": torch.tensor([[10.0, 8, 42, 40], [44, 36, 60, 60]]), "labels": torch.tensor([1, 0])}]
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(network.train()(image, wanted).values()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        (found,) = network.eval()(image)
+    best = {label: found["boxes"][found["labels"] == label][0] for label in (0, 1)}
+    torch.testing.assert_close(best[1], wanted[0]["boxes"][0], atol=4, rtol=0)
+    torch.testing.assert_close(best[0], wanted[0]["boxes"][1], atol=4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "arguments", "message"),
+    [
+        ("gsa_resnet_tiny", "unett", {}, "unet"),
+        ("gsa_resnet_tiny", "unet", {"decoder_chanels": [8]}, "decoder_chanels"),
+        ("gsa_resnet_tiny", "unet", {"decoder_channels": [8]}, "unet"),
+        ("gsa_resnet_tiny", "fasterrcnn", {"box_detection": 1}, "box_detection"),
+        ("gsa_resnet_tiny", "fasterrcnn", {"channels": 0}, "channels"),
+        ("vit_tiny_patch16_224", "fpn", {}, "vit_tiny_patch16_224"),
+        ("gsa_resnet_tiny", "", {"channels": 1}, "head_args"),
+    ],
+)
+def test_what_cannot_be_built(name: str, head: str, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_with_head(name, head, num_classes=2, img_size=(224, 224), head_args=arguments)
