@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from foveate import _checks
-from foveate.data.drawing import SPLITS, Handwriting, draw_digit, draw_fragments, paste
+from foveate.data.drawing import SPLITS, Digit, Handwriting, draw_digit, draw_fragments, paste
 
 __all__ = ["DEFAULT_SIZE", "DIGITS_MEAN", "DIGITS_STD", "ClutteredDigits", "DigitSample"]
 
@@ -97,7 +97,11 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
 
     def boxes(self, index: int) -> tuple[int, int, int, int]:
         """Return the tight box of the digit's ink, ``(x_min, y_min, x_max, y_max)``, the last two exclusive."""
-        return draw_digit(self._generator(self._checked(index)), self._handwriting, index % 10, self.size).box
+        return self.digit(index).box
+
+    def digit(self, index: int) -> Digit:
+        """Return the whole digit of a canvas as it was drawn, without what lies over it."""
+        return draw_digit(self._generator(self._checked(index)), self._handwriting, index % 10, self.size)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from foveate import _checks
 from foveate.data.digits import DEFAULT_SIZE, DIGITS_MEAN, DIGITS_STD, ClutteredDigits
+from foveate.data.divided import Divided
 from foveate.data.files import NOT_READ, is_junk
 from foveate.data.folder import FolderImages, open_folder
-from foveate.data.loader_data import Described, Loaders
-from foveate.data.loading import make_loader
 from foveate.data.named import NAMED_SETS, open_named
-from foveate.data.protocols import BoxedImages, LabelledImages, ListedImages
+from foveate.data.protocols import BoxedImages, LabelledImages
 from foveate.data.shards import INDEX, open_shards
 from foveate.data.splitting import Splits
 from foveate.data.transforms import Augment, Augmented, TransformConfig
 
-__all__ = ["ImageData", "open_data", "takes_intensity_range"]
+__all__ = ["ImageData", "checked_range", "open_data", "takes_intensity_range"]
 
 NAMED_PREFIXES = ("torch/", "torchvision/")
 DIGIT_OPTIONS = ("size", "clutter", "length", "val_length", "test_length")
 
 
 @dataclass(frozen=True)
-class ImageData(Described):
+class ImageData(Divided):
     """A set of labelled images in three parts, with what is suitable for it.
 
     Attributes:
@@ -55,81 +53,13 @@ class ImageData(Described):
     augment: Augment | None = None
 
     @property
-    def mean(self) -> tuple[float, float, float]:
-        """Mean per channel for normalization, images being in [0, 1]."""
-        return self.transform.mean
-
-    @property
-    def std(self) -> tuple[float, float, float]:
-        """Standard deviation per channel for normalization."""
-        return self.transform.std
-
-    @property
     def has_boxes(self) -> bool:
         """Whether each split is a `BoxedImages`: ``data.val.boxes(i)`` is the box of the object in image ``i``."""
         return all(isinstance(split, BoxedImages) for split in (self.train, self.val, self.test) if split is not None)
 
-    def length(self, name: str) -> int:
-        """Return the number of images of a split."""
-        return len(self.split(name))
-
-    def loaders(
-        self,
-        *,
-        batch_size: int,
-        workers: int = 0,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        samples: Callable[[LabelledImages], Any] = lambda images: images,
-    ) -> Loaders:
-        """Return one process's share of the batches of each split.
-
-        Args:
-            batch_size: Images per step, of all processes together.
-            workers: Processes that load images; 0 loads them in this one.
-            seed: Of order and augmentation.
-            rank: Number of this process.
-            world_size: Number of processes.
-            samples: Turns the images of a split into a data set of pairs ``(image, target)``.
-
-        Raises:
-            ValueError: There are too few images for a batch, or the processes cannot share one equally.
-        """
-        if batch_size % world_size:
-            near = max(batch_size // world_size, 1) * world_size
-            raise ValueError(
-                f"batch_size={batch_size} is of all {world_size} processes together, which cannot share it equally; "
-                f"give a multiple of {world_size}, such as {near}"
-            )
-        loader = partial(
-            make_loader,
-            batch_size=batch_size // world_size,
-            workers=workers,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-            max_bad_images=self.max_bad_images,
-        )
-        augmented = self.transform if self.augment is None else Augmented(self.augment, self.transform)
-        val, test = (
-            None if split is None else loader(samples(split), transform=self.transform, training=False)
-            for split in (self.val, self.test)
-        )
-        return Loaders(loader(samples(self.train), transform=augmented, training=True), val, test)
-
-    def entries(self, split: str) -> Iterable[tuple[str, int | None]]:
-        """Return names and labels of the images of a split, see `ListedImages`; nothing where they have no names."""
-        images = self.split(split)
-        return images.entries() if isinstance(images, ListedImages) else ()
-
-    def split(self, name: str) -> LabelledImages:
-        """Return the split called ``train``, ``val`` or ``test``, or raise a `ValueError` if it has none."""
-        _checks.one_of("split", name, ("train", "val", "test"))
-        images: LabelledImages | None = getattr(self, name)
-        if images is None:
-            raise ValueError(f"{self.name} has no labelled test images; use its 'val' split")
-        return images
+    def _transforms(self) -> tuple[Any, Any]:
+        training = self.transform if self.augment is None else Augmented(self.augment, self.transform)
+        return training, self.transform
 
 
 def open_data(
@@ -173,11 +103,11 @@ def open_data(
     if boxes is not None and (name == "digits" or str(name).startswith(NAMED_PREFIXES)):
         raise ValueError(f"boxes are for folders of images; got {str(boxes)!r} for {str(name)!r}; leave them out")
     if name == "digits":
-        _range(name, intensity_range)
+        checked_range(name, intensity_range)
         return _open_digits(img_size, seed, dict(options or {}))
     if options:
         raise ValueError(f"options are for 'digits' only; {str(name)!r} takes none, got {', '.join(options)}")
-    splits = _open_files(name, root, download, seed, boxes, _range(name, intensity_range))
+    splits = _open_files(name, root, download, seed, boxes, checked_range(name, intensity_range))
     _check_formats(splits, str(name), max_bad_images)
     transform = TransformConfig.suited_to(splits.img_size if img_size is None else img_size, flip=splits.flip)
     return ImageData(str(name), splits.classes, splits.train, splits.val, splits.test, transform, max_bad_images)
@@ -220,7 +150,8 @@ def takes_intensity_range(name: str | Path) -> bool:
     return str(name) != "digits" and not str(name).startswith(NAMED_PREFIXES)
 
 
-def _range(name: str | Path, intensity_range: Sequence[float] | None) -> tuple[float, float] | None:
+def checked_range(name: str | Path, intensity_range: Sequence[float] | None) -> tuple[float, float] | None:
+    """Return black and white; raise a `ValueError` if they are none, or ``name`` is no folder."""
     if intensity_range is None:
         return None
     if not takes_intensity_range(name):

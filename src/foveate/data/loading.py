@@ -18,7 +18,7 @@ from foveate.data.decoding import BadImage, UnreadableImageError
 from foveate.data.protocols import LabelledImages, SelfOrdered
 from foveate.data.sampling import EpochSampler, SampleKey
 from foveate.data.seeding import generators_kept, seed_generators
-from foveate.data.transforms import TransformConfig, make_transform
+from foveate.data.transforms import JointTransform, TransformConfig, make_transform
 
 __all__ = ["ImageLoader", "make_loader"]
 
@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 class ImageLoader(DataLoader[Any]):
     """Batches ``(images, labels)`` of one split, made by `make_loader`.
 
-    ``images`` is ``(B, 3, H, W)`` and ``labels`` ``(B,)``. An image that cannot be read is left out of its batch, which
+    ``images`` is ``(B, 3, H, W)`` and ``labels`` ``(B,)``; in place of labels come masks ``(B, H, W)``, or a list of
+    what each image shows, where the data set gives those. An image that cannot be read is left out of its batch, which
     is then shorter, and is kept in `bad_images`; one more of them than ``max_bad_images`` ends the iteration with a
     `ValueError` that names them. A batch that is empty then is not given; with several ranks in training that is an
     error, as they take their steps together. At the end of an epoch, those that were new in it are logged as a warning.
@@ -66,7 +67,7 @@ class ImageLoader(DataLoader[Any]):
         self.sampler.resume(state["epoch"], state["start"])
         self._position = (self.sampler.epoch, self.sampler.start)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, Any]]:  # type: ignore[override]
         epoch, start, known = self.sampler.epoch, self.sampler.start, len(self._bad)
         assert self.batch_size is not None
         for number, (images, labels, bad) in enumerate(super().__iter__(), start=start // self.batch_size + 1):
@@ -96,7 +97,7 @@ class ImageLoader(DataLoader[Any]):
 def make_loader(
     dataset: LabelledImages,
     *,
-    transform: TransformConfig | Callable[[Image.Image], torch.Tensor],
+    transform: TransformConfig | Callable[[Image.Image], torch.Tensor] | JointTransform,
     batch_size: int,
     training: bool,
     workers: int = 0,
@@ -115,7 +116,7 @@ def make_loader(
 
     Args:
         dataset: Images and labels.
-        transform: What makes tensors of images.
+        transform: What makes tensors of images; a `JointTransform` is given the target as well.
         batch_size: Images per batch and process.
         training: See above.
         workers: Processes that load images; 0 loads them in this one. They stay alive between epochs.
@@ -168,7 +169,9 @@ def make_loader(
 class _Transformed(Dataset[Any]):
     """Tensors of a data set's images; with a seed, by random transforms seeded per image and epoch."""
 
-    def __init__(self, images: LabelledImages, transform: Callable[[Image.Image], Any], *, seed: int | None) -> None:
+    def __init__(
+        self, images: LabelledImages, transform: Callable[[Image.Image], Any] | JointTransform, *, seed: int | None
+    ) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
@@ -176,19 +179,21 @@ class _Transformed(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, keys: list[SampleKey]) -> list[tuple[torch.Tensor, int] | BadImage]:
+    def __getitems__(self, keys: list[SampleKey]) -> list[tuple[torch.Tensor, Any] | BadImage]:
         """Return one batch, as torch's loader asks for it: saving the generators for every image would take longer."""
         with generators_kept():
             return [self._item(key) for key in keys]
 
-    def _item(self, key: SampleKey) -> tuple[torch.Tensor, int] | BadImage:
+    def _item(self, key: SampleKey) -> tuple[torch.Tensor, Any] | BadImage:
         try:
-            image, label = self.images[key.item]
+            image, target = self.images[key.item]
         except UnreadableImageError as error:
             return error.bad
         if self.seed is not None:
             seed_generators(self.seed, *key)
-        return self.transform(image), label
+        if isinstance(self.transform, JointTransform):
+            return self.transform(image, target)
+        return self.transform(image), target
 
 
 def _end_workers(loader: weakref.ref[ImageLoader]) -> None:
@@ -208,13 +213,15 @@ def _ignore_signals(_: int) -> None:
 
 class _Batch(NamedTuple):
     images: torch.Tensor
-    labels: torch.Tensor
+    labels: Any
     bad: tuple[BadImage, ...]
 
 
-def _collate(items: list[tuple[torch.Tensor, int] | BadImage]) -> _Batch:
+def _collate(items: list[tuple[torch.Tensor, Any] | BadImage]) -> _Batch:
     bad = tuple(item for item in items if isinstance(item, BadImage))
     good = [item for item in items if not isinstance(item, BadImage)]
+    if good and isinstance(good[0][1], dict):  # as many objects in each image as there happen to be
+        return _Batch(default_collate([image for image, _ in good]), [target for _, target in good], bad)
     images, labels = default_collate(good) if good else (torch.empty(0), torch.empty(0, dtype=torch.long))
     return _Batch(images, labels, bad)
 

@@ -18,7 +18,7 @@ from foveate._extras import MissingExtraError
 from foveate.data.decoding import naming, to_rgb
 from foveate.data.splitting import Splits, stratified_split
 
-__all__ = ["NAMED_SETS", "NamedImages", "NamedSet", "open_named"]
+__all__ = ["NAMED_SETS", "NamedImages", "NamedSet", "build", "open_named"]
 
 VAL_FRACTION = 0.1
 
@@ -177,9 +177,11 @@ def open_named(name: str, *, root: str | Path, download: bool = False, seed: int
     if download and spelling.fetched:
         root.mkdir(parents=True, exist_ok=True)
     if not root.is_dir():  # some classes of torchvision would create it
-        raise ValueError(f"cannot open {name} in {root.absolute()}: there is no such folder; {_hint(name, download)}")
+        raise ValueError(_missing(name, root, "there is no such folder", download, spelling.fetched))
     train, val, test = (
-        None if arguments is None else NamedImages(_build(name, arguments, root, download), name)
+        None
+        if arguments is None
+        else NamedImages(build(name, arguments, root, download=download, fetched=spelling.fetched), name)
         for arguments in (spelling.train, spelling.val, spelling.test)
     )
     assert train is not None
@@ -191,9 +193,9 @@ def open_named(name: str, *, root: str | Path, download: bool = False, seed: int
     return Splits(classes, *parts, test, spelling.img_size, spelling.flip)
 
 
-def _build(name: str, arguments: Mapping[str, Any], root: Path, download: bool) -> Any:
+def build(name: str, arguments: Mapping[str, Any], root: Path, *, download: bool, fetched: bool) -> Any:
+    """Return a data set of timm or torchvision; raise a `ValueError` if its files are missing or damaged."""
     library, _, short = name.partition("/")
-    fetched = NAMED_SETS[name].fetched
     try:
         if library == "torch":
             return create_dataset(name, root=str(root), download=download and fetched, **arguments)
@@ -202,17 +204,16 @@ def _build(name: str, arguments: Mapping[str, Any], root: Path, download: bool) 
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{name} needs {error.name!r}; install it with: pip install {error.name}") from error
     except (RuntimeError, OSError, ValueError) as error:
-        raise ValueError(
-            f"cannot open {name} in {root.absolute()}: {str(error).rstrip('.')}; {_hint(name, download)}"
-        ) from error
+        raise ValueError(_missing(name, root, str(error).rstrip("."), download, fetched)) from error
 
 
-def _hint(name: str, download: bool) -> str:
-    if not NAMED_SETS[name].fetched:
-        return "it cannot be downloaded; lay its files out as torchvision's documentation of the set says"
-    if download:
-        return "downloading it failed"
-    return "give the folder that holds it as root, or let it be fetched with --download (download=True)"
+def _missing(name: str, root: Path, reason: str, download: bool, fetched: bool) -> str:
+    hint = "give the folder that holds it as root, or let it be fetched with --download (download=True)"
+    if not fetched:
+        hint = "it cannot be downloaded; lay its files out as torchvision's documentation of the set says"
+    elif download:
+        hint = "downloading it failed"
+    return f"cannot open {name} in {root.absolute()}: {reason}; {hint}"
 
 
 def _attribute(dataset: Any, names: tuple[str, ...]) -> Any:

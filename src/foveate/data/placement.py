@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from timm.data.transforms import ResizeKeepRatio
 
 from foveate import _checks
+from foveate.data.fitting import fitted_size
 from foveate.data.transforms import TransformConfig
 
 __all__ = ["Placement", "placement"]
@@ -66,10 +67,13 @@ def placement(config: TransformConfig, image_size: tuple[int, int]) -> Placement
     """Return where evaluation by ``config`` puts an image of ``image_size``, height and width.
 
     It is timm's: the shorter side is resized to ``img_size / crop_pct``, the longer in proportion up to rounding, and
-    the center is cropped.
+    the center is cropped. With ``fit="pad"`` the whole image is in the upper left of the tensor.
     """
     height, width = _checks.pair("image_size", image_size)
     input_size = _checks.pair("img_size", config.img_size)
+    if config.fit == "pad":
+        new_height, new_width = fitted_size((height, width), input_size)
+        return Placement(new_width / width, new_height / height, 0, 0, input_size)
     scaled = [math.floor(side / config.crop_pct) for side in input_size]
     if scaled[0] == scaled[1]:  # timm takes torchvision's Resize then, which cuts the longer side's fraction off
         short = min(height, width)

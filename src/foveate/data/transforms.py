@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -17,13 +18,26 @@ from timm.data.transforms import ResizeKeepRatio
 from torchvision import transforms
 
 from foveate import _checks
+from foveate.data.fitting import Fit, Pad
 
-__all__ = ["CROPS", "SMALL", "Augment", "Augmented", "TransformConfig", "make_transform"]
+__all__ = [
+    "CROPS",
+    "FITS",
+    "SMALL",
+    "Augment",
+    "Augmented",
+    "JointTransform",
+    "TransformConfig",
+    "make_transform",
+    "tensor_transform",
+]
 
 Augment = Callable[[Image.Image], Image.Image | torch.Tensor]
 """Augmentation by a callable: an RGB image to another one, or to the normalized tensor ``(3, H, W)``."""
 
 CROPS = ("resized", "padded", "none")
+FITS = ("crop", "pad")
+MAX_ENLARGEMENT = 4
 SMALL = 64
 """Images of at most this side, in pixels, are padded and cropped rather than cropped and resized."""
 
@@ -38,8 +52,9 @@ class TransformConfig:
         std: Standard deviation per channel that the result is divided by.
         crop: What training does to place and size: ``resized`` is timm's random resized crop (``scale``, ``ratio``);
             ``padded`` pads by an eighth of the size and crops at random, as is usual for images of at most 64 pixels;
-            ``none`` resizes and crops in the center.
-        scale: Range of the part of the area that ``resized`` keeps.
+            ``none`` places as evaluation does. For images with masks or boxes, see `foveate.data.dense`.
+        scale: Range of the part of the area that ``resized`` keeps, at most 1; with masks or boxes, of the side of the
+            image in proportion to that in evaluation, with ``fit="pad"`` also above 1, up to 4.
         ratio: Range of width to height of the part that ``resized`` keeps.
         hflip: Probability of mirroring left and right.
         vflip: Probability of mirroring top and bottom.
@@ -48,8 +63,11 @@ class TransformConfig:
         auto_augment: timm's policy string, such as ``rand-m9-mstd0.5-inc1``, ``augmix-m3-w3`` or ``original``.
         random_erasing: Probability of erasing a random rectangle of the tensor.
         crop_pct: In evaluation, and with ``crop="none"``, the image's shorter side becomes ``img_size / crop_pct``
-            before the center is cropped.
+            before the center is cropped. It is 1 where ``fit="pad"``.
         interpolation: ``bilinear``, ``bicubic`` or ``nearest``.
+        fit: How an image of other proportions comes into ``img_size`` in evaluation, and with ``crop="none"``:
+            ``crop`` cuts off what is beyond; ``pad`` resizes so that the whole of it fits, and fills the rest, at the
+            right or below, with the mean color.
     """
 
     img_size: int | tuple[int, int] = (224, 224)
@@ -65,6 +83,7 @@ class TransformConfig:
     random_erasing: float = 0.0
     crop_pct: float = 0.875
     interpolation: str = "bicubic"
+    fit: str = "crop"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "img_size", _checks.pair("img_size", self.img_size))
@@ -74,7 +93,10 @@ class TransformConfig:
             _checks.number(name, getattr(self, name), minimum=0, maximum=1)
         _checks.number("color_jitter", self.color_jitter, minimum=0)
         _checks.number("crop_pct", self.crop_pct, above=0, maximum=1)
-        for name, maximum in {"scale": 1, "ratio": math.inf}.items():
+        _checks.one_of("fit", self.fit, FITS)
+        if self.fit == "pad" and self.crop_pct != 1:
+            raise ValueError(f"crop_pct must be 1 where fit='pad' shows the whole image; got {self.crop_pct}")
+        for name, maximum in {"scale": 1 if self.fit == "crop" else MAX_ENLARGEMENT, "ratio": math.inf}.items():
             object.__setattr__(self, name, _range(name, getattr(self, name), maximum))
         for name, minimum in {"mean": -math.inf, "std": 0}.items():
             object.__setattr__(self, name, _per_channel(name, getattr(self, name), minimum))
@@ -108,7 +130,10 @@ def make_transform(config: TransformConfig, *, training: bool) -> Callable[[Imag
 
     Args:
         config: What to do.
-        training: With the random parts, else resize and center crop.
+        training: With the random parts, else resize and center crop, or pad.
+
+    Raises:
+        ValueError: The random resized crop of training would keep more than the whole image.
     """
     shared: dict[str, Any] = {
         "input_size": config.img_size,
@@ -117,7 +142,12 @@ def make_transform(config: TransformConfig, *, training: bool) -> Callable[[Imag
         "std": config.std,
     }
     if not training:
+        if config.fit == "pad":
+            size = _checks.pair("img_size", config.img_size)
+            return transforms.Compose([Fit(size, config.interpolation), tensor_transform(config), Pad(size)])
         return create_transform(**shared, crop_pct=config.crop_pct)
+    if config.crop == "resized" and config.scale[1] > 1:
+        raise ValueError(f"scale must be at most 1, a part of the image's area, for class labels; got {config.scale}")
     augmentation: dict[str, Any] = {
         "scale": config.scale,
         "ratio": config.ratio,
@@ -134,7 +164,22 @@ def make_transform(config: TransformConfig, *, training: bool) -> Callable[[Imag
     for operation in _operations(color):
         if operation.aug_fn is posterize:
             operation.aug_fn = _posterize
+    if config.crop == "none" and config.fit == "pad":
+        tensor = transforms.Compose([tensor, Pad(_checks.pair("img_size", config.img_size))])
     return transforms.Compose([place, color, tensor])
+
+
+def tensor_transform(config: TransformConfig) -> Callable[[Image.Image], torch.Tensor]:
+    """Build what turns an RGB image into a normalized tensor of its own size."""
+    return transforms.Compose([transforms.ToTensor(), transforms.Normalize(config.mean, config.std)])
+
+
+class JointTransform(ABC):
+    """A transform of an image together with its target, such as a mask that has to move with it."""
+
+    @abstractmethod
+    def __call__(self, image: Image.Image, target: Any) -> tuple[torch.Tensor, Any]:
+        """Return the normalized tensor ``(3, H, W)`` and the target that goes with it."""
 
 
 class Augmented:
@@ -173,6 +218,8 @@ def _posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
 
 def _placing(config: TransformConfig) -> Callable[[Image.Image], Image.Image]:
     height, width = _checks.pair("img_size", config.img_size)
+    if config.crop == "none" and config.fit == "pad":
+        return Fit((height, width), config.interpolation)
     if config.crop == "none":
         scaled = (math.floor(height / config.crop_pct), math.floor(width / config.crop_pct))
         crop: Callable[[Image.Image], Image.Image] = transforms.CenterCrop((height, width))
