@@ -77,7 +77,7 @@ def test_batches_are_as_tasks_take_them(data: DenseData):
             expected = {"boxes": torch.float32, "labels": torch.int64, "ignored": torch.bool, "masks": torch.uint8}
             assert {name: part.dtype for name, part in target.items()}.items() <= expected.items()
             assert {len(part) for part in target.values()} == {number}
-            assert ((0 <= target["boxes"]) & (target["boxes"] <= torch.tensor([width, height] * 2))).all()
+            assert ((target["boxes"] >= 0) & (target["boxes"] <= torch.tensor([width, height] * 2))).all()
 
 
 def test_processes_share_the_images(data: DenseData):
