@@ -7,6 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -173,37 +174,32 @@ class _File:
                 path, source, bad=BadImage(path, f"there is no such image, though {source} names it")
             )
         labels = {key: label for label, key in enumerate(categories)}
-        entries = [self.parts["annotations"][item] for item in objects]
+        found = [self.parts["annotations"][item] for item in objects]
         called = [
             f"annotations[{item}], {categories[entry['category_id']]}"
-            for item, entry in zip(objects, entries, strict=True)
+            for item, entry in zip(objects, found, strict=True)
         ]
         try:
             size = _size(image)
-            boxes = [_box(entry.get("bbox"), which) for entry, which in zip(entries, called, strict=True)]
-            shapes = (
-                [
-                    segment(entry["segmentation"], size, f"{which}.segmentation")
-                    for entry, which in zip(entries, called, strict=True)
-                ]
-                if masks
-                else None
-            )
-        except ValueError as error:
-            return AnnotatedSample(path, source, bad=BadImage(source, str(error)))
-        return checked(
-            AnnotatedSample(
+            sample = AnnotatedSample(
                 path,
                 source,
-                boxes=boxes,
-                labels=[labels[entry["category_id"]] for entry in entries],
-                ignored=[bool(entry.get("iscrowd", 0)) for entry in entries],
+                boxes=[_box(entry.get("bbox"), which) for entry, which in zip(found, called, strict=True)],
+                labels=[labels[entry["category_id"]] for entry in found],
+                ignored=[_crowd(entry, which) for entry, which in zip(found, called, strict=True)],
                 names=called,
                 size=size,
-                masks=None if shapes is None else Segments(tuple(shapes)),
                 bad=unread(path),
             )
-        )
+            if masks:
+                shapes = [
+                    segment(entry["segmentation"], size, f"{which}: segmentation")
+                    for entry, which in zip(found, called, strict=True)
+                ]
+                sample = replace(sample, masks=Segments(shapes))
+        except ValueError as error:
+            return AnnotatedSample(path, source, bad=BadImage(source, str(error)))
+        return checked(sample)
 
     def _id(self, part: str, number: int, name: str) -> int:
         value = self.parts[part][number].get(name)
@@ -229,3 +225,10 @@ def _box(value: Any, called: str) -> tuple[float, float, float, float]:
         raise ValueError(f"{called}: bbox must be four numbers, x, y, width, height; got {json.dumps(value)[:80]}")
     x, y, width, height = map(float, value)
     return x, y, x + width, y + height
+
+
+def _crowd(entry: Mapping[str, Any], called: str) -> bool:
+    value = entry.get("iscrowd", 0)
+    if value not in (0, 1):
+        raise ValueError(f"{called}: iscrowd must be 0 or 1; got {json.dumps(value)[:80]}")
+    return bool(value)

@@ -52,11 +52,7 @@ class Objects:
     def of(
         cls, boxes: Sequence[Sequence[float]], labels: Sequence[int], *, ignored: Sequence[bool] | None = None
     ) -> Objects:
-        """Make the tensors of numbers.
-
-        >>> Objects.of([(3, 2, 8, 7)], [1]).boxes
-        tensor([[3., 2., 8., 7.]])
-        """
+        """Make the tensors of numbers."""
         return cls(
             torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
             torch.tensor(labels, dtype=torch.int64),
