@@ -40,6 +40,10 @@ VARIANTS = {
         *("cram_resnet_tiny", "--equivariance=1", "--mixup=0.3", "--cutmix=1", "--ema_decay=0.9", "--accumulate=3"),
         *("--clip_grad=1", "--random_erasing=0.5", "--hflip=0.5", "--model_args={drop_rate: 0.3, drop_path_rate: 0.2}"),
     ],
+    "segmentation": [
+        *("cram_resnet_tiny", "--task=segmentation", "--dice=0.5", "--head_args={decoder_channels: [16, 8, 8]}"),
+        *("--equivariance=1", "--ema_decay=0.9", "--accumulate=2", "--crop=resized", "--color_jitter=0.4"),
+    ],
 }
 """Networks and settings by which a run that goes on could betray that it was interrupted."""
 
@@ -98,7 +102,8 @@ class Run:
         history = [{k: v for k, v in row.items() if k != "seconds"} for row in result["history"]]
         weights = {k: v.numpy().tobytes() for k, v in load_file(self.out / "model.safetensors").items()}
         best = torch.load(self.out / "best.ckpt", weights_only=True)["progress"]["epoch"]
-        return {"weights": weights, "history": history, "rows": rows, "correct": result["correct"], "best": best}
+        scores = result["correct" if "correct" in result else "scores"]
+        return {"weights": weights, "history": history, "rows": rows, "scores": scores, "best": best}
 
 
 def differences(run: Run, reference: dict[str, Any]) -> list[str]:

@@ -23,8 +23,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import foveate  # noqa: F401  registers the networks
 from foveate.data import make_loader, open_data
+from foveate.data.dense import VOID, open_segmentation
+from foveate.data.dense.joint import Evaluation, Training
 from foveate.data.decoding import BadImage, UnreadableImageError
-from foveate.tasks import Classification
+from foveate.models.dense import build_with_head
+from foveate.tasks import Classification, Segmentation, Task
 from foveate.training import Distributed, Recipe, TrainingModule, fit, predict, process_group
 from foveate.training.sharding import gathered
 
@@ -32,7 +35,8 @@ CPU = torch.device("cpu")
 NETWORKS = ("conv_resnet_tiny", "expatt_resnet_tiny", "gsa_resnet_tiny", "aa_resnet_tiny", "cram_resnet_tiny")
 SIZES = (1, 2, 4)
 BATCH = 24
-CASES = (*NETWORKS, "in parts", "accumulated", "damaged")
+SMALL = {"decoder_channels": [16, 8, 8]}
+CASES = (*NETWORKS, "in parts", "accumulated", "damaged", "segmentation")
 """Updates of which the gradients are compared; in parts: FSDP."""
 GRADIENTS = 1e-6
 """Relative L2 difference in float32."""
@@ -60,6 +64,11 @@ def network(name: str, *, frozen: bool) -> nn.Module:
     """
     torch.manual_seed(2)
     model = timm.create_model(name, num_classes=10)
+    return smooth(model, frozen=frozen)
+
+
+def smooth(model: nn.Module, *, frozen: bool = True) -> nn.Module:
+    """Return ``model`` without zeros and without ReLUs, and with its running statistics frozen."""
     for parameter in model.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)
@@ -78,19 +87,23 @@ def one_update(
     damaged: set[int] = frozenset(),
     accumulate: int = 1,
     val: int = 23,
+    masks: bool = False,
 ) -> dict[str, Any]:
     """Train for one update; return the gradients, the running statistics, the figures, and what is predicted."""
     options = {"clutter": 1, "length": accumulate * BATCH, "val_length": val}
-    data = open_data("digits", img_size=32, options=options)
-    shared: dict[str, Any] = {"transform": data.transform, "batch_size": BATCH // distributed.size, "seed": 3}
+    data = (open_segmentation if masks else open_data)("digits", img_size=32, options=options)
+    transforms = (Training(data.transform), Evaluation(data.transform)) if masks else (data.transform, data.transform)
+    shared: dict[str, Any] = {"batch_size": BATCH // distributed.size, "seed": 3}
     shared |= {"rank": distributed.rank, "world_size": distributed.size, "max_bad_images": len(damaged)}
     loaders = [
-        make_loader(Damaged(part, damaged), training=part is data.train, **shared) for part in (data.train, data.val)
+        make_loader(Damaged(part, damaged), training=part is data.train, transform=transform, **shared)
+        for part, transform in zip((data.train, data.val), transforms, strict=True)
     ]
     recipe = Recipe(epochs=1, batch_size=BATCH, opt="sgd", lr=1e-6, sched="none", accumulate=accumulate)
-    module = TrainingModule(
-        model, recipe, Classification(data.classes, label_smoothing=recipe.label_smoothing), seed=distributed.seed(3)
-    )
+    task: Task = Classification(data.classes, label_smoothing=recipe.label_smoothing)
+    if masks:
+        task = VoidSegmentation(data.classes, dice=0.5)
+    module = TrainingModule(model, recipe, task, seed=distributed.seed(3))
     gradients: dict[str, Tensor] = {}
 
     def note(optimizer: Any, *_: Any) -> None:
@@ -103,7 +116,8 @@ def one_update(
     handle.remove()
     logits, labels = predict(module, loaders[1], device=CPU, distributed=distributed)
     buffers = {name: buffer.clone() for name, buffer in module.model.named_buffers()}
-    figures = {name: rows[0][name] for name in ("train_loss", "val_loss", "val_top1", "val_top5")}
+    names = ("mean_iou", "pixel_accuracy") if masks else ("top1", "top5")
+    figures = {name: rows[0][name] for name in ("train_loss", "val_loss", *(f"val_{name}" for name in names))}
     return {"gradients": gradients, "buffers": buffers, "figures": figures, "logits": logits, "labels": labels}
 
 
@@ -123,9 +137,22 @@ def all_updates(folder: str) -> None:
         results["damaged"] = one_update(
             distributed, out / "d", network("conv_resnet_tiny", frozen=True), damaged={1, 7, 8, 20}
         )
+        segmenter, _ = build_with_head("gsa_resnet_tiny", "unet", num_classes=11, img_size=(32, 32), head_args=SMALL)
+        results["segmentation"] = one_update(distributed, out / "masks", smooth(segmenter), masks=True)
         results["few"] = one_update(distributed, out / "f", network("conv_resnet_tiny", frozen=True), val=3)
         results["statistics"] = one_update(distributed, out / "s", network("gsa_resnet_tiny", frozen=False))
         torch.save(results, out / f"{distributed.rank}.pt")
+
+
+class VoidSegmentation(Segmentation):
+    """Segmentation in which images have unequal numbers of pixels that are not void."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss without the pixels of an upper part, which depends on the mask itself."""
+        masks = targets.clone()
+        for mask in masks:
+            mask[: int(mask.sum()) % 29] = VOID
+        return super().loss(outputs, masks)
 
 
 class Doubled(nn.Module):

@@ -1,0 +1,150 @@
+"""Trainings of segmentation and detection: interrupted, resumed, compared, on folders and on digits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.training.interruptions import kill_trials
+
+import foveate
+from foveate.data.dense import open_detection, open_segmentation
+from foveate.io import load_network
+from foveate.tasks import find_task
+
+pytestmark = pytest.mark.slow
+
+SETTINGS: dict[str, Any] = {
+    "data": "digits",
+    "data_options": {"size": 16, "clutter": 1, "length": 96, "val_length": 20, "test_length": 21},
+    "epochs": 2,
+    "batch_size": 16,
+    "lr": 5e-3,
+    "verbose": False,
+    "logger": [],
+}
+TASKS: dict[str, dict[str, Any]] = {
+    "segmentation": {"head_args": {"decoder_channels": [16, 8, 8]}},
+    "detection": {"detector": "retinanet", "head_args": {"channels": 16, "detections_per_img": 5}},
+}
+
+
+class Stop:
+    """Interrupts a training after an update."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_interrupted_training_goes_on_to_the_same_weights(task: str, tmp_path: Path) -> None:
+    how = {"task": task, "checkpoint_updates": 1, **SETTINGS, **TASKS[task]}
+    whole = foveate.train("cram_resnet_tiny", out=str(tmp_path / "whole"), **how)
+    with pytest.raises(KeyboardInterrupt):
+        foveate.train("cram_resnet_tiny", out=str(tmp_path / "parts"), callbacks=[Stop(4)], **how)
+    parts = foveate.train("cram_resnet_tiny", out=str(tmp_path / "parts"), resume=True, **how)
+    (first, meta), (second, _) = load_network(whole.folder), load_network(parts.folder)
+    states = first.state_dict(), second.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert whole.content["scores"] == parts.content["scores"]
+    assert whole.content["images"] == 21
+    assert (meta.task, meta.head) == (task, "unet" if task == "segmentation" else "retinanet")
+    assert whole.history[-1]["train_loss"] < 0.9 * whole.history[0]["train_loss"]
+    metric = find_task(task).metric
+    assert whole.metrics[metric] == pytest.approx(find_task(task)(meta.classes).score([whole.content["scores"]]).mean)
+
+
+def test_killed_runs_of_segmentation_go_on_as_if_they_had_not_been(tmp_path: Path) -> None:
+    outcome = kill_trials(1, 3, tmp_path / "trials", variants=("segmentation",))
+    assert outcome.failures == []
+    assert outcome.counts["bit-equal"] == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_networks_are_compared(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    how = {**SETTINGS, **TASKS[task], "epochs": 1, "verbose": True}
+    table = foveate.compare(
+        ["conv_resnet_tiny", "expatt_resnet_tiny"], task=task, seeds=1, jobs=1, out=str(tmp_path / "c"), **how
+    )
+    metric = find_task(task).metric
+    first, second = table["networks"]
+    assert table["metric"] == metric
+    assert first[metric]["low"] <= first[metric]["mean"] <= first[metric]["high"]
+    assert second["difference"]["mean"] == pytest.approx(second[metric]["mean"] - first[metric]["mean"], abs=1e-9)
+    assert first["flops"] > 0
+    assert first["parameters"] > 0
+    assert "conv_resnet_tiny" in capsys.readouterr().out
+
+
+def test_a_folder_of_masks_is_learned(tmp_path: Path) -> None:
+    """Left of a line is one class, right of it the other, and a stripe is void."""
+    random = np.random.default_rng(0)
+    for split, number in (("train", 24), ("val", 7)):
+        for index in range(number):
+            edge = int(random.integers(8, 25))
+            mask = np.zeros((27, 33), np.uint8)
+            mask[:, edge:] = 1
+            pixels = np.where(mask[..., None] == 1, (200, 60, 60), (40, 90, 200)) + random.integers(-30, 30, (27, 33, 3))
+            mask[:3] = 2
+            for folder, image in (("images", pixels.clip(0, 255).astype(np.uint8)), ("masks", mask)):
+                path = tmp_path / "set" / split / folder / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path)
+    result = foveate.train(
+        "conv_resnet_tiny",
+        str(tmp_path / "set"),
+        task="segmentation",
+        out=str(tmp_path / "run"),
+        img_size=32,
+        epochs=8,
+        batch_size=8,
+        lr=5e-3,
+        data_options={"void": 2, "classes": ["left", "right"]},
+        head_args={"decoder_channels": [16, 8, 8]},
+        verbose=False,
+        logger=[],
+    )
+    assert result.metrics["mean_iou"] > 0.8
+    pixels = np.asarray(result.content["scores"])[:, :, 2].sum(1)
+    assert (pixels <= 32 * 32 * 27 / 33).all()
+    content = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert content["network"]["classes"] == ["left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"task": "segmentation", "decoder": "unett"}, "decoder"),
+        ({"task": "segmentation", "mixup": 0.2}, "mixup"),
+        ({"task": "segmentation", "auto_augment": "rand-m9-mstd0.5-inc1"}, "auto_augment"),
+        ({"task": "detection", "detector": "yolo"}, "detector"),
+        ({"task": "detection", "equivariance": 1.0}, "equivariance"),
+        ({"task": "detection", "head_args": {"nothing": 1}}, "nothing"),
+        ({"dice": 1.0}, "dice"),
+    ],
+)
+def test_bad_settings_leave_nothing(settings: dict[str, Any], field: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=field):
+        foveate.train("cram_resnet_tiny", out=str(tmp_path / "run"), **{**SETTINGS, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_opened_data_are_taken(tmp_path: Path) -> None:
+    for task, open_it in (("segmentation", open_segmentation), ("detection", open_detection)):
+        data = open_it("digits", options=SETTINGS["data_options"])
+        how = {**SETTINGS, **TASKS[task], "epochs": 1}
+        del how["data"], how["data_options"]
+        given = foveate.train("conv_resnet_tiny", data, task=task, out=str(tmp_path / task), **how)
+        named = foveate.train(
+            "conv_resnet_tiny", task=task, out=str(tmp_path / f"{task}-named"), **{**SETTINGS, **TASKS[task], "epochs": 1}
+        )
+        assert given.content["scores"] == named.content["scores"]
