@@ -15,12 +15,12 @@ SMALL = {"decoder_channels": [16, 8, 8]}
 ARGUMENTS = {
     "unet": SMALL,
     "unetplusplus": SMALL,
-    "fpn": {"decoder_pyramid_channels": 16, "decoder_segmentation_channels": 8},
+    "fpn": {"decoder_pyramid_channels": 16, "decoder_segmentation_channels": 32},
     "deeplabv3plus": {"decoder_channels": 16, "decoder_atrous_rates": [1, 2, 3]},
     "segformer": {"decoder_segmentation_channels": 16},
     "upernet": {"decoder_channels": 16},
 }
-DETECTOR_ARGUMENTS = {"channels": 16}
+NARROW = {"channels": 32}
 
 
 def targets(size: tuple[int, int]) -> list[dict[str, torch.Tensor]]:
@@ -88,7 +88,7 @@ def test_deeplab_dilates_where_the_network_can_and_leaves_stages_out_where_not()
 def test_detectors_learn_and_find(name: str, detector: str) -> None:
     torch.manual_seed(0)
     size = (32, 48)
-    network, _ = build_with_head(name, detector, num_classes=3, img_size=size, head_args=DETECTOR_ARGUMENTS)
+    network, _ = build_with_head(name, detector, num_classes=3, img_size=size, head_args=NARROW)
     images = torch.randn(2, 3, *size)
     network.train()
     losses = network(images, targets(size))
@@ -106,24 +106,26 @@ def test_detectors_learn_and_find(name: str, detector: str) -> None:
         network.train()(images)
 
 
-def test_a_detector_learns_one_picture_by_heart() -> None:
+@pytest.mark.slow
+def test_a_narrow_retinanet_learns_one_picture_by_heart() -> None:
+    """With torchvision's own initial weights, its classification loss would stay above 1.1."""
     torch.manual_seed(0)
-    size = (64, 64)
-    network, _ = build_with_head("conv_resnet_tiny", "retinanet", num_classes=2, img_size=size, head_args={"channels": 32})
-    image = torch.zeros(1, 3, *size)
-    image[:, 0, 8:40, 10:42] = 2
-    image[:, 2, 36:60, 44:60] = 2
-    wanted = [{"boxes": torch.tensor([[10.0, 8, 42, 40], [44, 36, 60, 60]]), "labels": torch.tensor([1, 0])}]
-    optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
-    for _ in range(60):
+    network, _ = build_with_head("conv_resnet_tiny", "retinanet", num_classes=2, img_size=(64, 64), head_args=NARROW)
+    images = torch.zeros(2, 3, 64, 64)
+    images[:, 0, 8:40, 10:42] = 2
+    images[:, 2, 36:60, 44:60] = 2
+    wanted = {"boxes": torch.tensor([[10.0, 8, 42, 40], [44, 36, 60, 60]]), "labels": torch.tensor([1, 0])}
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    for _ in range(50):
         optimizer.zero_grad()
-        sum(network.train()(image, wanted).values()).backward()
+        losses = network.train()(images, [wanted, wanted])
+        sum(losses.values()).backward()
         optimizer.step()
+    assert losses["classification"] < 0.6
     with torch.no_grad():
-        (found,) = network.eval()(image)
-    best = {label: found["boxes"][found["labels"] == label][0] for label in (0, 1)}
-    torch.testing.assert_close(best[1], wanted[0]["boxes"][0], atol=4, rtol=0)
-    torch.testing.assert_close(best[0], wanted[0]["boxes"][1], atol=4, rtol=0)
+        found = network.eval()(images)[0]
+    box = found["boxes"][found["labels"] == 0][0]
+    torch.testing.assert_close(box, wanted["boxes"][1], atol=4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,8 @@ def test_a_detector_learns_one_picture_by_heart() -> None:
         ("gsa_resnet_tiny", "unet", {"decoder_channels": [8]}, "unet"),
         ("gsa_resnet_tiny", "fasterrcnn", {"box_detection": 1}, "box_detection"),
         ("gsa_resnet_tiny", "fasterrcnn", {"channels": 0}, "channels"),
-        ("vit_tiny_patch16_224", "fpn", {}, "vit_tiny_patch16_224"),
+        ("gsa_resnet_tiny", "fasterrcnn", {"min_size": 100}, "min_size"),
+        ("mlp_mixer_b16", "fpn", {}, "mlp_mixer_b16"),
         ("gsa_resnet_tiny", "", {"channels": 1}, "head_args"),
     ],
 )

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from foveate import _extras
 
-__all__ = ["MAX_DETECTIONS", "THRESHOLDS", "AveragePrecision", "ap_statistic", "average_precision", "match"]
+__all__ = ["MAX_DETECTIONS", "RECALLS", "THRESHOLDS", "AveragePrecision", "ap_statistic", "average_precision", "match"]
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Least intersection over union of a match; the mean over them is COCO's."""
 RECALLS = np.linspace(0, 1, 101)
+"""Recalls at which the precision is read."""
 MAX_DETECTIONS = 100
 """Detections of an image that count, those with the highest scores."""
 

@@ -13,7 +13,7 @@ from foveate._extras import check_installed
 from foveate.data.dense import DenseData, open_detection
 from foveate.models.dense import Detector
 from foveate.models.inspection import dry_run
-from foveate.tasks.average_precision import MAX_DETECTIONS, Record, ap_statistic, average_precision, match
+from foveate.tasks.average_precision import MAX_DETECTIONS, RECALLS, THRESHOLDS, Record, ap_statistic, average_precision, match
 from foveate.tasks.task import Batch, Metrics, Task
 
 __all__ = ["Detection", "DetectionResult"]
@@ -142,7 +142,10 @@ class _DetectionMetrics(Metrics):
         from torchmetrics.detection import MeanAveragePrecision  # only here: it takes long to import
 
         check_installed("pycocotools", extra="dense")
-        self.map = MeanAveragePrecision(backend="pycocotools")
+        # COCO's thresholds, which torchmetrics rounds to float32: a recall of exactly 0.3 would count as less.
+        self.map = MeanAveragePrecision(
+            backend="pycocotools", iou_thresholds=THRESHOLDS.tolist(), rec_thresholds=RECALLS.tolist()
+        )
         self.map.warn_on_many_detections = False
 
     def update(self, outputs: Any, targets: Any) -> None:

@@ -14,6 +14,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from foveate import _checks
+from foveate.models.dense.keywords import keywords_of
 from foveate.models.dense.pyramid import Pyramid
 from foveate.models.inspection import FAILURES
 
@@ -21,6 +22,8 @@ __all__ = ["DETECTORS", "Detector", "build_detector"]
 
 ANCHOR = 8
 """Side of the anchors of a map, in pixels of the map, as in Lin et al. 2017 (32 pixels at a reduction of 4)."""
+CHANNELS = 256
+"""Channels of the pyramid for which torchvision's initial weights are made."""
 ASPECTS = (0.5, 1.0, 2.0)
 OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 """Sizes of RetinaNet's anchors at a place, relative to `ANCHOR`."""
@@ -123,6 +126,11 @@ DETECTORS: Mapping[str, Callable[[Pyramid, int, int, Mapping[str, Any]], nn.Modu
     "fcos": _fcos,
 }
 """Detectors by the names of ``--detector``."""
+CLASSES = {"fasterrcnn": FasterRCNN, "maskrcnn": MaskRCNN, "retinanet": RetinaNet, "fcos": FCOS}
+GIVEN = ("backbone", "num_classes")
+"""Keywords of torchvision's classes that follow from the network and the task."""
+IGNORED = ("min_size", "max_size", "image_mean", "image_std")
+"""Those without effect: the loader resizes and normalizes."""
 
 
 def build_detector(
@@ -155,7 +163,10 @@ def build_detector(
     """
     _checks.one_of("detector", detector, tuple(DETECTORS))
     given = dict(detector_args or {})
-    channels = _checks.integer("channels", given.pop("channels", 256))
+    known = keywords_of(CLASSES[detector], but=(*GIVEN, *IGNORED))
+    for keyword in given:
+        _checks.one_of(f"keyword of detector {detector}", keyword, ("channels", *known))
+    channels = _checks.integer("channels", given.pop("channels", CHANNELS))
     pyramid = Pyramid(name, kwargs, pretrained=pretrained)
     if pyramid.reductions[-1] >= 32:  # a map at half the resolution would make most of the boxes and of the cost
         maps = zip(pyramid.indices, pyramid.reductions, strict=True)
@@ -165,8 +176,21 @@ def build_detector(
         model = DETECTORS[detector](pyramid, num_classes + 1, channels, given)
     except (ValueError, *FAILURES) as error:
         raise ValueError(f"detector {detector} does not take {given or 'these maps'}: {error}") from error
+    _scale_initial_weights(model, channels)
     model.transform = _AsGiven(min(img_size), max(img_size), [0.0] * 3, [1.0] * 3)
     return Detector(model)
+
+
+@torch.no_grad()
+def _scale_initial_weights(model: nn.Module, channels: int) -> None:
+    """Scale the initial weights of the heads' convolutions so that signals are as large as with 256 channels.
+
+    torchvision draws them with a deviation of 0.01, whatever the channels: with 32, four layers make a signal 60 times
+    smaller, and RetinaNet does not begin to learn.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and name.startswith(("head.", "rpn.head.")) and module.in_channels == channels:
+            module.weight.mul_((CHANNELS / channels) ** 0.5)
 
 
 def _shifted(target: Mapping[str, Tensor]) -> dict[str, Tensor]:

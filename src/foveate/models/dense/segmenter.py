@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate import _checks, _extras
+from foveate.models.dense.keywords import keywords_of
 from foveate.models.dense.pyramid import Pyramid, dilatable
 from foveate.models.inspection import FAILURES
 
 __all__ = ["DECODERS", "Segmenter", "build_segmenter"]
+
+GIVEN = ("classes", "in_channels", "encoder_output_stride")
+"""Keywords that follow from the network and the task."""
 
 DECODERS: Mapping[str, str] = {
     "unet": "Unet",
@@ -120,6 +124,9 @@ def build_segmenter(
     smp = _extras.require("segmentation_models_pytorch", extra="dense")
     encoders = smp.encoders.encoders
     given = dict(decoder_args or {})
+    known = keywords_of(getattr(smp, DECODERS[decoder]), but=(*GIVEN, "encoder_name", "encoder_depth", "encoder_weights"))
+    for keyword in given:
+        _checks.one_of(f"keyword of decoder {decoder}", keyword, known)
     pyramid, own = _maps(name, kwargs, decoder, pretrained)
     encoder = _Encoder(pyramid, kwargs.get("in_chans", 3))
     depth = len(encoder.out_channels) - 1
