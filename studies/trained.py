@@ -20,7 +20,7 @@ from foveate.io import NetworkMeta
 from foveate.io.files import read_json
 from foveate.models.building import GIVEN
 from foveate.models.inspection import attention_modules
-from foveate.trained import TrainedNetwork, load
+from foveate.trained import TrainedClassifier, load
 from foveate.training import check_device
 from foveate.training.settings import DataConfig
 
@@ -63,7 +63,7 @@ class ShownConfig(DataConfig):
 
 
 @dataclass(frozen=True, eq=False)
-class SeededNetwork(TrainedNetwork):
+class SeededNetwork(TrainedClassifier):
     """One trained network among others, some of which differ in nothing but their seed."""
 
     label: str
