@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from foveate import _checks
 from foveate._extras import check_installed
 from foveate.data.dense import DenseData, open_detection
-from foveate.models.dense import Detector
+from foveate.models.dense import DETECTORS, Detector
 from foveate.models.inspection import dry_run
 from foveate.tasks.average_precision import MAX_DETECTIONS, RECALLS, THRESHOLDS, Record, ap_statistic, average_precision, match
 from foveate.tasks.task import Batch, Metrics, Task
@@ -60,7 +61,13 @@ class Detection(Task):
         self, classes: Sequence[str], *, detector: str = "fasterrcnn", detector_args: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__(classes)
-        self.head, self.head_args = detector, dict(detector_args or {})
+        self.head, self.head_args = _checks.one_of("detector", detector, tuple(DETECTORS)), dict(detector_args or {})
+
+    @classmethod
+    def check_settings(cls, settings: Any) -> None:
+        """Raise a `ValueError` that names the first setting of no meaning, or of none of the known detectors."""
+        super().check_settings(settings)
+        cls([], detector=settings.detector)
 
     @classmethod
     def configured(cls, settings: Any, data: Any, *, seed: int) -> Self:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from foveate import _checks, _extras
 from foveate.data.dense import VOID, DenseData, open_segmentation
+from foveate.models.dense import DECODERS
 from foveate.models.inspection import dry_run
 from foveate.tasks.task import Batch, Metrics, Task
 
@@ -70,7 +71,13 @@ class Segmentation(Task):
     ) -> None:
         super().__init__(classes)
         self.dice = _checks.number("dice", dice, minimum=0)
-        self.head, self.head_args = decoder, dict(decoder_args or {})
+        self.head, self.head_args = _checks.one_of("decoder", decoder, tuple(DECODERS)), dict(decoder_args or {})
+
+    @classmethod
+    def check_settings(cls, settings: Any) -> None:
+        """Raise a `ValueError` that names the first setting of no meaning, or of none of the known decoders."""
+        super().check_settings(settings)
+        cls([], dice=settings.dice, decoder=settings.decoder)
 
     @classmethod
     def configured(cls, settings: Any, data: Any, *, seed: int) -> Self:

@@ -19,7 +19,7 @@ from foveate.tasks import Batch, Task
 from foveate.training.equivariance import Equivariance
 from foveate.training.recipe import Recipe
 
-__all__ = ["TrainingModule"]
+__all__ = ["TrainingModule", "to_device"]
 
 
 class TrainingModule(nn.Module):
@@ -69,7 +69,7 @@ class TrainingModule(nn.Module):
         """Return a batch on ``device``, its images in the memory format of the network."""
         images, targets = batch
         images = images.to(device, non_blocking=True).contiguous(memory_format=self._memory_format)
-        return images, _to_device(targets, device)
+        return images, to_device(targets, device)
 
     def forward(self, images: Tensor, targets: Any, *, epoch: int, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the training loss of a batch: that of the task, plus that of equivariance times its weight.
@@ -126,9 +126,10 @@ class TrainingModule(nn.Module):
         return optimizer, scheduler
 
 
-def _to_device(targets: Any, device: torch.device) -> Any:
+def to_device(targets: Any, device: torch.device) -> Any:
+    """Move tensors, also in lists and dictionaries, to ``device``."""
     if isinstance(targets, Tensor):
         return targets.to(device, non_blocking=True)
     if isinstance(targets, dict):
-        return {name: _to_device(value, device) for name, value in targets.items()}
-    return [_to_device(target, device) for target in targets] if isinstance(targets, list | tuple) else targets
+        return {name: to_device(value, device) for name, value in targets.items()}
+    return [to_device(target, device) for target in targets] if isinstance(targets, list | tuple) else targets
