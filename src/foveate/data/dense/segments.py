@@ -50,7 +50,7 @@ def segment(value: Any, size: tuple[int, int], called: str) -> Segment:
     if isinstance(counts, str):
         counts = _decompressed(counts, called)
     whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
-    if not whole or sum(counts) != math.prod(size):
+    if not isinstance(counts, list) or not whole or sum(counts) != math.prod(size):
         raise ValueError(f"{called}.counts must be lengths that sum up to {math.prod(size)} pixels")
     return np.array(counts, np.int64)
 
