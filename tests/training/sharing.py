@@ -137,11 +137,17 @@ def all_updates(folder: str) -> None:
         results["damaged"] = one_update(
             distributed, out / "d", network("conv_resnet_tiny", frozen=True), damaged={1, 7, 8, 20}
         )
-        segmenter, _ = build_with_head("gsa_resnet_tiny", "unet", num_classes=11, img_size=(32, 32), head_args=SMALL)
-        results["segmentation"] = one_update(distributed, out / "masks", smooth(segmenter), masks=True)
+        results["segmentation"] = one_update(distributed, out / "masks", segmenter(), masks=True)
         results["few"] = one_update(distributed, out / "f", network("conv_resnet_tiny", frozen=True), val=3)
         results["statistics"] = one_update(distributed, out / "s", network("gsa_resnet_tiny", frozen=False))
         torch.save(results, out / f"{distributed.rank}.pt")
+
+
+def segmenter() -> nn.Module:
+    """Return a segmentation network in float64: the gradient of its last bias is a small difference of large numbers."""
+    torch.manual_seed(2)
+    model, _ = build_with_head("gsa_resnet_tiny", "unet", num_classes=11, img_size=(32, 32), head_args=SMALL)
+    return Doubled(smooth(model))
 
 
 class VoidSegmentation(Segmentation):
