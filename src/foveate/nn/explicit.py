@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from foveate._checks import feature_map, integer, number, one_of
 from foveate._shapes import Float
-from foveate.functional._pooling import average_pool
+from foveate.functional._pooling import average_pool, strided_size, upsample_to_stride
 from foveate.functional._precision import upcast
 from foveate.functional.explicit import (
     KERNELS,
@@ -117,7 +116,7 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
     ) -> Float[Tensor, "1 1 positions positions"]:
         """Return the map at the attended resolution; rows sum to 1. It depends on the size of ``x`` alone."""
         feature_map(x, self.dim, type(self).__name__)
-        height, width = _size(x, *(self.stride, 2) if self.downsample else (self.stride,))
+        height, width = strided_size(x, *(self.stride, 2) if self.downsample else (self.stride,))
         return explicit_attention_map(height, width, self.radius, self.kernel)[None, None]
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
@@ -145,7 +144,7 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
 
     def _out(self, x: Tensor, attended: Tensor) -> Tensor:
         out = self.proj(attended)
-        return _upsample(out, x, self.stride) if self.downsample else out
+        return upsample_to_stride(out, x, self.stride) if self.downsample else out
 
     def weights(self, x: Float[Tensor, "batch channels height width"]) -> PairwiseWeights:
         """Return the weights; rows are formed from the radius alone."""
@@ -283,18 +282,6 @@ def _pool(x: Tensor, stride: int) -> Tensor:
     return x if stride == 1 else average_pool(x, stride)
 
 
-def _size(x: Tensor, *strides: int) -> tuple[int, int]:
-    """Return the size of a map after strides that divide it, rounded up."""
-    height, width = x.shape[2:]
-    for stride in strides:
-        height, width = (height - 1) // stride + 1, (width - 1) // stride + 1
-    return height, width
-
-
-def _upsample(attended: Tensor, x: Tensor, stride: int) -> Tensor:
-    return F.interpolate(attended, _size(x, stride), mode="bilinear")
-
-
 def _radius(log_radius: Tensor) -> Tensor:
     return upcast(log_radius).clamp(-30, 30).exp()  # far beyond any map, well inside float32
 
@@ -306,5 +293,5 @@ def _attend(value: Tensor, log_radius: Tensor, kernel: str) -> Tensor:
 # Symbolic tracing keeps these whole: they look at shapes.
 torch.fx.wrap("feature_map")
 torch.fx.wrap("_attend")
-torch.fx.wrap("_upsample")
+torch.fx.wrap("upsample_to_stride")
 torch.fx.wrap("average_pool")
