@@ -18,9 +18,7 @@ __all__ = ["checkpoint_filter_fn", "relative_tables", "renamed", "resize_relativ
 def relative_tables(model: nn.Module) -> dict[str, RelativeTables2d]:
     """Return the modules of ``model`` that have relative tables, by name."""
     return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, RelativeTables2d) and hasattr(module, TABLES[0])
+        name: module for name, module in model.named_modules() if isinstance(module, RelativeTables2d) and module.tables
     }
 
 

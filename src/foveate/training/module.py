@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from foveate.io.checkpoint import NetworkMeta
 from foveate.tasks import Batch, Task
 from foveate.training.equivariance import Equivariance
 from foveate.training.recipe import Recipe
+from foveate.training.schedule import make_schedule
 
 __all__ = ["TrainingModule", "to_device"]
 
@@ -104,26 +104,12 @@ class TrainingModule(nn.Module):
         return {f"val_{name}": value for name, value in self.metrics.compute().items()}
 
     def configure_optimizers(self, updates_per_epoch: int) -> tuple[Optimizer, Scheduler | None]:
-        """Build timm's optimizer and, unless ``sched`` is ``none``, its schedule, a function of the updates made."""
+        """Build timm's optimizer and the schedule of its learning rate, see `make_schedule`."""
         recipe = self.recipe
         optimizer = create_optimizer_v2(
             self.model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
-        if recipe.sched == "none":
-            return optimizer, None
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            sched=recipe.sched,
-            num_epochs=recipe.epochs,
-            warmup_epochs=recipe.warmup_epochs,  # type: ignore[arg-type]  # becomes a number of updates
-            warmup_lr=recipe.lr / 100,
-            min_lr=recipe.min_lr,
-            decay_epochs=recipe.decay_epochs,
-            decay_rate=recipe.decay_rate,
-            step_on_epochs=False,
-            updates_per_epoch=updates_per_epoch,
-        )
-        return optimizer, scheduler
+        return optimizer, make_schedule(optimizer, recipe, updates_per_epoch)
 
 
 def to_device(targets: Any, device: torch.device) -> Any:
