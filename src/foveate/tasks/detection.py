@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from foveate import _checks
 from foveate._extras import check_installed
@@ -15,7 +16,7 @@ from foveate.data.dense import DenseData, open_detection
 from foveate.models.dense import DETECTORS, Detector
 from foveate.models.inspection import dry_run
 from foveate.tasks.average_precision import MAX_DETECTIONS, RECALLS, THRESHOLDS, Record, ap_statistic, average_precision, match
-from foveate.tasks.task import Batch, Metrics, Task
+from foveate.tasks.task import Batch, Metrics, Task, resized
 
 __all__ = ["Detection", "DetectionResult"]
 
@@ -84,6 +85,17 @@ class Detection(Task):
         if not isinstance(network, Detector):
             raise ValueError(f"{name} is no foveate.models.dense.Detector; build it with build_detector")
         dry_run(network.model.backbone, (3, *img_size), lambda twin, image: twin(image), name=name)
+
+    def resize(self, images: Tensor, targets: Any, size: tuple[int, int]) -> Batch:
+        """Resize images, boxes and, where there are any, masks."""
+        (height, width), moved = images.shape[-2:], []
+        for target in targets:
+            boxes = target["boxes"] * target["boxes"].new_tensor([size[1] / width, size[0] / height] * 2)
+            moved.append({**target, "boxes": boxes})
+            if "masks" in target:
+                masks = F.interpolate(target["masks"][:, None].float(), size, mode="nearest-exact")[:, 0]
+                moved[-1]["masks"] = masks.to(target["masks"].dtype)
+        return resized(images, size), moved
 
     def forward(self, network: nn.Module, images: Tensor, targets: Any = None) -> Any:
         """Return the losses of a batch in training, else its detections."""

@@ -16,7 +16,7 @@ from foveate import _checks, _extras
 from foveate.data.dense import VOID, DenseData, open_segmentation
 from foveate.models.dense import DECODERS
 from foveate.models.inspection import dry_run
-from foveate.tasks.task import Batch, Metrics, Task
+from foveate.tasks.task import Batch, Metrics, Task, resized
 
 __all__ = ["Segmentation", "SegmentationResult", "iou_statistic"]
 
@@ -96,6 +96,11 @@ class Segmentation(Task):
         if not isinstance(output, Tensor) or output.shape != expected:
             got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise ValueError(f"{name} gives {got} for one image, where a segmentation network gives {expected}")
+
+    def resize(self, images: Tensor, targets: Tensor, size: tuple[int, int]) -> Batch:
+        """Resize images and masks, the masks by their nearest pixels."""
+        masks = F.interpolate(targets[:, None].float(), size, mode="nearest-exact")[:, 0]
+        return resized(images, size), masks.to(targets.dtype)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits ``(B, classes, H, W)`` and masks ``(B, H, W)``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -83,6 +84,8 @@ class TrainingModule(nn.Module):
         Returns:
             The loss, and its terms by name, each without its weight.
         """
+        if self.recipe.img_scale != (1.0, 1.0):
+            images, targets = self._resized(images, targets, epoch=epoch, step=step)
         images, targets = self.task.mix(images, targets, epoch=epoch, step=step)
         # Not (seed, epoch, step) as such: from that the similarities are drawn, which dropout must not depend on.
         key = np.random.SeedSequence([self.seed, epoch, step, 1]).generate_state(1, np.uint64)
@@ -94,6 +97,14 @@ class TrainingModule(nn.Module):
         outputs, term = self.equivariance(images, compute, epoch=epoch, step=step)
         loss = self.task.loss(outputs, targets)
         return loss + self.recipe.equivariance * term, {"loss": loss, "equivariance": term}
+
+    def _resized(self, images: Tensor, targets: Any, *, epoch: int, step: int) -> Batch:
+        """Resize a batch by a factor that is drawn for it, with a uniform logarithm."""
+        key = np.random.SeedSequence([self.seed, epoch, step, 2])
+        factor = math.exp(np.random.default_rng(key).uniform(*map(math.log, self.recipe.img_scale)))
+        height, width = (max(1, round(side * factor)) for side in images.shape[-2:])
+        images, targets = self.task.resize(images, targets, (height, width))
+        return images.contiguous(memory_format=self._memory_format), targets
 
     def validate(self, images: Tensor, targets: Any) -> None:
         """Add a batch to the validation metrics."""
