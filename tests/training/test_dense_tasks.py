@@ -162,7 +162,8 @@ def test_batches_of_random_sizes_take_their_targets_along_and_are_resumed(task: 
 
     whole = foveate.train("conv_resnet_tiny", out=str(tmp_path / "whole"), callbacks=[Seen()], **how)
     trained = {size for size in sizes if size[0] == 16}
-    assert len(trained) > (2 if task == "segmentation" else 5)  # which pads to multiples of 8
+    padded = {"segmentation": 8, "detection": 32}.get(task, 1)  # to multiples of
+    assert len(trained) >= {1: 6, 8: 3, 32: 1}[padded]
     assert {height for _, _, height, _ in trained} <= set(range(11, 33))
     with pytest.raises(KeyboardInterrupt):
         foveate.train("conv_resnet_tiny", out=str(tmp_path / "parts"), callbacks=[Stop(3)], **how)
