@@ -23,9 +23,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import foveate  # noqa: F401  registers the networks
 from foveate.data import make_loader, open_data
+from foveate.data.decoding import BadImage, UnreadableImageError
 from foveate.data.dense import VOID, open_segmentation
 from foveate.data.dense.joint import Evaluation, Training
-from foveate.data.decoding import BadImage, UnreadableImageError
 from foveate.models.dense import build_with_head
 from foveate.tasks import Classification, Segmentation, Task
 from foveate.training import Distributed, Recipe, TrainingModule, fit, predict, process_group

@@ -93,7 +93,9 @@ def test_a_folder_of_masks_is_learned(tmp_path: Path) -> None:
             edge = int(random.integers(8, 25))
             mask = np.zeros((27, 33), np.uint8)
             mask[:, edge:] = 1
-            pixels = np.where(mask[..., None] == 1, (200, 60, 60), (40, 90, 200)) + random.integers(-30, 30, (27, 33, 3))
+            pixels = np.where(mask[..., None] == 1, (200, 60, 60), (40, 90, 200)) + random.integers(
+                -30, 30, (27, 33, 3)
+            )
             mask[:3] = 2
             for folder, image in (("images", pixels.clip(0, 255).astype(np.uint8)), ("masks", mask)):
                 path = tmp_path / "set" / split / folder / f"{index}.png"
@@ -145,7 +147,10 @@ def test_opened_data_are_taken(tmp_path: Path) -> None:
         del how["data"], how["data_options"]
         given = foveate.train("conv_resnet_tiny", data, task=task, out=str(tmp_path / task), **how)
         named = foveate.train(
-            "conv_resnet_tiny", task=task, out=str(tmp_path / f"{task}-named"), **{**SETTINGS, **TASKS[task], "epochs": 1}
+            "conv_resnet_tiny",
+            task=task,
+            out=str(tmp_path / f"{task}-named"),
+            **{**SETTINGS, **TASKS[task], "epochs": 1},
         )
         assert given.content["scores"] == named.content["scores"]
 

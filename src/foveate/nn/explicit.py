@@ -158,6 +158,10 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         """Name the radius: all that makes the map."""
         return {"log_radius": slice(None)}
 
+    def scale_reach(self, factor: float) -> None:
+        """Multiply the radius."""
+        self.radius = self.radius.item() * number("factor", factor, above=0)
+
     def no_weight_decay(self) -> set[str]:
         """Name the radius: decay would pull it towards one pixel."""
         return {"log_radius"}

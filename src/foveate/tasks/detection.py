@@ -15,7 +15,15 @@ from foveate._extras import check_installed
 from foveate.data.dense import DenseData, open_detection
 from foveate.models.dense import DETECTORS, Detector
 from foveate.models.inspection import dry_run
-from foveate.tasks.average_precision import MAX_DETECTIONS, RECALLS, THRESHOLDS, Record, ap_statistic, average_precision, match
+from foveate.tasks.average_precision import (
+    MAX_DETECTIONS,
+    RECALLS,
+    THRESHOLDS,
+    Record,
+    ap_statistic,
+    average_precision,
+    match,
+)
 from foveate.tasks.task import Batch, Metrics, Task, resized
 
 __all__ = ["Detection", "DetectionResult"]

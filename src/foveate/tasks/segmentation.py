@@ -126,9 +126,7 @@ class Segmentation(Task):
         records = []
         for label, target, where in zip(labels, targets, valid, strict=True):
             label, target = label[where], target[where]
-            counts = [
-                torch.bincount(each, minlength=num_classes) for each in (target[label == target], label, target)
-            ]
+            counts = [torch.bincount(each, minlength=num_classes) for each in (target[label == target], label, target)]
             records.append(torch.stack(counts, dim=1).flatten())
         losses = _cross_entropies(outputs, targets)[:, None].double()
         return torch.cat([torch.stack(records).double(), losses], dim=1), torch.zeros(len(outputs), dtype=torch.long)

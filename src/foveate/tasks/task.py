@@ -71,7 +71,9 @@ class Task(ABC):
         for name in cls.unused:
             value = getattr(settings, name)
             if value != getattr(defaults, name):
-                raise ValueError(f"{name}={value!r} means nothing to task={cls.name}; leave it out, or give another task")
+                raise ValueError(
+                    f"{name}={value!r} means nothing to task={cls.name}; leave it out, or give another task"
+                )
 
     @classmethod
     def configured(cls, settings: Any, data: Any, *, seed: int) -> Self:
