@@ -21,6 +21,7 @@ STUDIES = {
     "equivariance": "checkpoints",
     "evidence": "out",
     "shards": "shards",
+    "sizes": "checkpoints",
     "stability": "checkpoints",
 }
 """The studies, and the option of each that arguments without a name go to."""

@@ -24,7 +24,7 @@ from foveate.trained import TrainedClassifier, load
 from foveate.training import check_device
 from foveate.training.settings import DataConfig
 
-__all__ = ["SeededNetwork", "ShownConfig", "gate_name", "networks_of", "open_shown"]
+__all__ = ["SeededNetwork", "ShownConfig", "gate_name", "networks_of", "open_shown", "runs_of"]
 
 COMPARISON, RESULT = "compare.json", "result.json"
 DATA = ("data", "data_options", "data_seed", "root", "intensity_range")
@@ -87,7 +87,7 @@ def networks_of(paths: Sequence[str]) -> list[SeededNetwork]:
         ValueError: There is no such run or comparison, one is given twice, or a network has no attention.
     """
     found: list[SeededNetwork] = []
-    for label, path in [run for given in paths for run in _runs(Path(given))]:
+    for label, path in [run for given in paths for run in runs_of(Path(given))]:
         trained = load(str(path))
         if not attention_modules(trained.network):
             raise ValueError(f"{path} holds {trained.meta.model}, a network without attention; leave it out")
@@ -176,7 +176,7 @@ def gate_name(name: str) -> str:
     return name.removesuffix(".attention")
 
 
-def _runs(path: Path) -> list[tuple[str | None, Path]]:
+def runs_of(path: Path) -> list[tuple[str | None, Path]]:
     """Return the label, where it is known, and the folder of each run that ``path`` stands for."""
     if not (path / COMPARISON).is_file():
         return [(None, path)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-__all__ = ["write_cifar100", "write_folder", "write_pets", "write_photo"]
+__all__ = ["write_cifar10", "write_cifar100", "write_folder", "write_pets", "write_photo"]
 
 
 def write_photo(path: Path, number: int = 0, size: tuple[int, int] = (37, 29)) -> Path:
@@ -50,6 +50,19 @@ def write_pets(root: Path, counts: Mapping[str, Sequence[int]], breeds: Iterable
     return root
 
 
+def write_cifar10(root: Path, counts: Mapping[str, int], classes: int = 2) -> Path:
+    """Write a CIFAR-10 in its published format, as `write_cifar100` does: the training images in five files."""
+    base = root / "cifar-10-batches-py"
+    base.mkdir(parents=True)
+    files = {"test_batch": counts["test"]} | {f"data_batch_{number}": 0 for number in range(1, 6)}
+    files["data_batch_1"] = counts["train"]
+    for file, count in files.items():
+        labels = [label for label in range(classes) for _ in range(count)]
+        (base / file).write_bytes(pickle.dumps({"data": _pixels(len(labels)), "labels": labels}))
+    (base / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class{label}" for label in range(10)]}))
+    return root
+
+
 def write_cifar100(root: Path, counts: Mapping[str, int], classes: int = 2) -> Path:
     """Write a CIFAR-100 in its published format: all names, but images of the first ``classes`` only.
 
@@ -59,8 +72,11 @@ def write_cifar100(root: Path, counts: Mapping[str, int], classes: int = 2) -> P
     base.mkdir(parents=True)
     for split, count in counts.items():
         labels = [label for label in range(classes) for _ in range(count)]
-        pixels = np.random.default_rng(len(split)).integers(0, 256, (len(labels), 3 * 32 * 32), dtype=np.uint8)
-        (base / split).write_bytes(pickle.dumps({"data": pixels, "fine_labels": labels}))
+        (base / split).write_bytes(pickle.dumps({"data": _pixels(len(labels)), "fine_labels": labels}))
     names = {"fine_label_names": [f"class{label}" for label in range(100)]}
     (base / "meta").write_bytes(pickle.dumps(names))
     return root
+
+
+def _pixels(images: int) -> np.ndarray:
+    return np.random.default_rng(images).integers(0, 256, (images, 3 * 32 * 32), dtype=np.uint8)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from foveate import functional, models, nn
 from foveate._version import __version__
 from foveate.functional import plain_operators
-from foveate.models import checkpoint_filter_fn, insert, resize_relative_tables
+from foveate.models import checkpoint_filter_fn, insert, resize_relative_tables, scale_reach
 
 if TYPE_CHECKING:
     from foveate.comparison import CompareConfig
@@ -57,6 +57,7 @@ __all__ = [
     "nn",
     "plain_operators",
     "resize_relative_tables",
+    "scale_reach",
     "train",
 ]
 

@@ -98,9 +98,11 @@ def explicitly_attended(value: Tensor, radius: Tensor, kernel: str, positions: T
     every = torch.arange(height * width, device=value.device)
     rows, columns = (positions // width)[:, None] - every // width, (positions % width)[:, None] - every % width
     distance = (rows.to(value.dtype) ** 2 + columns.to(value.dtype) ** 2).sqrt() / radius
+    blocks = (rows.abs() + columns.abs()) / radius
     weights = {
         "gaussian": lambda: (-(distance**2) / 2).exp(),
         "laplace": lambda: (-distance).exp(),
+        "laplace_l1": lambda: (-blocks).exp(),
         "cauchy": lambda: 1 / (1 + distance**2),
         "cone": lambda: F.relu(1 - distance),
     }[kernel]()

@@ -37,11 +37,14 @@ def every_position(record: AttentionRecord) -> list[tuple[int, int]]:
     return [(row, column) for row in range(record.map.shape[1]) for column in range(record.map.shape[2])]
 
 
-@pytest.mark.parametrize("part", ["both", "content", "positional"])
+@pytest.mark.parametrize(
+    "part", ["both", "content", "positional", "columns", "rows", "normalize_queries", "axial_content"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_global_self_attention_is_its_weights_applied_to_its_values(dtype: torch.dtype, part: str) -> None:
     """Position by position, the normalisation between the two passes included."""
-    module = prepared(GlobalSelfAttention2d(6, 8, num_heads=2, dim_key=6, feat_size=(4, 13), part=part), dtype)
+    ablation = {part: True} if "_" in part else {"part": part}
+    module = prepared(GlobalSelfAttention2d(6, 8, num_heads=2, dim_key=6, feat_size=(4, 13), **ablation), dtype)
     x = torch.randn(2, 6, HEIGHT, WIDTH, dtype=dtype)
     record = recorded(module, x)
     output = module(x)
@@ -95,6 +98,10 @@ KINDS = {
     "gsa": lambda: GlobalSelfAttention2d(6, 8, num_heads=2, dim_key=6, feat_size=(4, 13)),
     "content": lambda: GlobalSelfAttention2d(6, 8, num_heads=2, dim_key=6, feat_size=(4, 13), part="content"),
     "positional": lambda: GlobalSelfAttention2d(6, 8, num_heads=2, dim_key=6, feat_size=(4, 13), part="positional"),
+    "columns": lambda: GlobalSelfAttention2d(6, 8, num_heads=2, dim_key=6, feat_size=(4, 13), part="columns"),
+    "rows": lambda: GlobalSelfAttention2d(6, 8, num_heads=2, dim_key=6, feat_size=(4, 13), part="rows"),
+    "normalized": lambda: GlobalSelfAttention2d(6, 8, num_heads=2, dim_key=6, feat_size=9, normalize_queries=True),
+    "axial": lambda: GlobalSelfAttention2d(6, 8, num_heads=2, dim_key=6, feat_size=9, axial_content=True),
     "aa": lambda: AttentionAugmentedConv2d(6, 22, num_heads=2, value_ratio=0.3, feat_size=4),
     "expatt": lambda: ExplicitAttention2d(6, 5, kernel="cauchy"),
 }

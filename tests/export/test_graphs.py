@@ -92,7 +92,7 @@ MODULES = {
     "rectangle": lambda: RectangularAttention2d(6),
     **{
         kernel: lambda kernel=kernel: ExplicitAttention2d(6, 5, kernel=kernel, stride=2)
-        for kernel in ("gaussian", "laplace", "cauchy", "cone")
+        for kernel in ("gaussian", "laplace", "laplace_l1", "cauchy", "cone")
     },
 }
 

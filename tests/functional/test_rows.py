@@ -48,11 +48,12 @@ def test_rows_of_explicit_attention(size: tuple[int, int], kernel: str) -> None:
     kernels = {
         "gaussian": lambda d: torch.exp(-d * d / 2),
         "laplace": lambda d: torch.exp(-d),
+        "laplace_l1": lambda d: torch.exp(-d),
         "cauchy": lambda d: 1 / (1 + d * d),
         "cone": lambda d: (1 - d).clamp(min=0),
     }
     places = torch.cartesian_prod(*(torch.arange(side, dtype=torch.float64) for side in size))
-    weights = kernels[kernel](torch.cdist(places, places) / radius)
+    weights = kernels[kernel](torch.cdist(places, places, p=1 if kernel == "laplace_l1" else 2) / radius)
     whole = (weights / weights.sum(1, keepdim=True)).unflatten(1, size).unflatten(0, size)
     tensor = torch.tensor(radius, dtype=torch.float64)
     assert relative_error(FA.explicit_attention_rows(*size, tensor, kernel), whole) < 1e-12

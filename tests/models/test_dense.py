@@ -55,9 +55,7 @@ def test_a_pyramid_has_the_maps_of_the_network(name: str) -> None:
 @pytest.mark.parametrize("name", ["gsa_resnet_tiny", "positionwise_resnet_tiny"])
 def test_segmenters_learn_and_take_any_size(name: str, decoder: str) -> None:
     torch.manual_seed(0)
-    network, kwargs = build_with_head(
-        name, decoder, num_classes=3, img_size=(32, 48), head_args=ARGUMENTS[decoder]
-    )
+    network, kwargs = build_with_head(name, decoder, num_classes=3, img_size=(32, 48), head_args=ARGUMENTS[decoder])
     assert len(attention_modules(network)) == len(attention_modules(timm.create_model(name)))
     images = torch.randn(2, 3, 37, 53)
     labels = (images.mean(1) > 0).long()

@@ -29,23 +29,26 @@ CONFIGURATIONS, PARTS = 200, 4
 
 def explicit_case(rng: random.Random, dtype: torch.dtype) -> Case:
     dim, dim_out, stride, kernel = rng.choice((3, 5)), rng.choice((2, 7)), rng.choice((1, 2)), rng.choice(FA.KERNELS)
-    radius = 10 ** rng.uniform(-0.5, 1.5)
-    module = ExplicitAttention2d(dim, dim_out, kernel=kernel, stride=stride, radius=radius)
-    loops = partial(reference.explicit_module, kernel=kernel, stride=stride)
+    radius, downsample = 10 ** rng.uniform(-0.5, 1.5), rng.random() < 0.3
+    module = ExplicitAttention2d(dim, dim_out, kernel=kernel, stride=stride, radius=radius, downsample=downsample)
+    loops = partial(reference.explicit_module, kernel=kernel, stride=stride, downsample=downsample)
     return Case(shaken(module, rng, dtype), loops, random_map(rng, dim, dtype), f"{module}")
 
 
 def expatt_conv_case(rng: random.Random, dtype: torch.dtype) -> Case:
     dim, dim_out, stride, kernel = rng.choice((3, 5)), rng.choice((7, 11)), rng.choice((1, 2)), rng.choice(FA.KERNELS)
-    module = ExpAttConv2d(dim, dim_out, kernel=kernel, stride=stride, value_ratio=rng.uniform(0.2, 0.8))
-    loops = partial(reference.expatt_conv, kernel=kernel, stride=stride)
+    ratio, downsample = rng.uniform(0.2, 0.8), rng.random() < 0.2
+    module = ExpAttConv2d(dim, dim_out, kernel=kernel, stride=stride, value_ratio=ratio, downsample=downsample)
+    loops = partial(reference.expatt_conv, kernel=kernel, stride=stride, downsample=downsample)
     return Case(shaken(module, rng, dtype), loops, random_map(rng, dim, dtype), f"{module}")
 
 
 def global_self_case(rng: random.Random, dtype: torch.dtype) -> Case:
     heads, dim, stride = rng.choice((1, 2, 3)), rng.choice((3, 5)), rng.choice((1, 2))
     dim_key, dim_out = heads * rng.choice((1, 2, 3)), heads * rng.choice((1, 2, 3))
-    feat_size, part = (rng.randint(1, 8), rng.randint(1, 8)), rng.choice(("both", "both", "content", "positional"))
+    feat_size = (rng.randint(1, 8), rng.randint(1, 8))
+    part = rng.choice(("both", "both", "both", "content", "positional", "columns", "rows"))
+    changed = rng.choice((None, None, "normalize_queries", "axial_content")) if part in ("both", "content") else None
     module = GlobalSelfAttention2d(
         dim,
         dim_out,
@@ -54,6 +57,8 @@ def global_self_case(rng: random.Random, dtype: torch.dtype) -> Case:
         feat_size=feat_size,
         stride=stride,
         part=part,
+        normalize_queries=changed == "normalize_queries",
+        axial_content=changed == "axial_content",
         fused=rng.choice((None, False)),
     )
     x = random_map(rng, dim, dtype)
@@ -66,6 +71,8 @@ def global_self_case(rng: random.Random, dtype: torch.dtype) -> Case:
         stride=stride,
         training=training,
         part=part,
+        normalize_queries=changed == "normalize_queries",
+        axial_content_too=changed == "axial_content",
     )
     return Case(shaken(module, rng, dtype), loops, x, f"{module}, {training=}, fused={module.fused}")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from foveate import functional as FA
 from foveate.nn import (
@@ -36,6 +38,18 @@ def test_explicit(kernel, stride, size):
     assert relative_error(module(x), by_map) < 1e-12
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_explicit_at_half_resolution(stride):
+    module = prepared(ExplicitAttention2d(5, 3, stride=stride, downsample=True))
+    x = torch.randn(2, 5, 23, 31, dtype=torch.float64)
+    pooled, size = (x, (23, 31)) if stride == 1 else (F.avg_pool2d(x, 3, 2, 1), (12, 16))
+    value = F.avg_pool2d(module.value(pooled), 3, 2, 1)  # a mean of values, as they are linear in x
+    by_map = module.proj((value.flatten(2) @ module.attention_map(x)[0, 0].mT).view_as(value))
+    wanted = F.interpolate(by_map, size, mode="bilinear")
+    assert relative_error(module(x), wanted) < 1e-12
+    assert relative_error(module.forward_by_maps(x), wanted) < 1e-12
+
+
 def test_augmented_convolution_shows_the_map_of_its_attention():
     module = prepared(ExpAttConv2d(5, 11, value_ratio=0.3, stride=2))
     x = torch.randn(2, 5, 5, 7, dtype=torch.float64)
@@ -47,9 +61,12 @@ def test_augmented_convolution_shows_the_map_of_its_attention():
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("part", ["both", "content", "positional"])
+@pytest.mark.parametrize(
+    "part", ["both", "content", "positional", "columns", "rows", "normalize_queries", "axial_content"]
+)
 def test_global_self(part, stride, size):
-    module = prepared(GlobalSelfAttention2d(5, 6, num_heads=3, dim_key=6, feat_size=6, stride=stride, part=part))
+    ablation = {part: True} if "_" in part else {"part": part}
+    module = prepared(GlobalSelfAttention2d(5, 6, num_heads=3, dim_key=6, feat_size=6, stride=stride, **ablation))
     x = torch.randn(2, 5, *size, dtype=torch.float64)
     assert relative_error(module(x), module.forward_by_maps(x)) < 1e-12
 
@@ -66,7 +83,10 @@ def test_global_self_maps_add_up_to_the_output_when_nothing_is_normalised():
     assert relative_error(module(x), applied) < 1e-12
 
 
-@pytest.mark.parametrize(("part", "other"), [("content", "positional"), ("positional", "content")])
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [("content", "positional"), ("positional", "content"), ("columns", "positional"), ("rows", "columns")],
+)
 def test_the_map_of_a_module_of_one_part_is_that_part(part, other):
     module = prepared(GlobalSelfAttention2d(5, 6, num_heads=3, dim_key=6, feat_size=6, part=part))
     if part == "positional":  # nothing normalised between the passes
@@ -79,6 +99,23 @@ def test_the_map_of_a_module_of_one_part_is_that_part(part, other):
     assert torch.equal(module.attention_map(x), module.attention_map(x, part))
     with pytest.raises(ValueError, match=f"part must be one of both, {part}; got '{other}'"):
         module.attention_map(x, other)
+
+
+@pytest.mark.parametrize(("part", "axis"), [("columns", 0), ("rows", 1)])
+def test_a_single_pass_sees_its_own_line_alone(part, axis):
+    module = prepared(GlobalSelfAttention2d(5, 6, num_heads=3, dim_key=6, feat_size=9, part=part))
+    assert {name for name, _ in module.named_parameters()} == {"qkv.weight", ("rel_height", "rel_width")[axis]}
+    maps = module.attention_map(torch.randn(2, 5, 5, 7, dtype=torch.float64)).unflatten(3, (5, 7)).unflatten(2, (5, 7))
+    for a, b, p, q in itertools.product(range(5), range(7), range(5), range(7)):
+        same_line = (b == q, a == p)[axis]
+        assert (maps[:, :, a, b, p, q] != 0).all() if same_line else (maps[:, :, a, b, p, q] == 0).all()
+
+
+def test_normalized_queries_make_means_of_the_content():
+    module = prepared(GlobalSelfAttention2d(5, 6, num_heads=3, dim_key=6, feat_size=9, normalize_queries=True))
+    maps = module.attention_map(torch.randn(2, 5, 5, 7, dtype=torch.float64), "content")
+    assert maps.min() > 0
+    assert relative_error(maps.sum(-1), torch.ones(2, 3, 35)) < 1e-14
 
 
 def test_a_mode_of_training_is_left_alone_by_the_maps():

@@ -22,8 +22,17 @@ from tests.recipes.files import COMPARED, ROOT, TEXTS, TRAINED, configuration, h
 
 FOLDERS = sorted({str(Path(file).parent) for file in TRAINED})
 
-CLASSES = {"imagenet": 1000, "torch/cifar100": 100, "torchvision/OxfordIIITPet": 37}
+CLASSES = {
+    "imagenet": 1000,
+    "tiny-imagenet-200": 200,
+    "torch/cifar10": 10,
+    "torch/cifar100": 100,
+    "torchvision/OxfordIIITPet": 37,
+}
 """Classes of the published sets."""
+
+EXPATT_DEPTHS = {"cifar10": 50, "cifar100": 50, "tiny-imagenet": 50, "imagenet": 152}
+"""The sets of ExpAtt's paper, and the layers of the network that is trained on each by its protocol."""
 
 PUBLISHED = {
     "resnet50": ((25.555, 25.565), (8.15, 8.25)),
@@ -68,6 +77,7 @@ def test_there_is_a_recipe_for_each_published_experiment():
     }
     assert (len(imagenet), len(cifar), len(pets)) == (12, 9, 10)
     assert imagenet | cifar | pets <= found
+    assert {(f"expatt-{data}", f"expatt_resnet{depth}") for data, depth in EXPATT_DEPTHS.items()} <= found
 
 
 @pytest.mark.parametrize("file", TEXTS)
@@ -96,7 +106,37 @@ def test_the_recipes_of_a_folder_are_one_protocol(folder: str):
     assert all(protocol == protocols[0] for protocol in protocols)
 
 
-def test_gsa_s_published_protocol():
+@pytest.mark.parametrize(
+    ("data", "epochs", "restarts"),
+    [
+        ("cifar10", 450, [25, 45, 85, 165, 325]),
+        ("cifar100", 450, [25, 45, 85, 165, 325]),
+        ("tiny-imagenet", 324, [25, 45, 85, 165]),
+        ("imagenet", 164, [25, 45, 85]),
+    ],
+)
+def test_what_is_stated_of_expatt_s_protocol(data: str, epochs: int, restarts: list[int]):
+    file = f"recipes/expatt-{data}/expatt_resnet{EXPATT_DEPTHS[data]}.yaml"
+    config = configuration(file)
+    assert (config.opt, config.momentum, config.sched, config.epochs, config.lr) == (
+        "momentum",
+        0.9,
+        "cosine",
+        epochs,
+        0.05,
+    )
+    assert (config.warmup_epochs, config.warmup_prefix) == (15, True)
+    starts = [15.0]
+    while starts[-1] < epochs:
+        starts.append(starts[-1] + config.cycle_epochs * config.cycle_mul ** (len(starts) - 1))
+    assert starts[1:-1] == restarts
+    assert (config.cycle_limit, config.cycle_decay) == (0, 1)
+    stated = said(header(file)["stated"])
+    assert f"{epochs} epochs" in stated
+    assert [int(number) for number in re.findall(r"\d+", stated.partition("restarts at epochs")[2])] == restarts
+
+
+def test_the_protocol_on_imagenet_is_the_usual_one():
     config = configuration("recipes/imagenet/gsa_resnet50.yaml")
     assert (config.epochs, config.opt, config.momentum, config.sched) == (90, "momentum", 0.9, "cosine")
     assert config.lr == pytest.approx(0.1 * config.batch_size / 256)
@@ -132,7 +172,8 @@ def test_the_command_in_the_header_is_of_this_file(file: str):
 @pytest.mark.parametrize("file", TRAINED)
 def test_the_header_says_what_the_settings_say(file: str, monkeypatch: pytest.MonkeyPatch):
     parts, config = header(file), configuration(file)
-    assert list(parts) == ["title", "command", "data", "network", "expected", "open", "chosen", "status"]
+    known = ["stated", "derived"] if "/expatt-" in file else []
+    assert list(parts) == ["title", "command", "data", "network", "expected", *known, "open", "chosen", "status"]
     assert all(parts.values())
     assert "known here" in said(parts["expected"])
     assert said(parts["status"]).startswith("Not run here: ")

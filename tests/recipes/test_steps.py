@@ -20,7 +20,7 @@ import foveate.comparison.costs
 import foveate.training.loop
 import foveate.training.run
 from foveate.cli import main
-from tests.made_sets import write_cifar100, write_folder, write_pets
+from tests.made_sets import write_cifar10, write_cifar100, write_folder, write_pets
 from tests.recipes.files import COMPARED, ROOT, TEXTS, TRAINED, configuration
 
 pytestmark = pytest.mark.slow
@@ -37,6 +37,12 @@ def out(tmp_path: Path) -> Iterator[Path]:
     """Give a folder for runs that is gone after the test: the weights of all recipes are gigabytes."""
     yield tmp_path / "runs"
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+
+CIFAR: dict[str, tuple[Any, Callable[..., Path]]] = {
+    "torch/cifar10": (torchvision.datasets.CIFAR10, write_cifar10),
+    "torch/cifar100": (torchvision.datasets.CIFAR100, write_cifar100),
+}
 
 
 class Start(NamedTuple):
@@ -75,14 +81,13 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
     def make(data: str) -> list[str]:
         if data == "digits":
             return ["--data_options.length=8", "--data_options.val_length=4", "--data_options.test_length=4"]
-        if data == "torch/cifar100":
+        if data in CIFAR:
+            kind, write = CIFAR[data]
             for files in ("train_list", "test_list"):
-                names = [[name, None] for name, _ in getattr(torchvision.datasets.CIFAR100, files)]
-                monkeypatch.setattr(torchvision.datasets.CIFAR100, files, names)  # None: no sum to compare with
-            monkeypatch.setattr(
-                torchvision.datasets.CIFAR100, "meta", torchvision.datasets.CIFAR100.meta | {"md5": None}
-            )
-            return [f"--root={write_cifar100(tmp_path / 'sets', {'train': 5, 'test': 1})}"]
+                names = [[name, None] for name, _ in getattr(kind, files)]
+                monkeypatch.setattr(kind, files, names)  # None: no sum to compare with
+            monkeypatch.setattr(kind, "meta", kind.meta | {"md5": None})
+            return [f"--root={write(tmp_path / 'sets', {'train': 5, 'test': 1})}"]
         if data == "torchvision/OxfordIIITPet":
             counts = {"trainval": [5, 5, *[1] * 35], "test": [1, 1, *[0] * 35]}
             breeds = [(f"Breed_{number}", 1 + number % 2) for number in range(37)]
@@ -107,7 +112,7 @@ def only_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("file", TRAINED)
 def test_it_trains(file: str, out: Path, made: Callable[[str], list[str]], starts: list[Start]):
     config = configuration(file)
-    batch = {"torch/cifar100": 4, "torchvision/OxfordIIITPet": 16}.get(config.data, 2)
+    batch = {"torch/cifar10": 4, "torch/cifar100": 4, "torchvision/OxfordIIITPet": 16}.get(config.data, 2)
     changes = [
         f"--batch_size={batch}",  # two updates: what a norm that starts at zero follows has no gradient in the first
         f"--img_size={min(config.img_size, 64)}",  # at 224 pixels all recipes together would take minutes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,12 +13,14 @@ from tests.reference.grids import Grid, concatenated, convolved, from_grid, halv
 Parameters = dict[str, Tensor]
 
 
-def kernel_weight(kernel: str, distance: float, radius: Tensor) -> Tensor:
-    d = distance / radius
+def kernel_weight(kernel: str, i: tuple[int, int], k: tuple[int, int], radius: Tensor) -> Tensor:
+    d = math.dist(i, k) / radius
     if kernel == "gaussian":
         return torch.exp(-d * d / 2)
     if kernel == "laplace":
         return torch.exp(-d)
+    if kernel == "laplace_l1":
+        return torch.exp(-(abs(i[0] - k[0]) + abs(i[1] - k[1])) / radius)
     if kernel == "cauchy":
         return 1 / (1 + d * d)
     return torch.relu(1 - d)
@@ -26,30 +29,48 @@ def kernel_weight(kernel: str, distance: float, radius: Tensor) -> Tensor:
 def explicit(value: Grid, radius: Tensor, kernel: str) -> Grid:
     out = {}
     for i in value:
-        weights = {k: kernel_weight(kernel, math.dist(i, k), radius) for k in value}
+        weights = {k: kernel_weight(kernel, i, k, radius) for k in value}
         out[i] = sum(weights[k] * value[k] for k in value) / sum(weights.values())
     return out
 
 
-def explicit_module(x: Tensor, p: Parameters, *, kernel: str, stride: int) -> Tensor:
+def explicit_module(x: Tensor, p: Parameters, *, kernel: str, stride: int, downsample: bool = False) -> Tensor:
     grid = to_grid(x) if stride == 1 else pooled(to_grid(x))
-    attended = explicit(pointwise(grid, p["value.weight"]), p["log_radius"].exp(), kernel)
-    return from_grid(pointwise(attended, p["proj.weight"]))
+    values = pointwise(pooled(grid) if downsample else grid, p["value.weight"])
+    attended = pointwise(explicit(values, p["log_radius"].exp(), kernel), p["proj.weight"])
+    if downsample:
+        attended = bilinear(attended, *(1 + max(i[axis] for i in grid) for axis in (0, 1)))
+    return from_grid(attended)
 
 
-def expatt_conv(x: Tensor, p: Parameters, *, kernel: str, stride: int) -> Tensor:
+def expatt_conv(x: Tensor, p: Parameters, *, kernel: str, stride: int, downsample: bool = False) -> Tensor:
     attention = {name.removeprefix("attention."): value for name, value in p.items()}
-    attended = to_grid(explicit_module(x, attention, kernel=kernel, stride=stride))
+    attended = to_grid(explicit_module(x, attention, kernel=kernel, stride=stride, downsample=downsample))
     return from_grid(concatenated(convolved(to_grid(x), p["conv.weight"], stride), attended))
 
 
-def content(query: Grid, key: Grid, value: Grid) -> Grid:
-    """One head of GSA: softmax of each key channel over the positions, queries as they are."""
+def content(query: Grid, key: Grid, value: Grid, normalize_queries: bool = False) -> Grid:
+    """One head of GSA: softmax of each key channel over the positions, queries as they are or normalised themselves."""
+    if normalize_queries:
+        query = {i: torch.exp(q) / torch.exp(q).sum(1, keepdim=True) for i, q in query.items()}
     largest = torch.stack(list(key.values())).max(0).values.detach()
     raised = {i: torch.exp(key[i] - largest) for i in key}
     total = sum(raised.values())
     context = sum((raised[i] / total).unsqueeze(2) * value[i].unsqueeze(1) for i in key)  # B, d, d_v
     return {i: torch.einsum("bd,bdv->bv", query[i], context) for i in query}
+
+
+def axial_content(query: Grid, key: Grid, value: Grid) -> Grid:
+    """One head of content that is taken down the columns, then along the rows."""
+    for axis in (1, 0):  # what the positions of a line have in common
+        value = {
+            position: one
+            for line in {i[axis] for i in value}
+            for position, one in content(
+                *({i: v for i, v in grid.items() if i[axis] == line} for grid in (query, key, value))
+            ).items()
+        }
+    return value
 
 
 def axial(query: Grid, value: Grid, table: Tensor, axis: int) -> Grid:
@@ -87,22 +108,36 @@ def normalised(grid: Grid, p: Parameters, prefix: str, training: bool, eps: floa
 
 
 def global_self_module(
-    x: Tensor, p: Parameters, *, num_heads: int, dim_key: int, stride: int, training: bool, part: str = "both"
+    x: Tensor,
+    p: Parameters,
+    *,
+    num_heads: int,
+    dim_key: int,
+    stride: int,
+    training: bool,
+    part: str = "both",
+    normalize_queries: bool = False,
+    axial_content_too: bool = False,
 ) -> Tensor:
+    has_content = part in ("both", "content")
     qkv = pointwise(to_grid(x), p["qkv.weight"])
 
     def split(first: int, last: int | None) -> list[Grid]:
         return heads({i: t[:, first:last] for i, t in qkv.items()}, num_heads)
 
-    q, v = split(0, dim_key), split(dim_key if part == "positional" else 2 * dim_key, None)
+    q, v = split(0, dim_key), split(2 * dim_key if has_content else dim_key, None)
     terms = []
-    if part != "content":
+    if part in ("columns", "rows"):
+        table, axis = (p["rel_height"], 0) if part == "columns" else (p["rel_width"], 1)
+        terms.append([axial(q[h], v[h], table, axis) for h in range(num_heads)])
+    elif part != "content":
         down = joined([axial(q[h], v[h], p["rel_height"], 0) for h in range(num_heads)])
         down = heads(normalised(down, p, "norm", training), num_heads)
         terms.append([axial(q[h], down[h], p["rel_width"], 1) for h in range(num_heads)])
-    if part != "positional":
+    if has_content:
         k = split(dim_key, 2 * dim_key)
-        terms.append([content(q[h], k[h], v[h]) for h in range(num_heads)])
+        attend = axial_content if axial_content_too else partial(content, normalize_queries=normalize_queries)
+        terms.append([attend(q[h], k[h], v[h]) for h in range(num_heads)])
     out = joined([{i: sum(term[h][i] for term in terms) for i in v[h]} for h in range(num_heads)])
     return from_grid(out if stride == 1 else halved(out))
 

@@ -109,10 +109,13 @@ def loop_ap(images: Images, label: int, threshold: float) -> float | None:
             taken.add((image, chosen))
             right += 1
         points.append((right / total, right / number))
-    return sum(
-        max((precision for recall, precision in points if recall >= wanted), default=0.0)
-        for wanted in np.linspace(0, 1, 101)
-    ) / 101
+    return (
+        sum(
+            max((precision for recall, precision in points if recall >= wanted), default=0.0)
+            for wanted in np.linspace(0, 1, 101)
+        )
+        / 101
+    )
 
 
 def iou(a: list[float], b: list[float]) -> float:
@@ -147,9 +150,7 @@ def test_average_precision_is_that_of_a_plain_loop(seed: int) -> None:
         detections["scores"] += torch.arange(len(detections["scores"])) * 1e-4  # of equal ones the order is open
     distinct = torch.cat([detections["scores"] for detections, _ in images])
     distinct = distinct + torch.rand(len(distinct), generator=torch.Generator().manual_seed(seed)) * 1e-3
-    for (detections, _), scores in zip(
-        images, distinct.split([len(one["scores"]) for one, _ in images]), strict=True
-    ):
+    for (detections, _), scores in zip(images, distinct.split([len(one["scores"]) for one, _ in images]), strict=True):
         detections["scores"] = scores
     found = average_precision([match(*image, len(CLASSES)) for image in images])
     values = {k: [loop_ap(images, k, t) for t in THRESHOLDS] for k in range(len(CLASSES))}

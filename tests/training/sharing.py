@@ -23,9 +23,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import foveate  # noqa: F401  registers the networks
 from foveate.data import make_loader, open_data
+from foveate.data.decoding import BadImage, UnreadableImageError
 from foveate.data.dense import VOID, open_segmentation
 from foveate.data.dense.joint import Evaluation, Training
-from foveate.data.decoding import BadImage, UnreadableImageError
 from foveate.models.dense import build_with_head
 from foveate.tasks import Classification, Segmentation, Task
 from foveate.training import Distributed, Recipe, TrainingModule, fit, predict, process_group
@@ -137,11 +137,17 @@ def all_updates(folder: str) -> None:
         results["damaged"] = one_update(
             distributed, out / "d", network("conv_resnet_tiny", frozen=True), damaged={1, 7, 8, 20}
         )
-        segmenter, _ = build_with_head("gsa_resnet_tiny", "unet", num_classes=11, img_size=(32, 32), head_args=SMALL)
-        results["segmentation"] = one_update(distributed, out / "masks", smooth(segmenter), masks=True)
+        results["segmentation"] = one_update(distributed, out / "masks", segmenter(), masks=True)
         results["few"] = one_update(distributed, out / "f", network("conv_resnet_tiny", frozen=True), val=3)
         results["statistics"] = one_update(distributed, out / "s", network("gsa_resnet_tiny", frozen=False))
         torch.save(results, out / f"{distributed.rank}.pt")
+
+
+def segmenter() -> nn.Module:
+    """Return a segmentation network in float64: the gradient of its last bias is a small difference of large numbers."""
+    torch.manual_seed(2)
+    model, _ = build_with_head("gsa_resnet_tiny", "unet", num_classes=11, img_size=(32, 32), head_args=SMALL)
+    return Doubled(smooth(model))
 
 
 class VoidSegmentation(Segmentation):

@@ -93,7 +93,9 @@ def test_a_folder_of_masks_is_learned(tmp_path: Path) -> None:
             edge = int(random.integers(8, 25))
             mask = np.zeros((27, 33), np.uint8)
             mask[:, edge:] = 1
-            pixels = np.where(mask[..., None] == 1, (200, 60, 60), (40, 90, 200)) + random.integers(-30, 30, (27, 33, 3))
+            pixels = np.where(mask[..., None] == 1, (200, 60, 60), (40, 90, 200)) + random.integers(
+                -30, 30, (27, 33, 3)
+            )
             mask[:3] = 2
             for folder, image in (("images", pixels.clip(0, 255).astype(np.uint8)), ("masks", mask)):
                 path = tmp_path / "set" / split / folder / f"{index}.png"
@@ -145,6 +147,47 @@ def test_opened_data_are_taken(tmp_path: Path) -> None:
         del how["data"], how["data_options"]
         given = foveate.train("conv_resnet_tiny", data, task=task, out=str(tmp_path / task), **how)
         named = foveate.train(
-            "conv_resnet_tiny", task=task, out=str(tmp_path / f"{task}-named"), **{**SETTINGS, **TASKS[task], "epochs": 1}
+            "conv_resnet_tiny",
+            task=task,
+            out=str(tmp_path / f"{task}-named"),
+            **{**SETTINGS, **TASKS[task], "epochs": 1},
         )
         assert given.content["scores"] == named.content["scores"]
+
+
+@pytest.mark.parametrize("task", ["classification", *TASKS])
+def test_batches_of_random_sizes_take_their_targets_along_and_are_resumed(task: str, tmp_path: Path) -> None:
+    how = {"task": task, "checkpoint_updates": 1, "img_scale": (0.7, 1.9), **SETTINGS, **TASKS.get(task, {})}
+    sizes: list[tuple[int, ...]] = []
+
+    class Seen:
+        def on_train_start(self, trainer: Any, module: Any) -> None:
+            first = next(one for one in module.model.modules() if isinstance(one, torch.nn.Conv2d))
+            first.register_forward_hook(lambda _, inputs, output: sizes.append(tuple(inputs[0].shape)))
+
+    whole = foveate.train("conv_resnet_tiny", out=str(tmp_path / "whole"), callbacks=[Seen()], **how)
+    trained = {size for size in sizes if size[0] == 16}
+    padded = {"segmentation": 8, "detection": 32}.get(task, 1)  # to multiples of
+    assert len(trained) >= {1: 6, 8: 3, 32: 1}[padded]
+    assert {height for _, _, height, _ in trained} <= set(range(11, 33))
+    with pytest.raises(KeyboardInterrupt):
+        foveate.train("conv_resnet_tiny", out=str(tmp_path / "parts"), callbacks=[Stop(3)], **how)
+    parts = foveate.train("conv_resnet_tiny", out=str(tmp_path / "parts"), resume=True, **how)
+    first, second = (load_network(one.folder)[0].state_dict() for one in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_masks_and_boxes_are_resized_with_their_images() -> None:
+    image = torch.zeros(1, 3, 12, 20)
+    image[:, :, 3:9, 5:15] = 1
+    mask = (image[:, 0] > 0.5).long()
+    size = (24, 60)
+    images, masks = find_task("segmentation")(["no", "yes"]).resize(image, mask, size)
+    assert torch.equal((images[:, 0] > 0.5).long(), masks)
+    objects = [{"boxes": torch.tensor([[5.0, 3, 15, 9]]), "labels": torch.tensor([0]), "masks": mask.to(torch.uint8)}]
+    images, moved = find_task("detection")(["thing"]).resize(image, objects, size)
+    rows, columns = torch.nonzero(images[0, 0] > 0.5).unbind(1)
+    corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert moved[0]["boxes"][0].tolist() == [float(value) for value in corners]
+    assert torch.equal(moved[0]["masks"][0].long(), masks[0])
+    assert objects[0]["boxes"][0, 0] == 5

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveate import _checks
-from foveate.models.inspection import attention_modules, dry_run
+from foveate.models.dense import Detector
+from foveate.models.inspection import attention_modules, dry_run, private_copy
 
 __all__ = ["ModuleCost", "NetworkCost", "StageCost", "network_cost", "step_flops"]
 
@@ -75,12 +76,18 @@ def network_cost(model: nn.Module, input_size: tuple[int, int, int] = (3, 224, 2
     """Count the parameters and FLOPs of ``model`` in inference on one image of ``(channels, height, width)``.
 
     The count runs on a copy on the ``meta`` device: it allocates no activations and computes nothing, and ``model``
-    itself is not touched. ``model`` is any network that takes one ``(B, C, H, W)`` batch.
+    itself is not touched. ``model`` is any network that takes one ``(B, C, H, W)`` batch. Detectors alone, whose work
+    depends on what they find, compute on the CPU: as many regions as an untrained one proposes in a black image, 1,000
+    at most.
     """
     if not isinstance(input_size, tuple | list) or len(input_size) != 3:
         raise ValueError(f"input_size must be (channels, height, width); got {input_size!r}")
     channels, height, width = (_checks.integer("input_size", size) for size in input_size)
-    rows = dry_run(model, (channels, height, width), _measure)
+    if any(isinstance(module, Detector) for module in model.modules()):
+        with torch.no_grad():
+            rows = _measure(private_copy(model).cpu().eval(), torch.zeros(1, channels, height, width))
+    else:
+        rows = dry_run(model, (channels, height, width), _measure)
     whole = rows[0]
     return NetworkCost((channels, height, width), whole.parameters, whole.flops, tuple(rows), _by_stage(model, rows))
 

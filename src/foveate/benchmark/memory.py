@@ -13,10 +13,12 @@ from torch.autograd.profiler import DeviceType, profile
 __all__ = ["peak_memory", "peak_step_memory"]
 
 
-def peak_step_memory(model: nn.Module, batch: Tensor) -> int:
+def peak_step_memory(
+    model: nn.Module, batch: Tensor, loss: Callable[[nn.Module, Tensor], Tensor] = lambda twin, batch: twin(batch).sum()
+) -> int:
     """Return the peak of the bytes that one training step on ``batch`` adds to what was allocated before it.
 
-    The step is a forward pass in training mode, the sum of the output as the loss, and the backward pass.
+    The step is a forward pass in training mode, the sum of the output or what ``loss`` returns, and the backward pass.
     Counted are activations, gradients of activations and of parameters, and buffers of PyTorch's operators; not the
     parameters, the batch, the state of an optimizer, nor what a library beneath PyTorch (oneDNN) allocates. The figure
     is exact and reproducible on the same device.
@@ -34,7 +36,7 @@ def peak_step_memory(model: nn.Module, batch: Tensor) -> int:
     twin.zero_grad(set_to_none=True)
 
     def step() -> None:
-        twin(batch).sum().backward()
+        loss(twin, batch).backward()
         twin.zero_grad(set_to_none=True)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():

@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from foveate.benchmark import images_per_second, network_cost, peak_step_memory
 from foveate.comparison.config import CompareConfig
-from foveate.training.build import Data, build
+from foveate.training.build import Data, build, configured_task
+from foveate.training.module import to_device
 
 __all__ = ["measure_costs"]
 
@@ -33,6 +35,7 @@ def measure_costs(config: CompareConfig, data: Data, device: torch.device) -> di
         spec: build(config.run_of(spec, 0), data)[0].to(device).to(memory_format=layout) for spec in config.models
     }
     rates = _measured(lambda: images_per_second(networks, batch))
+    loss = _loss_of(config, data, device)
     costs = {}
     for spec, network in networks.items():
         cost = network_cost(network, (3, *data.image_size))
@@ -40,9 +43,20 @@ def measure_costs(config: CompareConfig, data: Data, device: torch.device) -> di
             "parameters": cost.parameters,
             "flops": cost.flops,
             "images_per_second": None if rates is None else rates[spec]._asdict(),
-            "peak_memory": _measured(partial(peak_step_memory, network, batch)),
+            "peak_memory": _measured(partial(peak_step_memory, network, batch, *loss)),
         }
     return costs
+
+
+def _loss_of(config: CompareConfig, data: Data, device: torch.device) -> tuple[Callable[..., Tensor], ...]:
+    """Return the loss of a step where there is a head; a classifier's step is measured with the sum of its logits."""
+    run = config.run_of(config.models[0], 0)
+    task = configured_task(run, data)
+    if not task.head:
+        return ()
+    loaders = data.loaders(batch_size=config.batch_size, seed=0, samples=task.samples)
+    targets = to_device(next(iter(loaders.train))[1], device)
+    return (lambda network, images: task.loss(task.forward(network, images, targets), targets),)
 
 
 def _measured(measure: Callable[[], Figure]) -> Figure | None:

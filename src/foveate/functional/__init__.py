@@ -6,12 +6,19 @@ without forming the map. Arguments out of their range raise a `ValueError`, here
 
 from foveate.functional._plain import plain_operators
 from foveate.functional.augmented import augmented_attention, augmented_attention_map
+from foveate.functional.axial_content import (
+    axial_content_attention,
+    axial_content_column,
+    axial_content_map,
+    axial_content_rows,
+)
 from foveate.functional.explicit import (
     KERNELS,
     explicit_attention,
     explicit_attention_map,
     explicit_attention_rows,
     gaussian_line_map,
+    laplace_line_map,
 )
 from foveate.functional.global_self import (
     axial_positional_attention,
@@ -43,6 +50,10 @@ __all__ = [
     "KERNELS",
     "augmented_attention",
     "augmented_attention_map",
+    "axial_content_attention",
+    "axial_content_column",
+    "axial_content_map",
+    "axial_content_rows",
     "axial_positional_attention",
     "axial_positional_map",
     "compose_similarities",
@@ -58,6 +69,7 @@ __all__ = [
     "global_positional_map",
     "global_positional_rows",
     "invert_similarity",
+    "laplace_line_map",
     "pixel_centers",
     "plain_operators",
     "positionwise_map",

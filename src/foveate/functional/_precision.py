@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_off", "upcast", "upcast_dtype"]
+__all__ = ["autocast_off", "not_float16", "upcast", "upcast_dtype"]
 
 
 def upcast_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -25,3 +25,8 @@ def autocast_off(x: Tensor) -> AbstractContextManager:
     kind = x.device.type
     wanted = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if wanted else nullcontext()
+
+
+def not_float16(x: Tensor) -> Tensor:
+    """Return ``x`` in float32 where autocast made it float16, whose range is small."""
+    return x.float() if x.dtype == torch.float16 and torch.is_autocast_enabled(x.device.type) else x

@@ -2,7 +2,7 @@
 
     A = softmax_j((q_i · k_j + q_i · r^W_{x_j − x_i} + q_i · r^H_{y_j − y_i}) / √d)
 
-Source: Bello et al., *Attention Augmented Convolutional Networks* (ICCV 2019, arXiv 1904.09925), section 3.
+Source: Bello et al., *Attention Augmented Convolutional Networks* (ICCV 2019, arXiv 1904.09925).
 """
 
 from __future__ import annotations

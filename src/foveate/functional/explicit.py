@@ -4,10 +4,12 @@ The map is the same for every image,
 
     A_ij = κ(‖p_i − p_j‖ / r) / Σ_k κ(‖p_i − p_k‖ / r),        r > 0,
 
-with ``p_i`` the position of pixel ``i`` in feature-map pixels, and ``A V`` the result.
+with ``p_i`` the position of pixel ``i`` in feature-map pixels, and ``A V`` the result. The distance is Euclidean, and
+for the kernel ``laplace_l1`` that of the city blocks, ``|x_i − x_j| + |y_i − y_j|``.
 
 Source: Tan et al., *Explicitly Modeled Attention Maps for Image Classification* (AAAI 2021,
-arXiv 2006.07872), section 3. The paper's map is the Gaussian; the other kernels are this library's.
+arXiv 2006.07872), of which a simple function of distance with one learnable radius, such as a Gaussian, is stated.
+Which others the paper tries is not known here; the kernels beside the Gaussian were chosen.
 """
 
 from __future__ import annotations
@@ -27,9 +29,13 @@ __all__ = [
     "explicit_attention_map",
     "explicit_attention_rows",
     "gaussian_line_map",
+    "laplace_line_map",
 ]
 
-KERNELS = ("gaussian", "laplace", "cauchy", "cone")
+KERNELS = ("gaussian", "laplace", "laplace_l1", "cauchy", "cone")
+
+SEPARABLE = ("gaussian", "laplace_l1")
+"""Kernels whose maps are Kronecker products of those of a column and of a row."""
 
 DENSE_MAX_POSITIONS = 576
 """Largest number of positions at which a kernel that does not factorize is applied as a matrix; above, by FFT.
@@ -50,7 +56,7 @@ def explicit_attention_map(
         width: Columns of the feature map, ``W``.
         radius: ``r > 0`` in feature-map pixels, a tensor with one element, whose device the map is on.
         kernel: ``gaussian`` exp(−d²/2), ``laplace`` exp(−d), ``cauchy`` 1/(1 + d²) or ``cone`` max(0, 1 − d)
-            of the distance ``d`` in radii.
+            of the distance ``d`` in radii; ``laplace_l1`` is ``laplace`` of the city-block distance.
 
     Examples:
         >>> FA.explicit_attention_map(1, 3, torch.tensor(1.0))
@@ -90,8 +96,8 @@ def _rows(
 ) -> Tensor:
     with autocast_off(radius):
         radius = radius.to(upcast_dtype(radius.dtype)).reshape(())
-        if kernel == "gaussian":  # A = A_H ⊗ A_W
-            down, along = gaussian_line_map(height, radius)[rows], gaussian_line_map(width, radius)[columns]
+        if kernel in SEPARABLE:  # A = A_H ⊗ A_W
+            down, along = _line_map(height, radius, kernel)[rows], _line_map(width, radius, kernel)[columns]
             return down[:, None, :, None] * along[None, :, None, :]
         down, along = _offsets(height, radius)[rows], _offsets(width, radius)[columns]
         weights = _kernel(down[:, None, :, None] ** 2 + along[None, :, None, :] ** 2, radius, kernel)
@@ -109,8 +115,28 @@ def gaussian_line_map(size: int, radius: AnyShape) -> Float[Tensor, "{size} {siz
         >>> torch.allclose(torch.kron(column, row), FA.explicit_attention_map(5, 7, torch.tensor(2.0)))
         True
     """
+    return _line_map(size, radius, "gaussian")
+
+
+def laplace_line_map(size: int, radius: AnyShape) -> Float[Tensor, "{size} {size}"]:
+    """Form the map of one line of ``size`` pixels with the Laplace kernel, rows summing to 1.
+
+    The Laplace kernel of a city-block distance is the product of those of its two coordinates, which it is not of a
+    Euclidean distance: the map of an image with ``laplace_l1`` is the Kronecker product of the maps of a column and of
+    a row.
+
+    Examples:
+        >>> column, row = FA.laplace_line_map(5, torch.tensor(2.0)), FA.laplace_line_map(7, torch.tensor(2.0))
+        >>> torch.allclose(torch.kron(column, row), FA.explicit_attention_map(5, 7, torch.tensor(2.0), "laplace_l1"))
+        True
+    """
+    return _line_map(size, radius, "laplace_l1")
+
+
+def _line_map(size: int, radius: Tensor, kernel: str) -> Tensor:
     # Dividing before squaring keeps r = 1e-6 and r = 1e6 far from the ends of float32.
-    logits = -0.5 * (_offsets(size, radius) / radius) ** 2
+    distance = _offsets(size, radius) / radius
+    logits = -0.5 * distance**2 if kernel == "gaussian" else -distance.abs()
     return logits.softmax(-1)
 
 
@@ -119,8 +145,8 @@ def explicit_attention(
 ) -> Float[Tensor, "batch channels height width"]:
     """Compute ``A V`` without forming the ``N×N`` map of `explicit_attention_map`.
 
-    - ``gaussian``: ``A_H V A_Wᵀ``, two products with one-dimensional maps, ``N(H + W)C`` multiply-adds. The
-      same numbers as with the whole map, not an approximation of them.
+    - ``gaussian`` and ``laplace_l1``: ``A_H V A_Wᵀ``, two products with one-dimensional maps, ``N(H + W)C``
+      multiply-adds. The same numbers as with the whole map, not an approximation of them.
     - the others: a convolution with the fixed stencil κ(‖δ‖/r), divided by the same convolution of ones: by FFT in
       ``O(N log N)`` above `DENSE_MAX_POSITIONS` positions, else (and in an exported or traced graph, which is for every
       size) by the map itself.
@@ -142,8 +168,8 @@ def explicit_attention(
     dtype = upcast_dtype(value.dtype)
     with autocast_off(value):
         wide, radius = value.to(dtype), radius.to(dtype).reshape(())
-        if kernel == "gaussian":
-            out = _gaussian(wide, radius)
+        if kernel in SEPARABLE:
+            out = _separable(wide, radius, kernel)
         elif _one_graph() or value.shape[-2] * value.shape[-1] <= DENSE_MAX_POSITIONS:
             weights = _rows(value.shape[-2], value.shape[-1], radius, kernel).flatten(2).flatten(0, 1)
             out = torch.matmul(wide.flatten(2), weights.transpose(0, 1)).view(wide.shape)
@@ -163,10 +189,10 @@ def _one_graph() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
-def _gaussian(value: Tensor, radius: Tensor) -> Tensor:
+def _separable(value: Tensor, radius: Tensor, kernel: str) -> Tensor:
     batch, channels, height, width = value.shape
-    rows = gaussian_line_map(height, radius)
-    columns = rows if not any_size() and height == width else gaussian_line_map(width, radius)
+    rows = _line_map(height, radius, kernel)
+    columns = rows if not any_size() and height == width else _line_map(width, radius, kernel)
     if uses_plain_operators():  # factors are expanded here, so that FLOP counters see it
         x = value.flatten(0, 1)
         x = torch.matmul(x, columns.transpose(0, 1).expand(x.shape[0], -1, -1))

@@ -6,7 +6,7 @@
 A relative position (i, j) → (p, q) is well described by (i, j) → (p, j) → (p, q), so the positional attention can
 take the two axes one after the other; content routed through (p, j) would be gated by what happens to be there.
 
-Source: Shen et al., *Global Self-Attention Networks for Image Recognition* (2020, arXiv 2010.03019), section 3.
+Source: Shen et al., *Global Self-Attention Networks for Image Recognition* (2020, arXiv 2010.03019).
 All tensors here are ``(B, heads, H, W, d)``; they are fastest where memory is ordered ``(B, H, W, heads, d)``,
 which is what a 1×1 convolution in channels_last leaves.
 """
@@ -36,13 +36,19 @@ __all__ = [
 
 
 def content_attention_map(
-    query: Float[Tensor, "batch heads rows columns dim"], key: Float[Tensor, "batch heads height width dim"]
+    query: Float[Tensor, "batch heads rows columns dim"],
+    key: Float[Tensor, "batch heads height width dim"],
+    *,
+    normalize_queries: bool = False,
 ) -> Float[Tensor, "batch heads rows*columns height*width"]:
     """Form the content map ``Q ρ(Kᵀ)``, in at least float32.
 
     Row ``i`` holds what position ``i`` takes from each position. The weights are signed and do not sum to 1:
     the softmax runs over the positions of each key channel, and the queries mix the channels. For some rows alone,
     pass the queries of those positions, such as ``query[:, :, a : a + 1, b : b + 1]``.
+
+    With ``normalize_queries`` the channels of each query pass through a softmax, and rows are positive and sum to 1: as
+    in efficient attention (Shen et al. 2021, arXiv 1812.01243), not in GSA.
 
     Examples:
         >>> query, key = torch.randn(2, 4, 3, 5, 8), torch.randn(2, 4, 3, 5, 8)
@@ -51,7 +57,7 @@ def content_attention_map(
     """
     with autocast_off(query):
         weights = upcast(key).flatten(2, 3).softmax(2)
-        return torch.matmul(upcast(query).flatten(2, 3), weights.transpose(2, 3))
+        return torch.matmul(_queries(query, normalize_queries).flatten(2, 3), weights.transpose(2, 3))
 
 
 def content_attention_column(
@@ -59,10 +65,13 @@ def content_attention_column(
     key: Float[Tensor, "batch heads height width dim"],
     row: int,
     column: int,
+    *,
+    normalize_queries: bool = False,
 ) -> Float[Tensor, "batch heads height width"]:
     """Form one column of the content map: what every position takes from ``(row, column)``.
 
     That is ``q_i · ρ(K)_j`` for one ``j`` and all ``i``; the softmax still runs over all positions.
+    ``normalize_queries`` is as in `content_attention_map`.
 
     Examples:
         >>> query, key = torch.randn(2, 4, 3, 5, 8), torch.randn(2, 4, 3, 5, 8)
@@ -72,7 +81,7 @@ def content_attention_column(
     """
     with autocast_off(query):
         weights = upcast(key).flatten(2, 3).softmax(2).view(key.shape)[:, :, row, column]  # B, heads, d
-        return torch.einsum("bhyxd,bhd->bhyx", upcast(query), weights)
+        return torch.einsum("bhyxd,bhd->bhyx", _queries(query, normalize_queries), weights)
 
 
 def content_attention(
@@ -80,13 +89,15 @@ def content_attention(
     key: Float[Tensor, "batch heads height width dim"],
     value: Float[Tensor, "batch heads height width dim_value"],
     *,
+    normalize_queries: bool = False,
     fused: bool | None = None,
 ) -> Float[Tensor, "batch heads height width dim_value"]:
     """Compute ``Q (ρ(Kᵀ) V)``: ``2·N·d·d_v`` multiply-adds a head, and no N×N map.
 
     The softmax is normalized after its product with ``V``, where only ``d`` sums are left to divide by, and its
     weights are not kept: the backward pass computes them again from the keys, their maxima and the sums. The result has
-    the dtype of ``value``; softmax and sums are in at least float32.
+    the dtype of ``value``; softmax and sums are in at least float32. ``normalize_queries`` is as in
+    `content_attention_map`.
 
     With ``fused=None`` fused kernels compute it where there are any (unless ``FOVEATE_FUSED=0`` is in the environment),
     with False PyTorch's operators, the reference; True raises a `ValueError` where there are no kernels.
@@ -101,6 +112,8 @@ def content_attention(
     if not torch.jit.is_tracing() and key.shape != query.shape:
         raise ValueError(f"keys must have the shape of the queries; got {tuple(key.shape)} and {tuple(query.shape)}")
     with autocast_off(value):
+        if normalize_queries:
+            query = _queries(query, True)
         return content(query.to(value.dtype), key.to(value.dtype), value, fused)
 
 
@@ -221,6 +234,10 @@ def global_positional_column(
         along = torch.einsum("bhyxd,xd->bhyx", wide, _vectors(query, table_rows, 1)[:, column])
         down = torch.einsum("bhyd,yd->bhy", wide[:, :, :, column], _vectors(query, table_columns, 0)[:, row])
         return along * down.unsqueeze(-1)
+
+
+def _queries(query: Tensor, normalize: bool) -> Tensor:
+    return upcast(query).softmax(-1) if normalize else upcast(query)
 
 
 def _vectors(query: Tensor, table: Tensor, axis: int) -> Tensor:

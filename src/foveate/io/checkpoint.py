@@ -118,9 +118,7 @@ def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:
         card.check(path, network=meta)
     try:
         height, width = meta.img_size
-        model = create_with_head(
-            meta.model, meta.kwargs, meta.head, head_args=meta.head_args, img_size=(height, width)
-        )
+        model = create_with_head(meta.model, meta.kwargs, meta.head, head_args=meta.head_args, img_size=(height, width))
     except ValueError as error:
         raise ValueError(f"{path} names a network that cannot be built: {error}") from error
     tensors = renamed(tensors, model)

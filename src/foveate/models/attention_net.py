@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
-from foveate._checks import one_of, pair
+from foveate._checks import integer, one_of, pair
 from foveate.models.inspection import attention_modules
 from foveate.models.stem import use_small_stem
 from foveate.models.tables import relative_tables, resize_relative_tables
@@ -26,6 +26,8 @@ __all__ = [
 
 Replace = Callable[..., nn.Module]
 """Makes the module that takes a convolution's place: ``replace(stage, convolution, feat_size, **options)``."""
+
+LAST_THREE = (2, 3, 4)
 
 
 class AttentionResNet(ResNet):
@@ -102,35 +104,63 @@ def convolution(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **facto
     return conv
 
 
-def explicit(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **options: Any) -> nn.Module:
-    """Put `ExpAttConv2d` in the last three stages (Tan et al. 2021)."""
-    if stage == 0:
+def explicit(
+    stage: int,
+    conv: nn.Conv2d,
+    feat_size: tuple[int, int],
+    *,
+    stages: Sequence[int] = LAST_THREE,
+    half_resolution: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """Put `ExpAttConv2d` in the last three stages (Tan et al. 2021), or in others of the four.
+
+    With ``half_resolution`` it attends where `augmented` does.
+    """
+    if not _attends(stage, stages):
         return conv
     return ExpAttConv2d(
-        conv.in_channels, conv.out_channels, stride=conv.stride[0], dilation=conv.dilation[0], **options
+        conv.in_channels,
+        conv.out_channels,
+        stride=conv.stride[0],
+        dilation=conv.dilation[0],
+        downsample=half_resolution and stage < 2,
+        **options,
     )
 
 
-def global_self(stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], **options: Any) -> nn.Module:
-    """Put `GlobalSelfAttention2d` everywhere; where the convolution strides, 2×2 pooling follows (Shen et al. 2020).
+def global_self(
+    stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], *, stages: Sequence[int] = (1, 2, 3, 4), **options: Any
+) -> nn.Module:
+    """Put `GlobalSelfAttention2d` everywhere, or in some stages.
 
-    Its extent is global, so the dilation that timm's ``output_stride`` brings changes nothing.
+    Where the convolution strides, 2×2 pooling follows (Shen et al. 2020). Its extent is global, so the dilation that
+    timm's ``output_stride`` brings changes nothing.
     """
+    if not _attends(stage, stages):
+        return conv
     return GlobalSelfAttention2d(
         conv.in_channels, conv.out_channels, feat_size=feat_size, stride=conv.stride[0], **options
     )
 
 
 def augmented(
-    stage: int, conv: nn.Conv2d, feat_size: tuple[int, int], *, half_resolution: bool = True, **options: Any
+    stage: int,
+    conv: nn.Conv2d,
+    feat_size: tuple[int, int],
+    *,
+    stages: Sequence[int] = LAST_THREE,
+    half_resolution: bool = True,
+    **options: Any,
 ) -> nn.Module:
-    """Put `AttentionAugmentedConv2d` in the last three stages (Bello et al. 2019).
+    """Put `AttentionAugmentedConv2d` in the last three stages (Bello et al. 2019), or in others of the four.
 
-    It attends at half resolution in the first of them, unless ``half_resolution=False``.
+    In the second stage, and in the first if it is among them, it attends at half resolution, unless
+    ``half_resolution=False``.
     """
-    if stage == 0:
+    if not _attends(stage, stages):
         return conv
-    downsample = half_resolution and stage == 1
+    downsample = half_resolution and stage < 2
     attended = _halved(feat_size) if conv.stride[0] == 2 else feat_size
     return AttentionAugmentedConv2d(
         conv.in_channels,
@@ -141,6 +171,13 @@ def augmented(
         downsample=downsample,
         **options,
     )
+
+
+def _attends(stage: int, stages: Sequence[int]) -> bool:
+    """Tell whether the stage of this index is among ``stages``, which are counted from 1."""
+    if isinstance(stages, str) or not isinstance(stages, Sequence) or not stages:
+        raise ValueError(f"stages must be a list of stages with attention, such as [3, 4]; got {stages!r}")
+    return stage + 1 in [one_of("stages", integer("stages", number), (1, 2, 3, 4)) for number in stages]
 
 
 def _halved(size: tuple[int, int]) -> tuple[int, int]:

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from foveate import _checks
 from foveate.models.inspection import FAILURES, dry_run
 
-__all__ = ["FETCHING", "GIVEN", "UnknownKeywordError", "build_network", "check_classifier", "create_network", "keywords", "sized"]
+__all__ = [
+    "FETCHING",
+    "GIVEN",
+    "UnknownKeywordError",
+    "build_network",
+    "check_classifier",
+    "create_network",
+    "keywords",
+    "sized",
+]
 
 GIVEN = ("num_classes", "in_chans", "features_only")
 """Keywords of a network that follow from the task."""

@@ -7,20 +7,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from foveate._checks import pair
+from foveate._checks import number, pair
 from foveate.functional import resize_relative_table
-from foveate.models.inspection import dry_run
+from foveate.models.inspection import attention_modules, dry_run
 from foveate.nn.relative_tables import TABLES, RelativeTables2d
 
-__all__ = ["checkpoint_filter_fn", "relative_tables", "renamed", "resize_relative_tables"]
+__all__ = ["checkpoint_filter_fn", "relative_tables", "renamed", "resize_relative_tables", "scale_reach"]
 
 
 def relative_tables(model: nn.Module) -> dict[str, RelativeTables2d]:
     """Return the modules of ``model`` that have relative tables, by name."""
     return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, RelativeTables2d) and hasattr(module, TABLES[0])
+        name: module for name, module in model.named_modules() if isinstance(module, RelativeTables2d) and module.tables
     }
 
 
@@ -46,6 +44,23 @@ def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) ->
         raise ValueError(f"{type(model).__name__} has no relative tables: no GSA or attention-augmented module in it")
     for name, feat_size in _attended_sizes(model, modules, size).items():
         modules[name].resize(feat_size)
+    return model
+
+
+def scale_reach(model: nn.Module, factor: float) -> nn.Module:
+    """Multiply the radius of every explicit attention of ``model`` by ``factor``, in place; return it.
+
+    For images ``factor`` times as large as those of the training, in which the objects are as much larger; a radius is
+    in positions of the map. Other attention stays as it is.
+
+    Examples:
+        >>> network = foveate.scale_reach(timm.create_model("expatt_resnet_tiny"), 2.0)
+        >>> network.layer2[0].conv2.attention.radius.item()
+        4.0
+    """
+    number("factor", factor, above=0)
+    for module in attention_modules(model).values():
+        module.scale_reach(factor)
     return model
 
 

@@ -60,11 +60,11 @@ class Family:
 
 FAMILIES = {
     "conv": Family(convolution),
-    "expatt": Family(explicit, ("kernel", "radius", "value_ratio")),
-    "gsa": Family(global_self, ("num_heads", "part"), {"num_heads": 1}),
+    "expatt": Family(explicit, ("stages", "half_resolution", "kernel", "radius", "value_ratio")),
+    "gsa": Family(global_self, ("stages", "num_heads", "part", "normalize_queries", "axial_content"), {"num_heads": 1}),
     "aa": Family(
         augmented,
-        ("half_resolution", "num_heads", "key_ratio", "value_ratio", "min_dim_key"),
+        ("stages", "half_resolution", "num_heads", "key_ratio", "value_ratio", "min_dim_key"),
         {"num_heads": 2},
     ),
 }

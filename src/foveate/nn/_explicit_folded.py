@@ -48,7 +48,7 @@ def convolve_and_attend(module: ExpAttConv2d, attention: type[ExplicitAttention2
 def _is_foldable(module: ExpAttConv2d, kind: type[ExplicitAttention2d], x: Tensor) -> bool:
     """Tell whether folding is faster and loses nothing: no hook, no submodule of another kind."""
     own = module.attention
-    if x.device.type != "cpu" or not _is_fast(module, x):
+    if x.device.type != "cpu" or not _is_fast(module, x) or own.downsample:
         return False
     # FLOP counters and tracers are to see the operators of the modules.
     if not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack():

@@ -20,6 +20,8 @@ __all__ = ["attend_fused"]
 
 def attend_fused(module: GlobalSelfAttention2d, qkv: Tensor) -> tuple[Tensor, bool] | None:
     """Return the output and whether it is pooled; None where there are no kernels for all of it."""
+    if module.normalize_queries or module.axial_content:  # ablations that no kernel knows
+        return None
     if isinstance(qkv, torch.fx.Proxy):  # graphs hold the parts, the normalization among them
         return None
     if _may_fold(module, qkv) and fits(qkv, module.fused, *module.parameters()):

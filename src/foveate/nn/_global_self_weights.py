@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from foveate import functional as FA
+from foveate.functional._precision import upcast_dtype
 from foveate.nn.spatial_attention import detached
 from foveate.nn.weights import PARTS, PairwiseWeights
 
-__all__ = ["GlobalSelfWeights", "gain_and_shift"]
+__all__ = ["AxialWeights", "GlobalSelfWeights", "axial_map", "gain_and_shift"]
 
 LINEAR = 1e-3
 """Largest relative error at which a normalization counts as a gain and a shift per channel."""
@@ -32,6 +33,8 @@ class GlobalSelfWeights(PairwiseWeights):
         part: ``content``, ``positional`` or ``both``: the parts of the module.
         tables: ``rel_height`` and ``rel_width`` of the positional part.
         normalization: ``g`` and ``b``, each ``(B, C)``, see `gain_and_shift`.
+        normalize_queries: As in `foveate.functional.content_attention_map`.
+        axial_content: The content is that of `foveate.functional.axial_content_map`.
     """
 
     def __init__(
@@ -42,9 +45,13 @@ class GlobalSelfWeights(PairwiseWeights):
         part: str,
         tables: tuple[Tensor, Tensor] | None = None,
         normalization: tuple[Tensor, Tensor] | None = None,
+        *,
+        normalize_queries: bool = False,
+        axial_content: bool = False,
     ) -> None:
         super().__init__(detached(value))
         self.query, self.key = detached(query), detached(key)
+        self.normalize_queries, self.axial_content = normalize_queries, axial_content
         self.has = {each for each in PARTS if part in ("both", each)}
         self.parts = PARTS if part == "both" else PARTS[:1]
         if tables is not None and normalization is not None:
@@ -56,9 +63,7 @@ class GlobalSelfWeights(PairwiseWeights):
     def rows(self, images: slice, rows: slice, columns: slice, part: str = "both") -> Tensor:
         content = positional = None
         if "content" in self.has and part != "positional":
-            query = self.query[images, :, rows, columns]
-            content = FA.content_attention_map(query, self.key[images])
-            content = content.unflatten(3, self.size).unflatten(2, query.shape[2:4])
+            content = self._content(images, rows, columns)
         if "positional" in self.has and part != "content":
             gain = self.gain[images].mean(2)[..., None, None, None, None]
             positional = self._positional(images, rows, columns) * gain
@@ -68,7 +73,7 @@ class GlobalSelfWeights(PairwiseWeights):
         row, column = self._check(position, part)
         content = positional = None
         if "content" in self.has and part != "positional":
-            content = FA.content_attention_column(self.query, self.key, row, column)
+            content = self._content_column(row, column)
         if "positional" in self.has and part != "content":
             positional = FA.global_positional_column(self.query, self.table_rows, self.table_columns, row, column)
             positional = positional * self.gain.mean(2)[..., None, None]
@@ -89,8 +94,51 @@ class GlobalSelfWeights(PairwiseWeights):
     def _applied(self, weights: Tensor) -> Tensor:
         return torch.einsum("bhyx,bhyxd->bhd", weights[:, :, 0, 0], self.values)
 
+    def _content(self, images: slice, rows: slice, columns: slice) -> Tensor:
+        if self.axial_content:
+            return FA.axial_content_rows(self.query[images], self.key[images], rows, columns)
+        query = self.query[images, :, rows, columns]
+        content = FA.content_attention_map(query, self.key[images], normalize_queries=self.normalize_queries)
+        return content.unflatten(3, self.size).unflatten(2, query.shape[2:4])
+
+    def _content_column(self, row: int, column: int) -> Tensor:
+        if self.axial_content:
+            return FA.axial_content_column(self.query, self.key, row, column)
+        normalize = self.normalize_queries
+        return FA.content_attention_column(self.query, self.key, row, column, normalize_queries=normalize)
+
     def _positional(self, images: slice, rows: slice, columns: slice) -> Tensor:
         return FA.global_positional_rows(self.query[images], self.table_rows, self.table_columns, rows, columns)
+
+
+class AxialWeights(PairwiseWeights):
+    """Weights of a single axial pass: a position takes from its own column or row alone.
+
+    Args:
+        query: ``(B, heads, H, W, d)``.
+        value: Values, alike.
+        table: Embeddings of the offsets.
+        axis: 0 for the column pass, 1 for the row pass.
+    """
+
+    def __init__(self, query: Tensor, value: Tensor, table: Tensor, axis: int) -> None:
+        super().__init__(detached(value))
+        self.query, self.table, self.axis = detached(query), detached(table), axis
+
+    def rows(self, images: slice, rows: slice, columns: slice, part: str = "both") -> Tensor:
+        return axial_map(self.query[images], self.table, self.axis, rows, columns)
+
+
+def axial_map(
+    query: Tensor, table: Tensor, axis: int, rows: slice = slice(None), columns: slice = slice(None)
+) -> Tensor:
+    """Return what the positions in ``rows`` and ``columns`` take in one axial pass, ``(B, heads, a, b, H, W)``."""
+    line = torch.eye(query.shape[3 - axis], dtype=upcast_dtype(query.dtype), device=query.device)
+    if axis == 0:
+        scores = FA.axial_positional_map(query[:, :, :, columns], table, 0)[:, :, rows]  # B, heads, a, b, p
+        return scores.unsqueeze(5) * line[columns].unsqueeze(1)  # b, 1, q
+    scores = FA.axial_positional_map(query[:, :, rows], table, 1)[:, :, :, columns]  # B, heads, a, b, q
+    return scores.unsqueeze(4) * line[rows, None, :, None]  # a, 1, p, 1
 
 
 def gain_and_shift(norm: nn.Module, before: Tensor) -> tuple[Tensor, Tensor]:

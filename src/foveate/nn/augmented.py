@@ -30,7 +30,7 @@ class AttentionAugmentedConv2d(RelativeTables2d):
     ``A``, N² weights for each head, is the softmax over all positions of content and relative-position logits; see
     `foveate.functional.augmented_attention_map`.
 
-    Source: Bello et al. 2019 (arXiv 1904.09925), section 3. Not known of the paper: the table's behavior outside its
+    Source: Bello et al. 2019 (arXiv 1904.09925). Not known of the paper: the table's behavior outside its
     extent; here the outermost vector is used.
 
     Args:

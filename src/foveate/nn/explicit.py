@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foveate._checks import feature_map, integer, number, one_of
 from foveate._shapes import Float
-from foveate.functional._pooling import average_pool
+from foveate.functional._pooling import average_pool, strided_size, upsample_to_stride
 from foveate.functional._precision import upcast
 from foveate.functional.explicit import (
     KERNELS,
@@ -34,15 +34,16 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
     ``W_V`` and ``W_O`` are 1×1 convolutions without bias. The parameter is the logarithm of the radius: the radius
     stays positive, and a step changes it in proportion.
 
-    Source: Tan et al. 2021 (arXiv 2006.07872), section 3. The kernels other than the Gaussian are this library's.
+    Source: Tan et al. 2021 (arXiv 2006.07872). The kernels other than the Gaussian were chosen here.
 
     Args:
         dim: Channels of the input.
         dim_out: Channels of the values and of the output; ``dim`` by default.
-        kernel: ``gaussian``, ``laplace``, ``cauchy`` or ``cone``; see
+        kernel: ``gaussian``, ``laplace``, ``laplace_l1``, ``cauchy`` or ``cone``; see
             `foveate.functional.explicit_attention_map`.
         radius: Initial ``r``, in pixels of the attended map; above 0.
         stride: 1, or 2 to average-pool the input first (3×3, stride 2, padding 1).
+        downsample: Attend at half resolution: 3×3 average pooling with stride 2 before, bilinear upsampling after.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
@@ -67,6 +68,7 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         kernel: str = "gaussian",
         radius: float = 2.0,
         stride: int = 1,
+        downsample: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         self.kernel = one_of("kernel", kernel, KERNELS)
         self.initial_radius = number("radius", radius, above=0)
         self.stride = integer("stride", stride)
+        self.downsample = bool(downsample)
         self.value = nn.Conv2d(dim, self.dim_out, 1, bias=False, **dd)
         self.proj = nn.Conv2d(self.dim_out, self.dim_out, 1, bias=False, **dd)
         self.log_radius = nn.Parameter(torch.empty(1, **dd))
@@ -102,7 +105,7 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
 
     def project(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
         """Return ``V = W_V x`` at the attended resolution."""
-        return self.value(_pool(x, self.stride))
+        return self.value(self._pooled(x))
 
     def values(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 positions dim_out"]:
         """Return what the map weighs, a single head."""
@@ -113,13 +116,13 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
     ) -> Float[Tensor, "1 1 positions positions"]:
         """Return the map at the attended resolution; rows sum to 1. It depends on the size of ``x`` alone."""
         feature_map(x, self.dim, type(self).__name__)
-        height, width = ((side - 1) // self.stride + 1 for side in x.shape[2:])
+        height, width = strided_size(x, *(self.stride, 2) if self.downsample else (self.stride,))
         return explicit_attention_map(height, width, self.radius, self.kernel)[None, None]
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
         """Attend; a stride divides height and width, rounded up."""
         feature_map(x, self.dim, "ExplicitAttention2d")
-        return self.proj(_attend(self.project(x), self.log_radius, self.kernel))
+        return self._out(x, _attend(self.project(x), self.log_radius, self.kernel))
 
     def forward_by_maps(
         self, x: Float[Tensor, "batch channels height width"]
@@ -127,13 +130,21 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         """Compute ``W_O (A V)`` with the map formed; for small maps only."""
         value = self.project(x)
         attended = self.attention_map(x)[0, 0].to(value.dtype) @ value.flatten(2).transpose(1, 2)
-        return self.proj(attended.transpose(1, 2).reshape(value.shape))
+        return self._out(x, attended.transpose(1, 2).reshape(value.shape))
 
     def forward_without(
         self, x: Float[Tensor, "batch channels height width"], part: str = "attention"
     ) -> Float[Tensor, "batch dim_out rows columns"]:
         """Let each position attend to itself alone: ``A = I``, the limit of a radius of zero."""
-        return self.proj(self.project(x))
+        return self._out(x, self.project(x))
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        x = _pool(x, self.stride)
+        return _pool(x, 2) if self.downsample else x
+
+    def _out(self, x: Tensor, attended: Tensor) -> Tensor:
+        out = self.proj(attended)
+        return upsample_to_stride(out, x, self.stride) if self.downsample else out
 
     def weights(self, x: Float[Tensor, "batch channels height width"]) -> PairwiseWeights:
         """Return the weights; rows are formed from the radius alone."""
@@ -147,6 +158,10 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         """Name the radius: all that makes the map."""
         return {"log_radius": slice(None)}
 
+    def scale_reach(self, factor: float) -> None:
+        """Multiply the radius."""
+        self.radius = self.radius.item() * number("factor", factor, above=0)
+
     def no_weight_decay(self) -> set[str]:
         """Name the radius: decay would pull it towards one pixel."""
         return {"log_radius"}
@@ -158,7 +173,8 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
     def extra_repr(self) -> str:
         """Describe the module."""
         start = f"kernel={self.kernel!r}, radius={self.initial_radius:g}"
-        return f"{self.dim}, {self.dim_out}, {start}, stride={self.stride}"
+        end = ", downsample=True" if self.downsample else ""
+        return f"{self.dim}, {self.dim_out}, {start}, stride={self.stride}{end}"
 
 
 class ExpAttConv2d(nn.Module):
@@ -166,7 +182,8 @@ class ExpAttConv2d(nn.Module):
 
         concat[conv3×3(x) → F − d_v channels,  ExpAtt(x) → d_v channels],     d_v = ⌊value_ratio · F⌋
 
-    Source: Tan et al. 2021 (arXiv 2006.07872), after Bello et al. 2019.
+    Source: Tan et al. 2021 (arXiv 2006.07872), after Bello et al. 2019. The share of a tenth is derived from the
+    published saving in parameters.
 
     Args:
         in_channels: Channels of the input.
@@ -175,6 +192,7 @@ class ExpAttConv2d(nn.Module):
         value_ratio: Share of the output channels that attend, between 0 and 1.
         kernel: As in `ExplicitAttention2d`.
         radius: As in `ExplicitAttention2d`.
+        downsample: As in `ExplicitAttention2d`.
         dilation: Dilation of the convolution.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
@@ -194,6 +212,7 @@ class ExpAttConv2d(nn.Module):
         value_ratio: float = 0.1,
         kernel: str = "gaussian",
         radius: float = 2.0,
+        downsample: bool = False,
         dilation: int = 1,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -222,7 +241,9 @@ class ExpAttConv2d(nn.Module):
             bias=False,
             **dd,
         )
-        self.attention = ExplicitAttention2d(in_channels, dim_value, kernel=kernel, radius=radius, stride=stride, **dd)
+        self.attention = ExplicitAttention2d(
+            in_channels, dim_value, kernel=kernel, radius=radius, stride=stride, downsample=downsample, **dd
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -276,4 +297,5 @@ def _attend(value: Tensor, log_radius: Tensor, kernel: str) -> Tensor:
 # Symbolic tracing keeps these whole: they look at shapes.
 torch.fx.wrap("feature_map")
 torch.fx.wrap("_attend")
+torch.fx.wrap("upsample_to_stride")
 torch.fx.wrap("average_pool")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from foveate._checks import feature_map, integer, one_of, pair
+from foveate._checks import feature_map, integer, one_of
 from foveate._shapes import Float
 from foveate.functional._layout import in_layout_of, to_channels_last
+from foveate.functional._pooling import block_average_pool
+from foveate.functional._precision import not_float16
+from foveate.functional.axial_content import axial_content_attention, axial_content_map
 from foveate.functional.global_self import (
     axial_positional_attention,
     axial_positional_map,
@@ -20,13 +21,21 @@ from foveate.functional.global_self import (
     global_positional_map,
 )
 from foveate.nn._global_self_fused import attend_fused
-from foveate.nn._global_self_weights import GlobalSelfWeights, gain_and_shift
+from foveate.nn._global_self_weights import AxialWeights, GlobalSelfWeights, axial_map, gain_and_shift
 from foveate.nn._heads import divisible, merge_heads, split_heads
-from foveate.nn.relative_tables import RelativeTables2d
+from foveate.nn.relative_tables import TABLES, RelativeTables2d, warn_if_larger
+from foveate.nn.weights import PARTS, PairwiseWeights
 
 __all__ = ["GlobalSelfAttention2d"]
 
-PARTS = ("both", "content", "positional")
+TABLES_OF = {
+    "both": TABLES,
+    "content": (),
+    "positional": TABLES,
+    "columns": ("rel_height",),
+    "rows": ("rel_width",),
+}
+"""Tables of each choice of parts, in the order of the passes."""
 
 
 class GlobalSelfAttention2d(RelativeTables2d):
@@ -44,7 +53,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
     is a window of ``2L − 1`` pixels along each axis, while content attention stays global. `resize` fits the
     tables to another size.
 
-    Source: Shen et al. 2020 (arXiv 2010.03019), section 3.
+    Source: Shen et al. 2020 (arXiv 2010.03019); docs/gsa.md lists what is known of it.
 
     Args:
         dim: Channels of the input.
@@ -54,7 +63,11 @@ class GlobalSelfAttention2d(RelativeTables2d):
         feat_size: Size of the feature map at the training resolution, before the stride: the extent ``L`` or
             ``(L_H, L_W)`` of the tables.
         stride: 1, or the window of an average pooling that follows the attention (2 halves each side, rounded up).
-        part: ``both``, or for ablations ``content`` (no tables, no normalization) or ``positional`` (no keys).
+        part: ``both``, or for ablations ``content`` (no tables, no normalization), ``positional`` (no keys),
+            ``columns`` or ``rows`` (no keys, a single pass and no normalization).
+        normalize_queries: For an ablation: softmax of the channels of each query in the content part.
+        axial_content: For an ablation: take the content along the axes as well, by
+            `foveate.functional.axial_content_attention`.
         fused: As in `foveate.functional.content_attention`: None takes fused kernels where there are any.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
@@ -81,6 +94,8 @@ class GlobalSelfAttention2d(RelativeTables2d):
         feat_size: int | tuple[int, int],
         stride: int = 1,
         part: str = "both",
+        normalize_queries: bool = False,
+        axial_content: bool = False,
         fused: bool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -92,14 +107,19 @@ class GlobalSelfAttention2d(RelativeTables2d):
         self.dim_out = divisible("dim_out", dim if dim_out is None else dim_out, num_heads)
         self.dim_key = divisible("dim_key", dim if dim_key is None else dim_key, num_heads)
         self.stride = integer("stride", stride)
-        self.part = one_of("part", part, PARTS)
+        self.part = one_of("part", part, TABLES_OF)
+        self.normalize_queries, self.axial_content = bool(normalize_queries), bool(axial_content)
+        if self.normalize_queries + self.axial_content > self._has_content:
+            raise ValueError(
+                "normalize_queries and axial_content change the content one way or the other: leave out one of them, "
+                f"or both where there is no content; got part={part}"
+            )
         self.fused = fused
-        self.widths = (self.dim_key, 0 if part == "positional" else self.dim_key, self.dim_out)
+        self.widths = (self.dim_key, self.dim_key if self._has_content else 0, self.dim_out)
         self.qkv = nn.Conv2d(dim, sum(self.widths), 1, bias=False, **dd)
-        self.feat_size = pair("feat_size", feat_size)
-        if part != "content":
+        if len(TABLES_OF[part]) == 2:  # between the passes
             self.norm = nn.BatchNorm2d(self.dim_out, **dd)
-            self.make_tables(feat_size, self.dim_key // num_heads, **dd)
+        self.make_tables(feat_size, self.dim_key // num_heads, TABLES_OF[part], **dd)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -108,19 +128,15 @@ class GlobalSelfAttention2d(RelativeTables2d):
         The tables' deviation ``(d·L)^−½`` gives the sum over a line of ``L`` offsets the variance of one value.
         """
         nn.init.kaiming_normal_(self.qkv.weight, nonlinearity="linear")
-        if self.part == "content":
-            return
-        for table, extent in zip((self.rel_height, self.rel_width), self.feat_size, strict=True):
+        for name, extent in self._extents().items():
+            table = getattr(self, name)
             nn.init.normal_(table, std=(table.shape[1] * extent) ** -0.5)
-        if reset := getattr(self.norm, "reset_parameters", None):  # it may have been replaced
+        if reset := getattr(getattr(self, "norm", None), "reset_parameters", None):  # it may have been replaced
             reset()
 
-    def resize(self, feat_size: int | tuple[int, int]) -> None:
-        """Stretch the tables to another ``feat_size`` by linear interpolation."""
-        if self.part == "content":
-            self.feat_size = pair("feat_size", feat_size)
-        else:
-            super().resize(feat_size)
+    @property
+    def _has_content(self) -> bool:
+        return self.part in ("both", "content")
 
     def project(
         self, x: Float[Tensor, "batch channels height width"]
@@ -134,9 +150,9 @@ class GlobalSelfAttention2d(RelativeTables2d):
 
     def _projection(self, x: Tensor) -> Tensor:
         feature_map(x, self.dim, "GlobalSelfAttention2d")
-        if self.part != "content":
-            _warn_if_larger(x, self.feat_size)
-        return _not_float16(to_channels_last(self.qkv(x)))
+        if self.tables:
+            warn_if_larger(x, self.feat_size)
+        return not_float16(to_channels_last(self.qkv(x)))
 
     def values(
         self, x: Float[Tensor, "batch channels height width"]
@@ -155,14 +171,21 @@ class GlobalSelfAttention2d(RelativeTables2d):
         one_of("part", part, PARTS if self.part == "both" else ("both", self.part))
         query, key, _ = self.project(x)
         maps = []
-        if self._has("content") and part != "positional":
-            maps.append(content_attention_map(query, key))
-        if self._has("positional") and part != "content":
-            maps.append(global_positional_map(query, self.rel_width, self.rel_height))
+        if self._has_content and part != "positional":
+            maps.append(self._content_map(query, key))
+        if self.tables and part != "content":
+            maps.append(self._positional_map(query))
         return sum(maps[1:], maps[0])
 
-    def _has(self, part: str) -> bool:
-        return self.part in ("both", part)
+    def _content_map(self, query: Tensor, key: Tensor) -> Tensor:
+        if self.axial_content:
+            return axial_content_map(query, key)
+        return content_attention_map(query, key, normalize_queries=self.normalize_queries)
+
+    def _positional_map(self, query: Tensor) -> Tensor:
+        if len(self.tables) == 2:
+            return global_positional_map(query, self.rel_width, self.rel_height)
+        return axial_map(query, getattr(self, self.tables[0]), TABLES.index(self.tables[0])).flatten(4).flatten(2, 3)
 
     def forward_by_maps(
         self, x: Float[Tensor, "batch channels height width"]
@@ -171,23 +194,26 @@ class GlobalSelfAttention2d(RelativeTables2d):
 
         A training-mode normalization uses the batch's statistics and leaves its running ones alone.
         """
-        query, key, value = self.project(x)
+        query, _, value = self.project(x)
         terms = []
-        if self._has("content"):
-            attended = content_attention_map(query, key).to(value.dtype) @ value.flatten(2, 3)
+        if self._has_content:
+            attended = self.attention_map(x, "content").to(value.dtype) @ value.flatten(2, 3)
             terms.append(attended.view(value.shape))
-        if self._has("positional"):
+        if self.tables:
             terms.append(self._positional_by_maps(query, value))
         return self._pool(in_layout_of(x, merge_heads(sum(terms[1:], terms[0]))))
 
     def _positional_by_maps(self, query: Tensor, value: Tensor) -> Tensor:
-        column = axial_positional_map(query, self.rel_height, 0).to(value.dtype)
-        row = axial_positional_map(query, self.rel_width, 1).to(value.dtype)
-        hidden = torch.einsum("bhyxk,bhkxd->bhyxd", column, value)
-        buffers = {name: buffer.clone() for name, buffer in self.norm.named_buffers()}  # running statistics stay
-        hidden = torch.func.functional_call(self.norm, buffers, merge_heads(hidden))
-        (hidden,) = split_heads(hidden, (self.dim_out,), self.num_heads)
-        return torch.einsum("bhyxk,bhykd->bhyxd", row, hidden)
+        hidden = value
+        for name in self.tables:
+            axis = TABLES.index(name)
+            scores = axial_positional_map(query, getattr(self, name), axis).to(value.dtype)
+            if name != self.tables[0]:
+                buffers = {name: buffer.clone() for name, buffer in self.norm.named_buffers()}  # statistics stay
+                hidden = torch.func.functional_call(self.norm, buffers, merge_heads(hidden))
+                (hidden,) = split_heads(hidden, (self.dim_out,), self.num_heads)
+            hidden = torch.einsum(("bhyxk,bhkxd->bhyxd", "bhyxk,bhykd->bhyxd")[axis], scores, hidden)
+        return hidden
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
         """Attend; a stride divides height and width, rounded up."""
@@ -201,22 +227,28 @@ class GlobalSelfAttention2d(RelativeTables2d):
         query, key, value = split_heads(qkv, self.widths, self.num_heads)
         # Content first: its backward pass comes last, when what the positional passes saved is free again.
         terms = []
-        if part != "positional":
-            terms.append(content_attention(query, key, value, fused=self.fused))
+        if part in ("both", "content"):
+            terms.append(self._content(query, key, value))
         if part != "content":
-            hidden = merge_heads(axial_positional_attention(query, value, self.rel_height, 0, fused=self.fused))
-            (hidden,) = split_heads(self.norm(hidden), (self.dim_out,), self.num_heads)
-            terms.append(axial_positional_attention(query, hidden, self.rel_width, 1, fused=self.fused))
+            terms.append(self._positional(query, value))
         return self._pool(in_layout_of(x, merge_heads(sum(terms[1:], terms[0]))))
 
+    def _content(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if self.axial_content:
+            return axial_content_attention(query, key, value)
+        return content_attention(query, key, value, normalize_queries=self.normalize_queries, fused=self.fused)
+
+    def _positional(self, query: Tensor, value: Tensor) -> Tensor:
+        hidden = value
+        for name in self.tables:
+            if name != self.tables[0]:
+                (hidden,) = split_heads(self.norm(merge_heads(hidden)), (self.dim_out,), self.num_heads)
+            table = getattr(self, name)
+            hidden = axial_positional_attention(query, hidden, table, TABLES.index(name), fused=self.fused)
+        return hidden
+
     def _pool(self, x: Tensor) -> Tensor:
-        if self.stride == 1:
-            return x
-        if torch.compiler.is_compiling():  # one graph for even and odd sizes
-            room = (0, self.stride - 1) * 2
-            there = F.pad(x.new_ones(1, 1, *x.shape[2:]), room)
-            return F.avg_pool2d(F.pad(x, room), self.stride) / F.avg_pool2d(there, self.stride)
-        return F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
+        return x if self.stride == 1 else block_average_pool(x, self.stride)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -230,55 +262,34 @@ class GlobalSelfAttention2d(RelativeTables2d):
         one_of("part", part, self.parts)
         return self._forward(x, "positional" if part == "content" else "content")
 
-    def weights(self, x: Float[Tensor, "batch channels height width"]) -> GlobalSelfWeights:
+    def weights(self, x: Float[Tensor, "batch channels height width"]) -> PairwiseWeights:
         """Return the weights, including the gain of the normalization between the passes."""
         query, key, value = self.project(x)
-        if not self._has("positional"):
-            return GlobalSelfWeights(query, key, value, self.part)
-        column = merge_heads(axial_positional_attention(query, value, self.rel_height, 0, fused=self.fused))
-        tables = self.rel_height, self.rel_width
-        return GlobalSelfWeights(query, key, value, self.part, tables, gain_and_shift(self.norm, column))
+        if len(self.tables) == 1:
+            return AxialWeights(query, value, getattr(self, self.tables[0]), TABLES.index(self.tables[0]))
+        tables = normalization = None
+        if self.tables:
+            column = merge_heads(axial_positional_attention(query, value, self.rel_height, 0, fused=self.fused))
+            tables, normalization = (self.rel_height, self.rel_width), gain_and_shift(self.norm, column)
+        how = {"normalize_queries": self.normalize_queries, "axial_content": self.axial_content}
+        return GlobalSelfWeights(query, key, value, self.part, tables, normalization, **how)
 
     def map_parameters(self) -> dict[str, slice]:
         """Name queries, keys and tables."""
-        tables = {} if self.part == "content" else super().map_parameters()
-        return tables | {"qkv.weight": slice(sum(self.widths) - self.dim_out)}
+        return super().map_parameters() | {"qkv.weight": slice(sum(self.widths) - self.dim_out)}
 
     def extra_repr(self) -> str:
         """Describe the module."""
+        changed = {name: getattr(self, name) for name in ("part", "normalize_queries", "axial_content")}
+        ablation = "".join(f", {name}={value}" for name, value in changed.items() if value not in ("both", False))
         return (
             f"{self.dim}, {self.dim_out}, num_heads={self.num_heads}, dim_key={self.dim_key}, "
-            f"feat_size={self.feat_size}, stride={self.stride}{'' if self.part == 'both' else f', part={self.part}'}"
+            f"feat_size={self.feat_size}, stride={self.stride}{ablation}"
         )
-
-
-def _warn_if_larger(x: Tensor, feat_size: tuple[int, int]) -> None:
-    """Warn that far positions do not see each other; Python shows it once for each size of tables."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return
-    if x.shape[2] > feat_size[0] or x.shape[3] > feat_size[1]:
-        warnings.warn(
-            f"a map is larger than the relative tables of GlobalSelfAttention2d, which are for {feat_size[0]}×"
-            f"{feat_size[1]}: its positional attention is a window of {2 * feat_size[0] - 1}×{2 * feat_size[1] - 1} "
-            "positions around each; foveate.resize_relative_tables(model, img_size) stretches the tables",
-            stacklevel=2,
-        )
-
-
-def _not_float16(x: Tensor) -> Tensor:
-    return x.float() if x.dtype == torch.float16 and torch.is_autocast_enabled(x.device.type) else x
 
 
 # Symbolic tracing keeps these whole: they look at shapes and dtypes.
-for _name in (
-    "feature_map",
-    "split_heads",
-    "merge_heads",
-    "in_layout_of",
-    "to_channels_last",
-    "_not_float16",
-    "_warn_if_larger",
-):
+for _name in ("feature_map", "split_heads", "merge_heads", "in_layout_of", "to_channels_last", "not_float16"):
     torch.fx.wrap(_name)
-for _name in ("content_attention", "axial_positional_attention"):
+for _name in ("warn_if_larger", "content_attention", "axial_content_attention", "axial_positional_attention"):
     torch.fx.wrap(_name)

@@ -13,45 +13,53 @@ from foveate.functional.relative import resize_relative_table
 from foveate.nn._scripting import NotScriptable
 from foveate.nn.spatial_attention import PairwiseAttention
 
-__all__ = ["TABLES", "RelativeTables2d"]
+__all__ = ["TABLES", "RelativeTables2d", "warn_if_larger"]
 
 TABLES = ("rel_height", "rel_width")
 
 
 class RelativeTables2d(NotScriptable, PairwiseAttention):
-    """Base class of modules with one table of vertical and one of horizontal offsets.
+    """Base class of modules with one table of vertical and one of horizontal offsets, or with one of the two or none.
 
     Attributes:
         qkv: Projection of the attended map.
         feat_size: Extents ``(L_H, L_W)`` of the tables.
         rel_height: ``(2·L_H − 1, d)``.
         rel_width: ``(2·L_W − 1, d)``.
+        tables: Names of those that the module has.
     """
 
     qkv: nn.Conv2d
     feat_size: tuple[int, int]
     rel_height: nn.Parameter
     rel_width: nn.Parameter
+    tables: tuple[str, ...]
 
-    def make_tables(self, feat_size: int | tuple[int, int], dim: int, **factory: Any) -> None:
+    def make_tables(
+        self, feat_size: int | tuple[int, int], dim: int, names: tuple[str, ...] = TABLES, **factory: Any
+    ) -> None:
         """Create uninitialized tables of vectors of ``dim`` entries."""
-        self.feat_size = pair("feat_size", feat_size)
-        self.rel_height = nn.Parameter(torch.empty(2 * self.feat_size[0] - 1, dim, **factory))
-        self.rel_width = nn.Parameter(torch.empty(2 * self.feat_size[1] - 1, dim, **factory))
+        self.feat_size, self.tables = pair("feat_size", feat_size), names
+        for name, extent in self._extents().items():
+            setattr(self, name, nn.Parameter(torch.empty(2 * extent - 1, dim, **factory)))
+
+    def _extents(self) -> dict[str, int]:
+        """Return the extent of each table."""
+        return {name: self.feat_size[TABLES.index(name)] for name in self.tables}
 
     def map_parameters(self) -> dict[str, slice]:
         """Name the tables."""
-        return dict.fromkeys(TABLES, slice(None))
+        return dict.fromkeys(self.tables, slice(None))
 
     def no_weight_decay(self) -> set[str]:
         """Name the tables: decay would pull positions towards not mattering."""
-        return {name for name in TABLES if hasattr(self, name)}
+        return set(self.tables)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Stretch tables that were trained for another size of the map, with a warning."""
-        for name in TABLES:
-            loaded, own = state_dict.get(prefix + name), getattr(self, name, None)
-            if loaded is None or own is None or loaded.ndim != 2 or loaded.shape[1] != own.shape[1]:
+        for name in self.tables:
+            loaded, own = state_dict.get(prefix + name), getattr(self, name)
+            if loaded is None or loaded.ndim != 2 or loaded.shape[1] != own.shape[1]:
                 continue  # missing, or of another network: the caller says so
             if len(loaded) != len(own) and len(loaded) % 2:
                 state_dict[prefix + name] = resize_relative_table(loaded, (len(own) + 1) // 2)
@@ -66,5 +74,18 @@ class RelativeTables2d(NotScriptable, PairwiseAttention):
         """Stretch the tables to another ``feat_size`` by linear interpolation."""
         self.feat_size = pair("feat_size", feat_size)
         with torch.no_grad():
-            self.rel_height = nn.Parameter(resize_relative_table(self.rel_height, self.feat_size[0]))
-            self.rel_width = nn.Parameter(resize_relative_table(self.rel_width, self.feat_size[1]))
+            for name, extent in self._extents().items():
+                setattr(self, name, nn.Parameter(resize_relative_table(getattr(self, name), extent)))
+
+
+def warn_if_larger(x: Tensor, feat_size: tuple[int, int]) -> None:
+    """Warn that far positions of ``x`` do not see each other; Python shows it once for each size of tables."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    if x.shape[2] > feat_size[0] or x.shape[3] > feat_size[1]:
+        warnings.warn(
+            f"a map is larger than the relative tables of GlobalSelfAttention2d, which are for {feat_size[0]}×"
+            f"{feat_size[1]}: its positional attention is a window of {2 * feat_size[0] - 1}×{2 * feat_size[1] - 1} "
+            "positions around each; foveate.resize_relative_tables(model, img_size) stretches the tables",
+            stacklevel=2,
+        )

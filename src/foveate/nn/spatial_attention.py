@@ -108,6 +108,12 @@ class SpatialAttention(nn.Module):
         """Name the parameters without weight decay: those whose zero means something."""
         return set()
 
+    def scale_reach(self, factor: float) -> None:
+        """Multiply what the map measures in positions, such as a radius, by ``factor``; by default there is nothing.
+
+        For images ``factor`` times as large as those of the training, whose objects are as much larger.
+        """
+
     def scalars(self) -> dict[str, tuple[float, float]]:
         """Return the learnable numbers of the map by name, each with its initial and its current value."""
         return {}

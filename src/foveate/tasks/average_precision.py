@@ -141,7 +141,9 @@ def _as_coco(detections: Mapping[str, Tensor], target: Mapping[str, Tensor], num
     found = [
         {"id": k, "image_id": 1, "category_id": label, "bbox": _xywh(box), "area": _area(box), "score": score}
         for k, (box, label, score) in enumerate(
-            zip(detections["boxes"].tolist(), detections["labels"].tolist(), detections["scores"].tolist(), strict=True),
+            zip(
+                detections["boxes"].tolist(), detections["labels"].tolist(), detections["scores"].tolist(), strict=True
+            ),
             start=1,
         )
     ]

@@ -8,13 +8,23 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from foveate import _checks
 from foveate._extras import check_installed
 from foveate.data.dense import DenseData, open_detection
-from foveate.models.dense import Detector
+from foveate.models.dense import DETECTORS, Detector
 from foveate.models.inspection import dry_run
-from foveate.tasks.average_precision import MAX_DETECTIONS, RECALLS, THRESHOLDS, Record, ap_statistic, average_precision, match
-from foveate.tasks.task import Batch, Metrics, Task
+from foveate.tasks.average_precision import (
+    MAX_DETECTIONS,
+    RECALLS,
+    THRESHOLDS,
+    Record,
+    ap_statistic,
+    average_precision,
+    match,
+)
+from foveate.tasks.task import Batch, Metrics, Task, resized
 
 __all__ = ["Detection", "DetectionResult"]
 
@@ -60,7 +70,13 @@ class Detection(Task):
         self, classes: Sequence[str], *, detector: str = "fasterrcnn", detector_args: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__(classes)
-        self.head, self.head_args = detector, dict(detector_args or {})
+        self.head, self.head_args = _checks.one_of("detector", detector, tuple(DETECTORS)), dict(detector_args or {})
+
+    @classmethod
+    def check_settings(cls, settings: Any) -> None:
+        """Raise a `ValueError` that names the first setting of no meaning, or of none of the known detectors."""
+        super().check_settings(settings)
+        cls([], detector=settings.detector)
 
     @classmethod
     def configured(cls, settings: Any, data: Any, *, seed: int) -> Self:
@@ -77,6 +93,17 @@ class Detection(Task):
         if not isinstance(network, Detector):
             raise ValueError(f"{name} is no foveate.models.dense.Detector; build it with build_detector")
         dry_run(network.model.backbone, (3, *img_size), lambda twin, image: twin(image), name=name)
+
+    def resize(self, images: Tensor, targets: Any, size: tuple[int, int]) -> Batch:
+        """Resize images, boxes and, where there are any, masks."""
+        (height, width), moved = images.shape[-2:], []
+        for target in targets:
+            boxes = target["boxes"] * target["boxes"].new_tensor([size[1] / width, size[0] / height] * 2)
+            moved.append({**target, "boxes": boxes})
+            if "masks" in target:
+                masks = F.interpolate(target["masks"][:, None].float(), size, mode="nearest-exact")[:, 0]
+                moved[-1]["masks"] = masks.to(target["masks"].dtype)
+        return resized(images, size), moved
 
     def forward(self, network: nn.Module, images: Tensor, targets: Any = None) -> Any:
         """Return the losses of a batch in training, else its detections."""

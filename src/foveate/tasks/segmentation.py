@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from foveate import _checks, _extras
 from foveate.data.dense import VOID, DenseData, open_segmentation
+from foveate.models.dense import DECODERS
 from foveate.models.inspection import dry_run
-from foveate.tasks.task import Batch, Metrics, Task
+from foveate.tasks.task import Batch, Metrics, Task, resized
 
 __all__ = ["Segmentation", "SegmentationResult", "iou_statistic"]
 
@@ -70,7 +71,13 @@ class Segmentation(Task):
     ) -> None:
         super().__init__(classes)
         self.dice = _checks.number("dice", dice, minimum=0)
-        self.head, self.head_args = decoder, dict(decoder_args or {})
+        self.head, self.head_args = _checks.one_of("decoder", decoder, tuple(DECODERS)), dict(decoder_args or {})
+
+    @classmethod
+    def check_settings(cls, settings: Any) -> None:
+        """Raise a `ValueError` that names the first setting of no meaning, or of none of the known decoders."""
+        super().check_settings(settings)
+        cls([], dice=settings.dice, decoder=settings.decoder)
 
     @classmethod
     def configured(cls, settings: Any, data: Any, *, seed: int) -> Self:
@@ -89,6 +96,11 @@ class Segmentation(Task):
         if not isinstance(output, Tensor) or output.shape != expected:
             got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise ValueError(f"{name} gives {got} for one image, where a segmentation network gives {expected}")
+
+    def resize(self, images: Tensor, targets: Tensor, size: tuple[int, int]) -> Batch:
+        """Resize images and masks, the masks by their nearest pixels."""
+        masks = F.interpolate(targets[:, None].float(), size, mode="nearest-exact")[:, 0]
+        return resized(images, size), masks.to(targets.dtype)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits ``(B, classes, H, W)`` and masks ``(B, H, W)``."""
@@ -114,9 +126,7 @@ class Segmentation(Task):
         records = []
         for label, target, where in zip(labels, targets, valid, strict=True):
             label, target = label[where], target[where]
-            counts = [
-                torch.bincount(each, minlength=num_classes) for each in (target[label == target], label, target)
-            ]
+            counts = [torch.bincount(each, minlength=num_classes) for each in (target[label == target], label, target)]
             records.append(torch.stack(counts, dim=1).flatten())
         losses = _cross_entropies(outputs, targets)[:, None].double()
         return torch.cat([torch.stack(records).double(), losses], dim=1), torch.zeros(len(outputs), dtype=torch.long)

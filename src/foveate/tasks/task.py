@@ -8,13 +8,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from foveate.data import LabelledImages, open_data
 
 if TYPE_CHECKING:
     from foveate.stats import Difference, MeanScore
 
-__all__ = ["Batch", "Metrics", "Task"]
+__all__ = ["Batch", "Metrics", "Task", "resized"]
 
 Batch = tuple[Tensor, Any]
 """Images ``(B, C, H, W)`` and their targets."""
@@ -30,6 +31,11 @@ class Metrics(nn.Module, ABC):
     @abstractmethod
     def compute(self) -> dict[str, float]:
         """Return the metrics by name, such as ``loss`` and ``top1``, and forget the batches."""
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return images ``(B, C, H, W)`` at another size, in the same memory format."""
+    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 class Task(ABC):
@@ -65,7 +71,9 @@ class Task(ABC):
         for name in cls.unused:
             value = getattr(settings, name)
             if value != getattr(defaults, name):
-                raise ValueError(f"{name}={value!r} means nothing to task={cls.name}; leave it out, or give another task")
+                raise ValueError(
+                    f"{name}={value!r} means nothing to task={cls.name}; leave it out, or give another task"
+                )
 
     @classmethod
     def configured(cls, settings: Any, data: Any, *, seed: int) -> Self:
@@ -93,6 +101,10 @@ class Task(ABC):
     def mix(self, images: Tensor, targets: Any, *, epoch: int, step: int) -> Batch:
         """Mix batch ``step`` of ``epoch`` for training; by default leave it unchanged."""
         return images, targets
+
+    def resize(self, images: Tensor, targets: Any, size: tuple[int, int]) -> Batch:
+        """Resize a batch of training to ``size``, height and width; targets of a place in the image move with it."""
+        return resized(images, size), targets
 
     def forward(self, network: nn.Module, images: Tensor, targets: Any = None) -> Any:
         """Return the outputs of the network; with ``targets`` in training, without in evaluation."""

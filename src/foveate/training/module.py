@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -18,8 +18,9 @@ from foveate.io.checkpoint import NetworkMeta
 from foveate.tasks import Batch, Task
 from foveate.training.equivariance import Equivariance
 from foveate.training.recipe import Recipe
+from foveate.training.schedule import make_schedule
 
-__all__ = ["TrainingModule"]
+__all__ = ["TrainingModule", "to_device"]
 
 
 class TrainingModule(nn.Module):
@@ -69,7 +70,7 @@ class TrainingModule(nn.Module):
         """Return a batch on ``device``, its images in the memory format of the network."""
         images, targets = batch
         images = images.to(device, non_blocking=True).contiguous(memory_format=self._memory_format)
-        return images, _to_device(targets, device)
+        return images, to_device(targets, device)
 
     def forward(self, images: Tensor, targets: Any, *, epoch: int, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the training loss of a batch: that of the task, plus that of equivariance times its weight.
@@ -83,6 +84,8 @@ class TrainingModule(nn.Module):
         Returns:
             The loss, and its terms by name, each without its weight.
         """
+        if self.recipe.img_scale != (1.0, 1.0):
+            images, targets = self._resized(images, targets, epoch=epoch, step=step)
         images, targets = self.task.mix(images, targets, epoch=epoch, step=step)
         # Not (seed, epoch, step) as such: from that the similarities are drawn, which dropout must not depend on.
         key = np.random.SeedSequence([self.seed, epoch, step, 1]).generate_state(1, np.uint64)
@@ -95,6 +98,14 @@ class TrainingModule(nn.Module):
         loss = self.task.loss(outputs, targets)
         return loss + self.recipe.equivariance * term, {"loss": loss, "equivariance": term}
 
+    def _resized(self, images: Tensor, targets: Any, *, epoch: int, step: int) -> Batch:
+        """Resize a batch by a factor that is drawn for it, with a uniform logarithm."""
+        key = np.random.SeedSequence([self.seed, epoch, step, 2])
+        factor = math.exp(np.random.default_rng(key).uniform(*map(math.log, self.recipe.img_scale)))
+        height, width = (max(1, round(side * factor)) for side in images.shape[-2:])
+        images, targets = self.task.resize(images, targets, (height, width))
+        return images.contiguous(memory_format=self._memory_format), targets
+
     def validate(self, images: Tensor, targets: Any) -> None:
         """Add a batch to the validation metrics."""
         self.metrics.update(self.task.forward(self.network, images), targets)
@@ -104,31 +115,18 @@ class TrainingModule(nn.Module):
         return {f"val_{name}": value for name, value in self.metrics.compute().items()}
 
     def configure_optimizers(self, updates_per_epoch: int) -> tuple[Optimizer, Scheduler | None]:
-        """Build timm's optimizer and, unless ``sched`` is ``none``, its schedule, a function of the updates made."""
+        """Build timm's optimizer and the schedule of its learning rate, see `make_schedule`."""
         recipe = self.recipe
         optimizer = create_optimizer_v2(
             self.model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
-        if recipe.sched == "none":
-            return optimizer, None
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            sched=recipe.sched,
-            num_epochs=recipe.epochs,
-            warmup_epochs=recipe.warmup_epochs,  # type: ignore[arg-type]  # becomes a number of updates
-            warmup_lr=recipe.lr / 100,
-            min_lr=recipe.min_lr,
-            decay_epochs=recipe.decay_epochs,
-            decay_rate=recipe.decay_rate,
-            step_on_epochs=False,
-            updates_per_epoch=updates_per_epoch,
-        )
-        return optimizer, scheduler
+        return optimizer, make_schedule(optimizer, recipe, updates_per_epoch)
 
 
-def _to_device(targets: Any, device: torch.device) -> Any:
+def to_device(targets: Any, device: torch.device) -> Any:
+    """Move tensors, also in lists and dictionaries, to ``device``."""
     if isinstance(targets, Tensor):
         return targets.to(device, non_blocking=True)
     if isinstance(targets, dict):
-        return {name: _to_device(value, device) for name, value in targets.items()}
-    return [_to_device(target, device) for target in targets] if isinstance(targets, list | tuple) else targets
+        return {name: to_device(value, device) for name, value in targets.items()}
+    return [to_device(target, device) for target in targets] if isinstance(targets, list | tuple) else targets

@@ -30,7 +30,14 @@ class Recipe:
         weight_decay: Weight decay; norms, biases and what the network excludes itself (`no_weight_decay`) have none.
         sched: Course of the learning rate after the warm-up, set anew after every update.
         warmup_epochs: Epochs over which the learning rate rises linearly from a hundredth; may be a fraction.
+        warmup_prefix: Begin the course of the learning rate at the end of the warm-up; otherwise at the first update,
+            so that the warm-up covers its beginning.
         min_lr: Learning rate at the end of cosine, poly and tanh.
+        cycle_epochs: With cosine, epochs of the first cycle, after which the learning rate restarts; may be a fraction.
+            0: a single cycle, which ends with the training.
+        cycle_mul: Factor by which each cycle is longer than the one before.
+        cycle_decay: Factor by which the learning rate that a cycle starts from is lower than that of the one before.
+        cycle_limit: Number of cycles, after which the learning rate stays at min_lr; 0: as many as the training takes.
         decay_epochs: With sched=step, epochs between two decays.
         decay_rate: With sched=step, factor of a decay; with sched=poly, the power: give 1 for a straight line, as the
             default of 0.1, meant for step, holds the rate up until shortly before the end.
@@ -44,6 +51,8 @@ class Recipe:
         max_skipped: With non_finite=skip, how many updates of a run are skipped before it stops all the same.
         precision: Arithmetic; the mixed ones keep the weights in 32 bits. 16-mixed needs a GPU.
         compile: Compile the network with torch.compile.
+        img_scale: Range of the factor by which the images of each batch are resized in training, [low, high], their
+            masks and boxes with them; networks trained so keep more of their accuracy at other sizes.
         channels_last: Store images and weights with the channels last, often faster on GPUs with mixed precision.
         equivariance: Weight of the equivariance term, by which what the gates of a network look at has to follow
             shifts, rotations and changes of scale of the image; 0 leaves it out. 1 is usual. It takes a second pass.
@@ -60,7 +69,12 @@ class Recipe:
     weight_decay: float = 0.05
     sched: Schedule = "cosine"
     warmup_epochs: float = 1.0
+    warmup_prefix: bool = False
     min_lr: float = 1e-6
+    cycle_epochs: float = 0.0
+    cycle_mul: float = 1.0
+    cycle_decay: float = 1.0
+    cycle_limit: int = 0
     decay_epochs: float = 10.0
     decay_rate: float = 0.1
     label_smoothing: float = 0.1
@@ -71,6 +85,7 @@ class Recipe:
     max_skipped: int = 10
     precision: Precision = "32-true"
     compile: bool = False
+    img_scale: tuple[float, float] = (1.0, 1.0)
     channels_last: bool = False
     equivariance: float = 0.0
     equivariance_shift: float = 0.2
@@ -102,7 +117,32 @@ class Recipe:
         _checks.one_of("precision", self.precision, get_args(Precision))
         _checks.one_of("non_finite", self.non_finite, get_args(NonFinite))
         _checks.integer("max_skipped", self.max_skipped, minimum=0)
+        low, high = self.img_scale
+        _checks.number("img_scale, high", high, minimum=_checks.number("img_scale, low", low, above=0), maximum=8)
+        self._check_cycles()
         self._check_equivariance()
+
+    def _check_cycles(self) -> None:
+        _checks.number("cycle_epochs", self.cycle_epochs, minimum=0)
+        _checks.number("cycle_mul", self.cycle_mul, minimum=1)
+        _checks.number("cycle_decay", self.cycle_decay, above=0, maximum=1)
+        _checks.integer("cycle_limit", self.cycle_limit, minimum=0)
+        if self.warmup_prefix and self.warmup_epochs == self.epochs:
+            raise ValueError(
+                f"warmup_prefix leaves nothing after warmup_epochs={self.warmup_epochs:g} of epochs={self.epochs}; "
+                "lower warmup_epochs, or leave warmup_prefix out"
+            )
+        if self.cycle_epochs and self.sched != "cosine":
+            raise ValueError(
+                f"cycle_epochs={self.cycle_epochs:g} restarts sched=cosine alone; got sched={self.sched}. Choose that, "
+                "or leave cycle_epochs at 0"
+            )
+        for name, unused in (("cycle_mul", 1), ("cycle_decay", 1), ("cycle_limit", 0)):
+            if getattr(self, name) != unused and not self.cycle_epochs:
+                raise ValueError(
+                    f"{name}={getattr(self, name):g} has no effect without restarts; give cycle_epochs above 0, the "
+                    "epochs of the first cycle"
+                )
 
     def _check_equivariance(self) -> None:
         _checks.number("equivariance", self.equivariance, minimum=0)

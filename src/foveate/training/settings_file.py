@@ -26,6 +26,8 @@ NEWER = frozenset(
     {
         *("checkpoint_minutes", "checkpoint_updates", "non_finite", "max_skipped", "strategy", "sync_bn"),
         *("intensity_range", "threads", "jobs", "task", "logger"),
+        *("decoder", "dice", "detector", "head_args", "img_scale"),
+        *("warmup_prefix", "cycle_epochs", "cycle_mul", "cycle_decay", "cycle_limit"),
     }
 )
 """Settings that saved configurations may lack: what is the default now was the rule then."""

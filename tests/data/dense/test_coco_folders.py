@@ -85,7 +85,7 @@ def test_masks_of_some_objects_are_of_no_use(folder: Path, caplog: pytest.LogCap
     parts["annotations"][0]["segmentation"] = []
     (folder / "annotations" / "train.json").write_text(json.dumps(parts))
     assert open_detection(folder).train[1][1].masks is None
-    assert "8 objects have no mask" in caplog.text.replace("9", "8") or "1 of 9" in caplog.text
+    assert "1 of 9" in caplog.text
 
 
 @pytest.mark.parametrize("number", range(20))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,8 +100,6 @@ def test_values_are_kept_at_every_depth(tmp_path: Path, bits: int, palette: bool
 
 def write_gray(path: Path, values: np.ndarray, bits: int) -> None:
     """Write a gray PNG of so many bits, which Pillow does not."""
-    import struct
-    import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

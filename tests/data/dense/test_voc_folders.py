@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,14 @@ def test_boxes_are_compared_with_the_image_where_the_file_gives_no_size(folder: 
     (folder / "Annotations" / "f.xml").write_text(xml([CAT, ("dog", (3, 5, 60, 7))], size=None))
     with pytest.raises(UnreadableImageError, match=r"f\.xml: object 2, dog"):
         open_detection(folder).val[1]
+
+
+def test_a_pipe_is_not_waited_for(folder: Path):
+    path = folder / "Annotations" / "f.xml"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"f\.xml"):
+        open_detection(folder)
 
 
 @pytest.mark.parametrize("missing", ["JPEGImages/f.jpg", "Annotations/f.xml"])

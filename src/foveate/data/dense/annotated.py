@@ -51,8 +51,8 @@ class AnnotatedSample:
         """Make the objects; raise an `UnreadableImageError` if the image or a box is not as the file says."""
         size = (image.height, image.width)
         with naming(self.source):
-            if self.size not in (None, size):
-                raise ValueError(f"it says {self.size[1]}×{self.size[0]}, {self.path} is {size[1]}×{size[0]}")  # type: ignore[index]
+            if self.size is not None and self.size != size:
+                raise ValueError(f"it says {self.size[1]}×{self.size[0]}, {self.path} is {size[1]}×{size[0]}")
             boxes = within(self.boxes, self.names, size)
             objects = Objects.of(boxes, self.labels, ignored=self.ignored)
             return objects if self.masks is None else replace(objects, masks=torch.from_numpy(self.masks(size)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -64,7 +63,7 @@ def find_annotations(path: Path) -> dict[str, tuple[Path, Path]]:
     """Return the JSON file of each split, and the folder of its images; raise a `ValueError` if it is not clear."""
     found: dict[str, tuple[Path, Path]] = {}
     for file in sorted((path / "annotations").glob("*.json")):
-        match = FILE.fullmatch(file.name)
+        match = FILE.fullmatch(file.name) if file.is_file() else None
         split = split_of(match[2]) if match else None
         if match is None or split is None:
             continue
@@ -173,7 +172,6 @@ class _File:
             return AnnotatedSample(
                 path, source, bad=BadImage(path, f"there is no such image, though {source} names it")
             )
-        labels = {key: label for label, key in enumerate(categories)}
         found = [self.parts["annotations"][item] for item in objects]
         called = [
             f"annotations[{item}], {categories[entry['category_id']]}"
@@ -185,7 +183,7 @@ class _File:
                 path,
                 source,
                 boxes=[_box(entry.get("bbox"), which) for entry, which in zip(found, called, strict=True)],
-                labels=[labels[entry["category_id"]] for entry in found],
+                labels=[list(categories).index(entry["category_id"]) for entry in found],
                 ignored=[_crowd(entry, which) for entry, which in zip(found, called, strict=True)],
                 names=called,
                 size=size,
@@ -221,7 +219,7 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int]:
 
 def _box(value: Any, called: str) -> tuple[float, float, float, float]:
     numbers = isinstance(value, list) and len(value) == 4 and all(type(each) in (int, float) for each in value)
-    if not numbers or not all(math.isfinite(each) and abs(each) < 2**31 for each in value):
+    if not numbers or not all(abs(each) < 2**31 for each in value):
         raise ValueError(f"{called}: bbox must be four numbers, x, y, width, height; got {json.dumps(value)[:80]}")
     x, y, width, height = map(float, value)
     return x, y, x + width, y + height

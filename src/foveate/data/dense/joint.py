@@ -156,18 +156,18 @@ class AugmentedJoint(JointTransform):
         if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[0], Image.Image):
             raise ValueError(f"augment must return an image of Pillow's and its target; it returned {found!r:.200}")
         image, changed = found
-        if isinstance(target, Objects) != isinstance(changed, Objects):
-            raise ValueError(f"augment was given {type(target).__name__}; it returned {type(changed).__name__}")
-        shape = (image.height, image.width)
-        masks = changed.masks if isinstance(changed, Objects) else changed
-        if masks is not None and (not hasattr(masks, "shape") or tuple(masks.shape[-2:]) != shape):
-            raise ValueError(
-                f"augment must return masks of the size of the image, {shape}; "
-                f"it returned {tuple(getattr(masks, 'shape', ())) or type(masks).__name__}"
-            )
-        if isinstance(changed, np.ndarray) and changed.dtype != np.uint8:
-            raise ValueError(f"augment must return a mask of type uint8; it returned {changed.dtype}")
+        _check_target(changed, (image.height, image.width), objects=isinstance(target, Objects))
         return self.prepare(image.convert("RGB"), changed)
+
+
+def _check_target(target: Any, size: tuple[int, int], *, objects: bool) -> None:
+    """Raise a `ValueError` if what a user's augmentation made of a target does not fit the image."""
+    masks = target.masks if isinstance(target, Objects) else target
+    if isinstance(target, Objects) != objects or not (objects or getattr(target, "dtype", None) == np.uint8):
+        wanted = "Objects" if objects else "a mask, an array of uint8"
+        raise ValueError(f"augment must return {wanted}; it returned {getattr(target, 'dtype', type(target).__name__)}")
+    if masks is not None and tuple(masks.shape[-2:]) != size:
+        raise ValueError(f"augment must return masks of the size of the image, {size}; they are {tuple(masks.shape)}")
 
 
 def check_joint(config: TransformConfig) -> None:
@@ -194,7 +194,7 @@ def _objects(objects: Objects, layout: _Layout, image: Image.Image, min_side: fl
         moved_masks = [layout.mask(mask.numpy().astype(np.uint8), 0) for mask in objects.masks[kept]]
         masks = torch.stack(moved_masks) if moved_masks else torch.zeros(0, height, width, dtype=torch.uint8)
         if min_side:
-            seen = masks.flatten(1).any(1)
+            seen = masks.flatten(1).bool().any(1)
             masks, kept = masks[seen], kept[seen]
     target = {"boxes": inside[kept], "labels": objects.labels[kept], "ignored": objects.ignored[kept]}
     return target if masks is None else {**target, "masks": masks}

@@ -83,10 +83,11 @@ def open_detection(
     chosen by ``seed``, is kept for a validation split that is missing. Classes are the names of the training objects in
     order, or COCO's categories in the order of their ids.
 
-    VOC's coordinates count from 1 and include the last pixel, COCO's ``x, y, width, height`` count from 0. A box that
-    reaches out of its image by at most one pixel is cut off there, as tools differ by so much. One that reaches out
-    further, has no area, is upside down, or is of no known class makes its image one that cannot be read, as does an
-    image or annotation that is missing or an image of another size than its annotation says.
+    An XML file is of the image of its own name, whatever its ``filename`` says. VOC's coordinates count from 1 and
+    include the last pixel, COCO's ``x, y, width, height`` count from 0. A box that reaches out of its image by at most
+    one pixel is cut off there, as tools differ by so much. One that reaches out further, has no area, is upside down,
+    or is of no known class makes its image one that cannot be read, as does an image or annotation that is missing or
+    an image of another size than its annotation says.
 
     Args:
         name: ``digits``, with boxes and masks; ``torchvision/VOCDetection``; ``torchvision/CocoDetection``, whose

@@ -137,6 +137,8 @@ def read_xml(path: str) -> Annotation:
         ValueError: The file is no such XML, declares entities, or lacks what an object needs.
         OSError: The file cannot be read.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError("this is not a file")  # but a folder, or a pipe, which one would wait for
     text = Path(path).read_bytes().decode("utf-8-sig")
     for declaration in ("<!DOCTYPE", "<!ENTITY"):  # whose expansion can take any memory
         if declaration in text:

@@ -69,7 +69,9 @@ def create_with_head(
     """
     if not head:
         if head_args:
-            raise ValueError(f"head_args are for decoders and detectors; a classifier takes none, got {dict(head_args)}")
+            raise ValueError(
+                f"head_args are for decoders and detectors; a classifier takes none, got {dict(head_args)}"
+            )
         return create_network(name, kwargs, pretrained=pretrained)
     _checks.one_of("head", head, (*DECODERS, *DETECTORS))
     num_classes = kwargs["num_classes"]

@@ -124,7 +124,9 @@ def build_segmenter(
     smp = _extras.require("segmentation_models_pytorch", extra="dense")
     encoders = smp.encoders.encoders
     given = dict(decoder_args or {})
-    known = keywords_of(getattr(smp, DECODERS[decoder]), but=(*GIVEN, "encoder_name", "encoder_depth", "encoder_weights"))
+    known = keywords_of(
+        getattr(smp, DECODERS[decoder]), but=(*GIVEN, "encoder_name", "encoder_depth", "encoder_weights")
+    )
     for keyword in given:
         _checks.one_of(f"keyword of decoder {decoder}", keyword, known)
     pyramid, own = _maps(name, kwargs, decoder, pretrained)

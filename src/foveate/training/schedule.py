@@ -1,0 +1,52 @@
+"""The course of the learning rate: timm's schedules, counted in updates."""
+
+from __future__ import annotations
+
+import math
+
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch.optim import Optimizer
+
+from foveate.training.recipe import Recipe
+
+__all__ = ["make_schedule"]
+
+
+def make_schedule(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) -> Scheduler | None:
+    """Build timm's schedule of a recipe, a function of the updates made; None if ``sched`` is ``none``.
+
+    The training takes ``epochs`` in any case: whatever does not fit in them, such as the rest of the last cycle, is
+    left out.
+    """
+    if recipe.sched == "none":
+        return None
+    length = recipe.epochs - (recipe.warmup_epochs if recipe.warmup_prefix else 0)
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=recipe.sched,
+        num_epochs=recipe.cycle_epochs or length,  # type: ignore[arg-type]  # becomes a number of updates
+        warmup_epochs=recipe.warmup_epochs,  # type: ignore[arg-type]
+        warmup_prefix=recipe.warmup_prefix,
+        warmup_lr=recipe.lr / 100,
+        min_lr=recipe.min_lr,
+        cycle_mul=recipe.cycle_mul,
+        cycle_decay=recipe.cycle_decay,
+        cycle_limit=_cycles(recipe, length),
+        decay_epochs=recipe.decay_epochs,
+        decay_rate=recipe.decay_rate,
+        step_on_epochs=False,
+        updates_per_epoch=updates_per_epoch,
+    )
+    return scheduler
+
+
+def _cycles(recipe: Recipe, length: float) -> int:
+    """Return how many cycles are begun in ``length`` epochs: timm takes a power of that, so a huge number is none."""
+    if not recipe.cycle_epochs:
+        return 1
+    cycles = length / recipe.cycle_epochs
+    if recipe.cycle_mul > 1:  # 1 + mul + mul² + … first cycles
+        cycles = math.log1p(cycles * (recipe.cycle_mul - 1)) / math.log(recipe.cycle_mul)
+    begun = math.ceil(cycles - 1e-9)  # if the last ends with the training, rounding must not begin another
+    return min(begun, recipe.cycle_limit or begun)

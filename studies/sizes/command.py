@@ -1,0 +1,156 @@
+"""``python -m studies.sizes``: what trained networks are worth on larger images, and what helps."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from foveate import _checks
+from foveate.io import load_network
+from foveate.io.environment import environment
+from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
+from foveate.models import resize_relative_tables, scale_reach
+from foveate.models.inspection import attention_modules
+from foveate.models.tables import relative_tables
+from foveate.training import TrainConfig, TrainingModule, check_device, predict
+from foveate.training.build import configured_task
+from studies.sizes.report import draw, to_markdown
+from studies.trained import runs_of
+
+__all__ = ["AS_TRAINED", "SizesConfig", "run"]
+
+AS_TRAINED = "as trained"
+
+
+@dataclass(kw_only=True)
+class SizesConfig:
+    """Evaluate trained networks of any task on images larger than those of the training.
+
+    Digits are drawn larger; the images of a folder are resized to the larger input. Each network is evaluated as it was
+    trained, which leaves global self-attention a window and explicit attention its radius in positions, and with its
+    relative tables stretched or its radii scaled, if it has any.
+
+    Attributes:
+        checkpoints: Folders of runs, or of comparisons, which stand for all of their runs.
+        factors: Sizes of the images, in sizes of the training.
+        batch_size: Images per step.
+        out: Folder for sizes.json, sizes.md and sizes.svg.
+        device: As in foveate train.
+    """
+
+    checkpoints: list[str] = field(default_factory=list)
+    factors: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0, 4.0])
+    batch_size: int = 16
+    out: str = "runs/sizes"
+    device: str = "auto"
+
+    def check(self) -> None:
+        """Raise a `ValueError` that names the first setting that is out of its range."""
+        if not self.checkpoints:
+            raise ValueError("no networks given; name the folders of runs or of a comparison, as in runs/digits")
+        for factor in self.factors:
+            _checks.number("each of factors", factor, above=0, maximum=16)
+        if 1 not in self.factors:
+            raise ValueError(f"factors must hold 1, which the others are compared to; got {self.factors}")
+        _checks.integer("batch_size", self.batch_size)
+
+
+def run(config: SizesConfig) -> dict[str, Any]:
+    """Evaluate, print the table, and save it with its figure in ``config.out``.
+
+    Returns:
+        What ``sizes.json`` holds. ``rows`` is a list with, for each network, factor and variant: ``label``, ``task``,
+        ``metric``, ``factor``, ``variant``, ``seeds``, the ``score`` (see `foveate.stats.mean_score`) and the
+        ``difference`` to the same networks at the size of their training.
+
+    Raises:
+        ValueError: A setting is wrong, or there are no such runs.
+    """
+    config.check()
+    device = check_device(config.device, "32-true")
+    out = writable_folder(Path(config.out))
+    labels: dict[str, list[Path]] = {}
+    for label, path in [one for given in config.checkpoints for one in runs_of(Path(given))]:
+        labels.setdefault(label_of(label, path), []).append(path)
+    rows = [row for label, paths in labels.items() for row in _rows(config, label, paths, device)]
+    write_json(out / "sizes.json", {"rows": rows, "factors": config.factors, "environment": environment(device)})
+    table = read_json(out / "sizes.json")
+    write_text(out / "sizes.md", to_markdown(table))
+    write_bytes(out / "sizes.svg", draw(table))
+    print(to_markdown(table))
+    return table
+
+
+def label_of(label: str | None, path: Path) -> str:
+    """Return what the network of a run is called: as in its comparison, with the sizes that it was trained at."""
+    settings = read_json(path / "result.json")["config"]
+    low, high = settings.get("img_scale", (1.0, 1.0))
+    trained = "" if low == high == 1 else f" (trained at {low:g} to {high:g})"
+    return f"{label or settings['model']}{trained}"
+
+
+def _rows(config: SizesConfig, label: str, paths: Sequence[Path], device: torch.device) -> Iterator[dict[str, Any]]:
+    runs = [_settings(path) for path in paths]
+    reference: list[Any] = []
+    for factor in sorted(config.factors, key=lambda factor: factor != 1):
+        scores: dict[str, list[Any]] = {}
+        for path, settings in zip(paths, runs, strict=True):
+            network = load_network(path)[0]
+            at = _larger(settings, factor)
+            data = at.open()
+            task = configured_task(at, data)
+            loaders = data.loaders(batch_size=config.batch_size, samples=task.samples)
+            images = loaders.val if loaders.test is None else loaders.test
+            for variant, adapted in variants(network, factor, data.image_size):
+                module = TrainingModule(adapted, settings, task)
+                found = dataclasses.asdict(task.evaluate(*predict(module, images, device=device)))
+                scores.setdefault(variant, []).append(found[task.per_image])
+        if factor == 1:
+            reference = scores[AS_TRAINED]
+        for variant, own in scores.items():
+            difference = None if own is reference else dataclasses.asdict(task.difference(own, reference))
+            yield {
+                "label": label,
+                "task": task.name,
+                "metric": task.metric_title,
+                "size": list(data.image_size),
+                "factor": factor,
+                "variant": variant,
+                "seeds": len(paths),
+                "images": len(own[0]),
+                "score": dataclasses.asdict(task.score(own)),
+                "difference": difference,
+            }
+
+
+def variants(network: nn.Module, factor: float, size: tuple[int, int]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the network as it was trained and, for other sizes, adapted copies of it, by what was done to them."""
+    yield AS_TRAINED, network
+    if factor == 1:
+        return
+    if relative_tables(network):
+        yield "tables stretched", resize_relative_tables(copy.deepcopy(network), size)
+    if any(module.scalars() for module in attention_modules(network).values()):
+        yield "radii scaled", scale_reach(copy.deepcopy(network), factor)
+
+
+def _settings(path: Path) -> TrainConfig:
+    settings = read_json(path / "result.json")["config"]
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    return TrainConfig(**{name: value for name, value in settings.items() if name in known})
+
+
+def _larger(settings: TrainConfig, factor: float) -> TrainConfig:
+    """Return the settings with larger images; digits are drawn as large."""
+    if settings.data == "digits":
+        side = round(int(settings.data_options.get("size", 32)) * factor)
+        return dataclasses.replace(settings, data_options={**settings.data_options, "size": side}, img_size=None)
+    height, width = settings.open().image_size
+    return dataclasses.replace(settings, img_size=(round(height * factor), round(width * factor)))
