@@ -89,6 +89,10 @@ def networks_of(paths: Sequence[str]) -> list[SeededNetwork]:
     found: list[SeededNetwork] = []
     for label, path in [run for given in paths for run in runs_of(Path(given))]:
         trained = load(str(path))
+        if not isinstance(trained, TrainedClassifier):
+            raise ValueError(
+                f"{path} was trained for {trained.meta.task}, and classifiers are looked into; leave it out"
+            )
         if not attention_modules(trained.network):
             raise ValueError(f"{path} holds {trained.meta.model}, a network without attention; leave it out")
         result = _result(path)

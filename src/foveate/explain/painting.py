@@ -84,7 +84,7 @@ def boxed(
     for box, _, label in drawn:
         x_min, y_min, x_max, y_max = box
         corners = np.array([(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max)]) * scale
-        picture = outlined(picture, corners, object_color(label), width=max(1, side // 200))
+        picture = outlined(picture, corners, object_color(label), width=max(2, side // 200))
     for box, name, label in drawn:
         _tag(picture, box, scale, name, object_color(label), face)
     return picture

@@ -60,7 +60,7 @@ def explain_image(
         answer=trained.answer(pixels, explanation.output),
         query=query,
         box=None if seen_box is None else box_inside(box or (), size),
-        unlike=trained.meta.unlike(tensor),
+        unlike=trained.unlike(tensor, size),
     )
 
 

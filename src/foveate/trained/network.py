@@ -148,6 +148,14 @@ class TrainedNetwork(ABC):
         transform = make_transform(self.transform, training=False)
         return torch.stack([transform(image) for image in images]).to(self.device)
 
+    def unlike(self, tensor: Tensor, size: tuple[int, int]) -> list[str]:
+        """Return in words in what an image, as the network takes it, plainly differs from all training images.
+
+        Only the part of the input counts that the image, of height and width ``size``, fills.
+        """
+        left, top, right, bottom = self.placement(size).box_to_input((0, 0, size[1], size[0])).round().astype(int)
+        return self.meta.unlike(tensor[..., top:bottom, left:right])
+
     def check_shape(self, size: tuple[int, int], name: str) -> None:
         """Refuse an image so long that its shorter side cannot be resized; one of 1×50,000 pixels would take gigabytes.
 
