@@ -107,7 +107,7 @@ def _check_task(to: Form, meta: NetworkMeta) -> None:
     """Raise a `ValueError` if a network of this task cannot be put in the form."""
     if to == "hub" and meta.head:
         raise ValueError(
-            f"to: timm, which loads a hub's folder, knows no {meta.head}; a network for {meta.task} is exported to weights"
+            f"to: timm, which loads a hub's folder, knows no {meta.head}; export a network for {meta.task} to weights"
             + (", torch or onnx" if meta.task == "segmentation" else "")
         )
     if to in GRAPHS and meta.task == "detection":

@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from foveate import _checks
 from foveate._devices import check_device
 from foveate.data.dense import VOID
+from foveate.data.image_data import takes_intensity_range
 
 if TYPE_CHECKING:
     from foveate.stats import MeanScore
     from foveate.tasks import Task
+    from foveate.trained.network import TrainedNetwork
 
 __all__ = [
     "ClassificationEvaluation",
@@ -24,6 +28,7 @@ __all__ = [
     "EvaluationResult",
     "SegmentationEvaluation",
     "evaluate_network",
+    "evaluate_trained",
 ]
 
 
@@ -123,6 +128,37 @@ class DetectionEvaluation(EvaluationResult):
     scores: list[Any]
 
 
+def evaluate_trained(
+    trained: TrainedNetwork, data: Any, *, split: str, batch_size: int, workers: int, precision: str
+) -> EvaluationResult:
+    """Return what `TrainedNetwork.evaluate` returns."""
+    from foveate.tasks import find_task  # only here: SciPy and torchmetrics, which need not be installed to predict
+
+    task = find_task(trained.meta.task)
+    if isinstance(data, DataLoader):
+        batches, name, split = data, type(data).__name__, ""
+    else:
+        if isinstance(data, str | Path):
+            own = trained.meta.intensity_range if takes_intensity_range(data) else None
+            data = task.open_data(str(data), img_size=trained.img_size, intensity_range=own)
+        trained.check_fits(data)
+        name = data.name
+        batches = data.evaluation_loader(
+            split, transform=trained.transform_of(data), batch_size=batch_size, workers=workers
+        )
+    return evaluate_network(
+        trained.network,
+        batches,
+        task=task(trained.classes),
+        kind=trained.result_class,
+        device=trained.device,
+        precision=precision,
+        model=trained.meta.model,
+        data=name,
+        split=split,
+    )
+
+
 def evaluate_network(
     network: nn.Module,
     batches: Iterable[Any],
@@ -167,9 +203,8 @@ def _checked(batches: Iterable[Any], num_classes: int) -> Iterator[Any]:
             labels = labels[labels != VOID] if labels.ndim > 1 else labels
             low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
             if low < 0 or high >= num_classes:
-                raise ValueError(
-                    f"data: labels are from {low} to {high}, and the network has {num_classes} classes, from 0"
-                )
+                wrong = low if low < 0 else high
+                raise ValueError(f"data: there is a label {wrong}, and the network has {num_classes} classes, from 0")
         yield images, targets
 
 

@@ -28,12 +28,11 @@ from foveate.data import (
 )
 from foveate.data.dense import DenseData
 from foveate.data.given import read_upright
-from foveate.data.image_data import takes_intensity_range
 from foveate.io import NetworkMeta, save_network
 from foveate.io.checkpoint import WEIGHTS
 from foveate.io.files import writable_folder
 from foveate.models.inspection import evaluating
-from foveate.trained.evaluation import EvaluationResult, evaluate_network
+from foveate.trained.evaluation import EvaluationResult, evaluate_trained
 
 if TYPE_CHECKING:
     from foveate.explain.finding import Finding
@@ -251,32 +250,7 @@ class TrainedNetwork(ABC):
             ValueError: There is no such data or part of it, it has other classes, or an image cannot be read.
             MissingExtraError: The extra ``train`` is not installed.
         """
-        from foveate.tasks import find_task  # only here: SciPy and torchmetrics, which need not be installed to predict
-
-        task = find_task(self.meta.task)
-        batches: Any = data
-        name = type(data).__name__
-        if isinstance(data, DataLoader):
-            split = ""
-        else:
-            opened: Any = data
-            if isinstance(data, str | Path):
-                own = self.meta.intensity_range if takes_intensity_range(data) else None
-                opened = task.open_data(str(data), img_size=self.img_size, intensity_range=own)
-            self.check_fits(opened)
-            name, transform = opened.name, self.transform_of(opened)
-            batches = opened.evaluation_loader(split, transform=transform, batch_size=batch_size, workers=workers)
-        return evaluate_network(
-            self.network,
-            batches,
-            task=task(self.classes),
-            kind=self.result_class,
-            device=self.device,
-            precision=precision,
-            model=self.meta.model,
-            data=name,
-            split=split,
-        )
+        return evaluate_trained(self, data, split=split, batch_size=batch_size, workers=workers, precision=precision)
 
     def check_fits(self, data: ImageData | DenseData) -> None:
         """Raise a `ValueError` unless the network knows the classes of ``data`` and takes images of its size."""
