@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+import yaml
 from timm.layers import BlurPool2d
 
 import foveate
 from foveate.benchmark.cost import network_cost
+from foveate.cli import parse_command
+from foveate.comparison.model_spec import ModelSpec
+from foveate.models.building import build_network
 from foveate.models.tables import relative_tables, resize_relative_tables
 from tests.comparison import relative_error
 
@@ -123,6 +128,28 @@ def test_attention_is_in_the_stages_that_were_asked_for(family, stages):
     assert out.isfinite().all()
     out.sum().backward()
     assert all(p.grad is not None for p in network.parameters())
+
+
+ABLATIONS = {
+    "expatt_resnet_tiny": "{stages: [3, 4], kernel: laplace_l1, half_resolution: true}",
+    "aa_resnet_tiny": "{stages: [2], half_resolution: false}",
+    "gsa_resnet_tiny": "{stages: [1, 4], normalize_queries: true}",
+    "gsa_resnet26": "{part: columns}",
+    "gsa_resnet38": "{part: content, axial_content: true}",
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_ablations_are_options_of_the_commands(name):
+    config = parse_command("train", [name, "--model_args", ABLATIONS[name]])
+    with torch.device("meta"):
+        network, kwargs = build_network(name, num_classes=7, img_size=(32, 32), model_args=config.model_args)
+        again = timm.create_model(name, **json.loads(json.dumps(kwargs)))  # as a checkpoint keeps them
+    assert str(again) == str(network)
+    assert str(network) != str(timm.create_model(name, num_classes=7, img_size=32))
+    pairs = yaml.safe_load(ABLATIONS[name]).items()
+    spec = ModelSpec.parse(f"{name}:" + ",".join(f"{key}={json.dumps(value)}" for key, value in pairs))
+    assert (spec.model, spec.model_args) == (name, config.model_args)
 
 
 def test_the_stages_of_the_papers_are_the_default():
