@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from foveate import _checks
+from foveate.data.digits import DEFAULT_SIZE
 from foveate.io import load_network
 from foveate.io.environment import environment
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
@@ -150,7 +151,8 @@ def _settings(path: Path) -> TrainConfig:
 def _larger(settings: TrainConfig, factor: float) -> TrainConfig:
     """Return the settings with larger images; digits are drawn as large."""
     if settings.data == "digits":
-        side = round(int(settings.data_options.get("size", 32)) * factor)
+        options: dict[str, Any] = settings.data_options
+        side = round(options.get("size", DEFAULT_SIZE) * factor)
         return dataclasses.replace(settings, data_options={**settings.data_options, "size": side}, img_size=None)
     height, width = settings.open().image_size
     return dataclasses.replace(settings, img_size=(round(height * factor), round(width * factor)))

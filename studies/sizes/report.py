@@ -40,8 +40,8 @@ def to_markdown(table: Mapping[str, Any]) -> str:
         metric = f"{rows[0]['metric']} %"
         header = ["network", "variant", "factor", "size", "seeds", metric, "interval", "Δ", "interval"]
         caption = (
-            f"{task}: {rows[0]['images']} images. Factor: the size of the images in that of the training. Δ: difference "
-            "to the same networks at the size of their training, in points. Intervals (95 %) are bootstrapped over the "
+            f"{task}: {rows[0]['images']} images. Factor: the size of the images in that of the training. Δ: to the "
+            "same networks at the size of their training, in points. Intervals (95 %) are bootstrapped over the "
             "images, each with all of its seeds."
         )
         parts.append(f"{markdown(header, cells, left=2)}\n\n{textwrap.fill(caption, WIDTH)}\n")

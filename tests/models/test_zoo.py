@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+import yaml
 from timm.layers import BlurPool2d
+from torch import nn
 
 import foveate
 from foveate.benchmark.cost import network_cost
+from foveate.cli import parse_command
+from foveate.comparison.model_spec import ModelSpec
+from foveate.models.building import build_network
 from foveate.models.tables import relative_tables, resize_relative_tables
+from foveate.nn import GlobalSelfAttention2d
 from tests.comparison import relative_error
 
 TINY = {"expatt": {"value_ratio": 0.2}, "aa": {"num_heads": 1, "value_ratio": 0.2, "min_dim_key": 3}}
@@ -23,7 +30,6 @@ PUBLISHED = [
     ("gsa_resnet50", 18.05, 0.05, 7.2, 0.1),
     ("aa_resnet50", 25.8, 0.05, 8.4, 0.1),
     ("expatt_resnet50", 24.59, 0.05, 7.95, 0.05),
-    ("expatt_resnet152", 57.66, 0.1, 22.2, 0.2),
 ]
 
 
@@ -123,6 +129,49 @@ def test_attention_is_in_the_stages_that_were_asked_for(family, stages):
     assert out.isfinite().all()
     out.sum().backward()
     assert all(p.grad is not None for p in network.parameters())
+
+
+def test_counts_from_which_it_is_derived_how_gsa_attends():
+    """The tables in three readings of figure 1, and the pooling before or behind a stage's first attention."""
+    with torch.device("meta"):
+        network = timm.create_model("gsa_resnet50")
+        tables = [p for name, p in network.named_parameters() if name.endswith(("rel_height", "rel_width"))]
+        cost, parameters = network_cost(network), sum(p.numel() for p in network.parameters())
+        a_row_for_each_position = parameters - sum((len(table) - 1) // 2 * table.shape[1] for table in tables)
+        a_table_for_each_head = parameters + 7 * sum(table.numel() for table in tables)
+        for stage in (network.layer2, network.layer3, network.layer4):
+            old = stage[0].conv2
+            size = tuple((side + 1) // 2 for side in old.feat_size)
+            stage[0].conv2 = nn.Sequential(nn.AvgPool2d(2), GlobalSelfAttention2d(old.dim, old.dim_out, feat_size=size))
+        pooled_before = network_cost(network)
+    page = (Path(__file__).parents[2] / "docs" / "gsa.md").read_text("utf-8")
+    assert (round(parameters / 1e6, 1), round(cost.flops / 1e9, 1)) == (18.1, 7.2)  # as published
+    for count in (parameters, a_row_for_each_position, a_table_for_each_head):
+        assert f"{count / 1e6:.3f} M" in page
+    assert f"{cost.flops / 1e9:.3f} GFLOPs" in page
+    assert f"before it, {pooled_before.flops / 1e9:.3f}" in page
+
+
+ABLATIONS = {
+    "expatt_resnet_tiny": "{stages: [3, 4], kernel: laplace_l1, half_resolution: true}",
+    "aa_resnet_tiny": "{stages: [2], half_resolution: false}",
+    "gsa_resnet_tiny": "{stages: [1, 4], normalize_queries: true}",
+    "gsa_resnet26": "{part: columns}",
+    "gsa_resnet38": "{part: content, axial_content: true}",
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_ablations_are_options_of_the_commands(name):
+    config = parse_command("train", [name, "--model_args", ABLATIONS[name]])
+    with torch.device("meta"):
+        network, kwargs = build_network(name, num_classes=7, img_size=(32, 32), model_args=config.model_args)
+        again = timm.create_model(name, **json.loads(json.dumps(kwargs)))  # as a checkpoint keeps them
+    assert str(again) == str(network)
+    assert str(network) != str(timm.create_model(name, num_classes=7, img_size=32))
+    pairs = yaml.safe_load(ABLATIONS[name]).items()
+    spec = ModelSpec.parse(f"{name}:" + ",".join(f"{key}={json.dumps(value)}" for key, value in pairs))
+    assert (spec.model, spec.model_args) == (name, config.model_args)
 
 
 def test_the_stages_of_the_papers_are_the_default():

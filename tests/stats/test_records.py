@@ -1,4 +1,4 @@
-"""Bootstrap and permutation of statistics that are no means, against plain loops and against the means' own functions."""
+"""Bootstrap and permutation of statistics that are no means, against plain loops and the means' own functions."""
 
 from __future__ import annotations
 

@@ -70,12 +70,12 @@ def coco(images: Images) -> np.ndarray:
                 entry |= {"score": one["scores"][k].item()} if "scores" in one else {}
                 into.append(entry)
     sets = []
-    for annotations in (wanted, found):
+    for listed in (wanted, found):
         data = COCO()
         data.dataset = {
             "images": [{"id": k + 1} for k in range(len(images))],
             "categories": [{"id": k} for k in range(len(CLASSES))],
-            "annotations": annotations,
+            "annotations": listed,
         }
         data.createIndex()
         sets.append(data)

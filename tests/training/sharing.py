@@ -144,7 +144,7 @@ def all_updates(folder: str) -> None:
 
 
 def segmenter() -> nn.Module:
-    """Return a segmentation network in float64: the gradient of its last bias is a small difference of large numbers."""
+    """Return a segmentation network in float64: its last bias has a small difference of large numbers for gradient."""
     torch.manual_seed(2)
     model, _ = build_with_head("gsa_resnet_tiny", "unet", num_classes=11, img_size=(32, 32), head_args=SMALL)
     return Doubled(smooth(model))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from foveate.data.decoding import UnreadableImageError
-from foveate.data.image_data import ImageData
+from foveate.data.divided import Divided
 from foveate.data.loader_data import LoaderData
 from foveate.data.splitting import equally_spaced
 from foveate.data.transforms import make_transform
@@ -17,7 +17,7 @@ LOOKED_AT = 200
 """Images to train on that are looked at."""
 
 
-def appearance_of(data: ImageData | LoaderData) -> dict[str, list[float]] | None:
+def appearance_of(data: Divided | LoaderData) -> dict[str, list[float]] | None:
     """Return the range of what images to train on look like, of some at equal distances, as the network sees them.
 
     Of data loaders nothing is known: their images cannot be had without the augmentation.

@@ -13,8 +13,8 @@ __all__ = ["positionwise_map"]
 def positionwise_map(logits: Gate) -> Gate:
     """Return the gate ``A = σ(logits)`` in at least float32.
 
-    Source: the counterpart that arXiv 2503.10875 compares with; CBAM's spatial gate (arXiv 1807.06521,
-    section 3) is of the same kind.
+    Source: the counterpart that arXiv 2503.10875 compares with; CBAM's spatial gate (arXiv 1807.06521) is of
+    the same kind.
 
     Examples:
         >>> FA.positionwise_map(torch.zeros(1, 1, 1, 3))

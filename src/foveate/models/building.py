@@ -68,7 +68,7 @@ def keywords(num_classes: int, in_chans: int, model_args: Mapping[str, Any] | No
 def sized(
     create: Callable[[dict[str, Any]], nn.Module], kwargs: Mapping[str, Any], img_size: tuple[int, int]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Return what ``create`` makes of ``kwargs`` with ``img_size``, or without it if there is no such keyword; and them."""
+    """Return what ``create`` makes of ``kwargs`` with ``img_size``, without it if that is unknown, and the keywords."""
     with_size = {"img_size": img_size, **kwargs}
     try:
         return create(with_size), with_size

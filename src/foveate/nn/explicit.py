@@ -139,8 +139,7 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         return self._out(x, self.project(x))
 
     def _pooled(self, x: Tensor) -> Tensor:
-        x = _pool(x, self.stride)
-        return _pool(x, 2) if self.downsample else x
+        return _pool(_pool(x, self.stride), 2 if self.downsample else 1)
 
     def _out(self, x: Tensor, attended: Tensor) -> Tensor:
         out = self.proj(attended)

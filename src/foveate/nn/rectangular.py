@@ -31,9 +31,8 @@ class RectangularAttention2d(GatedAttention):
     and a linear readout. The readout starts at zero with a rectangle that covers the map, so that a module
     inserted in a trained network lets nearly everything pass.
 
-    Source: Nguyen et al. 2025 (arXiv 2503.10875), of which a soft, oriented rectangle of five numbers is stated. The
-    formula of the map and the head are not known here; these were chosen (spatial softmax: Levine et al. 2016, arXiv
-    1504.00702).
+    Source: Nguyen et al. 2025 (arXiv 2503.10875), of which a rectangle of five numbers is stated. The formula of its
+    map and the head are not known here; these were chosen (spatial softmax: Levine et al. 2016, arXiv 1504.00702).
 
     Args:
         dim: Channels of the feature map.

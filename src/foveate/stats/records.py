@@ -67,9 +67,9 @@ def record_difference(
     """Return by how much the statistics of two networks differ on the same images with paired seeds.
 
     The interval resamples images, the same for both networks and all seeds. The p-value is that of a permutation test:
-    twice the share of random exchanges of the two networks' records, image by image and in all seeds at once, with which
-    the difference lies at least as far out on its side, at most 1; the observed one is added to both counts. Arguments
-    and errors are as those of `record_score`.
+    twice the share of random exchanges of the two networks' records, image by image and in all seeds at once, with
+    which the difference lies at least as far out on its side, at most 1; the observed one is added to both counts.
+    Arguments and errors are as those of `record_score`.
     """
     images = _images(records)
     if [len(row) for row in records] != [len(row) for row in reference]:

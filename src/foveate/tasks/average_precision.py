@@ -1,4 +1,4 @@
-"""Mean average precision from a record per image: pycocotools matches, and the records can be weighted and resampled."""
+"""Mean average precision from a record per image, made by pycocotools, that can be weighted and resampled."""
 
 from __future__ import annotations
 
@@ -148,12 +148,12 @@ def _as_coco(detections: Mapping[str, Tensor], target: Mapping[str, Tensor], num
         )
     ]
     sets = []
-    for annotations in (objects, [{**one, "iscrowd": 0} for one in found]):
+    for listed in (objects, [{**one, "iscrowd": 0} for one in found]):
         coco = COCO()
         coco.dataset = {
             "images": [{"id": 1}],
             "categories": [{"id": label} for label in range(num_classes)],
-            "annotations": annotations,
+            "annotations": listed,
         }
         coco.createIndex()
         sets.append(coco)

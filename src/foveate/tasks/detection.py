@@ -92,7 +92,8 @@ class Detection(Task):
         """Raise a `ValueError` unless ``network`` is a `Detector` that takes a color image of ``img_size``."""
         if not isinstance(network, Detector):
             raise ValueError(f"{name} is no foveate.models.dense.Detector; build it with build_detector")
-        dry_run(network.model.backbone, (3, *img_size), lambda twin, image: twin(image), name=name)
+        backbone = network.model.get_submodule("backbone")
+        dry_run(backbone, (3, *img_size), lambda twin, image: twin(image), name=name)
 
     def resize(self, images: Tensor, targets: Any, size: tuple[int, int]) -> Batch:
         """Resize images, boxes and, where there are any, masks."""

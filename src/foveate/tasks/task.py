@@ -129,7 +129,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, outputs: Tensor, targets: Tensor) -> Any:
-        """Return a dataclass of what the outputs for a whole data set, as `reduce` keeps them, are worth, with the field `per_image`."""
+        """Return a dataclass of what the outputs of a data set, as `reduce` keeps them, are worth, with `per_image`."""
 
     def score(self, per_image: Sequence[Sequence[float]]) -> MeanScore:
         """Return the mean of the images' scores, a row per seed, with its bootstrap interval over the images."""

@@ -124,8 +124,8 @@ def configured(
         changes["data"], opened = data.name, data
     elif data is not None:
         raise ValueError(
-            "data must be a folder, a name, an ImageData or DenseData, or loaders as foveate.data.from_loaders(train, val, mean=…, "
-            f"std=…) returns them; got {type(data).__name__}"
+            "data must be a folder, a name, an ImageData or DenseData, or loaders as foveate.data.from_loaders(train, "
+            f"val, mean=…, std=…) returns them; got {type(data).__name__}"
         )
     check_keywords(config_class, changes)
     if isinstance(given, config_class):

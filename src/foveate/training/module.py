@@ -100,8 +100,9 @@ class TrainingModule(nn.Module):
 
     def _resized(self, images: Tensor, targets: Any, *, epoch: int, step: int) -> Batch:
         """Resize a batch by a factor that is drawn for it, with a uniform logarithm."""
+        low, high = map(math.log, self.recipe.img_scale)
         key = np.random.SeedSequence([self.seed, epoch, step, 2])
-        factor = math.exp(np.random.default_rng(key).uniform(*map(math.log, self.recipe.img_scale)))
+        factor = math.exp(np.random.default_rng(key).uniform(low, high))
         height, width = (max(1, round(side * factor)) for side in images.shape[-2:])
         images, targets = self.task.resize(images, targets, (height, width))
         return images.contiguous(memory_format=self._memory_format), targets

@@ -36,7 +36,7 @@ class Recipe:
         cycle_epochs: With cosine, epochs of the first cycle, after which the learning rate restarts; may be a fraction.
             0: a single cycle, which ends with the training.
         cycle_mul: Factor by which each cycle is longer than the one before.
-        cycle_decay: Factor by which the learning rate that a cycle starts from is lower than that of the one before.
+        cycle_decay: Factor from the learning rate that a cycle starts from to that of the next one, at most 1.
         cycle_limit: Number of cycles, after which the learning rate stays at min_lr; 0: as many as the training takes.
         decay_epochs: With sched=step, epochs between two decays.
         decay_rate: With sched=step, factor of a decay; with sched=poly, the power: give 1 for a straight line, as the

@@ -98,7 +98,7 @@ class _Run:
         if augment is not None:
             if isinstance(data, LoaderData):
                 raise ValueError("augment is for images of a folder or a data set; augment those of loaders in them")
-            data = dataclasses.replace(data, augment=augment)
+            data = dataclasses.replace(data, augment=augment)  # type: ignore[arg-type]
         seed = distributed.seed(config.seed)
         task = configured_task(config, data, seed=seed)
         train, val, test = data.loaders(

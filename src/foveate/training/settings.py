@@ -149,7 +149,7 @@ class TrainSettings(Recipe, DataConfig):
         _checks.integer("checkpoint_updates", self.checkpoint_updates, minimum=0)
         make_mixup(2, mixup=self.mixup, cutmix=self.cutmix)
 
-    def open(self, img_size: int | tuple[int, int] | None = None, **given: Any) -> ImageData | DenseData:  # type: ignore[override]
+    def open(self, img_size: int | tuple[int, int] | None = None, **given: Any) -> ImageData | DenseData:
         """Open the images for the task, with the augmentation that was asked for."""
         data = super().open(img_size, **{"task": self.task, **given})
         names = ("crop", "scale", "hflip", "vflip", "color_jitter", "auto_augment", "random_erasing", "crop_pct")

@@ -34,8 +34,8 @@ class Detector(nn.Module):
 
     In training mode the output is a dict of losses, in evaluation mode a list with a dict for each image: ``boxes``
     ``(n, 4)`` in pixels of the image, ``labels`` ``(n,)``, indices into the classes, ``scores`` ``(n,)`` and, of Mask
-    R-CNN, ``masks`` ``(n, 1, H, W)``. torchvision counts classes from 1, with 0 for the background; here, as in all data
-    of this library, they count from 0.
+    R-CNN, ``masks`` ``(n, 1, H, W)``. torchvision counts classes from 1, with 0 for the background; here, as in all
+    data of this library, they count from 0.
 
     Args:
         model: torchvision's detector, which does not resize nor normalize its images.
@@ -112,11 +112,11 @@ def _one_stage(pyramid: Pyramid, channels: int, octaves: Sequence[float]) -> dic
 
 def _retinanet(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any]) -> nn.Module:
     # Half the anchors of Lin et al. 2017 at the finest map, as torchvision has them.
-    return RetinaNet(num_classes=classes, **(_one_stage(pyramid, channels, OCTAVES) | given))
+    return RetinaNet(num_classes=classes, **(_one_stage(pyramid, channels, OCTAVES) | dict(given)))
 
 
 def _fcos(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any]) -> nn.Module:
-    return FCOS(num_classes=classes, **(_one_stage(pyramid, channels, (1.0,)) | given))
+    return FCOS(num_classes=classes, **(_one_stage(pyramid, channels, (1.0,)) | dict(given)))
 
 
 DETECTORS: Mapping[str, Callable[[Pyramid, int, int, Mapping[str, Any]], nn.Module]] = {

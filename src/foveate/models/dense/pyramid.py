@@ -52,7 +52,8 @@ class Pyramid(nn.Module):
         keywords = _keywords(kwargs or {}) | {key: value for key, value in chosen.items() if value is not None}
         try:
             self.network = create_network(name, keywords, pretrained=pretrained)
-            reductions, channels = self.network.feature_info.reduction(), self.network.feature_info.channels()
+            info: Any = self.network.feature_info
+            reductions, channels = info.reduction(), info.channels()
         except FAILURES as error:
             raise ValueError(f"{name} gives no maps: {error}; use a convolutional network") from error
         last = {reduction: index for index, reduction in enumerate(reductions)}
@@ -79,7 +80,8 @@ def dilatable(name: str, kwargs: Mapping[str, Any], output_stride: int) -> bool:
             network = timm.create_model(name, **_keywords(kwargs), output_stride=output_stride)
     except (ValueError, NotImplementedError, *FAILURES):
         return False
-    return max(network.feature_info.reduction()) <= output_stride
+    info: Any = network.feature_info
+    return max(info.reduction()) <= output_stride
 
 
 def _keywords(kwargs: Mapping[str, Any]) -> dict[str, Any]:

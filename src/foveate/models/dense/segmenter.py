@@ -38,7 +38,7 @@ COARSEST = 16
 
 
 class Segmenter(nn.Module):
-    """A segmentation network: images ``(B, 3, H, W)`` of any size to logits ``(B, classes, H, W)``; see `build_segmenter`.
+    """A segmentation network: from images ``(B, 3, H, W)`` of any size to logits ``(B, classes, H, W)``.
 
     Images whose sides are no multiples of the largest reduction are padded with zeros at the right and at the bottom,
     and the logits there are left off.

@@ -1,0 +1,39 @@
+"""Makes the small street scenes of the experiment: ``python recipes/streets/prepare.py SOURCE --out data/streets``.
+
+``SOURCE`` holds CamVid as `foveate.data.dense.open_segmentation` reads it: ``train``, ``val`` and ``test``, each with
+``images`` and ``masks`` of 480×360 pixels. Images are reduced to 160×120 by Lanczos, masks by their nearest pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+SIZE = (160, 120)
+
+
+def main() -> int:
+    """Write the reduced set; return the exit code."""
+    parser = argparse.ArgumentParser(prog="prepare.py", description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="folder with train, val and test")
+    parser.add_argument("--out", type=Path, default=Path("data/streets"), help="where they are put")
+    given = parser.parse_args()
+    files = sorted(given.source.glob("*/images/*")) + sorted(given.source.glob("*/masks/*"))
+    if not files:
+        sys.stderr.write(f"prepare.py: error: there is nothing in {given.source}/*/images\n")
+        return 2
+    for file in files:
+        target = given.out / file.relative_to(given.source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        how = Image.Resampling.NEAREST if file.parent.name == "masks" else Image.Resampling.LANCZOS
+        with Image.open(file) as image:
+            image.resize(SIZE, how).save(target)
+    sys.stdout.write(f"{len(files)} files in {given.out}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
