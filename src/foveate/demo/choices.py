@@ -34,7 +34,7 @@ def view(layer: Layer, choice: Choice) -> View:
     head = None if layer.heads < 2 or choice.head in (None, EVERY_HEAD) else choice.head
     return View(
         layer=layer.name,
-        point=choice.point if layer.heads else None,
+        point=choice.point,
         direction=DIRECTIONS[choice.direction] if layer.radius is None else "from",
         part=PARTS[choice.part] if len(layer.parts) > 1 else "both",
         head=None if head is None else int(head.removeprefix("Head ")) - 1,

@@ -54,8 +54,13 @@ class ShownNetwork:
 
     @property
     def attends(self) -> bool:
-        """Whether it has attention; else Grad-CAM shows where it looks."""
+        """Whether it has attention; else Grad-CAM shows where a classifier looks, and of others nothing does."""
         return self.layer(self.first).kind != "GradCAM"
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether it says something of each pixel or of objects, rather than of the image."""
+        return not self.network.names_images
 
     def placement(self, image: ShownImage) -> Placement:
         """Return where ``image`` ends up in the network's input."""
@@ -116,12 +121,17 @@ def fitting(networks: Sequence[ShownNetwork], image: ShownImage) -> list[ShownNe
 def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Finding:
     """Return what a network makes of an image; its one record is that of ``view``.
 
+    Of a network that is no classifier, and has no attention, there is no record.
+
     Raises:
         ValueError: The view asks for what the network does not have, or for a pixel that it does not see.
     """
     view = view or View()
     layer = shown.layer(view.layer)
     finding = _explained(shown, image, layer, view.radius)
+    if shown.has_pixels and view.point is not None:
+        seen_pixel(finding.placement, view.point)
+        finding = dataclasses.replace(finding, query=(int(view.point[1]), int(view.point[0])))
     if not layer.heads:
         return finding
     query = None
@@ -146,7 +156,7 @@ def _explained(shown: ShownNetwork, image: ShownImage, layer: Layer, radius: flo
         network = dataclasses.replace(network, network=private_copy(network.network))
         _set_radius(network.network, layer, radius)
     method = "auto" if shown.attends else "gradcam"
-    finding = network.explain(image.pixels, names=[layer.name], method=method, label=image.label)
+    finding = network.explain(image.pixels, names=[layer.name] if layer.name else [], method=method, label=image.label)
     _LAST[image] = asked, finding
     return finding
 
@@ -175,8 +185,11 @@ def _shown(network: TrainedNetwork, name: str) -> ShownNetwork:
     """Find out what can be asked of ``network``."""
     model = network.network.requires_grad_(False)  # Grad-CAM follows the image's gradient; that of weights nobody needs
     image = torch.zeros(1, 3, *network.meta.img_size)
-    layers = tuple(map(_layer, explain(model, image).records))
-    first = shown_module(model, image) if attention_modules(model) else layers[0].name
+    attends = bool(attention_modules(model))
+    layers: tuple[Layer, ...] = (Layer("", "", "Without attention", (0, 0)),)
+    if attends or network.names_images:
+        layers = tuple(map(_layer, explain(model, image).records))
+    first = shown_module(model, image) if attends else layers[0].name
     return ShownNetwork(network, name, layers, first)
 
 

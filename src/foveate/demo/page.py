@@ -12,16 +12,17 @@ import gradio as gr
 from foveate.demo.choices import ALL, BOTH, DIRECTIONS, EVERY_HEAD, FROM, PARTS, Choice, learnt_radius, view
 from foveate.demo.components import heading, html, picture, refusal, take_no_addresses
 from foveate.demo.inference import Layer, ShownNetwork, fitting, look, seen_pixel
-from foveate.demo.render import comparison, meaning, mechanism, numbers, prediction, scale_bar
+from foveate.demo.render import comparison, meaning, mechanism, numbers, prediction, scale
 from foveate.demo.samples import MAX_UPLOAD, ShownImage, read_upload
 from foveate.demo.server import CACHED
-from foveate.explain.pictures import drawn, enlarged, zoom_of
+from foveate.explain.overlay import zoom_of
+from foveate.explain.pictures import answered, enlarged, looked_at
 
 __all__ = ["appearance", "build_page"]
 
 PANEL, SMALL_PANEL, THUMBNAIL = 448, 256, 96
 """Longest sides of the large pictures, of those side by side, and of the samples, in pixels."""
-SHOWN = 9
+SHOWN = 10
 """Components that `_Page._show` returns the contents of."""
 INTRODUCTION = """
 # Where a network looks
@@ -150,7 +151,7 @@ class _Page:
         controls = [self.layer, self.radius, self.reset, self.direction, self.part, self.head, self.everywhere]
         chosen = [self.network, self.image, self.point, self.layer, self.radius, self.direction, self.part, self.head]
         shown = [self.one, self.all, self.sentence, self.attention, self.scale, self.meaning, self.prediction]
-        shown += [self.numbers, self.comparison]
+        shown += [self.numbers, self.comparison, self.original]
 
         def listen(event: Any, fn: Any, outputs: Sequence[Any] = (), first: Sequence[Any] = ()) -> None:
             event(
@@ -167,7 +168,7 @@ class _Page:
             self.network.change, self._open, [*controls, self.point]
         )  # by hand, or because another image needs others
         listen(self.layer.input, self._open_layer, controls[1:])
-        image = [self.image, self.original, self.point, self.message, self.network]
+        image = [self.image, self.point, self.message, self.network]
         listen(self.gallery.select, self._choose_sample, image)
         listen(self.upload.upload, self._take_upload, [*image, self.gallery], first=[self.upload])
         for shown_picture in (self.original, self.attention):
@@ -195,7 +196,8 @@ class _Page:
 
     def _opened(self, choice: Choice) -> tuple[list[Any], list[Any]]:
         """Return the controls of the chosen layer, with the values that it starts from, and what is shown then."""
-        layer = self._network(choice.network).layer(choice.layer)
+        network = self._network(choice.network)
+        layer = network.layer(choice.layer)
         pairs, radial, learnt = bool(layer.heads), layer.radius is not None, learnt_radius(layer)
         label = f"Radius in positions (learnt: {layer.radius or 1:.2f})"
         heads = [EVERY_HEAD, *(f"Head {head + 1}" for head in range(layer.heads))]
@@ -205,7 +207,7 @@ class _Page:
             gr.update(visible=pairs and not radial),
             gr.update(visible=len(layer.parts) > 1),
             gr.update(choices=heads, value=EVERY_HEAD, visible=layer.heads > 1),
-            gr.update(visible=pairs and not radial),
+            gr.update(visible=(pairs and not radial) or network.has_pixels),
         ]
         return controls, self._show(*choice._replace(radius=learnt, head=EVERY_HEAD))
 
@@ -224,7 +226,7 @@ class _Page:
             image = read_upload(path)
         except ValueError as error:
             message = f'<p role="alert">{escape(str(error))}</p>'
-            return [*[gr.skip()] * 3, message, *[gr.skip()] * (2 + SHOWN)]
+            return [*[gr.skip()] * 2, message, *[gr.skip()] * (2 + SHOWN)]
         finally:
             Path(path).unlink(missing_ok=True)
         found = self._another_image(image, Choice(*chosen))
@@ -233,17 +235,17 @@ class _Page:
     def _another_image(self, image: ShownImage, choice: Choice) -> list[Any]:
         name, offered = self._offer_networks(image, choice.network)
         # Where another network is chosen with it, that change will show what comes of both.
-        shown = [gr.skip()] * SHOWN
+        shown = [*[gr.skip()] * (SHOWN - 1), enlarged(image.pixels, PANEL)]
         if name == choice.network:
             shown = self._show(*choice._replace(image=image, point=None))
-        return [image, enlarged(image.pixels, PANEL), None, "", offered, *shown]
+        return [image, None, "", offered, *shown]
 
     def _choose_point(self, event: gr.SelectData, *chosen: Any) -> list[Any]:
         choice = Choice(*chosen)
         network, zoom = self._network(choice.network), zoom_of(choice.image.pixels, PANEL)
         x, y = event.index
         point = (float(x) + 0.5) / zoom, (float(y) + 0.5) / zoom
-        if network.layer(choice.layer).heads:
+        if network.layer(choice.layer).heads or network.has_pixels:
             try:
                 seen_pixel(network.placement(choice.image), point)
             except ValueError as error:
@@ -264,26 +266,26 @@ class _Page:
         image = choice.image
         if choice.network == ALL:
             looked = [look(network, image) for network in fitting(list(self.networks.values()), image)]
-            columns = [(finding, drawn(finding, finding.records[0], SMALL_PANEL)) for finding in looked]
+            columns = [(finding, looked_at(finding, SMALL_PANEL)) for finding in looked]
             page = comparison(enlarged(image.pixels, SMALL_PANEL), image.label, columns)
-            return [gr.update(visible=False), gr.update(visible=True), *[gr.skip()] * 6, page]
+            return [gr.update(visible=False), gr.update(visible=True), *[gr.skip()] * 6, page, gr.skip()]
         network = self._network(choice.network)
         try:
             finding = look(network, image, view(network.layer(choice.layer), choice))
         except ValueError as error:
             raise refusal(str(error)) from error
-        (record,) = finding.records
-        words = mechanism(record)
+        words = mechanism(finding)
         return [
             gr.update(visible=True),
             gr.update(visible=False),
             f"<p><b>{escape(words.name)}.</b> {escape(words.seen)}</p>",
-            drawn(finding, record, PANEL),
-            scale_bar(record.scale),
+            looked_at(finding, PANEL),
+            scale(finding),
             meaning(finding),
             prediction(finding),
             numbers(finding),
             gr.skip(),
+            answered(finding, PANEL),
         ]
 
 

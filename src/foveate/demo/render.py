@@ -14,10 +14,20 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from foveate.explain import AttentionRecord, Scale, palette_stops
-from foveate.explain.finding import Finding
-from foveate.explain.pictures import CROPPED
+from foveate.explain.finding import Answer, Finding
+from foveate.explain.pictures import CROPPED, answered
 
-__all__ = ["Mechanism", "comparison", "meaning", "mechanism", "numbers", "picture_tag", "prediction", "scale_bar"]
+__all__ = [
+    "Mechanism",
+    "comparison",
+    "meaning",
+    "mechanism",
+    "numbers",
+    "picture_tag",
+    "prediction",
+    "scale",
+    "scale_bar",
+]
 
 MOST_BARS, MOST_COMPARED = 10, 3
 
@@ -30,8 +40,11 @@ class Mechanism(NamedTuple):
     """What one sees in the picture, in a sentence or two."""
 
 
-def mechanism(record: AttentionRecord) -> Mechanism:
-    """Return the words for what a record shows, and for what a reader can do with it."""
+def mechanism(finding: Finding) -> Mechanism:
+    """Return the words for what the record of a finding shows, and for what a reader can do with it."""
+    if not finding.records:
+        return Mechanism("Without attention", "This network has no attention to show; Grad-CAM explains classifiers.")
+    (record,) = finding.records
     can = ""
     if record.radius is not None:
         can += " Change the radius: map and prediction follow."
@@ -41,7 +54,12 @@ def mechanism(record: AttentionRecord) -> Mechanism:
 
 
 def prediction(finding: Finding, most: int = MOST_BARS) -> str:
-    """Write the verdict and the probability of each class (the ``most`` probable if there are more) as HTML."""
+    """Write the verdict and the probability of each class (the ``most`` probable if there are more) as HTML.
+
+    Of a mask they are the shares of the classes, of objects the scores, with the colors that they are drawn in.
+    """
+    if finding.answer is not None:
+        return _parts(finding, finding.answer, most)
     classes = finding.classes
     ranked = finding.explanation.top(len(classes))[0]
     best = ranked[0].label
@@ -56,6 +74,19 @@ def prediction(finding: Finding, most: int = MOST_BARS) -> str:
             f'<i><b style="width:{probability:.2%}"></b></i><span>{probability:.1%}</span></div>'
         )
     return f'{_verdict(finding)}<div class="bars" role="list" aria-label="probabilities">{"".join(rows)}</div>'
+
+
+def _parts(finding: Finding, answer: Answer, most: int) -> str:
+    rows = []
+    for name, value in answer.parts()[:most]:
+        color = "rgb({}, {}, {})".format(*answer.key[name])
+        rows.append(
+            f'<div class="bar" role="listitem"><span><i class="swatch" style="background:{color}"></i>'
+            f'{escape(class_name(name))}</span><i><b style="width:{value:.2%}"></b></i><span>{value:.1%}</span></div>'
+        )
+    said = finding.verdict()
+    verdict = f'{_doubt(finding)}<p class="verdict">{escape(said[0].upper() + said[1:])}</p>'
+    return f'{verdict}<div class="bars" role="list" aria-label="shares or scores">{"".join(rows)}</div>'
 
 
 def class_name(name: str) -> str:
@@ -90,6 +121,11 @@ def _said(finding: Finding) -> str:
     return f'<p class="verdict wrong">{said}: wrong, it is <b>{escape(class_name(finding.label))}</b></p>'
 
 
+def scale(finding: Finding) -> str:
+    """Draw the scale of the record of a finding, if it has one."""
+    return "".join(scale_bar(record.scale) for record in finding.records)
+
+
 def scale_bar(scale: Scale) -> str:
     """Draw the colours of a scale with their numbers, above as over white and below as over black, as HTML."""
     strips = "".join(
@@ -106,13 +142,15 @@ def scale_bar(scale: Scale) -> str:
 
 def meaning(*findings: Finding) -> str:
     """Say what the colours of the pictures mean, each scale once, as HTML."""
-    scales = [finding.records[0].scale.meaning for finding in findings]
+    scales = [record.scale.meaning for finding in findings for record in finding.records]
     said = [f"{words[0].upper()}{words[1:]}." for words in scales] + [CROPPED for f in findings if f.cropped]
     return "".join(f'<p class="meaning">{escape(words)}</p>' for words in dict.fromkeys(said))
 
 
 def numbers(finding: Finding) -> str:
     """Write the numbers behind the picture as a table in HTML: those of the rectangle, the radius or the position."""
+    if not finding.records:
+        return ""
     (record,) = finding.records
     rows = [("Layer", f"{record.name}, {record.map.shape[1]}×{record.map.shape[2]} positions")]
     rows += _rectangle(finding, record)
@@ -158,11 +196,11 @@ def comparison(image: Image.Image, label: str | None, columns: Sequence[tuple[Fi
         f"<figure><figcaption><b>{escape(about.capitalize())}</b></figcaption>{picture_tag(image, about)}</figure>"
     ]
     for finding, picture in columns:
-        (record,) = finding.records
-        words = mechanism(record)
+        words = mechanism(finding)
+        says = "" if finding.answer is None else picture_tag(answered(finding, max(picture.size)), "what it says")
         figures.append(
-            f"<figure><figcaption><b>{escape(words.name)}</b></figcaption>{picture_tag(picture, words.name)}"
-            f"{scale_bar(record.scale)}{prediction(finding, MOST_COMPARED)}</figure>"
+            f"<figure><figcaption><b>{escape(words.name)}</b></figcaption>{says}{picture_tag(picture, words.name)}"
+            f"{scale(finding)}{prediction(finding, MOST_COMPARED)}</figure>"
         )
     return f'<div class="comparison">{"".join(figures)}</div>{meaning(*(finding for finding, _ in columns))}'
 

@@ -34,6 +34,9 @@ class Answer(Protocol):
     def drawn(self, side: int) -> Image.Image:
         """Draw it over the image, at the size of `foveate.explain.pictures.enlarged`."""
 
+    def parts(self) -> Sequence[tuple[str, float]]:
+        """Return what it consists of, by name, with the share or the score of each, the highest first."""
+
     @property
     def key(self) -> Mapping[str, Color]:
         """Colors of `drawn`, by what they stand for."""

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 __all__ = [
     "CROPPED",
     "Comparison",
+    "answered",
     "compare_sheet",
     "comparison",
     "drawn",
     "enlarged",
     "image_sheet",
+    "looked_at",
     "own_size",
-    "zoom_of",
 ]
 
 PANEL, SMALL_PANEL = 400, 240
@@ -51,7 +52,7 @@ def image_sheet(finding: Finding) -> Image.Image:
     records = list(finding.records)
     rows = []
     for start in range(0, max(1, len(records)), ACROSS):
-        image = [_picture(finding, PANEL, answered=True)] if start == 0 else []
+        image = [Panel(answered(finding, PANEL), _picture(finding, PANEL).title)] if start == 0 else []
         layers = [_layer(finding, record, PANEL) for record in records[start : start + ACROSS]]
         rows.append([Strip(image), Strip(layers)])
     title = f"{finding.name}, {finding.verdict(3)}"
@@ -108,12 +109,21 @@ def drawn(finding: Finding, record: AttentionRecord, side: int) -> Image.Image:
     return overlay(finding.image, record, zoom=zoom_of(finding.image, side), placement=finding.placement)
 
 
-def _picture(finding: Finding, side: int, *, answered: bool = False) -> Panel:
-    answer = finding.answer if answered else None
-    picture = enlarged(finding.image, side) if answer is None else answer.drawn(side)
-    if answer is not None and finding.query is not None:
-        picture = marked(picture, finding.image, finding.query)
-    return Panel(picture, f"{finding.image.width}×{finding.image.height} pixels")
+def answered(finding: Finding, side: int) -> Image.Image:
+    """Draw the image with the mask or the boxes that a network sees in it, and the pixel that was asked for."""
+    if finding.answer is None:
+        return enlarged(finding.image, side)
+    picture = finding.answer.drawn(side)
+    return picture if finding.query is None else marked(picture, finding.image, finding.query)
+
+
+def looked_at(finding: Finding, side: int) -> Image.Image:
+    """Draw where the network looked, by the first record; of a network without attention, the image."""
+    return drawn(finding, finding.records[0], side) if finding.records else enlarged(finding.image, side)
+
+
+def _picture(finding: Finding, side: int) -> Panel:
+    return Panel(enlarged(finding.image, side), f"{finding.image.width}×{finding.image.height} pixels")
 
 
 def _layer(finding: Finding, record: AttentionRecord, side: int) -> Panel:

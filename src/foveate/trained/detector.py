@@ -72,6 +72,10 @@ class Detections(list[Detected]):
             masks=[one.mask for one in self],
         )
 
+    def parts(self) -> list[tuple[str, float]]:
+        """Return the names of the objects with their scores, the highest first."""
+        return [(one.name, one.score) for one in self]
+
     @property
     def key(self) -> dict[str, Color]:
         """Colors of the classes that were found."""

@@ -192,7 +192,7 @@ def evaluate_network(
     figures[task.metric] = task.score([per_image])
     figures["per_class"] = dict(zip(task.classes, figures["per_class"], strict=True))
     bad_images = [str(bad) for bad in getattr(batches, "bad_images", ())]
-    return kind(images=len(per_image), bad_images=bad_images, **about, **figures)
+    return kind(**{**about, **figures, "images": len(per_image), "bad_images": bad_images})
 
 
 def _checked(batches: Iterable[Any], num_classes: int) -> Iterator[Any]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Segmented", "TrainedSegmenter", "resized_rows"]
 
+LISTED = 3
+"""Classes that a verdict names."""
 AT_ONCE = 1 << 25
 """Most logits, of all classes, that are held at the size of the image at a time: 128 MiB."""
 
@@ -73,16 +75,18 @@ class Segmented:
         """Colors of the classes that occur, the most frequent first."""
         from foveate.explain.painting import class_color
 
-        found = sorted(self.shares.items(), key=lambda share: -share[1])
-        return {name: class_color(list(self.classes).index(name)) for name, share in found if share}
+        return {name: class_color(list(self.classes).index(name)) for name, _ in self.parts()}
+
+    def parts(self) -> list[tuple[str, float]]:
+        """Return the classes that occur with their shares, the most frequent first."""
+        return [(name, share) for name, share in sorted(self.shares.items(), key=lambda share: -share[1]) if share]
 
     def verdict(self, number: int = 1, query: tuple[int, int] | None = None) -> str:
         """Describe the result: the class of a pixel, or the most frequent classes."""
         if query is not None:
             name, probability = self.at(query)
             return f"pixel ({query[0]}, {query[1]}): {name} ({probability:.1%})"
-        found = sorted(self.shares.items(), key=lambda share: -share[1])[: max(number, 3)]
-        return "pixels: " + ", ".join(f"{name} {share:.1%}" for name, share in found if share)
+        return "pixels: " + ", ".join(f"{name} {share:.1%}" for name, share in self.parts()[: max(number, LISTED)])
 
     def numbers(self, query: tuple[int, int] | None = None) -> dict[str, Any]:
         """Return the shares and, of a pixel, its class, for JSON."""
