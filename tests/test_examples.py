@@ -25,7 +25,7 @@ from tests.fuzz.parts import PARTS
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {"docs/explain.md": "tests/explain/test_guide.py", "docs/export.md": "tests/test_examples.py"}
 """Pages whose Python is run by a test of their own."""
-TRAIN = {"docs/training.md"}
+TRAIN = {"docs/dense.md", "docs/training.md"}
 """Pages whose Python takes seconds."""
 TOOLS = {"pre-commit"}
 """Programs that `dev` installs."""

@@ -1,0 +1,65 @@
+"""Segmentation networks in ONNX at sizes other than that of the export; cards; what cannot be exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import foveate
+from foveate.export import export_network, run_onnx
+from foveate.io import read_card
+from foveate.trained import TrainedSegmenter
+
+SIZES = [(16, 16), (23, 37), (41, 19), (24, 64)]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:a map is larger")
+def test_onnx_agrees_at_sizes_that_it_was_not_exported_with(
+    segmentation_run: Path, segmenter: TrainedSegmenter, tmp_path: Path
+) -> None:
+    (file,) = export_network(segmentation_run, "onnx", out=tmp_path).files
+    exported = run_onnx(file.read_bytes())
+    generator = torch.Generator().manual_seed(0)
+    images = 0
+    for size in SIZES:
+        for batch in (1, 49):
+            x = torch.rand(batch, 3, *size, generator=generator)
+            with torch.no_grad():
+                wanted = segmenter.network(x)
+            got = exported(x)
+            assert got.shape == (batch, 11, *size)
+            assert (got - wanted).norm() <= 1e-4 * wanted.norm()
+            first, second = wanted.topk(2, dim=1).values.unbind(1)
+            clear = first - second > 1e-5  # of equal logits, rounding decides
+            assert clear.float().mean() > 0.999
+            assert torch.equal(got.argmax(1)[clear], wanted.argmax(1)[clear])
+            images += batch
+    assert images == 200
+
+
+def test_cards_have_the_figures_of_the_task(segmentation_run: Path, detection_run: Path, tmp_path: Path) -> None:
+    for run, figures in (
+        (segmentation_run, {"mean_iou", "pixel_accuracy", "loss"}),
+        (detection_run, {"map", "map50", "detections"}),
+    ):
+        weights, card = export_network(run, out=tmp_path / run.parent.name).files
+        metrics = json.loads((run / "result.json").read_text())["metrics"]
+        test = read_card(card).test
+        assert test == {"split": "test", "images": 13, **{name: metrics[name] for name in figures}}
+        assert foveate.load(weights).meta.task == foveate.load(run).meta.task
+
+
+def test_what_cannot_be_exported_is_named(segmentation_run: Path, detection_run: Path, tmp_path: Path) -> None:
+    for run, to, reason in (
+        (detection_run, "onnx", "detector"),
+        (detection_run, "torch", "detector"),
+        (detection_run, "hub", "retinanet"),
+        (segmentation_run, "hub", "unet"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            export_network(run, to, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
