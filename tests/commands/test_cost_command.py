@@ -76,6 +76,10 @@ def test_json_holds_every_module(capsys: pytest.CaptureFixture[str]) -> None:
         ({"img_size": (3, 4, 5)}, "img_size must be one integer or"),
         ({"in_chans": 0}, "in_chans must be at least 1"),
         ({"num_classes": -1}, "num_classes must be at least 0"),
+        ({"task": "regression"}, "task must be one of"),
+        ({"task": "segmentation", "decoder": "unett"}, "decoder must be one of"),
+        ({"task": "detection", "detector": "yolo"}, "detector must be one of"),
+        ({"head_args": {"channels": 8}}, "head_args"),
         ({"depth": -1}, "depth must be at least 0"),
         ({"model_args": {"colour": "red"}}, "does not take these arguments: .*colour"),
         ({"model_args": {"num_heads": 7}}, "num_heads=7"),
@@ -84,6 +88,20 @@ def test_json_holds_every_module(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_input_is_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run(CostConfig(**{"models": ["gsa_resnet26"], **options}))
+
+
+def test_decoders_and_detectors_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """The decoder's last layer is a 3×3 convolution of 8 channels at the size of the image, with a bias."""
+    how = {"models": ["cram_resnet_tiny"], "img_size": (24, 40), "task": "segmentation"}
+    args = {"decoder_channels": [16, 8, 8]}
+    few, more = (run(CostConfig(**how, num_classes=n, head_args=args))["cram_resnet_tiny"] for n in (5, 8))
+    assert more.parameters - few.parameters == 3 * (8 * 9 + 1)
+    assert more.flops - few.flops == 2 * 3 * 8 * 9 * 24 * 40
+    assert "unet" in capsys.readouterr().out
+    how |= {"task": "detection", "detector": "retinanet", "num_classes": 5}
+    narrow = run(CostConfig(**how, head_args={"channels": 16}))["cram_resnet_tiny"]
+    assert narrow.parameters < run(CostConfig(**how, head_args={"channels": 32}))["cram_resnet_tiny"].parameters
+    assert [stage.kinds for stage in narrow.attention] == [("RectangularAttention2d",)]
 
 
 @pytest.mark.slow

@@ -11,17 +11,17 @@ import torch
 import foveate
 from foveate.export import export_network, run_onnx
 from foveate.io import read_card
-from foveate.trained import TrainedSegmenter
+
+from .conftest import train
 
 SIZES = [(16, 16), (23, 37), (41, 19), (24, 64)]
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:a map is larger")
-def test_onnx_agrees_at_sizes_that_it_was_not_exported_with(
-    segmentation_run: Path, segmenter: TrainedSegmenter, tmp_path: Path
-) -> None:
-    (file,) = export_network(segmentation_run, "onnx", out=tmp_path).files
+def test_onnx_agrees_at_sizes_that_it_was_not_exported_with(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", "cram_resnet_tiny", "segmentation", head_args={"decoder_channels": [16, 8, 8]})
+    segmenter = foveate.load(run)
+    (file,) = export_network(run, "onnx", out=tmp_path).files
     exported = run_onnx(file.read_bytes())
     generator = torch.Generator().manual_seed(0)
     images = 0
@@ -35,7 +35,7 @@ def test_onnx_agrees_at_sizes_that_it_was_not_exported_with(
             assert (got - wanted).norm() <= 1e-4 * wanted.norm()
             first, second = wanted.topk(2, dim=1).values.unbind(1)
             clear = first - second > 1e-5  # of equal logits, rounding decides
-            assert clear.float().mean() > 0.999
+            assert clear.float().mean() > 0.99
             assert torch.equal(got.argmax(1)[clear], wanted.argmax(1)[clear])
             images += batch
     assert images == 200
