@@ -20,7 +20,7 @@ from foveate.io import NetworkMeta
 from foveate.io.files import read_json
 from foveate.models.building import GIVEN
 from foveate.models.inspection import attention_modules
-from foveate.trained import TrainedNetwork, load
+from foveate.trained import TrainedClassifier, load
 from foveate.training import check_device
 from foveate.training.settings import DataConfig
 
@@ -63,7 +63,7 @@ class ShownConfig(DataConfig):
 
 
 @dataclass(frozen=True, eq=False)
-class SeededNetwork(TrainedNetwork):
+class SeededNetwork(TrainedClassifier):
     """One trained network among others, some of which differ in nothing but their seed."""
 
     label: str
@@ -89,6 +89,10 @@ def networks_of(paths: Sequence[str]) -> list[SeededNetwork]:
     found: list[SeededNetwork] = []
     for label, path in [run for given in paths for run in runs_of(Path(given))]:
         trained = load(str(path))
+        if not isinstance(trained, TrainedClassifier):
+            raise ValueError(
+                f"{path} was trained for {trained.meta.task}, and classifiers are looked into; leave it out"
+            )
         if not attention_modules(trained.network):
             raise ValueError(f"{path} holds {trained.meta.model}, a network without attention; leave it out")
         result = _result(path)

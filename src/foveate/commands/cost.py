@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from typing import Literal
 
 from foveate import _checks
 from foveate._option import Option
 from foveate.benchmark import ModuleCost, NetworkCost, network_cost
-from foveate.models.building import build_network
+from foveate.models.dense import DECODERS, DETECTORS, build_with_head
 from foveate.report.text import columns
 
 __all__ = ["CostConfig", "run"]
+
+HEADS = {"classification": "", "segmentation": "decoder", "detection": "detector"}
+"""The setting that says what stands on a network, by its task."""
 
 
 @dataclass(kw_only=True)
@@ -22,9 +26,13 @@ class CostConfig:
     Attributes:
         models: Names of the networks, ours or any other of timm's.
         img_size: Height and width of the image; one number, or [height, width].
-        num_classes: Classes of the network's head.
+        num_classes: Classes of the network's head; of a detector, without the background.
         in_chans: Channels of the image.
         model_args: Keywords for the networks, as in {stem: small}.
+        task: classification, segmentation or detection: what stands on the networks.
+        decoder: Of segmentation: unet, unetplusplus, fpn, deeplabv3plus, segformer or upernet.
+        detector: Of detection: fasterrcnn, maskrcnn, retinanet or fcos.
+        head_args: Keywords of the decoder or the detector, as in {decoder_channels: [64, 32, 16]}.
         depth: Also list the modules down to this depth: 1 for stages, 2 for blocks, 3 for layers.
         json: Print JSON, every module included, in place of tables.
     """
@@ -34,6 +42,10 @@ class CostConfig:
     num_classes: int = 1000
     in_chans: int = 3
     model_args: dict[str, Option] = field(default_factory=dict)
+    task: Literal["classification", "segmentation", "detection"] = "classification"
+    decoder: str = "unet"
+    detector: str = "fasterrcnn"
+    head_args: dict[str, Option] = field(default_factory=dict)
     depth: int = 0
     json: bool = False
 
@@ -45,6 +57,9 @@ class CostConfig:
         _checks.integer("num_classes", self.num_classes, minimum=0)
         _checks.integer("in_chans", self.in_chans)
         _checks.integer("depth", self.depth, minimum=0)
+        _checks.one_of("task", self.task, HEADS)
+        _checks.one_of("decoder", self.decoder, tuple(DECODERS))
+        _checks.one_of("detector", self.detector, tuple(DETECTORS))
 
 
 def run(config: CostConfig) -> dict[str, NetworkCost]:
@@ -62,7 +77,8 @@ def run(config: CostConfig) -> dict[str, NetworkCost]:
         print(json.dumps({name: dataclasses.asdict(cost) for name, cost in costs.items()}, indent=1))
         return costs
     height, width = _checks.pair("img_size", config.img_size)
-    print(f"One image of {config.in_chans}×{height}×{width}, inference; 1 multiply-add = 2 FLOPs.\n")
+    head = f" with {getattr(config, HEADS[config.task])}" if HEADS[config.task] else ""
+    print(f"One image of {config.in_chans}×{height}×{width}, inference{head}; 1 multiply-add = 2 FLOPs.\n")
     print(_totals(costs))
     if any(cost.attention for cost in costs.values()):
         print(f"\nAttention by stage, without the 3×3 convolution that it augments:\n\n{_attention(costs)}")
@@ -74,12 +90,14 @@ def run(config: CostConfig) -> dict[str, NetworkCost]:
 
 def _cost(config: CostConfig, name: str) -> NetworkCost:
     height, width = _checks.pair("img_size", config.img_size)
-    network, _ = build_network(
+    network, _ = build_with_head(
         name,
+        getattr(config, HEADS[config.task]) if HEADS[config.task] else "",
         num_classes=config.num_classes,
         in_chans=config.in_chans,
         img_size=(height, width),
         model_args=config.model_args,
+        head_args=config.head_args,
     )
     return network_cost(network, (config.in_chans, height, width))
 

@@ -1,4 +1,4 @@
-"""``foveate evaluate``: what a trained network is worth on labelled images."""
+"""``foveate evaluate``: what a trained network is worth on images with labels, masks or boxes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate the network at the image size and normalization of its training; print and return the figures.
 
     Returns:
-        The fields of `foveate.trained.EvaluationResult`, and ``checkpoint``.
+        The fields of a `foveate.trained.EvaluationResult`, those of the network's task, and ``checkpoint``.
 
     Raises:
         ValueError: The checkpoint is none, it was trained for other classes, it does not take images of such a size,
@@ -48,7 +48,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     if not config.checkpoint:
         raise ValueError("no checkpoint given; name one, as in `foveate evaluate runs/gsa_resnet26-seed-0`")
     trained = load(config.checkpoint, device=check_device(config.device, config.precision))
-    data = config.open(trained.img_size, intensity_range=trained.meta.intensity_range)
+    data = config.open(trained.img_size, task=trained.meta.task, intensity_range=trained.meta.intensity_range)
     trained.check_fits(data)
     options: dict[str, Any] = {name: getattr(config, name) for name in ("split", "batch_size", "workers", "precision")}
     if config.json is not None:

@@ -33,7 +33,10 @@ class ExplainConfig:
         out: Folder to write to.
         method: attention, gradcam, or auto, which is attention where there is any and Grad-CAM elsewhere.
         layers: Names of the modules to show, repeated, or all; not given, the last one at each resolution.
-        query: Pixel [row, column] of the image whose attention is shown, where attention differs from pixel to pixel.
+        query: Pixel [row, column] of the image whose attention is shown, where attention differs from pixel to pixel;
+            of a segmentation network, also its class.
+        box: Box [x_min, y_min, x_max, y_max] in pixels of the image, in place of query: the attention of all positions
+            in it together.
         max_images: Show only so many, at equal distances through those given.
         overlays: Write every layer's picture also at the image's own size.
         device: auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, or mps (the GPU of a Mac).
@@ -51,6 +54,7 @@ class ExplainConfig:
     method: Literal["auto", "attention", "gradcam"] = "auto"
     layers: list[str] = field(default_factory=list)
     query: tuple[int, int] | None = None
+    box: tuple[float, float, float, float] | None = None
     max_images: int | None = None
     overlays: bool = False
     device: str = "auto"
@@ -82,7 +86,7 @@ def run(config: ExplainConfig) -> dict[str, Any]:
     }
     loaded = [load(checkpoint, device=device) for checkpoint in config.checkpoint]
     networks = told_apart([*loaded, *(build(name, device=device, **options) for name in config.model)])
-    how = How(config.query, config.layers, config.method, config.overlays)
+    how = How(config.query, config.box, config.layers, config.method, config.overlays)
     found = explain_files(given, networks, config.out, how, settings=dataclasses.asdict(config), say=print)
     images, bad = len(found.numbers["images"]), len(found.numbers["bad_images"])
     unread = f"; {bad} could not be read" if bad else ""

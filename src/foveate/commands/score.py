@@ -13,7 +13,7 @@ from foveate.io.environment import environment
 from foveate.io.files import writable_file, write_json
 from foveate.report.scores import to_text
 from foveate.trained import load
-from foveate.trained.scoring import ScoreSettings, score_networks
+from foveate.trained.scoring import ScoreSettings, check_scorable, score_networks
 from foveate.training.settings import DataConfig
 
 __all__ = ["ScoreConfig", "run"]
@@ -60,6 +60,7 @@ def run(config: ScoreConfig) -> dict[str, Any]:
     config.check()
     device = check_device(config.device, "32-true")
     networks = [load(checkpoint) for checkpoint in config.checkpoints]
+    check_scorable(networks)
     data = config.open(networks[0].img_size, intensity_range=networks[0].meta.intensity_range)
     if config.out is not None:
         writable_file(Path(config.out))

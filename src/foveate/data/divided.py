@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -9,8 +10,9 @@ from typing import Any
 
 from foveate import _checks
 from foveate.data.loader_data import Described, Loaders
-from foveate.data.loading import make_loader
+from foveate.data.loading import ImageLoader, make_loader
 from foveate.data.protocols import ListedImages
+from foveate.data.transforms import TransformConfig
 
 __all__ = ["Divided"]
 
@@ -82,6 +84,24 @@ class Divided(Described, ABC):
             for split in (self.val, self.test)
         )
         return Loaders(loader(samples(self.train), transform=augmented, training=True), val, test)
+
+    def evaluation_loader(
+        self, split: str, *, transform: TransformConfig, batch_size: int, workers: int = 0
+    ) -> ImageLoader:
+        """Return the batches of a split in order, prepared by ``transform`` as in evaluation.
+
+        Raises:
+            ValueError: There is no such split, or a number is out of its range.
+        """
+        _, plain = dataclasses.replace(self, transform=transform)._transforms()  # type: ignore[type-var]
+        return make_loader(
+            self.split(split),
+            transform=plain,
+            batch_size=batch_size,
+            training=False,
+            workers=workers,
+            max_bad_images=self.max_bad_images,
+        )
 
     def entries(self, split: str) -> Iterable[tuple[str, int | None]]:
         """Return names and labels of the images of a split, see `ListedImages`; nothing where they have no names."""

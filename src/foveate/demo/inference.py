@@ -109,7 +109,8 @@ def fitting(networks: Sequence[ShownNetwork], image: ShownImage) -> list[ShownNe
     They know its class where that is known, and it does not look plainly unlike what they were trained on.
     """
     known = [one for one in networks if image.label is None or image.label in one.network.meta.classes]
-    return [one for one in known if not one.network.meta.unlike(one.tensor(image))] or known or list(networks)
+    size = (image.pixels.height, image.pixels.width)
+    return [one for one in known if not one.network.unlike(one.tensor(image), size)] or known or list(networks)
 
 
 def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Finding:

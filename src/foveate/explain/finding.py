@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 from torch import Tensor
 
+from foveate.data.written import check_png, write_png
 from foveate.explain.explanation import Explanation
-from foveate.explain.pictures import image_sheet, write_png
-from foveate.explain.records import AttentionRecord
+from foveate.explain.painting import Color
+from foveate.explain.pictures import image_sheet
+from foveate.explain.records import AttentionRecord, Box
 
 if TYPE_CHECKING:
     from foveate.data import Placement
 
-__all__ = ["Finding"]
+__all__ = ["Answer", "Finding"]
+
+
+class Answer(Protocol):
+    """What a network that is no classifier says of an image: the classes of its pixels, or its objects."""
+
+    def verdict(self, number: int = 1, query: tuple[int, int] | None = None) -> str:
+        """Describe it in words: its first ``number`` parts, or what it says of the pixel ``query``."""
+
+    def numbers(self, query: tuple[int, int] | None = None) -> dict[str, Any]:
+        """Return it for JSON."""
+
+    def drawn(self, side: int) -> Image.Image:
+        """Draw it over the image, at the size of `foveate.explain.pictures.enlarged`."""
+
+    @property
+    def key(self) -> Mapping[str, Color]:
+        """Colors of `drawn`, by what they stand for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +60,12 @@ class Finding:
     """Where the image ended up in the network's input."""
     label: str | None = None
     """True class of the image, where it is known."""
+    answer: Answer | None = None
+    """What the network says of the image, where it is no classifier."""
+    query: tuple[int, int] | None = None
+    """Row and column of the pixel of the image that was asked for."""
+    box: Box | None = None
+    """Box in pixels of the image that was asked for."""
     unlike: Sequence[str] = ()
     """Features in which the image plainly differs from the training images, see `NetworkMeta.unlike`."""
 
@@ -63,6 +88,8 @@ class Finding:
 
     def verdict(self, number: int = 1) -> str:
         """Describe the prediction, the most probable class first, and whether it is right."""
+        if self.answer is not None:
+            return self.answer.verdict(number, self.query)
         guesses = [(self.classes[label], probability) for label, probability in self.explanation.top(number)[0]]
         verdict = "predicted " + ", ".join(f"{name} ({probability:.1%})" for name, probability in guesses)
         if self.label is None:
@@ -75,7 +102,4 @@ class Finding:
 
     def save(self, path: str | Path) -> None:
         """Write `picture` as a PNG file atomically; a file that this library has not written is not replaced."""
-        path = Path(path)
-        if path.suffix.lower() != ".png":
-            raise ValueError(f"a picture is written as PNG; got {path}; give {path.with_suffix('.png')}")
-        write_png(path, self.picture(), title=f"{self.name}, {self.network}")
+        write_png(check_png(path), self.picture(), title=f"{self.name}, {self.network}")

@@ -21,15 +21,21 @@ def finding_numbers(finding: Finding) -> dict[str, Any]:
     Points are [x, y], in pixels ``image`` of the image (upright) or ``input`` of what the network saw; positions of
     pixels are [row, column].
     """
-    classes, (guesses,) = finding.classes, finding.explanation.top(GUESSES)
     height, width = finding.placement.input_size
     return {
         "network": finding.network,
-        "predictions": [{"class": classes[label], "index": label, "probability": p} for label, p in guesses],
-        "correct": None if finding.label is None else classes[guesses[0].label] == finding.label,
+        **(_predictions(finding) if finding.answer is None else finding.answer.numbers(finding.query)),
         "unlike_training": list(finding.unlike),
         "seen": {"corners": _points(finding, [[0, 0], [width, 0], [width, height], [0, height]])},
         "layers": [_record_numbers(finding, record) for record in finding.records],
+    }
+
+
+def _predictions(finding: Finding) -> dict[str, Any]:
+    classes, (guesses,) = finding.classes, finding.explanation.top(GUESSES)
+    return {
+        "predictions": [{"class": classes[label], "index": label, "probability": p} for label, p in guesses],
+        "correct": None if finding.label is None else classes[guesses[0].label] == finding.label,
     }
 
 
@@ -66,6 +72,10 @@ def _record_numbers(finding: Finding, record: AttentionRecord) -> dict[str, Any]
         }
     if record.query is not None:
         numbers["query"] = {"input": list(record.query), "map": list(record.position(record.query))}
+    if record.box is not None:
+        rows, columns = record.positions(record.box)
+        corners = _points(finding, [record.box[:2], record.box[2:]])
+        numbers["box"] = {**corners, "map": {"rows": [rows.start, rows.stop], "columns": [columns.start, columns.stop]}}
     if record.target is not None:
         numbers["target"] = finding.classes[record.target[0]]
     return numbers

@@ -13,7 +13,7 @@ from foveate import _checks
 from foveate._images import to_rgb
 from foveate.explain.records import AttentionRecord
 
-__all__ = ["PALETTE", "Place", "draw_box", "overlay", "palette_stops"]
+__all__ = ["PALETTE", "Place", "draw_box", "outlined", "overlay", "palette_stops", "zoom_of"]
 
 PALETTE = "viridis"
 """Colormap of matplotlib: perceptually uniform, readable with every kind of color blindness and in gray."""
@@ -68,7 +68,7 @@ def overlay(
 
     CRAM's rectangle is an outline, wherever it reaches. ExpAtt's radius is a circle around the position that attends,
     or around the middle of the input for all positions together. Of other attention the position that attends, or is
-    attended to, is outlined.
+    attended to, is outlined, as are the positions of a box.
 
     Args:
         image: The image, in any mode. Without ``placement``, as the network saw it, ``record.image_size``; else the
@@ -105,8 +105,14 @@ def overlay(
     for path in _outlines(record, index):
         path = placement.to_image(path) * scale
         # A thin line leaves a small object visible.
-        picture = _outline(picture, path, width=min(_line_width(picture), round(np.ptp(path, axis=0).min() / 8)))
+        picture = outlined(picture, path, width=min(_line_width(picture), round(np.ptp(path, axis=0).min() / 8)))
     return picture
+
+
+def zoom_of(image: Image.Image, side: int) -> float:
+    """Return the factor by which a small image is enlarged (a whole number) or a large one reduced."""
+    zoom = side / max(image.size)
+    return zoom if zoom < 1 else int(zoom)
 
 
 def _resized(image: Image.Image, zoom: float) -> Image.Image:
@@ -142,7 +148,11 @@ def _outlines(record: AttentionRecord, index: int) -> list[NDArray[np.float64]]:
     paths = []
     if record.rectangle is not None:
         paths.append(record.rectangle[index].double().numpy())
-    if record.radius_image is not None:
+    if record.box is not None:
+        rows, columns = record.positions(record.box)
+        ends = np.array([(x, y) for x in (columns.start, columns.stop) for y in (rows.start, rows.stop)])
+        paths.append(ends[[0, 2, 3, 1]] * size / shape)
+    elif record.radius_image is not None:
         center = size / 2 if position is None else (position + 0.5) * size / shape
         angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
         paths.append(center + np.array(record.radius_image) * np.stack([np.cos(angles), np.sin(angles)], axis=1))
@@ -169,7 +179,7 @@ def draw_box(
     """
     left, top, right, bottom = (side * zoom for side in box)
     picture = image.convert("RGB").resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
-    return _outline(picture, np.array([(left, top), (right, top), (right, bottom), (left, bottom)]), color)
+    return outlined(picture, np.array([(left, top), (right, top), (right, bottom), (left, bottom)]), color)
 
 
 def palette_stops(number: int = 9, *, ground: int = 0) -> list[str]:
@@ -194,7 +204,7 @@ def _line_width(picture: Image.Image) -> int:
     return max(1, round(max(picture.size) / 100))
 
 
-def _outline(
+def outlined(
     picture: Image.Image,
     corners: NDArray[np.floating],
     color: tuple[int, int, int] = INK,

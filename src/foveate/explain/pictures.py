@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from foveate._version import __version__
-from foveate.data.given import SOFTWARE, is_ours
-from foveate.explain.overlay import overlay
+from foveate.explain.overlay import overlay, zoom_of
+from foveate.explain.painting import Color, marked
 from foveate.explain.records import AttentionRecord, Scale
 from foveate.explain.sheet import Panel, Strip, contact_sheet
-from foveate.io.files import write_bytes
-from foveate.io.streams import printable
 
 if TYPE_CHECKING:
     from foveate.explain.finding import Finding
@@ -25,14 +19,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CROPPED",
     "Comparison",
-    "check_ours",
     "compare_sheet",
     "comparison",
     "drawn",
     "enlarged",
     "image_sheet",
     "own_size",
-    "write_png",
     "zoom_of",
 ]
 
@@ -51,20 +43,24 @@ class Comparison:
     strips: Sequence[Strip]
     scales: Sequence[Scale]
     notes: Sequence[str]
+    key: Mapping[str, Color] = field(default_factory=dict)
 
 
 def image_sheet(finding: Finding) -> Image.Image:
     """Draw the image and every layer of one network."""
     records = list(finding.records)
     rows = []
-    for start in range(0, len(records), ACROSS):
-        image = [_picture(finding, PANEL)] if start == 0 else []
+    for start in range(0, max(1, len(records)), ACROSS):
+        image = [_picture(finding, PANEL, answered=True)] if start == 0 else []
         layers = [_layer(finding, record, PANEL) for record in records[start : start + ACROSS]]
         rows.append([Strip(image), Strip(layers)])
     title = f"{finding.name}, {finding.verdict(3)}"
     headings = ("", ", ".join([finding.network, *[finding.source] * (finding.source not in finding.network)]))
     scales = [record.scale for record in records]
-    return contact_sheet(rows, title=title, headings=headings, scales=scales, notes=_notes([finding]), side=PANEL)
+    key = None if finding.answer is None else finding.answer.key
+    return contact_sheet(
+        rows, title=title, headings=headings, scales=scales, notes=_notes([finding]), key=key, side=PANEL
+    )
 
 
 def comparison(findings: Sequence[Finding]) -> Comparison:
@@ -74,9 +70,12 @@ def comparison(findings: Sequence[Finding]) -> Comparison:
     about = [first.name, picture.title, *([] if first.label is None else [f"it is {first.label}"])]
     strips = [Strip([Panel(picture.picture)], "\n".join(about))]
     for finding in findings:
-        strips.append(Strip([_layer(finding, record, SMALL_PANEL) for record in finding.records], finding.verdict()))
+        answer = [] if finding.answer is None else [Panel(finding.answer.drawn(SMALL_PANEL))]
+        layers = [_layer(finding, record, SMALL_PANEL) for record in finding.records]
+        strips.append(Strip([*answer, *layers], finding.verdict()))
+    key = {name: color for one in findings if one.answer is not None for name, color in one.answer.key.items()}
     scales = [record.scale for finding in findings for record in finding.records]
-    return Comparison(strips, scales, _notes(findings))
+    return Comparison(strips, scales, _notes(findings), key)
 
 
 def compare_sheet(rows: Sequence[Comparison], networks: Sequence[str]) -> Image.Image:
@@ -87,6 +86,7 @@ def compare_sheet(rows: Sequence[Comparison], networks: Sequence[str]) -> Image.
         headings=("", *networks),
         scales=[scale for row in rows for scale in row.scales],
         notes=list(dict.fromkeys(note for row in rows for note in row.notes)),
+        key={name: color for row in rows for name, color in row.key.items()},
         side=SMALL_PANEL,
     )
 
@@ -94,12 +94,6 @@ def compare_sheet(rows: Sequence[Comparison], networks: Sequence[str]) -> Image.
 def own_size(finding: Finding, record: AttentionRecord) -> Image.Image:
     """Draw one layer over the image at its own size."""
     return overlay(finding.image, record, placement=finding.placement)
-
-
-def zoom_of(image: Image.Image, side: int) -> float:
-    """Return the factor by which a small image is enlarged (a whole number) or a large one reduced."""
-    zoom = side / max(image.size)
-    return zoom if zoom < 1 else int(zoom)
 
 
 def enlarged(image: Image.Image, side: int) -> Image.Image:
@@ -114,8 +108,12 @@ def drawn(finding: Finding, record: AttentionRecord, side: int) -> Image.Image:
     return overlay(finding.image, record, zoom=zoom_of(finding.image, side), placement=finding.placement)
 
 
-def _picture(finding: Finding, side: int) -> Panel:
-    return Panel(enlarged(finding.image, side), f"{finding.image.width}×{finding.image.height} pixels")
+def _picture(finding: Finding, side: int, *, answered: bool = False) -> Panel:
+    answer = finding.answer if answered else None
+    picture = enlarged(finding.image, side) if answer is None else answer.drawn(side)
+    if answer is not None and finding.query is not None:
+        picture = marked(picture, finding.image, finding.query)
+    return Panel(picture, f"{finding.image.width}×{finding.image.height} pixels")
 
 
 def _layer(finding: Finding, record: AttentionRecord, side: int) -> Panel:
@@ -131,30 +129,17 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
         for record in finding.records:
             if record.rectangle is not None:
                 notes["rectangle"] = "Outline: the rectangle attended to; none is seen where it covers the picture."
+            elif record.box is not None:
+                notes["box"] = "Outline: the positions of the box, which attend together."
             elif record.radius is not None:
                 notes["circle"] = "Circle: the learned radius of explicit attention around the position that attends."
             elif record.query is not None:
                 notes["square"] = "Outlined square: the position that attends."
+        if finding.answer is not None and not finding.records:
+            notes["none"] = f"{finding.network} has no attention to show, and Grad-CAM explains classifiers."
         if finding.cropped:
             notes["margin"] = CROPPED
         if finding.unlike:
             about = f"{finding.name} is for {finding.network} {finding.warning}: what it predicts means nothing."
             notes[about] = about
     return list(notes.values())
-
-
-def write_png(path: Path, picture: Image.Image, *, title: str) -> None:
-    """Write ``picture`` to ``path`` atomically, marked as a file of this library; others are not replaced."""
-    check_ours(path)
-    info = PngInfo()
-    info.add_text(SOFTWARE, f"foveate {__version__}")
-    info.add_itxt("Title", printable(title))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=info)
-    write_bytes(path, buffer.getbuffer())
-
-
-def check_ours(path: Path) -> None:
-    """Raise a `ValueError` if there is a file at ``path`` that `write_png` has not written."""
-    if path.exists() and not is_ours(path):
-        raise ValueError(f"out: {path} was not written by `foveate explain`; give another folder, or move it")

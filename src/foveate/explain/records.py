@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +16,23 @@ from foveate import _checks
 from foveate._shapes import Float
 from foveate.nn import PairwiseWeights
 
-__all__ = ["GATE", "GIVEN", "GRADCAM", "QUERIED", "RECEIVED", "AttentionRecord", "RectangleShape", "Scale", "shares"]
+__all__ = [
+    "BOXED",
+    "GATE",
+    "GIVEN",
+    "GRADCAM",
+    "QUERIED",
+    "RECEIVED",
+    "AttentionRecord",
+    "Box",
+    "RectangleShape",
+    "Scale",
+    "box_inside",
+    "shares",
+]
+
+Box = tuple[float, float, float, float]
+"""``x_min, y_min, x_max, y_max`` in pixels, the last two exclusive."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,7 @@ RECEIVED = Scale(
     "same; 4 and more look alike",
 )
 QUERIED = Scale(0.0, 4.0, RECEIVED.meaning.replace("attention received", "attention received from one position"))
+BOXED = Scale(0.0, 4.0, RECEIVED.meaning.replace("attention received", "attention received from the box"))
 GIVEN = Scale(0.0, 4.0, RECEIVED.meaning.replace("attention received", "attention paid to one position"))
 GRADCAM = Scale(
     0.0,
@@ -97,6 +116,8 @@ class AttentionRecord:
     """Height and width of the images, in pixels; the map is taken to span them."""
     query: tuple[int, int] | None = None
     """Row and column of the image pixel whose position attends; None for all positions together."""
+    box: Box | None = None
+    """Box in pixels of the image whose positions attend together."""
     title: str = ""
     """Name of the mechanism for readers."""
     description: str = ""
@@ -141,6 +162,21 @@ class AttentionRecord:
         row, column = inside(query, self.image_size)
         return row * self.map.shape[1] // self.image_size[0], column * self.map.shape[2] // self.image_size[1]
 
+    def positions(self, box: Box) -> tuple[slice, slice]:
+        """Return rows and columns of the map's positions whose middle lies in a box in pixels of the image.
+
+        Of a box between the middles of all, those are the row and the column that cover the middle of the box.
+        """
+        found = []
+        for axis, low, high in ((0, box[1], box[3]), (1, box[0], box[2])):
+            step = self.image_size[axis] / self.map.shape[1 + axis]
+            first, last = math.ceil(low / step - 0.5), math.ceil(high / step - 0.5)
+            if first >= last:
+                first = min(int((low + high) / 2 / step), self.map.shape[1 + axis] - 1)
+                last = first + 1
+            found.append(slice(first, last))
+        return found[0], found[1]
+
     def attention_from(self, query: tuple[int, int], part: str = "both") -> Float[Tensor, "batch heads rows columns"]:
         """Return the signed weights with which the position at the image pixel ``query`` takes from each position.
 
@@ -165,18 +201,40 @@ class AttentionRecord:
         """
         weights = self._pairs()
         _checks.one_of("direction", direction, DIRECTIONS)
-        if head is not None and _checks.integer("head", head, minimum=0) >= weights.heads:
-            raise ValueError(f"head must be below {weights.heads}, the number of heads of {self.name}; got {head}")
+        self._check_head(weights, head)
         if query is None:
             received, scale = weights.received(part, head), RECEIVED
         else:
             signed = self.attention_from(query, part) if direction == "from" else self.attention_to(query, part)
             received = (signed if head is None else signed[:, head : head + 1]).abs().sum(1)
             scale = DIRECTIONS[direction]
-        which = ", ".join(filter(None, (f"{part} part" * (part != "both"), f"head {head}" * (head is not None))))
-        if which:
-            scale = dataclasses.replace(scale, meaning=f"{which}: {scale.meaning}")
-        return dataclasses.replace(self, map=shares(received), scale=scale, query=query)
+        return dataclasses.replace(self, map=shares(received), scale=_named(scale, part, head), query=query, box=None)
+
+    def queried_box(self, box: Box, *, part: str = "both", head: int | None = None) -> AttentionRecord:
+        """Return a record whose map is that of all positions in a box together, to draw it.
+
+        With ``B`` the positions whose middle lies in the box, the mean over them of the magnitudes,
+
+            map_j = N · Σ_{h, i ∈ B} |A_hij| / Σ_{h, i ∈ B, k} |A_hik|
+
+        Args:
+            box: ``(x_min, y_min, x_max, y_max)`` in pixels of the image, the last two exclusive.
+            part: As in `attention_from`.
+            head: One head; all together by default.
+
+        Raises:
+            ValueError: The box has no area or reaches out of the image, or the module has no such part or head.
+        """
+        weights = self._pairs()
+        box = box_inside(box, self.image_size)
+        rows, columns = self.positions(box)
+        self._check_head(weights, head)
+        received = weights.received(part, head, rows=rows, columns=columns)
+        return dataclasses.replace(self, map=shares(received), scale=_named(BOXED, part, head), query=None, box=box)
+
+    def _check_head(self, weights: PairwiseWeights, head: int | None) -> None:
+        if head is not None and _checks.integer("head", head, minimum=0) >= weights.heads:
+            raise ValueError(f"head must be below {weights.heads}, the number of heads of {self.name}; got {head}")
 
     def _pairs(self) -> PairwiseWeights:
         if self.weights is None:
@@ -193,6 +251,25 @@ def shares(weights: Tensor) -> Tensor:
     number = weights[0].numel()
     # A sum of zero, as of GSA's attention to an empty input, prefers no position.
     return torch.where(total > 0, number * weights / total, 1.0).float()
+
+
+def _named(scale: Scale, part: str, head: int | None) -> Scale:
+    """Return a scale that says of which part and head a map is."""
+    which = ", ".join(filter(None, (f"{part} part" * (part != "both"), f"head {head}" * (head is not None))))
+    return dataclasses.replace(scale, meaning=f"{which}: {scale.meaning}") if which else scale
+
+
+def box_inside(box: Sequence[float], image_size: tuple[int, int]) -> Box:
+    """Return ``box`` if it is a box with an area in an image of this size, else raise a `ValueError`."""
+    if not isinstance(box, tuple | list) or len(box) != 4:
+        raise ValueError(f"box must be (x_min, y_min, x_max, y_max); got {box!r}")
+    x_min, y_min, x_max, y_max = (_checks.number("box", value, minimum=0) for value in box)
+    height, width = image_size
+    if not (x_min < x_max <= width and y_min < y_max <= height):
+        raise ValueError(
+            f"box={tuple(box)} must be (x_min, y_min, x_max, y_max) with an area, inside {height}×{width} pixels"
+        )
+    return x_min, y_min, x_max, y_max
 
 
 def inside(query: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
 from foveate import _checks
 from foveate.explain.lettering import QUIET, TEXT, font, height_of, legend, wrapped, write
+from foveate.explain.painting import key_of_colors
 from foveate.explain.records import Scale
 
 __all__ = ["Panel", "Strip", "contact_sheet"]
@@ -63,6 +64,7 @@ def contact_sheet(
     headings: Sequence[str] = (),
     scales: Sequence[Scale] = (),
     notes: Sequence[str] = (),
+    key: Mapping[str, tuple[int, int, int]] | None = None,
     side: int = 240,
 ) -> Image.Image:
     """Lay strips of pictures out in rows and columns, with their titles and captions, and a legend below.
@@ -73,6 +75,7 @@ def contact_sheet(
         title: Title of the sheet.
         headings: One for each column of strips, above the first row.
         scales: Scales explained in the legend, in this order, each once.
+        key: Colors of classes by their names, shown above the legend.
         notes: Lines below the legend, such as what an outline means.
         side: Longer side of a picture, in pixels; letters are in proportion.
 
@@ -95,6 +98,8 @@ def contact_sheet(
     if any(headings):
         parts.append(_headings(headings, widths, metrics))
     parts += [_row(row, widths, metrics) for row in rows]
+    if key:
+        parts.append(key_of_colors(key, size=metrics.letters, width=width))
     parts += [legend(scale, size=metrics.letters, width=width) for scale in dict.fromkeys(scales)]
     if notes:
         parts.append(_text("\n".join(notes), width, metrics, color=QUIET))

@@ -24,7 +24,7 @@ class Deviation:
     Attributes:
         shape: ``(B, C, H, W)`` of the images.
         error: ``‖other − eager‖ / ‖eager‖``; infinite where the shapes differ or a number is not finite.
-        same_top1: Number of images with the same largest logit.
+        same_top1: Number of images, of segmentation of pixels, with the same largest logit.
     """
 
     shape: Shape

@@ -73,6 +73,7 @@ def export_network(
     if to == "onnx":
         require_onnx()
     model, meta = load_network(checkpoint)
+    _check_task(to, meta)
     about = origin(Path(checkpoint)) | ({"license": license} if license else {})
     folder, checked = writable_folder(Path(out)), ""
     if to == "weights":
@@ -100,6 +101,20 @@ def check_options(to: str, options: Mapping[str, Any]) -> None:
         _checks.integer("batch", options["batch"])
     if options["size"] != DYNAMIC:
         _checks.pair("size", options["size"])
+
+
+def _check_task(to: Form, meta: NetworkMeta) -> None:
+    """Raise a `ValueError` if a network of this task cannot be put in the form."""
+    if to == "hub" and meta.head:
+        raise ValueError(
+            f"to: timm, which loads a hub's folder, knows no {meta.head}; export a network for {meta.task} to weights"
+            + (", torch or onnx" if meta.task == "segmentation" else "")
+        )
+    if to in GRAPHS and meta.task == "detection":
+        raise ValueError(
+            f"to: a detector cannot be put in {to}: how many boxes it has depends on the image, which a graph for any "
+            "image does not allow; export it to weights"
+        )
 
 
 def _write_weights(path: Path, model: nn.Module, meta: NetworkMeta, about: dict[str, Any], *, half: bool) -> list[Path]:

@@ -67,7 +67,7 @@ def _test(result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "split": result.get("split"),
         "images": result.get("images"),
-        **{name: metrics.get(name) for name in ("top1", "top5", "loss")},
+        **{name: value for name, value in metrics.items() if not isinstance(value, list)},
     }
 
 

@@ -105,7 +105,8 @@ class ModelCard:
         data: Training data: ``name``, ``options``, ``seed``, and the number of images of each split in ``sizes``;
             empty if unknown.
         recipe: Settings of the training; empty if unknown.
-        test: Result: ``split``, ``images``, ``top1``, ``top5`` and ``loss`` of the weights before any rounding to half
+        test: Result: ``split``, ``images``, and the figures of the task (``top1``, ``top5``, ``loss``; ``mean_iou``,
+            ``pixel_accuracy``, ``loss``; ``map``, ``map50``, ``detections``) of the weights before any rounding to half
             precision; empty if unknown.
         versions: Versions of the software that trained it, or else wrote it.
         format: `CARD_FORMAT`.

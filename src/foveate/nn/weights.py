@@ -65,13 +65,27 @@ class PairwiseWeights(ABC):
             maps[images, :, rows] = self.rows(images, rows, slice(None), part)[..., row, column]
         return maps
 
-    def received(self, part: str = "both", head: int | None = None) -> Float[Tensor, "batch height width"]:
-        """Sum magnitudes over rows, and over heads if ``head`` is None: ``Σ_hi |A_hij|``."""
+    def received(
+        self,
+        part: str = "both",
+        head: int | None = None,
+        *,
+        rows: slice = slice(None),
+        columns: slice = slice(None),
+    ) -> Float[Tensor, "batch height width"]:
+        """Sum magnitudes over the positions ``i`` in ``rows`` and ``columns`` and over heads: ``Σ_hi |A_hij|``.
+
+        ``head`` is one head; all if None.
+        """
         self._check((0, 0), part)
         heads = slice(None) if head is None else slice(head, head + 1)
         total = self.values.new_zeros(self.images, *self.size)
-        for images, rows in self._chunks():
-            total[images] += self.rows(images, rows, slice(None), part)[:, heads].abs().sum((1, 2, 3))
+        wanted = range(self.size[0])[rows]
+        for images, chunk in self._chunks():
+            own = range(self.size[0])[chunk]
+            lines = slice(max(own.start, wanted.start), min(own.stop, wanted.stop))
+            if lines.start < lines.stop:
+                total[images] += self.rows(images, lines, columns, part)[:, heads].abs().sum((1, 2, 3))
         return total
 
     def attended(self, position: tuple[int, int]) -> Float[Tensor, "batch channels"]:

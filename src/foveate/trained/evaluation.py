@@ -2,105 +2,217 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from foveate import _checks
 from foveate._devices import check_device
+from foveate.data.dense import VOID
+from foveate.data.image_data import takes_intensity_range
 
 if TYPE_CHECKING:
     from foveate.stats import MeanScore
+    from foveate.tasks import Task
+    from foveate.trained.network import TrainedNetwork
 
-__all__ = ["EvaluationResult", "evaluate_network"]
+__all__ = [
+    "ClassificationEvaluation",
+    "DetectionEvaluation",
+    "EvaluationResult",
+    "SegmentationEvaluation",
+    "evaluate_network",
+    "evaluate_trained",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Figures over a set of labelled images; accuracies are fractions in [0, 1]. As text, a table for a terminal.
+    """Figures over a set of labelled images; scores are fractions in [0, 1]. As text, a table for a terminal.
+
+    Those of each task are a subclass: `ClassificationEvaluation`, `SegmentationEvaluation`, `DetectionEvaluation`.
 
     Attributes:
         model: Name of the network.
         data: Name of the set of images.
         split: Which part of it.
         images: How many.
-        top1: Share of the images whose class has the highest logit, with its bootstrap interval.
-        top5: Share of the images whose class is among the five highest; None with at most five classes.
-        loss: Mean cross-entropy, in nats.
-        per_class: Share of each class's images that are right, by its name; None for a class without images.
-        correct: For each image, 1 if it counts in ``top1``, else 0.
-        bad_images: Those that could not be read, and why.
+        per_class: Score of each class, by its name; None for a class that does not occur.
+        bad_images: Images that could not be read, and why.
     """
+
+    shown: ClassVar[dict[str, str]]
+    """Titles of the figures in the table, by their field."""
 
     model: str
     data: str
     split: str
     images: int
-    top1: MeanScore
-    top5: float | None
-    loss: float
     per_class: dict[str, float | None]
-    correct: list[int]
     bad_images: list[str]
 
     def __str__(self) -> str:
-        top1, width = self.top1, max(map(len, self.per_class))
-        lines = [
-            " ".join(filter(None, (f"{self.model} on {self.images}", self.split, f"images of {self.data}"))),
-            f"  top-1  {top1.mean:7.2%}  ({top1.confidence:.0%} interval {top1.low:.2%} to {top1.high:.2%})",
-            *([] if self.top5 is None else [f"  top-5  {self.top5:7.2%}"]),
-            f"  loss   {self.loss:7.4f}",
-            "  per class",
-        ]
+        width = max(map(len, self.per_class))
+        titles = max(map(len, self.shown.values()))
+        lines = [" ".join(filter(None, (f"{self.model} on {self.images}", self.split, f"images of {self.data}")))]
+        for field, title in self.shown.items():
+            value = getattr(self, field)
+            if value is not None:
+                lines.append(f"  {title:<{titles}}  {_text(field, value)}")
+        lines.append("  per class")
         for name, value in self.per_class.items():
             lines.append(f"    {name:<{width}}  " + ("no images" if value is None else f"{value:7.2%}"))
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationEvaluation(EvaluationResult):
+    """Figures of a classifier; accuracies are shares of images.
+
+    Attributes:
+        top1: Share of the images whose class has the highest logit, with its bootstrap interval.
+        top5: Share of the images whose class is among the five highest; None with at most five classes.
+        loss: Mean cross-entropy, in nats.
+        correct: For each image, 1 if it counts in ``top1``, else 0.
+    """
+
+    shown: ClassVar[dict[str, str]] = {"top1": "top-1", "top5": "top-5", "loss": "loss"}
+
+    top1: MeanScore
+    top5: float | None
+    loss: float
+    correct: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationEvaluation(EvaluationResult):
+    """Figures of a segmentation network, see `foveate.tasks.SegmentationResult`.
+
+    Attributes:
+        mean_iou: Mean intersection over union of the classes, with its bootstrap interval over the images.
+        pixel_accuracy: Share of the pixels whose class is right.
+        loss: Mean cross-entropy, in nats.
+        scores: Of each image the counts of pixels that the mean is made of.
+    """
+
+    shown: ClassVar[dict[str, str]] = {"mean_iou": "mean IoU", "pixel_accuracy": "pixels right", "loss": "loss"}
+
+    mean_iou: MeanScore
+    pixel_accuracy: float
+    loss: float
+    scores: list[list[list[int]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionEvaluation(EvaluationResult):
+    """Figures of a detector, see `foveate.tasks.DetectionResult`.
+
+    Attributes:
+        map: Mean average precision over classes and thresholds, with its bootstrap interval over the images.
+        map50: Mean average precision where a box must overlap its object by half of their union.
+        detections: Mean number of detections per image.
+        scores: The record of each image that the mean is made of.
+    """
+
+    shown: ClassVar[dict[str, str]] = {"map": "mAP", "map50": "mAP at 0.5", "detections": "boxes per image"}
+
+    map: MeanScore
+    map50: float
+    detections: float
+    scores: list[Any]
+
+
+def evaluate_trained(
+    trained: TrainedNetwork, data: Any, *, split: str, batch_size: int, workers: int, precision: str
+) -> EvaluationResult:
+    """Return what `TrainedNetwork.evaluate` returns."""
+    from foveate.tasks import find_task  # only here: SciPy and torchmetrics, which need not be installed to predict
+
+    task = find_task(trained.meta.task)
+    if isinstance(data, DataLoader):
+        batches, name, split = data, type(data).__name__, ""
+    else:
+        if isinstance(data, str | Path):
+            own = trained.meta.intensity_range if takes_intensity_range(data) else None
+            data = task.open_data(str(data), img_size=trained.img_size, intensity_range=own)
+        trained.check_fits(data)
+        name = data.name
+        batches = data.evaluation_loader(
+            split, transform=trained.transform_of(data), batch_size=batch_size, workers=workers
+        )
+    return evaluate_network(
+        trained.network,
+        batches,
+        task=task(trained.classes),
+        kind=trained.result_class,
+        device=trained.device,
+        precision=precision,
+        model=trained.meta.model,
+        data=name,
+        split=split,
+    )
 
 
 def evaluate_network(
     network: nn.Module,
     batches: Iterable[Any],
     *,
-    classes: Sequence[str],
+    task: Task,
+    kind: type[EvaluationResult],
     device: torch.device,
     precision: Any = "32-true",
     **about: str,
 ) -> EvaluationResult:
-    """Evaluate ``network`` on ``batches`` of images ``(B, C, H, W)`` as it takes them and class indices ``(B,)``.
+    """Evaluate ``network`` on ``batches`` of images ``(B, C, H, W)`` as it takes them and targets of ``task``.
+
+    Returns:
+        A ``kind`` with the fields of the task's result, the score that counts with its interval.
 
     Raises:
         ValueError: The device cannot compute in that precision, there are no images, or a label is none of the classes.
     """
-    from foveate.stats import mean_score  # only here: Lightning and SciPy, which need not be installed to predict
-    from foveate.tasks import Classification
-    from foveate.training import Recipe, TrainingModule, predict
+    from foveate.training import Recipe, TrainingModule, predict  # only here: Lightning
     from foveate.training.recipe import Precision
 
     _checks.one_of("precision", precision, get_args(Precision))
     check_device(device, precision)
-    task = Classification(classes)
     module = TrainingModule(network, Recipe(precision=precision), task)
-    logits, labels = predict(module, batches, device=device)
-    _check_labels(labels, len(classes))
-    found = task.evaluate(logits, labels)
-    return EvaluationResult(
-        **about,
-        images=len(found.correct),
-        top1=mean_score([found.correct]),
-        top5=found.top5,
-        loss=found.loss,
-        per_class=dict(zip(classes, found.per_class, strict=True)),
-        correct=found.correct,
-        bad_images=[str(bad) for bad in getattr(batches, "bad_images", ())],
-    )
-
-
-def _check_labels(labels: Tensor, num_classes: int) -> None:
-    if not len(labels):
+    kept = predict(module, _checked(batches, len(task.classes)), device=device)
+    if not len(kept[0]):
         raise ValueError("data: there is no image in it that can be read")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"data: labels are from {low} to {high}, and the network has {num_classes} classes, from 0")
+    found = task.evaluate(*kept)
+    figures: dict[str, Any] = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    per_image = figures[task.per_image]
+    figures[task.metric] = task.score([per_image])
+    figures["per_class"] = dict(zip(task.classes, figures["per_class"], strict=True))
+    bad_images = [str(bad) for bad in getattr(batches, "bad_images", ())]
+    return kind(images=len(per_image), bad_images=bad_images, **about, **figures)
+
+
+def _checked(batches: Iterable[Any], num_classes: int) -> Iterator[Any]:
+    """Yield the batches, and raise a `ValueError` at the first with a label that is none of the classes."""
+    for images, targets in batches:
+        for one in [targets] if isinstance(targets, Tensor) else targets:
+            labels = one if isinstance(one, Tensor) else one["labels"]
+            labels = labels[labels != VOID] if labels.ndim > 1 else labels
+            low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+            if low < 0 or high >= num_classes:
+                wrong = low if low < 0 else high
+                raise ValueError(f"data: there is a label {wrong}, and the network has {num_classes} classes, from 0")
+        yield images, targets
+
+
+def _text(field: str, value: Any) -> str:
+    if field == "loss":
+        return f"{value:7.4f}"
+    if field == "detections":
+        return f"{value:7.1f}"
+    if isinstance(value, float):
+        return f"{value:7.2%}"
+    return f"{value.mean:7.2%}  ({value.confidence:.0%} interval {value.low:.2%} to {value.high:.2%})"

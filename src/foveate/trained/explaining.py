@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+import torch
 from PIL import Image
+from torch import Tensor
 
 from foveate import _checks
-from foveate.data import placement
-from foveate.explain import explain
+from foveate.explain import AttentionRecord, Explanation, explain
 from foveate.explain.finding import Finding
-from foveate.models.inspection import attention_modules
+from foveate.explain.records import Box, box_inside
+from foveate.models.inspection import attention_modules, evaluating
 from foveate.trained.network import Picture, TrainedNetwork
 
-__all__ = ["check_explainable", "explain_image", "seen_pixel"]
+__all__ = ["check_explainable", "explain_image", "seen_pixel", "seen_place"]
 
 
 def explain_image(
@@ -21,23 +24,28 @@ def explain_image(
     image: Picture,
     *,
     query: tuple[int, int] | None = None,
+    box: Sequence[float] | None = None,
     names: Sequence[str] = (),
     method: str = "auto",
     label: str | None = None,
 ) -> Finding:
     """Return what `TrainedNetwork.explain` returns."""
+    _check_method(trained, method)
     name, pixels = trained.opened(image)
     size = (pixels.height, pixels.width)
-    asked = None if query is None else seen_pixel(trained, query, size, name=name)
+    asked, seen_box = seen_place(trained, query, box, size, name=name)
     tensor = trained.tensor([pixels])
-    explanation = explain(trained.network, tensor, method=method, names=_names(trained, method, names))
-    records = list(explanation.records)
+    explanation = _explanation(trained, tensor, method, _names(trained, method, names))
+    spanned = trained.seen_size((tensor.shape[2], tensor.shape[3]))
+    records = [_spanning(record, spanned) for record in explanation.records]
     if not names:
         records = list({tuple(record.map.shape): record for record in records}.values())
     middle = (tensor.shape[2] // 2, tensor.shape[3] // 2)
     for index, record in enumerate(records):
         position = middle if asked is None and record.radius is not None else asked
-        if record.weights is not None and position is not None:
+        if record.weights is not None and seen_box is not None:
+            records[index] = record.queried_box(seen_box)
+        elif record.weights is not None and position is not None:
             records[index] = record.queried(position)
     return Finding(
         name=name,
@@ -47,10 +55,60 @@ def explain_image(
         classes=trained.classes,
         explanation=explanation,
         records=records,
-        placement=placement(trained.transform, size),
+        placement=trained.placement(size)._replace(input_size=spanned),
         label=label,
-        unlike=trained.meta.unlike(tensor),
+        answer=trained.answer(pixels, explanation.output),
+        query=query,
+        box=None if seen_box is None else box_inside(box or (), size),
+        unlike=trained.unlike(tensor, size),
     )
+
+
+def _explanation(trained: TrainedNetwork, tensor: Tensor, method: str, names: list[str] | None) -> Explanation:
+    if trained.names_images or attention_modules(trained.network):
+        return explain(trained.network, tensor, method=method, names=names)
+    with evaluating(trained.network), torch.inference_mode():
+        return Explanation(None, None, (), trained.network(tensor))
+
+
+def _spanning(record: AttentionRecord, size: tuple[int, int]) -> AttentionRecord:
+    """Return a record of an input that the network has padded to height and width ``size``, which its map spans."""
+    if record.image_size == size:
+        return record
+    scale = (size[1] / record.image_size[1], size[0] / record.image_size[0])
+    radius, corners = record.radius_image, record.rectangle
+    return dataclasses.replace(
+        record,
+        image_size=size,
+        radius_image=None if radius is None else (radius[0] * scale[0], radius[1] * scale[1]),
+        rectangle=None if corners is None else corners * corners.new_tensor(scale),
+    )
+
+
+def seen_place(
+    trained: TrainedNetwork,
+    query: tuple[int, int] | None,
+    box: Sequence[float] | None,
+    size: tuple[int, int],
+    *,
+    name: str = "the image",
+) -> tuple[tuple[int, int] | None, Box | None]:
+    """Return the pixel of the input where a pixel of an image ends up, or the box where a box does.
+
+    Raises:
+        ValueError: Both are asked for, or as `seen_pixel` for the pixel; the box has no area, reaches out of the image,
+            whose height and width are ``size``, or is cropped away.
+    """
+    if query is not None and box is not None:
+        raise ValueError(f"query={query} and box={box} ask for the attention of two places; give one of them")
+    if query is not None:
+        return seen_pixel(trained, query, size, name=name), None
+    if box is None:
+        return None, None
+    x_min, y_min, x_max, y_max = trained.placement(size).box_to_input(box_inside(box, size)).tolist()
+    if not (x_min < x_max and y_min < y_max):
+        raise ValueError(f"box: {list(box)} of {name} is cropped away before {trained.name} sees the image")
+    return None, (x_min, y_min, x_max, y_max)
 
 
 def seen_pixel(
@@ -64,7 +122,7 @@ def seen_pixel(
     row, column = _checks.pair("query", query, minimum=0)
     if row >= size[0] or column >= size[1]:
         raise ValueError(f"query: {[row, column]} lies outside of {name}, {size[0]}×{size[1]} pixels")
-    pixel = placement(trained.transform, size).pixel([column + 0.5, row + 0.5])
+    pixel = trained.placement(size).pixel([column + 0.5, row + 0.5])
     if pixel is None:
         raise ValueError(f"query: {[row, column]} of {name} is cropped away before {trained.name} sees the image")
     return pixel
@@ -75,13 +133,22 @@ def check_explainable(trained: TrainedNetwork, method: str = "auto", names: Sequ
     _names(trained, method, names)
     if method == "attention" and not attention_modules(trained.network):
         raise ValueError(f"method: {trained.name} has no attention module; leave method=auto, or use gradcam")
-    if _by_attention(trained, method):
+    _check_method(trained, method)
+    if not trained.names_images or _by_attention(trained, method):
         return
     height, width = trained.meta.img_size
     try:
         explain_image(trained, Image.new("RGB", (width, height)), method=method, names=names)
     except ValueError as error:
         raise ValueError(f"method: {trained.name} cannot be explained: {error}") from error
+
+
+def _check_method(trained: TrainedNetwork, method: str) -> None:
+    if method == "gradcam" and not trained.names_images:
+        raise ValueError(
+            f"method: Grad-CAM explains classifiers, and {trained.name} was trained for {trained.meta.task}; leave "
+            "method=auto, which shows attention where there is any"
+        )
 
 
 def _by_attention(trained: TrainedNetwork, method: str) -> bool:

@@ -13,12 +13,13 @@ from PIL import Image
 
 from foveate.data import BadImage, UnreadableImageError
 from foveate.data.given import GivenImage, read_upright, slugs, upright_size
+from foveate.data.written import check_ours, write_png
 from foveate.explain.finding import Finding
 from foveate.explain.numbers import finding_numbers
-from foveate.explain.pictures import Comparison, check_ours, compare_sheet, comparison, own_size, write_png
+from foveate.explain.pictures import Comparison, compare_sheet, comparison, own_size
 from foveate.io.environment import environment
 from foveate.io.files import read_json, writable_folder, write_json
-from foveate.trained.explaining import check_explainable, seen_pixel
+from foveate.trained.explaining import check_explainable, seen_place
 from foveate.trained.network import TrainedNetwork
 
 __all__ = ["NUMBERS", "FilesExplained", "How", "explain_files"]
@@ -34,6 +35,7 @@ class How:
     """Options of an explanation; see `TrainedNetwork.explain`."""
 
     query: tuple[int, int] | None = None
+    box: tuple[float, float, float, float] | None = None
     layers: Sequence[str] = ()
     method: str = "auto"
     overlays: bool = False
@@ -77,8 +79,7 @@ def explain_files(
     how = how or How()
     for network in networks:
         check_explainable(network, how.method, how.layers)
-    if how.query is not None:
-        _check_query(how.query, given, networks)
+    _check_place(how, given, networks)
     out = writable_folder(Path(out))
     slug_of = slugs(network.meta.model for network in networks)
     _check_out(out, given, slug_of)
@@ -139,9 +140,10 @@ def _explain(how: How, given: GivenImage, pixels: Image.Image, network: TrainedN
     finding = network.explain(
         pixels,
         query=how.query,
+        box=how.box,
         names=how.layers,
         method=how.method,
-        label=given.folder if given.folder in network.classes else None,
+        label=given.folder if network.names_images and given.folder in network.classes else None,
     )
     return dataclasses.replace(finding, name=given.path.name)
 
@@ -197,12 +199,14 @@ def _check_out(out: Path, given: Sequence[GivenImage], networks: Sequence[str]) 
             raise ValueError(f"out: {numbers} was not written by `foveate explain`; give another folder, or move it")
 
 
-def _check_query(query: tuple[int, int], given: Sequence[GivenImage], networks: Sequence[TrainedNetwork]) -> None:
-    """Raise a `ValueError` unless all networks see the pixel ``query`` of every image."""
+def _check_place(how: How, given: Sequence[GivenImage], networks: Sequence[TrainedNetwork]) -> None:
+    """Raise a `ValueError` unless all networks see the pixel or the box that is asked for in every image."""
+    if how.query is None and how.box is None:
+        return
     for image in given:
         try:
             size = upright_size(image.path)
         except UnreadableImageError:
             continue  # it will be named when it is its turn
         for network in networks:
-            seen_pixel(network, query, size, name=str(image.path))
+            seen_place(network, how.query, how.box, size, name=str(image.path))

@@ -18,12 +18,20 @@ from foveate._devices import check_device
 from foveate.io import NetworkMeta, load_network
 from foveate.io.foreign import build_described
 from foveate.models import shipped
-from foveate.models.building import check_classifier
+from foveate.trained.classifier import TrainedClassifier
+from foveate.trained.detector import TrainedDetector
 from foveate.trained.evaluation import EvaluationResult
 from foveate.trained.network import TrainedNetwork
+from foveate.trained.segmenter import TrainedSegmenter
 
 __all__ = ["build", "evaluate", "load", "told_apart"]
 
+KINDS: dict[str, type[TrainedNetwork]] = {
+    "classification": TrainedClassifier,
+    "segmentation": TrainedSegmenter,
+    "detection": TrainedDetector,
+}
+"""What is made of a network, by the task that it was trained for."""
 LOCAL = "local-dir:"
 """What timm has in front of a folder."""
 
@@ -40,8 +48,8 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
         device: ``auto`` (a CUDA GPU if there is one, else the CPU), ``cpu``, ``cuda``, ``mps``, or a device.
 
     Raises:
-        ValueError: There is no such file or network, it has no weights, they cannot be fetched, or it is no classifier
-            of color images.
+        ValueError: There is no such file or network, it has no weights, they cannot be fetched, or its outputs are not
+            those of its task for color images.
     """
     where = check_device(device)
     name = str(source).removeprefix(LOCAL)
@@ -65,7 +73,7 @@ def evaluate(
 
     Args:
         source: As `load` takes it.
-        data: A folder or the name of a data set, what `foveate.data.open_data` returns, or a `DataLoader`.
+        data: A folder or the name of a data set, what was opened, or a `DataLoader`.
         device: Where to compute.
         options: ``split``, ``batch_size``, ``workers`` and ``precision``; see `TrainedNetwork.evaluate`.
 
@@ -136,14 +144,15 @@ def told_apart(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
 
 
 def _checked(network: nn.Module, meta: NetworkMeta, source: str, device: torch.device) -> TrainedNetwork:
-    if meta.task != NetworkMeta.task:
+    if meta.task not in KINDS:
         raise ValueError(
-            f"{source} was trained for {meta.task}, and what is loaded here predicts classes; "
+            f"{source} was trained for {meta.task}, and what is loaded here is for {', '.join(KINDS)}; "
             "foveate.io.load_network gives the network itself"
         )
+    trained = KINDS[meta.task](network.to(device).eval(), meta, source, meta.model)
     height, width = meta.img_size
-    check_classifier(meta.model, network, num_classes=len(meta.classes), img_size=(height, width))
-    return TrainedNetwork(network.to(device).eval(), meta, source, meta.model)
+    trained.check_network((height, width))
+    return trained
 
 
 def _configuration(name: str) -> PretrainedCfg | None:

@@ -1,13 +1,14 @@
-"""A trained network with all that it takes to use it."""
+"""A trained network with all that it takes to use it: what networks of all tasks have in common."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image, ImageOps
@@ -19,26 +20,24 @@ from foveate._images import to_rgb
 from foveate.data import (
     BadImage,
     ImageData,
+    Placement,
     TransformConfig,
     UnreadableImageError,
-    make_loader,
     make_transform,
-    open_data,
     placement,
 )
+from foveate.data.dense import DenseData
 from foveate.data.given import read_upright
-from foveate.data.image_data import takes_intensity_range
 from foveate.io import NetworkMeta, save_network
 from foveate.io.checkpoint import WEIGHTS
 from foveate.io.files import writable_folder
-from foveate.models.building import check_classifier
 from foveate.models.inspection import evaluating
-from foveate.trained.evaluation import EvaluationResult, evaluate_network
+from foveate.trained.evaluation import EvaluationResult, evaluate_trained
 
 if TYPE_CHECKING:
     from foveate.explain.finding import Finding
 
-__all__ = ["Picture", "Prediction", "TrainedNetwork"]
+__all__ = ["Picture", "TrainedNetwork"]
 
 Picture = str | Path | Image.Image
 """An image: a file, or what Pillow has opened."""
@@ -47,17 +46,8 @@ MAX_RESIZED = 1 << 27
 PREPARATION = ("mean", "std", "crop_pct", "interpolation")
 
 
-class Prediction(NamedTuple):
-    """A class, and how probable the network takes it to be."""
-
-    label: int
-    """Index of the class."""
-    name: str
-    probability: float
-
-
 @dataclass(frozen=True, eq=False)
-class TrainedNetwork:
+class TrainedNetwork(ABC):
     """A network, how images are prepared for it, and what its outputs mean; `foveate.load` makes one.
 
         trained = foveate.load("cram_resnet_tiny.digits")
@@ -65,9 +55,19 @@ class TrainedNetwork:
         trained.explain("digit.png").save("where.png")
         print(trained.evaluate("digits"))
 
+    It is a `TrainedClassifier`, a `TrainedSegmenter` or a `TrainedDetector`, which differ in what `predict` returns.
     An image is a file, by its path, or one of Pillow's, of any size and mode. An orientation tag is applied: the
     network sees the image as people do. Images of a data set (`evaluate`) are read as in training, tags left alone.
     """
+
+    fit: ClassVar[str] = "crop"
+    """How images of other proportions come into the input, see `TransformConfig`."""
+    data_class: ClassVar[type[ImageData] | type[DenseData]] = ImageData
+    """What it is evaluated on."""
+    result_class: ClassVar[type[EvaluationResult]]
+    """What `evaluate` returns."""
+    names_images: ClassVar[bool] = False
+    """Whether it predicts a class of the whole image."""
 
     network: nn.Module
     """The network, in evaluation mode."""
@@ -94,16 +94,29 @@ class TrainedNetwork:
         return height if height == width else (height, width)
 
     @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of its input."""
+        height, width = self.meta.img_size
+        return height, width
+
+    @property
     def transform(self) -> TransformConfig:
         """Evaluation transform of its training; see `foveate.data.make_transform`."""
-        return self._prepared(TransformConfig(img_size=self.img_size))
+        return TransformConfig(
+            img_size=self.img_size, fit=self.fit, **{name: getattr(self.meta, name) for name in PREPARATION}
+        )
 
-    def transform_of(self, data: ImageData) -> TransformConfig:
+    def transform_of(self, data: ImageData | DenseData) -> TransformConfig:
         """Return how ``data`` is prepared for this network: at the size of ``data``, else as in training."""
-        return self._prepared(data.transform)
+        return data.transform.replace(**{name: getattr(self.meta, name) for name in PREPARATION})
 
-    def _prepared(self, transform: TransformConfig) -> TransformConfig:
-        return transform.replace(**{name: getattr(self.meta, name) for name in PREPARATION})
+    def placement(self, size: tuple[int, int]) -> Placement:
+        """Return where an image of height and width ``size`` ends up in the network's input."""
+        return placement(self.transform, size)
+
+    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width that the network's maps span where its input has those of ``size``."""
+        return size
 
     def prepare(self, images: Picture | Iterable[Picture]) -> Tensor:
         """Return images as the network takes them, ``(B, 3, H, W)`` on its device.
@@ -134,58 +147,49 @@ class TrainedNetwork:
         transform = make_transform(self.transform, training=False)
         return torch.stack([transform(image) for image in images]).to(self.device)
 
+    def unlike(self, tensor: Tensor, size: tuple[int, int]) -> list[str]:
+        """Return in words in what an image, as the network takes it, plainly differs from all training images.
+
+        Only the part of the input counts that the image, of height and width ``size``, fills.
+        """
+        left, top, right, bottom = self.placement(size).box_to_input((0, 0, size[1], size[0])).round().astype(int)
+        return self.meta.unlike(tensor[..., top:bottom, left:right])
+
     def check_shape(self, size: tuple[int, int], name: str) -> None:
         """Refuse an image so long that its shorter side cannot be resized; one of 1×50,000 pixels would take gigabytes.
 
         Raises:
             UnreadableImageError: ``name``, of height and width ``size``, is one.
         """
-        (height, width), place = size, placement(self.transform, size)
+        (height, width), place = size, self.placement(size)
         if width * place.scale_x * height * place.scale_y > MAX_RESIZED:
             reason = f"{width}×{height} pixels are too long and narrow for {self.name}; crop it"
             raise UnreadableImageError(BadImage(name, reason))
 
-    @overload
-    def predict(  # type: ignore[overload-overlap]  # a path is a sequence of letters, too
-        self, images: Picture, *, k: int = 5, batch_size: int = 32
-    ) -> list[Prediction]: ...
-    @overload
-    def predict(self, images: Iterable[Picture], *, k: int = 5, batch_size: int = 32) -> list[list[Prediction]]: ...
-
-    def predict(
-        self, images: Picture | Iterable[Picture], *, k: int = 5, batch_size: int = 32
-    ) -> list[Prediction] | list[list[Prediction]]:
-        """Return the ``k`` most probable classes of an image (all if there are fewer), the most probable first.
-
-        Args:
-            images: One, or several; of several there is a list for each.
-            k: How many classes.
-            batch_size: How many images are computed at a time.
+    @abstractmethod
+    def predict(self, images: Picture | Iterable[Picture]) -> Any:
+        """Return what the network predicts for an image, or a list of that for several; see the subclasses.
 
         Raises:
-            ValueError: An image cannot be read, or a number is out of its range.
+            ValueError: An image cannot be read.
         """
-        k = min(_checks.integer("k", k), len(self.classes))
-        _checks.integer("batch_size", batch_size)
-        several = [images] if isinstance(images, Picture) else list(images)
-        found = []
-        for start in range(0, len(several), batch_size):
-            batch = self.prepare(several[start : start + batch_size])
+
+    def outputs(self, images: Iterable[Picture], *, batch_size: int) -> Iterator[tuple[list[Image.Image], Any]]:
+        """Yield the RGB images of each batch, and what the network puts out for them."""
+        several, size = list(images), _checks.integer("batch_size", batch_size)
+        for start in range(0, len(several), size):
+            opened = [self.opened(image)[1] for image in several[start : start + size]]
+            tensor = self.tensor(opened)
             with evaluating(self.network), torch.inference_mode():
-                logits = self.network(batch)
-            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            values, labels = (part.tolist() for part in wide.softmax(1).topk(k))
-            found += [
-                [Prediction(label, self.classes[label], value) for label, value in zip(*image, strict=True)]
-                for image in zip(labels, values, strict=True)
-            ]
-        return found[0] if isinstance(images, Picture) else found
+                output = self.network(tensor)
+            yield opened, output
 
     def explain(
         self,
         image: Picture,
         *,
         query: tuple[int, int] | None = None,
+        box: tuple[float, float, float, float] | None = None,
         names: Sequence[str] = (),
         method: str = "auto",
         label: str | None = None,
@@ -197,8 +201,11 @@ class TrainedNetwork:
             query: Row and column of the pixel of the image whose attention is shown, where attention differs from
                 pixel to pixel. Not given: all pixels together; of explicit attention, which is the same from
                 everywhere, the middle.
+            box: ``(x_min, y_min, x_max, y_max)`` in pixels of the image, in place of ``query``: the attention of all
+                positions in it together, see `AttentionRecord.queried_box`.
             names: Modules to show, or ``["all"]``. Not given: the last one at each resolution.
-            method: ``attention``, ``gradcam``, or ``auto``: attention where there is any, else Grad-CAM.
+            method: ``attention``, ``gradcam``, or ``auto``: attention where there is any, else Grad-CAM. Grad-CAM is
+                for classifiers: of other networks without attention, there is the prediction alone.
             label: The image's true class, where it is known.
 
         Returns:
@@ -211,23 +218,29 @@ class TrainedNetwork:
         # Only here: matplotlib, which need not be installed to predict.
         from foveate.trained.explaining import explain_image
 
-        return explain_image(self, image, query=query, names=names, method=method, label=label)
+        return explain_image(self, image, query=query, box=box, names=names, method=method, label=label)
+
+    def answer(self, image: Image.Image, output: Any) -> Any:
+        """Return what the output for one RGB image means, as a `Finding` holds it; None of a classifier's logits."""
+        return None
 
     def evaluate(
         self,
-        data: str | Path | ImageData | DataLoader[Any],
+        data: str | Path | ImageData | DenseData | DataLoader[Any],
         *,
         split: str = "test",
         batch_size: int = 64,
         workers: int = 0,
         precision: str = "32-true",
     ) -> EvaluationResult:
-        """Return what the network is worth on labelled images; printed, it is what ``foveate test`` prints.
+        """Return what the network is worth on labelled images; printed, it is what ``foveate evaluate`` prints.
 
         Args:
-            data: A folder of images or a set by its name, see `foveate.data.open_data`, or what that returns; or a
-                `DataLoader` of images ``(B, 3, H, W)`` as the network takes them and class indices ``(B,)``, to which
-                ``split``, ``batch_size`` and ``workers`` mean nothing.
+            data: A folder or a set by its name, which is opened for the network's task (`foveate.data.open_data`,
+                `foveate.data.dense.open_segmentation`, `foveate.data.dense.open_detection`), or what that returns; or a
+                `DataLoader` of images ``(B, 3, H, W)`` as the network takes them and their targets, to which ``split``,
+                ``batch_size`` and ``workers`` mean nothing. Targets are class indices ``(B,)``, masks ``(B, H, W)`` or
+                a dictionary with ``boxes`` and ``labels`` for each image.
             split: Which part of the data.
             batch_size: Images per step.
             workers: Processes that load images; 0 loads them in this one.
@@ -237,40 +250,24 @@ class TrainedNetwork:
             ValueError: There is no such data or part of it, it has other classes, or an image cannot be read.
             MissingExtraError: The extra ``train`` is not installed.
         """
-        if isinstance(data, DataLoader):
-            batches, name, split = data, type(data).__name__, ""
-        else:
-            if not isinstance(data, ImageData):
-                own = self.meta.intensity_range if takes_intensity_range(data) else None
-                data = open_data(data, img_size=self.img_size, intensity_range=own)
-            self.check_fits(data)
-            name = data.name
-            batches = make_loader(
-                data.split(split),
-                transform=self.transform_of(data),
-                batch_size=batch_size,
-                training=False,
-                workers=workers,
-                max_bad_images=data.max_bad_images,
-            )
-        return evaluate_network(
-            self.network,
-            batches,
-            classes=self.classes,
-            device=self.device,
-            precision=precision,
-            model=self.meta.model,
-            data=name,
-            split=split,
-        )
+        return evaluate_trained(self, data, split=split, batch_size=batch_size, workers=workers, precision=precision)
 
-    def check_fits(self, data: ImageData) -> None:
+    def check_fits(self, data: ImageData | DenseData) -> None:
         """Raise a `ValueError` unless the network knows the classes of ``data`` and takes images of its size."""
+        if not isinstance(data, self.data_class):
+            raise ValueError(
+                f"{self.source} was trained for {self.meta.task}, and is evaluated on {self.data_class.__name__}; "
+                f"got {type(data).__name__} {data.name}"
+            )
         if list(data.classes) != list(self.classes):
             raise ValueError(
                 f"{self.source} was trained for {_listing(self.classes)}; {data.name} has {_listing(data.classes)}"
             )
-        check_classifier(self.meta.model, self.network, num_classes=data.num_classes, img_size=data.image_size)
+        self.check_network(data.image_size)
+
+    @abstractmethod
+    def check_network(self, img_size: tuple[int, int]) -> None:
+        """Raise a `ValueError` unless the network turns a color image of ``img_size`` into what `predict` needs."""
 
     def save(self, folder: str | Path) -> None:
         """Write the network to a new folder, whole or not at all, from which `foveate.load` loads the same one again.

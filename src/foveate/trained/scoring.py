@@ -22,7 +22,7 @@ from foveate.models.inspection import attention_modules
 from foveate.stats import RESAMPLES, estimate
 from foveate.trained.network import TrainedNetwork
 
-__all__ = ["ScoreSettings", "score_networks"]
+__all__ = ["ScoreSettings", "check_scorable", "score_networks"]
 
 
 @dataclass(kw_only=True)
@@ -98,6 +98,7 @@ def score_networks(
     """
     settings = settings or ScoreSettings()
     settings.check()
+    check_scorable(networks)
     _check_they_see_the_same(networks)
     for network in networks:
         network.check_fits(data)
@@ -146,6 +147,16 @@ def score_networks(
         ],
         "baselines": {kind: _estimates(scores, settings) for kind, scores in blind.items()},
     }
+
+
+def check_scorable(networks: Sequence[TrainedNetwork]) -> None:
+    """Raise a `ValueError` unless all networks are classifiers: the scores ask what decides for an image's class."""
+    for network in networks:
+        if not network.names_images:
+            raise ValueError(
+                f"{network.source} was trained for {network.meta.task}; scores of where a network looks are those of "
+                "classifiers, whose one class has one box: leave it out, or explain it with a query or a box"
+            )
 
 
 def _check_they_see_the_same(networks: Sequence[TrainedNetwork]) -> None:
