@@ -11,7 +11,7 @@ demo: .venv/installed-demo
 	@$(BIN)/foveate report runs/demo
 
 # One thread a process: the tests are many and small.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 test: .venv/installed-dev browser
 	$(PYTEST) -m "not exhaustive"
 
