@@ -1,4 +1,4 @@
-"""Python as a new process has it, but that PyTorch and timm are imported already, which takes seconds: a fork of one."""
+"""Python as a new process has it, but with PyTorch and timm, which take seconds, imported already: a fork of one."""
 
 from __future__ import annotations
 

@@ -286,9 +286,7 @@ def test_a_missing_extra_is_named(package: str, extra: str, python: Interpreter)
     assert f"is not installed; install it with: pip install 'foveate[{extra}]'" in done.stdout
 
 
-def test_an_import_that_fails_for_another_reason_is_not_blamed_on_an_extra(
-    tmp_path: Path, python: Interpreter
-) -> None:
+def test_an_import_that_fails_for_another_reason_is_not_blamed_on_an_extra(tmp_path: Path, python: Interpreter) -> None:
     (tmp_path / "needs_scipy.py").write_text("import scipy")
     done = python.run(
         f"{WITHOUT_EXTRAS}"

@@ -7,7 +7,6 @@ the gradients are those of the attended network and the attention is in ``state_
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +24,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 import foveate
 from foveate.models.inspection import attention_modules
 from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
+from tests.sweeps import in_turn
 
 FAMILIES = [
     "resnet18",
@@ -43,8 +43,6 @@ FAMILIES = [
     "mobilenetv4_conv_small_050",
 ]
 GATES = {"cram": RectangularAttention2d, "positionwise": PositionwiseAttention2d}
-PAIRS = [("resnet18", "positionwise"), *zip(FAMILIES, itertools.cycle(GATES), strict=False)]
-"""Every network with one of the two, and one with both: how a place is found does not depend on what comes there."""
 IMAGE = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -81,7 +79,7 @@ def gradient_of_attention(model: nn.Module) -> list[torch.Tensor]:
     return list(torch.autograd.grad(model(IMAGE).square().mean(), parameters))
 
 
-@pytest.mark.parametrize(("name", "gate"), PAIRS)
+@pytest.mark.parametrize(("name", "gate"), in_turn(FAMILIES, GATES))
 def test_attention_comes_along(name: str, gate: str) -> None:
     model = attended(name, gate)
     own = [f"{path}.{key}" for path, module in attention_modules(model).items() for key in module.state_dict()]
@@ -102,7 +100,7 @@ def test_attention_comes_along(name: str, gate: str) -> None:
         assert set(own) <= set(result.state_dict()), surgery
 
 
-@pytest.mark.parametrize(("name", "gate"), PAIRS)
+@pytest.mark.parametrize(("name", "gate"), in_turn(FAMILIES, GATES))
 def test_it_is_frozen_with_its_stage_and_replaced_like_any_module(name: str, gate: str) -> None:
     model = attended(name, gate)
     (first, *_), stage = attention_modules(model), model.feature_info[-2]["module"]
@@ -122,7 +120,7 @@ def test_it_is_frozen_with_its_stage_and_replaced_like_any_module(name: str, gat
         assert not torch.equal(model(IMAGE), wanted)
 
 
-@pytest.mark.parametrize(("name", "gate"), PAIRS)
+@pytest.mark.parametrize(("name", "gate"), in_turn(FAMILIES, GATES))
 def test_networks_of_features_attend_or_refuse(name: str, gate: str) -> None:
     torch.manual_seed(0)
     model = timm.create_model(name, features_only=True)
