@@ -22,6 +22,8 @@ from foveate.commands.compare import CompareConfig
 from foveate.commands.compare import run as compare
 from foveate.commands.report import ReportConfig, run
 
+pytestmark = pytest.mark.slow
+
 MODELS = ["conv_resnet_tiny", "expatt_resnet_tiny", "cram_resnet_tiny"]
 TEST_IMAGES = 23
 VOID = {"meta", "img", "br", "link", "input", "hr"}
