@@ -42,6 +42,8 @@ FAMILIES = [
     "rexnet_100",
     "mobilenetv4_conv_small_050",
 ]
+NARROWER = {"vgg11_bn": {"mlp_ratio": 1 / 32}}
+"""Options by which the head of a network is no larger than the rest."""
 GATES = {"cram": RectangularAttention2d, "positionwise": PositionwiseAttention2d}
 IMAGE = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(0))
 
@@ -49,7 +51,7 @@ IMAGE = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(0))
 def attended(name: str, gate: str, at: int | str = -2) -> nn.Module:
     """Return a network with attention that has learnt something, so that its absence shows."""
     torch.manual_seed(0)
-    model = foveate.insert(timm.create_model(name, num_classes=7), GATES[gate], at=at).eval()
+    model = foveate.insert(timm.create_model(name, num_classes=7, **NARROWER.get(name, {})), GATES[gate], at=at).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for module in attention_modules(model).values():
@@ -79,6 +81,7 @@ def gradient_of_attention(model: nn.Module) -> list[torch.Tensor]:
     return list(torch.autograd.grad(model(IMAGE).square().mean(), parameters))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "gate"), in_turn(FAMILIES, GATES))
 def test_attention_comes_along(name: str, gate: str) -> None:
     model = attended(name, gate)
@@ -100,6 +103,7 @@ def test_attention_comes_along(name: str, gate: str) -> None:
         assert set(own) <= set(result.state_dict()), surgery
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "gate"), in_turn(FAMILIES, GATES))
 def test_it_is_frozen_with_its_stage_and_replaced_like_any_module(name: str, gate: str) -> None:
     model = attended(name, gate)
@@ -110,7 +114,7 @@ def test_it_is_frozen_with_its_stage_and_replaced_like_any_module(name: str, gat
     with torch.no_grad():
         wanted = model(IMAGE)
     path, _, last = first.rpartition(".")
-    plain = timm.create_model(name, num_classes=7).eval()
+    plain = timm.create_model(name, num_classes=7, **NARROWER.get(name, {})).eval()
     plain.load_state_dict({key: value for key, value in model.state_dict().items() if key in plain.state_dict()})
     for each in attention_modules(model):
         path, _, last = each.rpartition(".")

@@ -51,6 +51,7 @@ def test_a_trace_holds_for_every_size(family: str) -> None:
         assert relative_error(traced(image), model(image)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*deprecated.*")
 def test_a_trace_runs_where_this_library_is_not(tmp_path: Path, python: Interpreter) -> None:
     for family in FAMILIES:
@@ -80,6 +81,7 @@ def test_onnx_by_tracing_holds_for_every_size(family: str) -> None:
         assert relative_error(torch.from_numpy(found), model(image)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "deferred"), [("expatt", False), ("gsa", True)])
 def test_named_sizes_in_export(family: str, deferred: bool) -> None:
     model = network(family)
