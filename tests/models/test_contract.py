@@ -24,17 +24,15 @@ def build(name: str, **kwargs) -> nn.Module:
     return timm.create_model(name, num_classes=7, img_size=64, **kwargs)
 
 
-SMALL = ("_tiny", "_resnet26")
-"""Endings of the names of networks that take a second at most; the others are slow."""
-SLOW = ("cram_resnet50", "cram_efficientnet_b0", "positionwise_mobilenetv3_large_100")
-"""With the small ones, every family, every inserted module and every base network; the others differ in their depth."""
+TRIED = ("_tiny", "_resnet26", "cram_resnet50", "cram_efficientnet_b0", "positionwise_mobilenetv3_large_100")
+"""Endings of the names of networks with every family, inserted module and base; the others differ in their depth."""
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
     """Return how what computes with a network is marked: of a deeper one only its outline is looked at every time."""
-    if name.endswith(SMALL):
+    if name.endswith("_tiny"):
         return []
-    return [pytest.mark.slow] if name in SLOW else [pytest.mark.slow, pytest.mark.exhaustive]
+    return [pytest.mark.slow] if name.endswith(TRIED) else [pytest.mark.slow, pytest.mark.exhaustive]
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in NAMES])
