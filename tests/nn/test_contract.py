@@ -75,14 +75,30 @@ def test_layout_is_kept_and_changes_no_number(make, x, layout):
     assert relative_error(out, module(x)) < 1e-6
 
 
+<<<<<<< HEAD
 def test_compiled_and_exported_give_the_eager_result(make_usual, x):
     module = trained_a_little(make_usual(), x)
-    eager = module(x)
-    assert relative_error(torch.compile(module, fullgraph=True)(x), eager) < 1e-5
-    assert relative_error(torch.export.export(module, (x,)).module()(x), eager) < 1e-5
+=======
+COMPILERS = [(name, "aot_eager") for name in MODULES]
+"""Each module's graph, executed operator by operator."""
+INDUCTOR = ("explicit", "global-self", "rectangular", "positionwise", "augmented")
+"""One module of each mechanism: code is made of it every time."""
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "backend"), [*COMPILERS, ("expatt-conv", "inductor"), ("global-self", "inductor")])
+def test_compiled_and_exported_give_the_eager_result(name, backend, x):
+    torch.manual_seed(0)
+    module = trained_a_little(MODULES[name](), x)
+>>>>>>> suite-time
+    eager = module(x)
+    assert relative_error(torch.export.export(module, (x,)).module()(x), eager) < 1e-5
+    with torch.no_grad():  # as it is used: some have another way then
+        assert relative_error(torch.compile(module, fullgraph=True, backend=backend)(x), eager) < 1e-5
+
+
+@pytest.mark.slow
+<<<<<<< HEAD
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_graphs_of_ablations_give_the_eager_result(name, x):
     module = trained_a_little(ABLATIONS[name](), x)
@@ -93,8 +109,23 @@ def test_graphs_of_ablations_give_the_eager_result(name, x):
 
 def test_compiled_gives_the_eager_gradients(make_usual, x):
     module = make_usual()
+=======
+@pytest.mark.parametrize(
+    ("module", "backend"),
+    [
+        *COMPILERS,
+        *(
+            pytest.param(name, "inductor", marks=[] if name in INDUCTOR else [pytest.mark.exhaustive])
+            for name in MODULES
+        ),
+    ],
+)
+def test_compiled_gives_the_eager_gradients(module, backend, x):
+    torch.manual_seed(0)
+    module = MODULES[module]()
+>>>>>>> suite-time
     gradients = []
-    for forward in (module, torch.compile(module, fullgraph=True)):
+    for forward in (module, torch.compile(module, fullgraph=True, backend=backend)):
         module.zero_grad()
         forward(x).square().mean().backward()
         gradients.append({name: p.grad.clone() for name, p in module.named_parameters()})
