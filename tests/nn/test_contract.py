@@ -47,12 +47,6 @@ def make(request):
     return (MODULES | ABLATIONS)[request.param]
 
 
-@pytest.fixture(params=MODULES)
-def make_usual(request):
-    torch.manual_seed(0)
-    return MODULES[request.param]
-
-
 @pytest.fixture
 def x():
     return torch.randn(2, 6, 23, 29, generator=torch.Generator().manual_seed(1))
@@ -75,10 +69,6 @@ def test_layout_is_kept_and_changes_no_number(make, x, layout):
     assert relative_error(out, module(x)) < 1e-6
 
 
-<<<<<<< HEAD
-def test_compiled_and_exported_give_the_eager_result(make_usual, x):
-    module = trained_a_little(make_usual(), x)
-=======
 COMPILERS = [(name, "aot_eager") for name in MODULES]
 """Each module's graph, executed operator by operator."""
 INDUCTOR = ("explicit", "global-self", "rectangular", "positionwise", "augmented")
@@ -90,7 +80,6 @@ INDUCTOR = ("explicit", "global-self", "rectangular", "positionwise", "augmented
 def test_compiled_and_exported_give_the_eager_result(name, backend, x):
     torch.manual_seed(0)
     module = trained_a_little(MODULES[name](), x)
->>>>>>> suite-time
     eager = module(x)
     assert relative_error(torch.export.export(module, (x,)).module()(x), eager) < 1e-5
     with torch.no_grad():  # as it is used: some have another way then
@@ -98,7 +87,6 @@ def test_compiled_and_exported_give_the_eager_result(name, backend, x):
 
 
 @pytest.mark.slow
-<<<<<<< HEAD
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_graphs_of_ablations_give_the_eager_result(name, x):
     module = trained_a_little(ABLATIONS[name](), x)
@@ -107,9 +95,7 @@ def test_graphs_of_ablations_give_the_eager_result(name, x):
     assert relative_error(torch.export.export(module, (x,)).module()(x), eager) < 1e-5
 
 
-def test_compiled_gives_the_eager_gradients(make_usual, x):
-    module = make_usual()
-=======
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "backend"),
     [
@@ -123,7 +109,6 @@ def test_compiled_gives_the_eager_gradients(make_usual, x):
 def test_compiled_gives_the_eager_gradients(module, backend, x):
     torch.manual_seed(0)
     module = MODULES[module]()
->>>>>>> suite-time
     gradients = []
     for forward in (module, torch.compile(module, fullgraph=True, backend=backend)):
         module.zero_grad()
