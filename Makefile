@@ -4,19 +4,24 @@ BIN := .venv/bin
 JOBS ?= 2
 KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 
-.PHONY: demo test test-fast browser bench networks evidence picture fuzz lint types docs dist check clean
+.PHONY: demo test test-all test-fast browser bench networks evidence picture fuzz lint types docs dist check clean
 
 demo: .venv/installed-demo
 	$(BIN)/foveate compare --config recipes/demo.yaml --out runs/demo
 	@$(BIN)/foveate report runs/demo
 
 # One thread a process: the tests are many and small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 test: .venv/installed-dev browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+	$(PYTEST) -m "not exhaustive"
+
+# Every network, size and type as well of which `make test` tries representatives: before a release.
+test-all: .venv/installed-dev browser
+	$(PYTEST)
 
 # What a change is tried with while one works: all but the tests that take seconds each.
 test-fast: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+	$(PYTEST) -m "not slow and not exhaustive"
 
 # The web page is tested in Chromium: that of the system, else Debian's package, else playwright's own.
 browser: .venv/installed-dev
@@ -105,7 +110,7 @@ dist: .venv-dist/installed
 	$(DIST)/python -m pip install --quiet --group dist
 	touch $@
 
-check: lint types test docs
+check: lint types test-all docs
 
 .venv/installed-%: pyproject.toml setup.py $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "foveate needs Python 3.11 or newer; \

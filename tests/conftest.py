@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.interpreters import Interpreter, interpreter
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -28,6 +30,13 @@ def shapes() -> Iterator[None]:
 
     with checked_shapes():
         yield
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[Interpreter]:
+    """What executes programs as a new process would."""
+    with interpreter() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

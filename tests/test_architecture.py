@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.interpreters import Interpreter
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "foveate"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -229,12 +231,8 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
     assert mention == []
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False)
-
-
-def test_importing_prints_nothing_warns_of_nothing_and_is_light() -> None:
-    done = run(
+def test_importing_prints_nothing_warns_of_nothing_and_is_light(python: Interpreter) -> None:
+    done = python.run(
         "import sys, warnings, torch, torchvision, timm\n"
         "before = set(sys.modules)\n"
         "with warnings.catch_warnings():\n"
@@ -249,8 +247,8 @@ def test_importing_prints_nothing_warns_of_nothing_and_is_light() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_what_a_training_needs_late_is_imported_late() -> None:
-    done = run(
+def test_what_a_training_needs_late_is_imported_late(python: Interpreter) -> None:
+    done = python.run(
         "import sys, foveate.training, foveate.stats\n"
         "print({'lightning', 'torchmetrics', 'scipy', 'matplotlib', 'tensorboard'} & set(sys.modules))"
     )
@@ -261,6 +259,7 @@ WITHOUT_EXTRAS = """
 import importlib.machinery, sys
 missing = {'lightning', 'jsonargparse', 'sklearn', 'scipy', 'matplotlib', 'torchmetrics', 'tensorboard', 'jinja2'}
 missing |= {'jaxtyping', 'beartype'}
+assert not missing & set(sys.modules)
 found = importlib.machinery.PathFinder.find_spec
 def find_spec(name, path=None, target=None):
     return None if name.partition('.')[0] in missing else found(name, path, target)
@@ -268,8 +267,8 @@ importlib.machinery.PathFinder.find_spec = find_spec
 """
 
 
-def test_core_commands_run_without_any_extra() -> None:
-    done = run(
+def test_core_commands_run_without_any_extra(python: Interpreter) -> None:
+    done = python.run(
         f"{WITHOUT_EXTRAS}"
         "from foveate.commands import cost, models\n"
         "cost.run(cost.CostConfig(models=['gsa_resnet_tiny'], img_size=48))\n"
@@ -280,8 +279,8 @@ def test_core_commands_run_without_any_extra() -> None:
 
 
 @pytest.mark.parametrize(("package", "extra"), [("training", "train"), ("explain", "explain")])
-def test_a_missing_extra_is_named(package: str, extra: str) -> None:
-    done = run(
+def test_a_missing_extra_is_named(package: str, extra: str, python: Interpreter) -> None:
+    done = python.run(
         f"{WITHOUT_EXTRAS}"
         "from foveate._extras import MissingExtraError\n"
         f"try:\n    import foveate.{package}\n"
@@ -291,9 +290,9 @@ def test_a_missing_extra_is_named(package: str, extra: str) -> None:
     assert f"is not installed; install it with: pip install 'foveate[{extra}]'" in done.stdout
 
 
-def test_an_import_that_fails_for_another_reason_is_not_blamed_on_an_extra(tmp_path: Path) -> None:
+def test_an_import_that_fails_for_another_reason_is_not_blamed_on_an_extra(tmp_path: Path, python: Interpreter) -> None:
     (tmp_path / "needs_scipy.py").write_text("import scipy")
-    done = run(
+    done = python.run(
         f"{WITHOUT_EXTRAS}"
         "from foveate._extras import require\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"

@@ -23,6 +23,7 @@ import yaml
 from foveate import __version__
 from foveate.cli import main, parse_command
 from foveate_cli import COMMANDS, options_of
+from tests.interpreters import Interpreter
 
 TINY = "{size: 16, clutter: 1, length: 40, val_length: 20, test_length: 31}"
 TRAIN = ["train", "test_resnet", "--data_options", TINY, "--batch_size=8", "--device=cpu"]
@@ -308,31 +309,33 @@ def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 @pytest.mark.parametrize(("missing", "command"), [("jsonargparse", "cost"), ("lightning", "train")])
-def test_a_missing_extra_is_named(missing: str, command: str) -> None:
+def test_a_missing_extra_is_named(missing: str, command: str, python: Interpreter) -> None:
     hide = f"import sys; sys.modules[{missing!r}] = None; from foveate.cli import main; sys.exit(main({[command]!r}))"
-    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=False)
+    done = python.run(hide)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("foveate: error: this needs ")
     assert "pip install 'foveate[train]'" in done.stderr
 
 
 @pytest.mark.parametrize("argv", [["gsa_resnet26"], ["--filter=gsa_resnet26"]])
-def test_listing_networks_needs_no_extra(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_listing_networks_needs_no_extra(
+    argv: list[str], python: Interpreter, capsys: pytest.CaptureFixture[str]
+) -> None:
     hide = f"import sys; sys.modules['jsonargparse'] = None; from foveate.cli import main; main({['models', *argv]!r})"
-    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+    done = python.run(hide)
+    assert (done.returncode, done.stderr) == (0, "")
     assert main(["models", *argv]) == 0
     assert done.stdout == capsys.readouterr().out
 
 
-def test_listing_networks_needs_no_lightning() -> None:
+def test_listing_networks_needs_no_lightning(python: Interpreter) -> None:
     code = (
         "import sys; from foveate.cli import main; main(['models', 'gsa_resnet26']); "
         "print(*({'lightning', 'torchmetrics', 'scipy', 'sklearn'} & set(sys.modules)), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = python.run(code)
     assert "gsa_resnet26" in done.stdout
-    assert done.stderr == "\n"
+    assert (done.returncode, done.stderr) == (0, "\n")
 
 
 @pytest.mark.slow

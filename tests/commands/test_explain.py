@@ -210,6 +210,7 @@ def test_the_same_network_twice_is_told_apart(networks: dict[str, str], photogra
     assert labels == [f"cram_resnet_tiny ({first})", f"cram_resnet_tiny ({second})"]
 
 
+@pytest.mark.slow
 def test_many_images_fill_several_sheets(networks: dict[str, str], tmp_path: Path) -> None:
     digits = ClutteredDigits("test", size=32, length=20)
     (tmp_path / "digits").mkdir()

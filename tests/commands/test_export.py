@@ -147,6 +147,7 @@ def test_graphs(
     assert (about["input"], about["smallest_side"]) == ("RGB images (B, C, H, W) in [0, 1]", 9)
 
 
+@pytest.mark.slow
 def test_a_graph_for_one_size(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     arguments = ["--to", "onnx", "--batch", "2", "--size", "[20, 28]", "--name", "fixed", "--out", str(tmp_path)]
     assert main(["export", str(trained[0]), *arguments]) == 0

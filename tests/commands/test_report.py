@@ -22,6 +22,8 @@ from foveate.commands.compare import CompareConfig
 from foveate.commands.compare import run as compare
 from foveate.commands.report import ReportConfig, run
 
+pytestmark = pytest.mark.slow
+
 MODELS = ["conv_resnet_tiny", "expatt_resnet_tiny", "cram_resnet_tiny"]
 TEST_IMAGES = 23
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -71,7 +73,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compare") / "runs"
     options = {"size": 32, "clutter": 2, "length": 32, "val_length": 10, "test_length": TEST_IMAGES}
     compare(
-        CompareConfig(models=MODELS, seeds=2, out=str(out), epochs=2, batch_size=16, device="cpu", data_options=options)
+        CompareConfig(
+            models=MODELS, seeds=2, jobs=1, out=str(out), epochs=2, batch_size=16, device="cpu", data_options=options
+        )
     )
     return out
 

@@ -121,6 +121,7 @@ def test_a_rectangle_on_the_box_of_a_resized_and_cropped_photograph(photos: Path
     assert (found["right"]["module"], found["right"]["kind"]) == ("layer3.attention", "RectangularAttention2d")
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_functions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved = checkpoint(tmp_path / "gsa", "gsa_resnet_tiny", img_size=SIZE)
     options: dict[str, Any] = {"data_options": DIGITS, "images": 11, "faithful_images": 4, "seed": 5, **COMMON}
@@ -213,6 +214,7 @@ def test_on_the_command_line(photos: Path, tmp_path: Path, capsys: pytest.Captur
     assert "has no boxes, or not for all of its val images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = checkpoint(tmp_path / "digits", "cram_resnet_tiny")
     insects = checkpoint(tmp_path / "insects", "cram_resnet_tiny", classes=2)

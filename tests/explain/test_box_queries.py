@@ -75,8 +75,8 @@ def test_its_positions_are_outlined() -> None:
     flat = overlay(Image.new("RGB", (WIDTH, HEIGHT)), record, zoom=32)
     white = [(x, y) for x in range(flat.width) for y in range(flat.height) if flat.getpixel((x, y)) == (255, 255, 255)]
     columns, rows = zip(*white, strict=True)
-    assert abs(min(columns) - 2 * 32) <= 3 and abs(max(columns) - 6 * 32) <= 3
-    assert abs(min(rows) - 1 * 32) <= 3 and abs(max(rows) - 4 * 32) <= 3
+    edges = [min(columns), max(columns), min(rows), max(rows)]
+    assert edges == pytest.approx([2 * 32, 6 * 32, 1 * 32, 4 * 32], abs=3)
 
 
 @pytest.mark.parametrize(

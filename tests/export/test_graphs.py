@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -114,7 +113,7 @@ def test_modules_agree_below_and_above_their_tables(name):
 
 
 @pytest.mark.slow
-def test_a_program_runs_where_this_library_is_not(tmp_path):
+def test_a_program_runs_where_this_library_is_not(tmp_path, python):
     torch.manual_seed(0)
     module = MODULES["gsa"]().eval()
     side = torch.export.Dim.DYNAMIC
@@ -128,7 +127,8 @@ def test_a_program_runs_where_this_library_is_not(tmp_path):
         "module = torch.export.load('module.pt2').module()\n"
         "torch.save(module(torch.load('x.pt')).detach(), 'y.pt')\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    done = python.run(code, tmp_path)
+    assert done.returncode == 0, done.stderr
     with torch.no_grad():
         assert relative_error(torch.load(tmp_path / "y.pt", weights_only=True), module(x)) < 1e-5
 

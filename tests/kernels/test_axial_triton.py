@@ -20,6 +20,7 @@ from foveate.kernels import axial_programs, axial_triton
 from tests.comparison import relative_error
 from tests.reference.attention import axial
 from tests.reference.grids import from_grid, to_grid
+from tests.sweeps import in_turn
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
@@ -108,8 +109,8 @@ def interpreter() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "dtype"), in_turn(CASES, TOLERANCE), ids=str)
 def test_agrees_with_loops_in_the_interpreter(interpreter: ProcessPoolExecutor, case: Case, dtype: torch.dtype) -> None:
     found = interpreter.submit(errors, replace(case, dtype=dtype)).result()
     assert max(found.values()) <= TOLERANCE[dtype], found
@@ -152,6 +153,7 @@ class Compiled:
         self.found.append(triton.compile(source, target=target, options=options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "dim", "dtype", "precision"),
     [

@@ -24,14 +24,18 @@ def build(name: str, **kwargs) -> nn.Module:
     return timm.create_model(name, num_classes=7, img_size=64, **kwargs)
 
 
-SMALL = ("_tiny", "_resnet26")
-"""Endings of the names of networks that take a second at most; the others are slow."""
+TRIED = ("_tiny", "_resnet26", "cram_resnet50", "cram_efficientnet_b0", "positionwise_mobilenetv3_large_100")
+"""Endings of the names of networks with every family, inserted module and base; the others differ in their depth."""
 
 
-@pytest.fixture(
-    scope="module",
-    params=[name if name.endswith(SMALL) else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
-)
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    """Return how what computes with a network is marked: of a deeper one only its outline is looked at every time."""
+    if name.endswith("_tiny"):
+        return []
+    return [pytest.mark.slow] if name.endswith(TRIED) else [pytest.mark.slow, pytest.mark.exhaustive]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in NAMES])
 def name(request):
     return request.param
 
@@ -156,13 +160,6 @@ def test_one_channel_images(name):
         assert network(torch.randn(1, 1, *SIZE)).isfinite().all()
 
 
-def test_construction_on_meta(name):
-    with torch.device("meta"):
-        network = build(name)
-    assert {p.device.type for p in network.parameters()} == {"meta"}
-    assert network(torch.empty(1, 3, *SIZE, device="meta")).shape == (1, 7)
-
-
 def test_small_stem_keeps_the_resolution(name):
     network = build(name, stem="small").eval()
     assert network.feature_info[0]["reduction"] == 1
@@ -172,19 +169,50 @@ def test_small_stem_keeps_the_resolution(name):
         assert list(x.shape[2:]) == [-(-side // stage["reduction"]) for side in (33, 47)]
 
 
-def test_layer_groups_cover_every_parameter(network):
-    groups = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
-    assert set(groups) == {key for key, _ in network.named_parameters()}
+@pytest.fixture(scope="module", params=NAMES)
+def outline(request):
+    """Every network, without numbers."""
+    with torch.device("meta"):
+        return build(request.param)
+
+
+def test_construction_on_meta(outline):
+    assert {p.device.type for p in outline.parameters()} == {"meta"}
+    assert outline(torch.empty(2, 3, *SIZE, device="meta")).shape == (2, 7)
+
+
+def test_the_name_says_the_depth(outline):
+    depths = {"26": (1, 2, 4, 1), "38": (2, 3, 5, 2), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
+    family, _, depth = outline.pretrained_cfg["architecture"].partition("_resnet")
+    if depth.isdecimal():
+        stages = [outline.get_submodule(f"layer{stage}") for stage in (1, 2, 3, 4)]
+        blocks = [[block for name, block in stage.named_children() if name != "attention"] for stage in stages]
+        assert tuple(map(len, blocks)) == depths[depth]
+        replaced = [not isinstance(block.conv2, nn.Conv2d) for stage in blocks for block in stage]
+        attended = {"gsa": (1, 2, 3, 4), "aa": (2, 3, 4), "expatt": (2, 3, 4)}.get(family, ())
+        assert replaced == [stage in attended for stage, count in enumerate(depths[depth], 1) for _ in range(count)]
+
+
+def test_every_stage_has_the_shape_that_it_says(outline):
+    maps = outline.forward_intermediates(torch.empty(1, 3, *SIZE, device="meta"), intermediates_only=True)
+    for x, stage in zip(maps, outline.feature_info, strict=True):
+        assert x.shape[1] == stage["num_chs"]
+        assert [-(-side // stage["reduction"]) for side in SIZE] == list(x.shape[2:])
+
+
+def test_layer_groups_cover_every_parameter(outline):
+    groups = group_parameters(outline, outline.group_matcher(coarse=False), reverse=True)
+    assert set(groups) == {key for key, _ in outline.named_parameters()}
     assert len(set(groups.values())) > 4
 
 
-def test_radii_and_tables_are_not_decayed(network):
-    exempt = network.no_weight_decay() if hasattr(network, "no_weight_decay") else set()
+def test_radii_and_tables_are_not_decayed(outline):
+    exempt = outline.no_weight_decay() if hasattr(outline, "no_weight_decay") else set()
     attention = ("expatt", "gsa", "aa")
-    wanted = {key for key, _ in network.named_parameters() if key.endswith(("log_radius", "rel_height", "rel_width"))}
-    assert bool(wanted) == network.pretrained_cfg["architecture"].startswith(attention)
+    wanted = {key for key, _ in outline.named_parameters() if key.endswith(("log_radius", "rel_height", "rel_width"))}
+    assert bool(wanted) == outline.pretrained_cfg["architecture"].startswith(attention)
     assert wanted <= exempt
 
 
-def test_the_configuration_leads_back_to_the_name(name, network):
-    assert network.pretrained_cfg["architecture"] == name
+def test_the_configuration_leads_back_to_the_name(request, outline):
+    assert outline.pretrained_cfg["architecture"] == request.node.callspec.params["outline"]

@@ -142,3 +142,16 @@ def test_a_narrow_retinanet_learns_one_picture_by_heart() -> None:
 def test_what_cannot_be_built(name: str, head: str, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_with_head(name, head, num_classes=2, img_size=(224, 224), head_args=arguments)
+
+
+@pytest.mark.parametrize(("head", "size"), [("unet", (40, 56)), ("retinanet", (64, 64))])
+def test_tables_are_for_the_padded_image(head: str, size: tuple[int, int]) -> None:
+    arguments = ARGUMENTS.get(head, NARROW)
+    network, kwargs = build_with_head("gsa_resnet_tiny", head, num_classes=2, img_size=(35, 49), head_args=arguments)
+    first = next(iter(attention_modules(network).values()))
+    assert first.feat_size == size
+    assert tuple(kwargs["img_size"]) == size
+    _, kwargs = build_with_head(
+        "gsa_resnet_tiny", head, num_classes=2, img_size=(35, 49), head_args=arguments, model_args={"img_size": 64}
+    )
+    assert kwargs["img_size"] == 64

@@ -31,7 +31,8 @@ FAMILIES = [
 
 def network(name: str, **kwargs) -> nn.Module:
     torch.manual_seed(0)
-    return timm.create_model(name, num_classes=7, **kwargs).eval()
+    narrower = {"mlp_ratio": 1 / 32} if name.startswith("vgg") else {}  # the head is then no larger than the rest
+    return timm.create_model(name, num_classes=7, **narrower, **kwargs).eval()
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_compiled_exported_and_traced(image):
     model = foveate.insert(network("resnet18"), RectangularAttention2d)
     with torch.no_grad():
         eager = model(image)
-        assert relative_error(torch.compile(model, fullgraph=True)(image), eager) < 1e-5
+        assert relative_error(torch.compile(model, fullgraph=True, backend="aot_eager")(image), eager) < 1e-5
         assert relative_error(torch.export.export(model, (image,)).module()(image), eager) < 1e-5
         assert torch.equal(torch.fx.symbolic_trace(model)(image), eager)
 

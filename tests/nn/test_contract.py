@@ -47,12 +47,6 @@ def make(request):
     return (MODULES | ABLATIONS)[request.param]
 
 
-@pytest.fixture(params=MODULES)
-def make_usual(request):
-    torch.manual_seed(0)
-    return MODULES[request.param]
-
-
 @pytest.fixture
 def x():
     return torch.randn(2, 6, 23, 29, generator=torch.Generator().manual_seed(1))
@@ -75,11 +69,21 @@ def test_layout_is_kept_and_changes_no_number(make, x, layout):
     assert relative_error(out, module(x)) < 1e-6
 
 
-def test_compiled_and_exported_give_the_eager_result(make_usual, x):
-    module = trained_a_little(make_usual(), x)
+COMPILERS = [(name, "aot_eager") for name in MODULES]
+"""Each module's graph, executed operator by operator."""
+INDUCTOR = ("explicit", "global-self", "rectangular", "positionwise", "augmented")
+"""One module of each mechanism: code is made of it every time."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "backend"), [*COMPILERS, ("expatt-conv", "inductor"), ("global-self", "inductor")])
+def test_compiled_and_exported_give_the_eager_result(name, backend, x):
+    torch.manual_seed(0)
+    module = trained_a_little(MODULES[name](), x)
     eager = module(x)
-    assert relative_error(torch.compile(module, fullgraph=True)(x), eager) < 1e-5
     assert relative_error(torch.export.export(module, (x,)).module()(x), eager) < 1e-5
+    with torch.no_grad():  # as it is used: some have another way then
+        assert relative_error(torch.compile(module, fullgraph=True, backend=backend)(x), eager) < 1e-5
 
 
 @pytest.mark.slow
@@ -91,10 +95,22 @@ def test_graphs_of_ablations_give_the_eager_result(name, x):
     assert relative_error(torch.export.export(module, (x,)).module()(x), eager) < 1e-5
 
 
-def test_compiled_gives_the_eager_gradients(make_usual, x):
-    module = make_usual()
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "backend"),
+    [
+        *COMPILERS,
+        *(
+            pytest.param(name, "inductor", marks=[] if name in INDUCTOR else [pytest.mark.exhaustive])
+            for name in MODULES
+        ),
+    ],
+)
+def test_compiled_gives_the_eager_gradients(module, backend, x):
+    torch.manual_seed(0)
+    module = MODULES[module]()
     gradients = []
-    for forward in (module, torch.compile(module, fullgraph=True)):
+    for forward in (module, torch.compile(module, fullgraph=True, backend=backend)):
         module.zero_grad()
         forward(x).square().mean().backward()
         gradients.append({name: p.grad.clone() for name, p in module.named_parameters()})

@@ -71,6 +71,7 @@ def table_rows(text: str) -> list[list[str]]:
     return [row for row in cells if row[0] != "subject" and not row[0].startswith("---")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_side", [False, True])
 def test_files_and_the_figures_in_them(
     by_side: bool, bench: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -30,7 +30,15 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     digits: dict[str, Any] = {"size": 16, "clutter": 1, "length": 32, "val_length": 20, "test_length": 31}
     compare(
         CompareConfig(
-            models=MODELS, seeds=2, epochs=1, batch_size=16, lr=0.01, device="cpu", data_options=digits, out=str(out)
+            models=MODELS,
+            seeds=2,
+            jobs=1,
+            epochs=1,
+            batch_size=16,
+            lr=0.01,
+            device="cpu",
+            data_options=digits,
+            out=str(out),
         )
     )
     return out

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from studies.evidence.command import EvidenceConfig, run
+from studies.evidence.figures import draw_accuracy, draw_differences
+from studies.evidence.table import attention_table, differences_table, networks_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -21,21 +23,59 @@ PUBLISHED = {"2.2", "0.9", "6.4", "6.7", "23.8"}
 """What the papers state, and pages quote."""
 
 
+SETTINGS = yaml.safe_load((ROOT / "recipes" / "evidence.yaml").read_text(encoding="utf-8"))
+COMMITTED = ROOT / SETTINGS["out"]
+
+
+def assert_committed(name: str, content: bytes) -> None:
+    """Assert that a file that was made is the one in results."""
+    wanted = (COMMITTED / name).read_bytes()
+    if name.endswith(".svg") and f"Matplotlib v{matplotlib.__version__}".encode() not in wanted:
+        # Another version draws other bytes; the words and figures that are drawn are the same.
+        content, wanted = (b"\n".join(sorted(re.findall(rb"<!-- (.*?) -->", text))) for text in (content, wanted))
+    assert content == wanted, name
+
+
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_raw_results_give_the_committed_bytes(tmp_path: Path) -> None:
-    settings = yaml.safe_load((ROOT / "recipes" / "evidence.yaml").read_text(encoding="utf-8"))
-    committed = ROOT / settings["out"]
-    shutil.copytree(committed / "runs", tmp_path / "runs")
-    shutil.copy(committed / "costs.json", tmp_path)
-    run(EvidenceConfig(**{**settings, "out": str(tmp_path)}))
+    shutil.copytree(COMMITTED / "runs", tmp_path / "runs")
+    shutil.copy(COMMITTED / "costs.json", tmp_path)
+    run(EvidenceConfig(**{**SETTINGS, "out": str(tmp_path)}))
     made = [path for path in tmp_path.iterdir() if path.is_file()]
     assert len(made) >= 6
     for path in made:
-        content, wanted = path.read_bytes(), (committed / path.name).read_bytes()
-        if path.suffix == ".svg" and f"Matplotlib v{matplotlib.__version__}".encode() not in wanted:
-            # Another version draws other bytes; the words and figures that are drawn are the same.
-            content, wanted = (b"\n".join(sorted(re.findall(rb"<!-- (.*?) -->", text))) for text in (content, wanted))
-        assert content == wanted, path.name
+        assert_committed(path.name, path.read_bytes())
+
+
+@pytest.mark.slow
+def test_the_raw_results_of_some_networks_give_the_committed_figures(tmp_path: Path) -> None:
+    ours, other = SETTINGS["claims"][-1].split(" - ")
+    (tmp_path / "runs").mkdir()
+    for label in (ours, other):
+        for file in (COMMITTED / "runs").glob(f"{label.replace(':', '+')}.seed-*.json"):
+            shutil.copy(file, tmp_path / "runs")
+    shutil.copy(COMMITTED / "costs.json", tmp_path)
+    made = run(EvidenceConfig(out=str(tmp_path), claims=[f"{ours} - {other}"]))
+    wanted = json.loads((COMMITTED / "evidence.json").read_text(encoding="utf-8"))
+    assert {row["label"] for row in made["networks"]} == {ours, other}
+    assert all(row in wanted["networks"] for row in made["networks"])
+    (claim,), corrected = made["claims"], ("holm", "verdict")
+    (found,) = [row for row in wanted["claims"] if (row["label"], row["other"]) == (ours, other)]
+    assert {k: v for k, v in claim.items() if k not in corrected} == {
+        k: v for k, v in found.items() if k not in corrected
+    }
+
+
+@pytest.mark.slow
+def test_the_committed_figures_give_the_committed_tables_and_pictures() -> None:
+    table = json.loads((COMMITTED / "evidence.json").read_text(encoding="utf-8"))
+    made = {"networks.md": networks_table(table), "attention.md": attention_table(table)}
+    made |= {f"{name}.md": differences_table(table[name], table["images"]) for name in ("claims", "explore")}
+    for name, text in made.items():
+        assert_committed(name, text.encode())
+    assert_committed("accuracy.svg", draw_accuracy(table["networks"]))
+    assert_committed("differences.svg", draw_differences(table))
 
 
 def measured() -> str:

@@ -112,6 +112,7 @@ def test_too_much_time_is_told_from_the_last_case() -> None:
 SQUASHED = Case("5×7", (3, 5, 7), (Subject("squashed", nn.Hardswish, itself()), Subject("peer", nn.Softsign)))
 
 
+@pytest.mark.slow
 def test_compiled_beside_eager() -> None:
     both = conditions(mode="forward", compiled=(False, True), dtype=torch.bfloat16)
     entries = Measurer(both).measure(SQUASHED)["entries"]
@@ -140,6 +141,7 @@ def test_without_a_compiler_eager_remains() -> None:
         assert (entry["reason"] or "").startswith("cannot be compiled" if entry["compiled"] else "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", ["gsa", "expatt", "cram"])
 def test_the_smallest_case_of_every_suite_of_modules(suite: str) -> None:
     case = min(SUITES[suite].cases, key=lambda case: case.positions)

@@ -37,7 +37,7 @@ MODELS = [CRAM, "cram_resnet_tiny:at=3", BOTH, "positionwise_resnet_tiny:at=3", 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs")
-    compare(CompareConfig(models=MODELS, seeds=2, out=str(out), warmup_epochs=0, **SHARED))
+    compare(CompareConfig(models=MODELS, seeds=2, out=str(out), warmup_epochs=0, jobs=1, **SHARED))
     return out
 
 

@@ -29,8 +29,14 @@ from tests.fuzz.outcome import Outcome, progress
 
 from foveate.training.train_state import LAST, PREVIOUS, find_checkpoint, read_checkpoint
 
+PRELOADED = [
+    *("foveate.cli", "foveate.commands.train", "foveate.commands.compare"),
+    # What a training imports late: in half of its time.
+    *("lightning.pytorch", "torchmetrics.classification", "torch.utils.tensorboard", "sklearn.datasets"),
+    *("scipy.stats", "jsonargparse", "foveate.training.fabric"),
+]
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["foveate.cli", "foveate.commands.train", "foveate.commands.compare"])
+PROCESSES.set_forkserver_preload(PRELOADED)
 
 DIGITS = "{size: 16, clutter: 1, length: 200, val_length: 40, test_length: 30}"
 SETTINGS = ["--device=cpu", "--batch_size=16", "--epochs=2", "--warmup_epochs=0.5", f"--data_options={DIGITS}"]

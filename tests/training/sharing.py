@@ -91,7 +91,7 @@ def one_update(
 ) -> dict[str, Any]:
     """Train for one update; return the gradients, the running statistics, the figures, and what is predicted."""
     options = {"clutter": 1, "length": accumulate * BATCH, "val_length": val}
-    data = (open_segmentation if masks else open_data)("digits", img_size=32, options=options)
+    data = (open_segmentation if masks else open_data)("digits", img_size=16, options=options)
     transforms = (Training(data.transform), Evaluation(data.transform)) if masks else (data.transform, data.transform)
     shared: dict[str, Any] = {"batch_size": BATCH // distributed.size, "seed": 3}
     shared |= {"rank": distributed.rank, "world_size": distributed.size, "max_bad_images": len(damaged)}
@@ -121,12 +121,15 @@ def one_update(
     return {"gradients": gradients, "buffers": buffers, "figures": figures, "logits": logits, "labels": labels}
 
 
-def all_updates(folder: str) -> None:
-    """Be one process of several: do every update that the tests look at, and save what came out."""
+def all_updates(folder: str, networks: tuple[str, ...]) -> None:
+    """Be one process of several: do every update that the tests look at, and save what came out.
+
+    In float32 the updates of ``networks``, in float64 those of all.
+    """
     torch.set_num_threads(1)
     with process_group("auto", CPU) as distributed:
         out = Path(folder)
-        results = {name: one_update(distributed, out / name, network(name, frozen=True)) for name in NETWORKS}
+        results = {name: one_update(distributed, out / name, network(name, frozen=True)) for name in networks}
         for name in NETWORKS:
             results[f"{name} in float64"] = one_update(distributed, out / "64", Doubled(network(name, frozen=True)))
         parts = dataclasses.replace(distributed, sharded=distributed.size > 1)
@@ -146,7 +149,7 @@ def all_updates(folder: str) -> None:
 def segmenter() -> nn.Module:
     """Return a segmentation network in float64: its last bias has a small difference of large numbers for gradient."""
     torch.manual_seed(2)
-    model, _ = build_with_head("gsa_resnet_tiny", "unet", num_classes=11, img_size=(32, 32), head_args=SMALL)
+    model, _ = build_with_head("gsa_resnet_tiny", "unet", num_classes=11, img_size=(16, 16), head_args=SMALL)
     return Doubled(smooth(model))
 
 
@@ -157,7 +160,7 @@ class VoidSegmentation(Segmentation):
         """Return the loss without the pixels of an upper part, which depends on the mask itself."""
         masks = targets.clone()
         for mask in masks:
-            mask[: int(mask.sum()) % 29] = VOID
+            mask[: int(mask.sum()) % 13] = VOID
         return super().loss(outputs, masks)
 
 
@@ -179,10 +182,10 @@ def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return float((one - other).norm() / other.norm())
 
 
-def updates_by(size: int, folder: Path) -> list[dict[str, Any]]:
+def updates_by(size: int, folder: Path, networks: tuple[str, ...] = NETWORKS) -> list[dict[str, Any]]:
     """Let so many processes do every update; return what came out in each of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    assert ended(together(size, all_updates, str(folder)), PATIENCE) == [0] * size
+    assert ended(together(size, all_updates, str(folder), networks), PATIENCE) == [0] * size
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
 
 

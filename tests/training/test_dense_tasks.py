@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from PIL import Image
 from tests.training.interruptions import kill_trials
 
 import foveate
+from foveate.commands.report import ReportConfig
+from foveate.commands.report import run as report
 from foveate.data.dense import open_detection, open_segmentation
 from foveate.io import load_network
 from foveate.tasks import find_task
@@ -83,6 +88,13 @@ def test_networks_are_compared(task: str, tmp_path: Path, capsys: pytest.Capture
     assert first["flops"] > 0
     assert first["parameters"] > 0
     assert "conv_resnet_tiny" in capsys.readouterr().out
+    page = report(ReportConfig(runs=tmp_path / "c", images=3)).read_text()
+    pictures = [
+        Image.open(io.BytesIO(base64.b64decode(data)))
+        for data in re.findall(r'src="data:image/png;base64,([^"]+)" alt="What expatt_resnet_tiny found', page)
+    ]
+    assert len(pictures) == 3
+    assert all(max(picture.size) == 144 and len(set(picture.convert("RGB").getdata())) > 2 for picture in pictures)
 
 
 def test_a_folder_of_masks_is_learned(tmp_path: Path) -> None:

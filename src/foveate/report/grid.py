@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,33 +11,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from foveate.data import BoxedImages, ImageData, LabelledImages, TransformConfig, UnreadableImageError, make_transform
+from foveate.data.dense import DenseData
 from foveate.explain import AttentionRecord, Scale, attention_records, draw_box, overlay
 from foveate.io import load_network
 from foveate.models.inspection import attention_modules, evaluating
-from foveate.report.figures import data_uri
+from foveate.report.dense import dense_samples, found_in
+from foveate.report.samples import Sample, denormalized, encoded, zoom_of
 
-__all__ = ["Answer", "Column", "Sample", "choose_samples", "fill_column", "shown_width"]
+__all__ = ["Answer", "Column", "choose_samples", "fill_column"]
 
-SHOWN_SIDE = 144
-"""Images smaller than this are enlarged to about this many pixels."""
 ENOUGH_POSITIONS = 64
 """Fewest positions of the attention map that is shown, of the last such module."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A test image of the grid."""
-
-    index: int
-    """Index in the data set."""
-    label: int
-    tensor: Tensor
-    """Input of the networks, ``(C, H, W)``."""
-    seen: Image.Image
-    """The same before normalization."""
-    picture: str
-    """The same as a data URI, with the true box where it is known."""
-    boxed: bool
 
 
 @dataclass(frozen=True)
@@ -47,9 +30,13 @@ class Answer:
 
     picture: str
     """What it attended to, as a data URI; the empty string for a network without attention."""
-    predicted: int
-    probability: float
-    correct: bool
+    text: str
+    """What it said, in words; empty where `found` shows it."""
+    correct: bool | None
+    """Whether that is right; None where it cannot be right or wrong as a whole."""
+    probability: float | None = None
+    found: str = ""
+    """The mask or the boxes that it found, as a data URI; empty for a classifier."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +54,27 @@ class Column:
     answers: list[Answer]
 
 
-def choose_samples(data: ImageData, split: str, number: int) -> list[Sample]:
+def choose_samples(data: ImageData | DenseData, split: str, number: int) -> list[Sample]:
     """Return ``number`` images at equal distances through the split, without looking; unreadable ones are left out."""
     images = data.split(split)
+    if isinstance(data, DenseData):
+        return dense_samples(data, images, _indices(len(images), number))
     transform = make_transform(data.transform, training=False)
     samples = []
-    for index in np.linspace(0, len(images) - 1, min(number, len(images))).round().astype(int).tolist():
+    for index in _indices(len(images), number):
         try:
             image, label = images[index]
         except UnreadableImageError:
             continue
         tensor = transform(image)
-        seen = _denormalized(tensor, data.transform)
+        seen = denormalized(tensor, data.transform)
         box = _box(images, index, image, data.transform)
-        zoom = _zoom(seen)
+        zoom = zoom_of(seen)
         picture = seen.resize((seen.width * zoom, seen.height * zoom), Image.Resampling.NEAREST)
         if box is not None:
             picture = draw_box(seen, box, zoom=zoom)
-        samples.append(Sample(index, label, tensor, seen, _encoded(picture), box is not None))
+        caption = data.classes[label]
+        samples.append(Sample(index, label, caption, tensor, seen, encoded(picture), box is not None))
     return samples
 
 
@@ -94,20 +84,20 @@ def fill_column(run: Path, samples: list[Sample]) -> Column:
     Raises:
         ValueError: There is no checkpoint, or it is not one of this library.
     """
-    model, _ = load_network(run)
+    model, meta = load_network(run)
     images = torch.stack([sample.tensor for sample in samples])
     with evaluating(model), torch.inference_mode():
-        probabilities, predicted = model(images).softmax(1).max(1)
+        outputs = model(images)
     record = _record(model, images)
-    answers = [
-        Answer(
-            picture="" if record is None else _encoded(overlay(sample.seen, record, row, zoom=_zoom(sample.seen))),
-            predicted=int(predicted[row]),
-            probability=float(probabilities[row]),
-            correct=int(predicted[row]) == sample.label,
-        )
-        for row, sample in enumerate(samples)
-    ]
+    answers = []
+    for row, sample in enumerate(samples):
+        picture = "" if record is None else encoded(overlay(sample.seen, record, row, zoom=zoom_of(sample.seen)))
+        if meta.head:
+            answers.append(Answer(picture, "", None, found=found_in(sample, outputs[row], meta.classes)))
+            continue
+        probability, predicted = outputs[row].softmax(0).max(0)
+        correct = int(predicted) == sample.label
+        answers.append(Answer(picture, meta.classes[int(predicted)], correct, float(probability)))
     if record is None:
         return Column(None, "", (0, 0), None, "", answers)
     size = (record.map.shape[1], record.map.shape[2])
@@ -138,10 +128,8 @@ def _outline(record: AttentionRecord) -> str:
     return ""
 
 
-def _denormalized(tensor: Tensor, transform: TransformConfig) -> Image.Image:
-    mean, std = (torch.tensor(values)[:, None, None] for values in (transform.mean, transform.std))
-    pixels = (tensor * std + mean).clamp(0, 1) * 255
-    return Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy())
+def _indices(length: int, number: int) -> list[int]:
+    return np.linspace(0, length - 1, min(number, length)).round().astype(int).tolist()
 
 
 def _box(
@@ -152,22 +140,3 @@ def _box(
     if not isinstance(images, BoxedImages) or image.size != (width, height) or transform.crop_pct != 1:
         return None
     return images.boxes(index)
-
-
-def shown_width(image_size: tuple[int, int]) -> int:
-    """Return how wide the pictures of images of this height and width are shown, in pixels of the page."""
-    return round(image_size[1] * SHOWN_SIDE / max(image_size))
-
-
-def _zoom(image: Image.Image) -> int:
-    return max(1, round(SHOWN_SIDE / max(image.size)))
-
-
-def _encoded(picture: Image.Image) -> str:
-    """Return a picture as a data URI: exact if it is a small image enlarged, else compressed."""
-    buffer = io.BytesIO()
-    if max(picture.size) < 2 * SHOWN_SIDE and picture.width * picture.height < 200**2:
-        picture.save(buffer, "PNG", optimize=True)
-        return data_uri(buffer.getvalue(), "image/png")
-    picture.save(buffer, "JPEG", quality=88)
-    return data_uri(buffer.getvalue(), "image/jpeg")

@@ -8,17 +8,21 @@ from typing import Any
 
 from foveate._extras import require
 from foveate.data import ImageData
+from foveate.data.dense import DenseData
 from foveate.explain import Scale, palette_stops
 from foveate.report.comparison import cells, metric_of
 from foveate.report.figures import learning_curves, network_color, score_chart
-from foveate.report.grid import Column, choose_samples, fill_column, shown_width
+from foveate.report.grid import Column, choose_samples, fill_column
+from foveate.report.samples import shown_width
 
 __all__ = ["comparison_page"]
 
 TEMPLATE = "page.html"
 
 
-def comparison_page(table: Mapping[str, Any], data: ImageData, *, runs: Path, config: str, images: int) -> str:
+def comparison_page(
+    table: Mapping[str, Any], data: ImageData | DenseData, *, runs: Path, config: str, images: int
+) -> str:
     """Return a page in HTML about a comparison: findings, table, charts, and where each network looks.
 
     Args:
@@ -52,7 +56,6 @@ def comparison_page(table: Mapping[str, Any], data: ImageData, *, runs: Path, co
         ),
         samples=samples,
         columns=list(zip(networks, columns, strict=True)),
-        classes=data.classes,
         legends=_legends(networks, columns),
         palettes=[palette_stops(ground=0), palette_stops(ground=255)],
         shown_side=shown_width(data.image_size),

@@ -11,8 +11,8 @@ from studies.bench.suites.networks import network
 __all__ = ["SUITE"]
 
 SIDES = (7, 14, 28, 56, 112, 224, 448, 512, 1024, 2048)
-NETWORK_SIDES = (224, 448, 1024)
-NETWORKS = ("resnet50", "gsa_resnet50", "expatt_resnet50")
+NETWORK_SIDES = (224, 448, 1024, 2048)
+NETWORKS = ("resnet50", "gsa_resnet50", "expatt_resnet50", "cram_resnet50", "aa_resnet50")
 NARROW, WIDE = 16, 64
 """Channels: as many as attend in ExpAtt's networks, and as many as there are in GSA's first stage."""
 

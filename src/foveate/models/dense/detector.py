@@ -41,6 +41,9 @@ class Detector(nn.Module):
         model: torchvision's detector, which does not resize nor normalize its images.
     """
 
+    divisor = 32
+    """What the sides of its images are padded to multiples of."""
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model

@@ -9,8 +9,8 @@ from torch import nn
 
 from foveate import _checks
 from foveate.models.building import create_network, keywords, sized
-from foveate.models.dense.detector import DETECTORS, build_detector
-from foveate.models.dense.segmenter import DECODERS, build_segmenter
+from foveate.models.dense.detector import DETECTORS, Detector, build_detector
+from foveate.models.dense.segmenter import DECODERS, Segmenter, build_segmenter
 
 __all__ = ["build_with_head", "create_with_head"]
 
@@ -44,13 +44,22 @@ def build_with_head(
     Raises:
         ValueError: There is no such network or head, or it does not take the keywords.
     """
-    return sized(
-        lambda given: create_with_head(
-            name, given, head, head_args=head_args, img_size=img_size, pretrained=pretrained
-        ),
-        keywords(num_classes, in_chans, model_args),
-        img_size,
-    )
+
+    def build(size: tuple[int, int]) -> tuple[nn.Module, dict[str, Any]]:
+        return sized(
+            lambda given: create_with_head(
+                name, given, head, head_args=head_args, img_size=img_size, pretrained=pretrained
+            ),
+            keywords(num_classes, in_chans, model_args),
+            size,
+        )
+
+    network, kwargs = build(img_size)
+    divisor = network.divisor if isinstance(network, Segmenter | Detector) else 1
+    height, width = (-(-side // divisor) * divisor for side in img_size)
+    if (height, width) != img_size and kwargs.get("img_size") == img_size:
+        return build((height, width))  # what the network sees, where its tables have to end
+    return network, kwargs
 
 
 def create_with_head(

@@ -1,0 +1,65 @@
+"""Images of the report's grid, and how they are shown."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from foveate.data import TransformConfig
+from foveate.report.figures import data_uri
+
+__all__ = ["Sample", "denormalized", "encoded", "shown_width", "zoom_of"]
+
+SHOWN_SIDE = 144
+"""Images smaller than this are enlarged to about this many pixels."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A test image of the grid."""
+
+    index: int
+    """Index in the data set."""
+    label: Any
+    """Its target: an index into the classes; of dense data, what the loader makes of mask or objects."""
+    caption: str
+    """What is known of it, in words."""
+    tensor: Tensor
+    """Input of the networks, ``(C, H, W)``."""
+    seen: Image.Image
+    """The same before normalization."""
+    picture: str
+    """The same as a data URI, with the true box, boxes or mask where they are known."""
+    boxed: bool
+
+
+def denormalized(tensor: Tensor, transform: TransformConfig) -> Image.Image:
+    """Return what a network saw as an image."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (transform.mean, transform.std))
+    pixels = (tensor * std + mean).clamp(0, 1) * 255
+    return Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy())
+
+
+def shown_width(image_size: tuple[int, int]) -> int:
+    """Return how wide the pictures of images of this height and width are shown, in pixels of the page."""
+    return round(image_size[1] * SHOWN_SIDE / max(image_size))
+
+
+def zoom_of(image: Image.Image) -> int:
+    """Return how many times an image is enlarged."""
+    return max(1, round(SHOWN_SIDE / max(image.size)))
+
+
+def encoded(picture: Image.Image) -> str:
+    """Return a picture as a data URI: exact if it is a small image enlarged, else compressed."""
+    buffer = io.BytesIO()
+    if max(picture.size) < 2 * SHOWN_SIDE and picture.width * picture.height < 200**2:
+        picture.save(buffer, "PNG", optimize=True)
+        return data_uri(buffer.getvalue(), "image/png")
+    picture.save(buffer, "JPEG", quality=88)
+    return data_uri(buffer.getvalue(), "image/jpeg")
