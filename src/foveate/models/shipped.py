@@ -22,6 +22,8 @@ class Training:
 
     networks: tuple[str, ...]
     configuration: Mapping[str, Any]
+    backbone: str | None = None
+    """Weights of a package of which the files hold only what differs; None if they hold all."""
 
 
 SYNSETS = (
