@@ -13,6 +13,7 @@ from torch import Tensor
 from foveate.explain.explanation import Explanation
 from foveate.explain.pictures import image_sheet, write_png
 from foveate.explain.records import AttentionRecord
+from foveate.io.class_names import class_name
 
 if TYPE_CHECKING:
     from foveate.data import Placement
@@ -64,10 +65,10 @@ class Finding:
     def verdict(self, number: int = 1) -> str:
         """Describe the prediction, the most probable class first, and whether it is right."""
         guesses = [(self.classes[label], probability) for label, probability in self.explanation.top(number)[0]]
-        verdict = "predicted " + ", ".join(f"{name} ({probability:.1%})" for name, probability in guesses)
+        verdict = "predicted " + ", ".join(f"{class_name(name)} ({probability:.1%})" for name, probability in guesses)
         if self.label is None:
             return verdict
-        return f"{verdict}, {'right' if guesses[0][0] == self.label else f'wrong: it is {self.label}'}"
+        return f"{verdict}, {'right' if guesses[0][0] == self.label else f'wrong: it is {class_name(self.label)}'}"
 
     def picture(self) -> Image.Image:
         """Draw the image and what each of the `records` attended to, with the prediction and a legend."""

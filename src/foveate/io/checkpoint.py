@@ -90,8 +90,8 @@ def save_with_card(
     with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         built = Path(folder) / path.name
         save_network(built, model, meta, half=half, difference=difference)
-        file = read_weights(built)
-        stored = {**_stored(model, file.tensors), "backbone": file.backbone}
+        written = read_weights(built)
+        stored = {**_stored(model, written.tensors), "backbone": written.backbone}
         card = ModelCard(name=path.stem, network=meta, sha256=sha256_of(built), **stored, **about)
         write_json(card_of(built), card.fields())
         for file in (card_of(built), built):  # in between, loading says that the two do not fit

@@ -94,11 +94,11 @@ def create_network(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = F
     for keyword in FETCHING:
         if keyword in kwargs:
             raise ValueError(f"{keyword} of model {name} names what timm would load; leave it out")
-    source = {}
+    source: dict[str, Any] = {}
     if pretrained and name in PACKAGED and PACKAGED[name].is_installed():
         source["pretrained_cfg_overlay"] = {"state_dict": packaged_weights(name)}
     try:
-        network = timm.create_model(name, pretrained=pretrained, **source, **kwargs)
+        network: Any = timm.create_model(name, pretrained=pretrained, **source, **kwargs)
     except TypeError as error:
         raise UnknownKeywordError(f"model {name} does not take these arguments: {error}") from error
     except FAILURES as error:

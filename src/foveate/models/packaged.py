@@ -124,7 +124,9 @@ def paired(given: Mapping[str, Any], network: nn.Module, source: str) -> dict[st
     """
     own = network.state_dict()
     if len(given) != len(own):
-        raise ValueError(f"{source} has {len(given)} tensors, {type(network).__name__} {len(own)}; it is another network")
+        raise ValueError(
+            f"{source} has {len(given)} tensors, {type(network).__name__} {len(own)}; it is another network"
+        )
     tensors = dict(zip(own, given.values(), strict=True))
     for (name, tensor), (other, value) in zip(own.items(), given.items(), strict=True):
         if not isinstance(value, Tensor) or value.shape != tensor.shape:

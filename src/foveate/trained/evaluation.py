@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from foveate import _checks
 from foveate._devices import check_device
+from foveate.io.class_names import class_name
 
 if TYPE_CHECKING:
     from foveate.stats import MeanScore
@@ -47,7 +48,7 @@ class EvaluationResult:
     bad_images: list[str]
 
     def __str__(self) -> str:
-        top1, width = self.top1, max(map(len, self.per_class))
+        top1, width = self.top1, max(len(class_name(name)) for name in self.per_class)
         lines = [
             " ".join(filter(None, (f"{self.model} on {self.images}", self.split, f"images of {self.data}"))),
             f"  top-1  {top1.mean:7.2%}  ({top1.confidence:.0%} interval {top1.low:.2%} to {top1.high:.2%})",
@@ -56,7 +57,7 @@ class EvaluationResult:
             "  per class",
         ]
         for name, value in self.per_class.items():
-            lines.append(f"    {name:<{width}}  " + ("no images" if value is None else f"{value:7.2%}"))
+            lines.append(f"    {class_name(name):<{width}}  " + ("no images" if value is None else f"{value:7.2%}"))
         return "\n".join(lines)
 
 

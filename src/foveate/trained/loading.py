@@ -19,6 +19,7 @@ from foveate.io import NetworkMeta, load_network
 from foveate.io.foreign import build_described
 from foveate.models import shipped
 from foveate.models.building import check_classifier
+from foveate.models.shipped import ALIASES
 from foveate.trained.evaluation import EvaluationResult
 from foveate.trained.network import TrainedNetwork
 
@@ -42,9 +43,12 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
     Raises:
         ValueError: There is no such file or network, it has no weights, they cannot be fetched, or it is no classifier
             of color images.
+        MissingExtraError: The network, such as ``cram_tf_efficientnet_lite0.flowers``, is what differs from weights in
+            the extra ``photos``, which is not installed.
     """
     where = check_device(device)
     name = str(source).removeprefix(LOCAL)
+    name = ALIASES.get(name, name)
     path = Path(name).expanduser()
     if not path.exists() and name not in shipped() and timm.is_model(name):
         return build(name, pretrained=True, device=where)

@@ -30,6 +30,7 @@ from foveate.data.given import read_upright
 from foveate.data.image_data import takes_intensity_range
 from foveate.io import NetworkMeta, save_network
 from foveate.io.checkpoint import WEIGHTS
+from foveate.io.class_names import class_name
 from foveate.io.files import writable_folder
 from foveate.models.building import check_classifier
 from foveate.models.inspection import evaluating
@@ -53,6 +54,7 @@ class Prediction(NamedTuple):
     label: int
     """Index of the class."""
     name: str
+    """In words; of a class of ImageNet those of its synset, whose number `TrainedNetwork.classes` has."""
     probability: float
 
 
@@ -176,7 +178,7 @@ class TrainedNetwork:
             wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
             values, labels = (part.tolist() for part in wide.softmax(1).topk(k))
             found += [
-                [Prediction(label, self.classes[label], value) for label, value in zip(*image, strict=True)]
+                [Prediction(label, class_name(self.classes[label]), value) for label, value in zip(*image, strict=True)]
                 for image in zip(labels, values, strict=True)
             ]
         return found[0] if isinstance(images, Picture) else found

@@ -56,10 +56,10 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint)
     transform = data.transform
-    mean, std = transform.mean, transform.std
     known = timm.get_pretrained_cfg(config.model) if config.pretrained and not isinstance(data, LoaderData) else None
-    if known is not None:  # as the weights know images
-        mean, std = known.mean, known.std
+    mean, std = (
+        (transform.mean, transform.std) if known is None else (known.mean, known.std)
+    )  # as its weights know them
     meta = NetworkMeta(
         model=config.model,
         kwargs=kwargs,
