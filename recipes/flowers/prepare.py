@@ -1,9 +1,9 @@
 """Lays out the flowers: ``python recipes/flowers/prepare.py SOURCE --out data/flowers``.
 
 ``SOURCE`` is a folder with ``train/CLASS/IMAGE``, ``val/CLASS/IMAGE`` and ``cat_to_name.json``, which has a name for
-each class, as in the copies of Oxford Flowers 102 that courses use; one may lack classes. What comes of it has the names
-in place of the numbers (``train/pink primrose/image_06734.jpg``); its images are hard links to those of ``SOURCE`` where
-the two are on one disk, else copies.
+each class, as in the copies of Oxford Flowers 102 that courses use; one may lack classes. What comes of it has the
+names in place of the numbers (``train/pink primrose/image_06734.jpg``); its images are hard links to those of
+``SOURCE`` where the two are on one disk, else copies.
 """
 
 from __future__ import annotations

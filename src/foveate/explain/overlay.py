@@ -66,10 +66,10 @@ def overlay(
     flat map is one flat color, the same in every picture. Each of its values fills its part of the image; nothing is
     smoothed. What was cropped away before the network saw it is faded and has no color.
 
-    CRAM's rectangle is an outline, wherever it reaches. One that covers (almost) the whole picture is the outline alone,
-    along the edges of what the network saw, and the picture keeps its own colors. ExpAtt's radius is a circle around
-    the position that attends, or around the middle of the input for all positions together. Of other attention the
-    position that attends, or is attended to, is outlined.
+    CRAM's rectangle is an outline, wherever it reaches. One that covers (almost) the whole picture is the outline
+    alone, along the edges of what the network saw, and the picture keeps its own colors. ExpAtt's radius is a circle
+    around the position that attends, or around the middle of the input for all positions together. Of other attention
+    the position that attends, or is attended to, is outlined.
 
     Args:
         image: The image, in any mode. Without ``placement``, as the network saw it, ``record.image_size``; else the

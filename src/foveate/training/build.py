@@ -34,9 +34,9 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
     """Build the network for ``data`` with the weights that training starts from, as the seed has it.
 
     Raises:
-        ValueError: There is no such network, it does not take the images or the keywords, its outputs are not those of
-            the task, it has no gate to be made equivariant, no module that is to be frozen, or the weights to start from
-            are those of another one.
+        ValueError: There is no such network, it does not take the images or the keywords, its outputs are not those
+            of the task, it has no gate to be made equivariant, no module that is to be frozen, or the weights to
+            start from are those of another one.
     """
     torch.manual_seed(config.seed)
     task = configured_task(config, data)
@@ -57,16 +57,14 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
         load_weights(model, config.checkpoint)
     transform = data.transform
     known = timm.get_pretrained_cfg(config.model) if config.pretrained and not isinstance(data, LoaderData) else None
-    mean, std = (
-        (transform.mean, transform.std) if known is None else (known.mean, known.std)
-    )  # as its weights know them
+    normalization = transform if known is None else known  # as the weights know images
     meta = NetworkMeta(
         model=config.model,
         kwargs=kwargs,
         classes=task.outputs,
         img_size=data.image_size,
-        mean=mean,
-        std=std,
+        mean=normalization.mean,
+        std=normalization.std,
         crop_pct=transform.crop_pct,
         interpolation=transform.interpolation,
         intensity_range=config.intensity_range,
