@@ -22,6 +22,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parameters", "slack", "gflops", "slack_gflops"), PUBLISHED)
 def test_costs(name, parameters, slack, gflops, slack_gflops):
     cost = network_cost(timm.create_model(name))
@@ -29,6 +30,7 @@ def test_costs(name, parameters, slack, gflops, slack_gflops):
     assert cost.flops / 1e9 == pytest.approx(gflops, abs=slack_gflops)
 
 
+@pytest.mark.slow
 def test_expatt_saves_the_published_share_of_aa():
     with torch.device("meta"):
         ours, theirs = (
@@ -38,6 +40,7 @@ def test_expatt_saves_the_published_share_of_aa():
     assert 100 * (ours / theirs - 1) == pytest.approx(-6.4, abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["resnet50", "efficientnet_b0"])
 @pytest.mark.parametrize("kind", ["cram", "positionwise"])
 def test_inserted_heads_cost_at_most_one_percent(kind, base):
