@@ -227,7 +227,7 @@ def test_side_by_side_computes_the_same_to_the_last_bit(
 @pytest.mark.slow
 def test_side_by_side_ctrl_c_ends_all_and_all_go_on(tmp_path: Path) -> None:
     words = ["conv_resnet_tiny", "cram_resnet_tiny", "--seeds=1", "--device=cpu", "--batch_size=8", "--epochs=8"]
-    words += ["--data_options={size: 16, clutter: 1, length: 160, val_length: 20, test_length: 31}"]
+    words += ["--data_options={size: 16, clutter: 1, length: 96, val_length: 20, test_length: 31}"]
     cut = ["compare", *words, "--jobs=2", f"--out={tmp_path}/cut"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-m", "foveate", *cut], **pipes) as process:

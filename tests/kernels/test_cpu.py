@@ -74,6 +74,7 @@ def check(got: list[Tensor], wanted: list[Tensor], tolerance: float) -> None:
         assert relative_error(a, b) <= tolerance, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_axial_pass(instruction_set: str, sizes: tuple[int, ...], dtype: torch.dtype) -> None:

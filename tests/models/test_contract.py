@@ -172,7 +172,14 @@ def test_small_stem_keeps_the_resolution(name):
         assert list(x.shape[2:]) == [-(-side // stage["reduction"]) for side in (33, 47)]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+SMALL = ("_tiny", "_resnet26")
+"""Endings of the names of networks that are built at once."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name.endswith(SMALL) else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
 def outline(request):
     """Every network, without numbers."""
     with torch.device("meta"):

@@ -40,6 +40,7 @@ def image():
     return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [-1, -2, -3])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_stage_is_attended_to_once_and_keeps_its_names(name, at, image):
@@ -72,6 +73,7 @@ def test_checkpointed_stages_are_attended_to_as_well(name, image):
     assert relative_error(model(image).detach(), plain) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "module", "where"),
     [
@@ -120,6 +122,7 @@ def test_copies_and_pickles_are_independent(image):
         assert torch.equal(model(image), before)
 
 
+@pytest.mark.slow
 def test_compiled_exported_and_traced(image):
     model = foveate.insert(network("resnet18"), RectangularAttention2d)
     with torch.no_grad():

@@ -124,6 +124,7 @@ def test_it_is_frozen_with_its_stage_and_replaced_like_any_module(name: str, gat
         assert not torch.equal(model(IMAGE), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "gate"), in_turn(FAMILIES, GATES))
 def test_networks_of_features_attend_or_refuse(name: str, gate: str) -> None:
     torch.manual_seed(0)

@@ -69,6 +69,7 @@ def test_a_trace_runs_where_this_library_is_not(tmp_path: Path, python: Interpre
         assert relative_error(torch.load(tmp_path / f"{family}.out", weights_only=True), network(family)(image)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_by_tracing_holds_for_every_size(family: str) -> None:
     model, file = network(family), io.BytesIO()
@@ -97,6 +98,7 @@ def test_named_sizes_in_export(family: str, deferred: bool) -> None:
         assert relative_error(program.module()(image), model(image)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("size", [32, 48])
 def test_counters_of_flops_agree(family: str, size: int) -> None:

@@ -33,6 +33,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parameters", "slack", "gflops", "slack_gflops"), PUBLISHED)
 def test_costs(name, parameters, slack, gflops, slack_gflops):
     cost = network_cost(timm.create_model(name))
@@ -40,6 +41,7 @@ def test_costs(name, parameters, slack, gflops, slack_gflops):
     assert cost.flops / 1e9 == pytest.approx(gflops, abs=slack_gflops)
 
 
+@pytest.mark.slow
 def test_expatt_at_half_resolution_with_a_dense_product_has_the_published_computation():
     """6.7 % fewer than the 23.8 GFLOPs that are published of AA, from figures with one decimal; and how it is counted.
 
@@ -66,6 +68,7 @@ def test_expatt_at_half_resolution_with_a_dense_product_has_the_published_comput
         assert f"| {flops / 1e9:.3f} | {100 * (1 - flops / 23.8e9):.1f} % | {flops / 1e9:.1f}, " in page
 
 
+@pytest.mark.slow
 def test_shares_of_parameters_from_which_it_is_derived_how_expatt_attends():
     with torch.device("meta"):
         aa = sum(p.numel() for p in timm.create_model("aa_resnet152").parameters())
@@ -80,6 +83,7 @@ def test_shares_of_parameters_from_which_it_is_derived_how_expatt_attends():
             assert round(100 * (1 - ours / aa), 1) == fewer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["resnet50", "efficientnet_b0"])
 @pytest.mark.parametrize("kind", ["cram", "positionwise"])
 def test_inserted_heads_cost_at_most_one_percent(kind, base):

@@ -20,6 +20,7 @@ CPU = torch.device("cpu")
 SIDE = 41
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_network(folder)[0].state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "generator"), [(0, False), (0, True), (2, False)])
 def test_a_training_on_loaders_resumes_to_the_last_bit(tmp_path: Path, workers: int, generator: bool) -> None:
     def run(name: str, **how: Any) -> foveate.training.TrainResult:
@@ -132,6 +133,7 @@ def test_an_augmentation_must_return_an_image(tmp_path: Path, returned: Any) -> 
         foveate.train("test_resnet", augment=lambda _: returned, out=str(tmp_path / "x"), data_options=TINY, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_several_loggers_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

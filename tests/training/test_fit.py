@@ -136,6 +136,7 @@ def test_the_logs_hold_the_history(tmp_path: Path) -> None:
         assert [event.value for event in events.Scalars(name)] == pytest.approx([row[name] for row in history])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [3, 5 + 2, 10 + 5], ids=["first epoch", "second epoch", "last batch"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("often", [0, 1], ids=["from the epoch", "from the update"])
