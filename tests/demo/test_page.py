@@ -17,8 +17,9 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from foveate.demo.inference import ShownNetwork, View, load_shown, look
 from foveate.demo.page import PANEL
 from foveate.demo.render import prediction
-from foveate.demo.samples import MAX_UPLOAD, ShownImage, draw_samples, read_upload
+from foveate.demo.samples import MAX_UPLOAD, ShownImage, draw_samples, flower, read_upload
 from foveate.explain import overlay
+from foveate.explain.pictures import drawn
 
 from .conftest import Server
 from .files import BAD, photograph
@@ -38,6 +39,8 @@ def page(server: Server, browser: Browser) -> Iterator[Page]:
     found.on("pageerror", lambda error: wrong.append(str(error)))
     found.goto(server.url)
     expect(found.locator("#prediction .verdict")).to_be_visible()
+    found.locator("#samples button").nth(1).click()  # the first of the digits
+    expect(found.locator("#prediction .true")).to_be_visible()
     yield found
     context.close()
     assert [url for url in asked if not url.startswith((f"{server.url}/", "data:", "blob:"))] == []
@@ -103,12 +106,24 @@ def words_of(html: str) -> list[str]:
     return re.findall(r"<span>([\d.]+%)</span>", html)
 
 
+def test_it_opens_with_a_flower(page: Page, networks: list[str]) -> None:
+    page.reload()
+    verdict = page.locator("#prediction .verdict")
+    expect(verdict).to_be_visible()
+    (network,) = [one for one in load_shown(networks) if one.tag == "flowers"]
+    finding = look(network, flower())
+    assert said(page) == words_of(prediction(finding))
+    assert np.array_equal(pixels(page.locator("#attention")), np.asarray(drawn(finding, finding.records[0], PANEL)))
+    expect(page.locator("#network label").first).to_contain_text("CRAM")
+    expect(page.locator("#introduction")).not_to_contain_text("pip install")
+
+
 def test_a_sample_is_looked_at_by_one_network_after_the_other(
     page: Page, shown: dict[str, ShownNetwork], samples: list[ShownImage]
 ) -> None:
     attention = page.locator("#attention")
     before = source(attention)
-    page.locator("#samples button").nth(7).click()
+    page.locator("#samples button").nth(1 + 7).click()
     changed(attention, before)
     for family, words in (("cram", None), ("positionwise", "Position-wise"), ("conv", "Without attention")):
         if words is not None:
@@ -235,7 +250,7 @@ def test_all_networks_side_by_side(page: Page, shown: dict[str, ShownNetwork], s
     for network, verdict in zip(shown.values(), verdicts, strict=True):
         (guess,) = look(network, samples[0]).explanation.top(1)[0]
         assert verdict.startswith(f"Predicted {guess.label}, {guess.probability:.1%}")
-    page.locator("#samples button").nth(4).click()
+    page.locator("#samples button").nth(1 + 4).click()
     expect(figures.first).to_contain_text("it is 4")
     choose_network(page, "CRAM")
     expect(page.locator("#prediction .true")).to_contain_text("4")
@@ -252,7 +267,7 @@ def test_good_and_bad_uploads(page: Page, of_photographs: dict[str, ShownNetwork
     expect(page.locator("#prediction .true")).to_have_count(0)
     finding = look(of_photographs["cram"], read_upload(photo))  # those of digits are not offered for it
     assert said(page) == words_of(prediction(finding))
-    expect(page.locator("#network label")).to_have_count(1 + len(of_photographs))
+    expect(page.locator("#network label")).to_have_count(1 + len(of_photographs) + 1)  # all of them; that of flowers
     expect(page.locator("#prediction [role=alert]")).to_have_count(0)
     image = finding.image
     picture = overlay(image, finding.records[0], zoom=PANEL / max(image.size), placement=finding.placement)
@@ -274,7 +289,7 @@ def test_good_and_bad_uploads(page: Page, of_photographs: dict[str, ShownNetwork
     expect(message).to_be_empty()
     expect(page.locator("#samples .selected")).to_have_count(0)
 
-    page.locator("#samples button").first.click()
+    page.locator("#samples button").nth(1).click()
     expect(page.locator("#prediction .true")).to_contain_text("0")
     expect(page.locator("#network label", has_text="Grad-CAM")).to_be_visible()  # one of digits
     upload(page, photo)  # the same file once more

@@ -94,12 +94,6 @@ def test_the_rectangle_is_drawn_along_its_edges(angle: float) -> None:
     assert (picture[distance < 0.1].min(-1) > 150).all()  # white ink on the edge itself, the corners included
 
 
-def test_a_rectangle_that_covers_the_image_leaves_no_line() -> None:
-    corners = torch.tensor([[[-9.0, -9.0], [64.0, -9.0], [64.0, 42.0], [-9.0, 42.0]]])
-    flat = torch.full((1, 3, 5), 0.9)
-    assert overlay(grey(60), record(flat, rectangle=corners)) == overlay(grey(60), record(flat))
-
-
 @pytest.mark.parametrize(
     ("query", "centre"),
     [(None, (27.5, 16.5)), ((0, 54), (49.5, 5.5)), ((12, 30), (27.5, 16.5))],  # the middle of the cell that attends
@@ -143,3 +137,42 @@ def test_bad_input_is_refused() -> None:
         overlay(grey(0), flat, 2)
     with pytest.raises(ValueError, match="zoom must be a finite number above 0"):
         overlay(grey(0), flat, zoom=0)
+
+
+@pytest.mark.parametrize(
+    ("corners", "share"),
+    [
+        ([(-3, -2), (60, -2), (60, 40), (-3, 40)], 1),
+        ([(11, -2), (60, -2), (60, 40), (11, 40)], 44 / 55),
+        ([(0, 0), (55, 0), (55, 31.35), (0, 31.35)], 0.95),
+        ([(27.5, -11), (82.5, 16.5), (27.5, 44), (-27.5, 16.5)], 1 - 2 * (16.5 * 33 - 22 * 11) / (55 * 33)),
+    ],
+)
+def test_the_share_of_the_image_that_a_rectangle_covers(corners: list[tuple[float, float]], share: float) -> None:
+    """Also of an inclined one: the last is a rhombus that cuts four corners off, two pairs of equal triangles."""
+    found = record(torch.ones(1, 3, 5), rectangle=torch.tensor([corners]))
+    if share not in (1, 44 / 55, 0.95):
+        x, y = centres(16)
+        inside = np.abs(x - 27.5) / 55 + np.abs(y - 16.5) / 27.5 <= 1
+        share = inside.mean()
+    assert found.covered is not None
+    assert found.covered.item() == pytest.approx(share, abs=0.011)
+    assert found.looks_at_all() == (share > 0.94)
+    assert record(torch.ones(1, 3, 5)).covered is None
+    assert not record(torch.ones(1, 3, 5)).looks_at_all()
+
+
+def test_a_rectangle_that_covers_the_picture_is_its_outline_alone() -> None:
+    """The picture keeps its colours; a line runs along its edges, and where a corner is cut off, along the cut."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+    corners = torch.tensor([[(-20.0, -20.0), (WIDTH, -20.0), (WIDTH + 20, HEIGHT + 20.0), (-20.0, HEIGHT + 20.0)]])
+    values = torch.full((1, 3, 5), 0.8)
+    picture = pixels(overlay(image, record(values, rectangle=corners), zoom=ZOOM))
+    own = pixels(image.resize((WIDTH * ZOOM, HEIGHT * ZOOM), Image.Resampling.NEAREST))
+    line = 3 * ZOOM
+    assert np.array_equal(picture[line:-line, line:-line], own[line:-line, line:-line])
+    for edge in (picture[:line], picture[-line:], picture[:, :line], picture[:, -line:]):
+        bright = (edge > 250).all(-1)
+        assert bright.any(int(np.argmin(edge.shape[:2]))).mean() > 0.95  # a white line along the whole of it
+    part = pixels(overlay(image, record(values, rectangle=corners - 20), zoom=ZOOM))
+    assert not np.array_equal(part[line:-line, line:-line], own[line:-line, line:-line])

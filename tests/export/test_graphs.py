@@ -35,7 +35,14 @@ NETWORKS = [f"{family}_resnet_tiny" for family in TINY] + ["test_resnet+cram"]
 NOTE = {"network": {"model": "ours"}}
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        # Whose rectangle is exported behind another stage as well, and which is compared at more sizes below.
+        pytest.param(name, marks=pytest.mark.exhaustive) if name == "cram_resnet_tiny" else name
+        for name in NETWORKS
+    ],
+)
 def exported(request):
     """The network, its graph, and the smallest side that it takes."""
     model = network(request.param)

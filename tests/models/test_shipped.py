@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from PIL import Image
+from safetensors.torch import load_file
+from skimage.data import chelsea
 from timm.data import resolve_model_data_config
 
 import foveate
+from foveate._extras import MissingExtraError
 from foveate.data import ClutteredDigits, make_transform, open_data
 from foveate.io import load_network, read_card
 from foveate.io.checkpoint import load_weights
 from foveate.models import shipped
+from foveate.models.packaged import PACKAGED, packaged_weights
 
 RESULTS = Path(__file__).parents[2] / "results" / "shipped"
 
@@ -108,3 +114,44 @@ def test_a_network_of_photographs_is_the_run_that_is_published(name):
     assert all(raw["config"][setting] == value for setting, value in card.recipe.items())
     assert len(card.network.classes) == 20
     assert len(shipped("photographs")) == 3
+
+
+def test_the_network_of_flowers_is_what_differs_from_its_backbone():
+    (path,) = shipped("flowers").values()
+    assert path.stat().st_size < 3e6
+    card, stored, backbone = (
+        read_card(path.with_suffix(".json")),
+        load_file(path),
+        packaged_weights("tf_efficientnet_lite0"),
+    )
+    assert card.backbone == {"name": "tf_efficientnet_lite0", "sha256": PACKAGED["tf_efficientnet_lite0"].sha256}
+    model = timm.create_model("cram_tf_efficientnet_lite0.flowers", pretrained=True)
+    taken = [name for name in model.state_dict() if name not in stored]
+    assert len(taken) > 200
+    assert all(torch.equal(model.state_dict()[name], backbone[name]) for name in taken)
+    frozen = tuple(f"{name}." for name in card.recipe["freeze"])
+    assert [name for name in stored if name.startswith(frozen)] == []
+    measured = json.loads((RESULTS.parent / "flowers" / "cram_tf_efficientnet_lite0.json").read_text())
+    assert measured["top1"]["mean"] == pytest.approx(card.test["top1"], abs=3 / measured["images"])  # of half precision
+    assert measured["images"] == card.test["images"] == len(measured["correct"])
+    assert list(measured["per_class"]) == list(card.network.classes)
+    assert (
+        foveate.load("cram_efficientnet_lite0.flowers").meta == foveate.load("cram_tf_efficientnet_lite0.flowers").meta
+    )
+
+
+def test_without_the_extra_the_network_of_flowers_says_what_it_needs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, PACKAGED["tf_efficientnet_lite0"].package, None)
+    with pytest.raises(MissingExtraError, match=r"foveate\[photos\]"):
+        foveate.load("cram_tf_efficientnet_lite0.flowers")
+    with pytest.raises(MissingExtraError, match=r"foveate\[photos\]"):
+        timm.create_model("cram_tf_efficientnet_lite0.flowers", pretrained=True)
+
+
+def test_networks_of_photographs_name_their_classes_in_words():
+    trained = foveate.load("cram_resnet_tiny.photographs")
+    found = trained.predict(Image.fromarray(chelsea()), k=20)
+    names = {trained.classes[prediction.label]: prediction.name for prediction in found}
+    known = {"n01443537": "goldfish", "n02123045": "tabby", "n04532670": "viaduct", "n07871810": "meat loaf"}
+    assert {synset: names[synset] for synset in known} == known
+    assert all(" " in name or name.isalpha() for name in names.values())

@@ -28,6 +28,8 @@ class ExportConfig:
         normalize: Let the graph take images in [0, 1] and normalize them itself. Otherwise it takes images of which
             the mean was subtracted, and which were divided by the standard deviation, of each channel. (torch, onnx.)
         half: Store the parameters as float16, in half the space; they are loaded as float32. (weights, hub.)
+        difference: Leave out the weights that the network shares with those of ImageNet in the extra photos, from which
+            they are taken again when it is loaded. For networks made from tf_efficientnet_lite0. (weights.)
         license: Under which the weights may be used, for the model card, as in apache-2.0. (weights, hub.)
         push: owner/name on the Hugging Face hub, to upload the network to; needs a token that may. (hub.)
     """
@@ -40,6 +42,7 @@ class ExportConfig:
     size: int | tuple[int, int] | Dynamic = "dynamic"
     normalize: bool = False
     half: bool = False
+    difference: bool = False
     license: str | None = None
     push: str | None = None
 

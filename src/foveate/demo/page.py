@@ -40,26 +40,27 @@ def appearance() -> dict[str, Any]:
     return {"theme": theme, "css": Path(__file__).with_name("page.css").read_text(encoding="utf-8")}
 
 
-def build_page(networks: Sequence[ShownNetwork], samples: Sequence[ShownImage]) -> gr.Blocks:
+def build_page(networks: Sequence[ShownNetwork], samples: Sequence[ShownImage], note: str = "") -> gr.Blocks:
     """Lay the page out.
 
     Args:
         networks: To choose from; at least one.
         samples: Images to choose from; at least one, and the first is shown.
+        note: Markdown below the introduction.
     """
-    return _Page(networks, samples).blocks
+    return _Page(networks, samples, note).blocks
 
 
 class _Page:
     """The components, and the functions that connect them."""
 
-    def __init__(self, networks: Sequence[ShownNetwork], samples: Sequence[ShownImage]) -> None:
+    def __init__(self, networks: Sequence[ShownNetwork], samples: Sequence[ShownImage], note: str) -> None:
         self.networks = {network.name: network for network in networks}
         self.samples = list(samples)
         with gr.Blocks(title="foveate: where a network looks", analytics_enabled=False, delete_cache=CACHED) as blocks:
             self.image = gr.State(samples[0], time_to_live=3600)
             self.point = gr.State(None)
-            gr.Markdown(INTRODUCTION, elem_id="introduction")
+            gr.Markdown(f"{INTRODUCTION}\n{note}", elem_id="introduction")
             with gr.Row(elem_id="layout"):
                 with gr.Column(scale=2, min_width=300, elem_id="choices"):
                     self._lay_out_choices()
@@ -96,10 +97,11 @@ class _Page:
     def _choices(self, image: ShownImage) -> list[tuple[str, str]]:
         """Return what the networks that fit an image are called, and their names."""
         fit = fitting(list(self.networks.values()), image)
-        kinds = {network.layer(network.first).title: network.name for network in fit}
-        choices = list(kinds.items())
-        if len(choices) < len(fit):  # several of one kind
-            choices = [(network.name, network.name) for network in fit]
+        choices = [(network.name, network.name) for network in fit]
+        for names in ([one.title for one in fit], [f"{one.title}, {one.tag}" for one in fit if one.tag]):
+            if len(set(names)) == len(fit):  # else several are of one kind
+                choices = list(zip(names, [network.name for network in fit], strict=True))
+                break
         return choices + ([(ALL, ALL)] if len(fit) > 1 else [])
 
     def _offer_networks(self, image: ShownImage, name: str) -> tuple[str, Any]:

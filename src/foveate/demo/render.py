@@ -6,16 +6,15 @@ import base64
 import io
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from html import escape
 from typing import NamedTuple
 
 from PIL import Image
-from timm.data import ImageNetInfo
 
 from foveate.explain import AttentionRecord, Scale, palette_stops
 from foveate.explain.finding import Answer, Finding
-from foveate.explain.pictures import CROPPED, answered
+from foveate.explain.pictures import CROPPED, WHOLE_PICTURE, answered
+from foveate.io.class_names import class_name
 
 __all__ = [
     "Mechanism",
@@ -48,6 +47,8 @@ def mechanism(finding: Finding) -> Mechanism:
     can = ""
     if record.radius is not None:
         can += " Change the radius: map and prediction follow."
+    if record.looks_at_all():
+        can += f" In this image {WHOLE_PICTURE}, so that nothing is coloured."
     if record.weights is not None:
         can += " Click a pixel of a picture to see from where it takes."
     return Mechanism(record.title, record.description + can)
@@ -87,17 +88,6 @@ def _parts(finding: Finding, answer: Answer, most: int) -> str:
     said = finding.verdict()
     verdict = f'{_doubt(finding)}<p class="verdict">{escape(said[0].upper() + said[1:])}</p>'
     return f'{verdict}<div class="bars" role="list" aria-label="shares or scores">{"".join(rows)}</div>'
-
-
-def class_name(name: str) -> str:
-    """Return a class in words: of ImageNet those of its synset, which is a number in WordNet."""
-    return _synsets().get(name, name)
-
-
-@lru_cache
-def _synsets() -> dict[str, str]:
-    imagenet = ImageNetInfo()
-    return {name: imagenet.label_name_to_description(name).partition(",")[0] for name in imagenet.label_names()}
 
 
 def _verdict(finding: Finding) -> str:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
+from sklearn.datasets import load_sample_image
 
 from foveate.data import ClutteredDigits
 from foveate.data.decoding import UnreadableImageError, open_image, to_rgb
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "MAX_UPLOAD", "ShownImage", "draw_samples", "read_upload"]
+__all__ = ["MAX_PIXELS", "MAX_SIDE", "MAX_UPLOAD", "ShownImage", "draw_samples", "flower", "read_upload"]
 
 MAX_UPLOAD = 10 * 2**20
 """Most bytes of a file that is uploaded."""
@@ -35,6 +36,11 @@ def draw_samples(number: int, seed: int) -> list[ShownImage]:
     digits = ClutteredDigits("test", length=number, seed=seed)
     samples = map(digits.sample, range(number))
     return [ShownImage(sample.image, digits.classes[sample.label]) for sample in samples]
+
+
+def flower() -> ShownImage:
+    """Return the photograph of a flower that comes with scikit-learn."""
+    return ShownImage(Image.fromarray(load_sample_image("flower.jpg")))
 
 
 def read_upload(path: str | Path) -> ShownImage:

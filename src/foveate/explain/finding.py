@@ -15,6 +15,7 @@ from foveate.explain.explanation import Explanation
 from foveate.explain.painting import Color
 from foveate.explain.pictures import image_sheet
 from foveate.explain.records import AttentionRecord, Box
+from foveate.io.class_names import class_name
 
 if TYPE_CHECKING:
     from foveate.data import Placement
@@ -94,10 +95,10 @@ class Finding:
         if self.answer is not None:
             return self.answer.verdict(number, self.query)
         guesses = [(self.classes[label], probability) for label, probability in self.explanation.top(number)[0]]
-        verdict = "predicted " + ", ".join(f"{name} ({probability:.1%})" for name, probability in guesses)
+        verdict = "predicted " + ", ".join(f"{class_name(name)} ({probability:.1%})" for name, probability in guesses)
         if self.label is None:
             return verdict
-        return f"{verdict}, {'right' if guesses[0][0] == self.label else f'wrong: it is {self.label}'}"
+        return f"{verdict}, {'right' if guesses[0][0] == self.label else f'wrong: it is {class_name(self.label)}'}"
 
     def picture(self) -> Image.Image:
         """Draw the image and what each of the `records` attended to, with the prediction and a legend."""

@@ -66,9 +66,10 @@ def overlay(
     flat map is one flat color, the same in every picture. Each of its values fills its part of the image; nothing is
     smoothed. What was cropped away before the network saw it is faded and has no color.
 
-    CRAM's rectangle is an outline, wherever it reaches. ExpAtt's radius is a circle around the position that attends,
-    or around the middle of the input for all positions together. Of other attention the position that attends, or is
-    attended to, is outlined, as are the positions of a box.
+    CRAM's rectangle is an outline, wherever it reaches. One that covers (almost) the whole picture is the outline
+    alone, along the edges of what the network saw, and the picture keeps its own colors. ExpAtt's radius is a circle
+    around the position that attends, or around the middle of the input for all positions together. Of other attention
+    the position that attends, or is attended to, is outlined, as are the positions of a box.
 
     Args:
         image: The image, in any mode. Without ``placement``, as the network saw it, ``record.image_size``; else the
@@ -99,11 +100,14 @@ def overlay(
         )
     if not 0 <= _checks.integer("index", index, minimum=0) < len(record.map):
         raise ValueError(f"index must be below {len(record.map)}, the number of images in the record; got {index}")
-    ground = _resized(to_rgb(image).convert("L").convert("RGB"), zoom)
+    whole = record.looks_at_all(index)
+    ground = _resized(to_rgb(image) if whole else to_rgb(image).convert("L").convert("RGB"), zoom)
     scale = np.array(ground.size) / image.size
-    picture = _colored(ground, record, index, placement, scale)
+    picture = _colored(ground, record, index, placement, scale, opacity=0 if whole else OPACITY)
     for path in _outlines(record, index):
         path = placement.to_image(path) * scale
+        if whole:
+            path = _within(path, placement.to_image([[0, 0], [width, height]]) * scale, margin=_line_width(picture))
         # A thin line leaves a small object visible.
         picture = outlined(picture, path, width=min(_line_width(picture), round(np.ptp(path, axis=0).min() / 8)))
     return picture
@@ -123,7 +127,13 @@ def _resized(image: Image.Image, zoom: float) -> Image.Image:
 
 
 def _colored(
-    ground: Image.Image, record: AttentionRecord, index: int, placement: Place, scale: NDArray[np.float64]
+    ground: Image.Image,
+    record: AttentionRecord,
+    index: int,
+    placement: Place,
+    scale: NDArray[np.float64],
+    *,
+    opacity: float,
 ) -> Image.Image:
     """Lay the colors of the map over what the network saw, and fade the rest."""
     values = record.map[index].double().numpy()
@@ -136,7 +146,7 @@ def _colored(
         seen.append((shares >= 0) & (shares < 1))
     low, high = record.scale.low, record.scale.high
     colors = _colors(((values - low) / (high - low)).clip(0, 1))
-    colored = Image.blend(ground, Image.fromarray(colors[np.ix_(cells[1], cells[0])]), OPACITY)
+    colored = Image.blend(ground, Image.fromarray(colors[np.ix_(cells[1], cells[0])]), opacity)
     faded = Image.blend(ground, Image.new("RGB", ground.size, PALE), FADED)
     return Image.composite(colored, faded, Image.fromarray(np.outer(seen[1], seen[0]).astype(np.uint8) * 255))
 
@@ -160,6 +170,21 @@ def _outlines(record: AttentionRecord, index: int) -> list[NDArray[np.float64]]:
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
         paths.append((position + corners) * size / shape)
     return paths
+
+
+def _within(path: NDArray[np.float64], frame: NDArray[np.float64], margin: float) -> NDArray[np.float64]:
+    """Return the part of a convex ``path`` that lies in ``frame``, its least and greatest x and y, less a margin."""
+    for axis in (0, 1):
+        for sign, limit in ((1, frame[0, axis] + margin), (-1, frame[1, axis] - margin)):
+            inside = sign * (path[:, axis] - limit)
+            kept = []
+            for here, there, a, b in zip(path, np.roll(path, -1, 0), inside, np.roll(inside, -1), strict=True):
+                if a >= 0:
+                    kept.append(here)
+                if (a >= 0) != (b >= 0):
+                    kept.append(here + (there - here) * a / (a - b))
+            path = np.array(kept)
+    return path
 
 
 def draw_box(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CROPPED",
+    "WHOLE_PICTURE",
     "Comparison",
     "answered",
     "compare_sheet",
@@ -33,6 +34,8 @@ PANEL, SMALL_PANEL = 400, 240
 """Longer side in pixels of the pictures of one image's sheet, and of those of a comparison."""
 ACROSS = 4
 """Number of layers side by side in one image's sheet."""
+WHOLE_PICTURE = "it looks at the whole picture"
+"""What is said of a rectangle that covers it."""
 CROPPED = "Pale, without color: cropped away before the network saw the image."
 """Note on the picture of an image that was cropped."""
 
@@ -127,9 +130,8 @@ def _picture(finding: Finding, side: int) -> Panel:
 
 
 def _layer(finding: Finding, record: AttentionRecord, side: int) -> Panel:
-    return Panel(
-        drawn(finding, record, side), f"{record.name}\n{record.kind}, {record.map.shape[2]}×{record.map.shape[1]}"
-    )
+    about = f"{record.kind}, {record.map.shape[2]}×{record.map.shape[1]}"
+    return Panel(drawn(finding, record, side), f"{record.name}\n{WHOLE_PICTURE if record.looks_at_all() else about}")
 
 
 def _notes(findings: Sequence[Finding]) -> list[str]:
@@ -138,7 +140,9 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         for record in finding.records:
             if record.rectangle is not None:
-                notes["rectangle"] = "Outline: the rectangle attended to; none is seen where it covers the picture."
+                notes["rectangle"] = "Outline: the rectangle attended to."
+                if record.looks_at_all():
+                    notes["whole"] = f"In its own colors: {WHOLE_PICTURE}."
             elif record.box is not None:
                 notes["box"] = "Outline: the positions of the box, which attend together."
             elif record.radius is not None:

@@ -35,6 +35,12 @@ Box = tuple[float, float, float, float]
 """``x_min, y_min, x_max, y_max`` in pixels, the last two exclusive."""
 
 
+WHOLE = 0.95
+"""Share of a picture from which on a rectangle is said to cover the whole of it."""
+POINTS = 100
+"""Points along each side by which areas are measured."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """Meaning of the values of a map, and the range in which they are drawn, the same for every image and network.
@@ -150,6 +156,25 @@ class AttentionRecord:
         half_turns = torch.ceil(angle / torch.pi - 0.5)  # turned by π a rectangle is the same
         sides = torch.stack([first.norm(dim=1), second.norm(dim=1)], dim=1)
         return RectangleShape(self.rectangle.mean(1), sides, angle - torch.pi * half_turns)
+
+    @property
+    def covered(self) -> Tensor | None:
+        """Share of each image that lies in CRAM's rectangle, ``(B,)``, within 0.01; None for other modules."""
+        if self.rectangle is None:
+            return None
+        steps = (torch.arange(POINTS, dtype=torch.double) + 0.5) / POINTS
+        height, width = self.image_size
+        points = torch.cartesian_prod(steps * width, steps * height)  # N, 2
+        corners = self.rectangle.double()
+        edges = corners.roll(-1, dims=1) - corners  # B, 4, 2
+        offsets = points[:, None] - corners[:, None]  # B, N, 4, 2
+        turns = edges[:, None, :, 0] * offsets[..., 1] - edges[:, None, :, 1] * offsets[..., 0]
+        return (turns >= 0).all(-1).double().mean(1)  # clockwise on the screen: inside is on the right of every edge
+
+    def looks_at_all(self, index: int = 0) -> bool:
+        """Tell whether CRAM's rectangle covers (almost) the whole of image ``index`` of the batch."""
+        covered = self.covered
+        return covered is not None and bool(covered[index] >= WHOLE)
 
     def resampled(self, mode: str = "nearest") -> Float[Tensor, "batch height width"]:
         """Return the map at the resolution of the image, by ``nearest`` or ``bilinear`` interpolation."""

@@ -31,11 +31,12 @@ GRAPHS, FILES = ("torch", "onnx"), ("weights", "hub")
 OPTIONS_OF = {
     **dict.fromkeys(("batch", "size", "normalize"), GRAPHS),
     **dict.fromkeys(("half", "license"), FILES),
+    "difference": ("weights",),
     "name": ("weights", *GRAPHS),
     "push": ("hub",),
 }
 """Forms that an option applies to, where those are not all."""
-DEFAULTS = {"batch": DYNAMIC, "size": DYNAMIC, "normalize": False, "half": False}
+DEFAULTS = {"batch": DYNAMIC, "size": DYNAMIC, "normalize": False, "half": False, "difference": False}
 
 
 class Exported(NamedTuple):
@@ -55,6 +56,7 @@ def export_network(
     size: int | tuple[int, int] | Dynamic = DYNAMIC,
     normalize: bool = False,
     half: bool = False,
+    difference: bool = False,
     license: str | None = None,
     push: str | None = None,
 ) -> Exported:
@@ -65,10 +67,11 @@ def export_network(
     Raises:
         ValueError: An option is wrong, there is no such checkpoint, or the network cannot be put in that form.
         OSError: A file cannot be written.
-        MissingExtraError: The form is onnx, and the extra ``export`` is not installed.
+        MissingExtraError: The form is onnx, and the extra ``export`` is not installed; or the weights of a package are
+            needed, and the extra ``photos`` is not.
     """
     options: dict[str, Any] = {"batch": batch, "size": size, "normalize": normalize, "half": half}
-    options |= {"license": license, "name": name, "push": push}
+    options |= {"difference": difference, "license": license, "name": name, "push": push}
     check_options(to, options)
     if to == "onnx":
         require_onnx()
@@ -77,7 +80,8 @@ def export_network(
     about = origin(Path(checkpoint)) | ({"license": license} if license else {})
     folder, checked = writable_folder(Path(out)), ""
     if to == "weights":
-        files = _write_weights(folder / f"{name or meta.model}.safetensors", model, meta, about, half=half)
+        path = folder / f"{name or meta.model}.safetensors"
+        files = _write_weights(path, model, meta, about, half=half, difference=difference)
     elif to == "hub":
         files = _write_hub_folder(folder, model, meta, about, half=half)
     else:
@@ -117,8 +121,10 @@ def _check_task(to: Form, meta: NetworkMeta) -> None:
         )
 
 
-def _write_weights(path: Path, model: nn.Module, meta: NetworkMeta, about: dict[str, Any], *, half: bool) -> list[Path]:
-    save_with_card(path, model, meta, half=half, **about)
+def _write_weights(
+    path: Path, model: nn.Module, meta: NetworkMeta, about: dict[str, Any], *, half: bool, difference: bool = False
+) -> list[Path]:
+    save_with_card(path, model, meta, half=half, difference=difference, **about)
     return [path, card_of(path)]
 
 

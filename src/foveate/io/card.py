@@ -109,6 +109,8 @@ class ModelCard:
             ``pixel_accuracy``, ``loss``; ``map``, ``map50``, ``detections``) of the weights before any rounding to half
             precision; empty if unknown.
         versions: Versions of the software that trained it, or else wrote it.
+        backbone: Where the file holds only what differs from other weights, ``name`` and ``sha256`` of those; empty if
+            it holds all.
         format: `CARD_FORMAT`.
     """
 
@@ -122,6 +124,7 @@ class ModelCard:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     test: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    backbone: Mapping[str, str] = field(default_factory=dict)
     format: int = CARD_FORMAT
 
     def __post_init__(self) -> None:
@@ -134,8 +137,13 @@ class ModelCard:
             raise ValueError(f"sha256 must be 64 hexadecimal digits; got {self.sha256!r}")
         if self.license is not None:
             _text("license", self.license)
-        for name in ("data", "recipe", "test", "versions"):
+        for name in ("data", "recipe", "test", "versions", "backbone"):
             _mapping(name, getattr(self, name))
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is written to the file: without ``backbone``, unknown to older versions, where there is none."""
+        written = dataclasses.asdict(self)
+        return written if self.backbone else {name: value for name, value in written.items() if name != "backbone"}
 
     def check(self, path: Path, **found: Any) -> None:
         """Raise a `ValueError` that names the first field that differs from ``found``, the weights in ``path``."""

@@ -16,10 +16,11 @@ from foveate.io.card import ModelCard, NetworkMeta, card_of, meta_of, read_card,
 from foveate.io.files import write_bytes, write_json
 from foveate.io.fitting import fill, resized
 from foveate.io.foreign import meta_of_hub, meta_of_script
-from foveate.io.reading import META_KEY, WEIGHTS, WeightsFile, read_weights
+from foveate.io.reading import BACKBONE_KEY, META_KEY, WEIGHTS, WeightsFile, read_weights
 from foveate.models import shipped
 from foveate.models.dense import create_with_head
 from foveate.models.inspection import FAILURES, unshared
+from foveate.models.packaged import PACKAGED, backbone_of, completed, differing
 from foveate.models.tables import renamed
 
 __all__ = [
@@ -38,16 +39,20 @@ PICKLED = "pytorch_model.bin"
 """Other name, besides `WEIGHTS`, of the weights in a folder that timm writes for a hub."""
 
 
-def save_network(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False) -> None:
+def save_network(
+    path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False, difference: bool = False
+) -> None:
     """Save the weights of ``model`` atomically as safetensors with ``meta`` in the header.
 
     With ``half`` the parameters are stored as float16, in half the space, and are float32 again when they are loaded.
-    Running statistics, few numbers of a wide range, keep their dtype.
+    Running statistics, few numbers of a wide range, keep their dtype. With ``difference`` only those tensors are stored
+    that differ from the weights of a Python package, with which `load_network` completes them.
 
     Raises:
-        ValueError: A parameter is beyond the range of float16.
+        ValueError: A parameter is beyond the range of float16, or there is no such package for the network.
+        MissingExtraError: The package is not installed.
     """
-    write_bytes(path, _serialized(model, meta, half=half))
+    write_bytes(path, _serialized(model, meta, half=half, difference=difference))
 
 
 def rehearse_saving(path: Path, model: nn.Module, meta: NetworkMeta) -> None:
@@ -55,8 +60,14 @@ def rehearse_saving(path: Path, model: nn.Module, meta: NetworkMeta) -> None:
     write_bytes(path, _serialized(model, meta, half=False), rehearsal=True)
 
 
-def _serialized(model: nn.Module, meta: NetworkMeta, *, half: bool) -> bytes:
-    return save(_tensors(model, half=half), metadata={META_KEY: meta_to_json(meta)})
+def _serialized(model: nn.Module, meta: NetworkMeta, *, half: bool, difference: bool = False) -> bytes:
+    tensors, header = _tensors(model, half=half), {META_KEY: meta_to_json(meta)}
+    if difference:
+        backbone = backbone_of(meta.model)
+        differ = differing(_tensors(model, half=False), backbone)  # before rounding
+        tensors = {name: tensors[name] for name in differ}
+        header[BACKBONE_KEY] = json.dumps({"name": backbone, "sha256": PACKAGED[backbone].sha256})
+    return save(tensors, metadata=header)
 
 
 def _tensors(model: nn.Module, *, half: bool) -> dict[str, Tensor]:
@@ -68,7 +79,9 @@ def _tensors(model: nn.Module, *, half: bool) -> dict[str, Tensor]:
     return tensors
 
 
-def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False, **about: Any) -> ModelCard:
+def save_with_card(
+    path: Path, model: nn.Module, meta: NetworkMeta, *, half: bool = False, difference: bool = False, **about: Any
+) -> ModelCard:
     """Save the weights to ``path``, as `save_network` does, and their `ModelCard` beside them; return the card.
 
     Both replace earlier files only when both are whole. ``about`` holds further fields of the card: ``license``,
@@ -76,10 +89,11 @@ def save_with_card(path: Path, model: nn.Module, meta: NetworkMeta, *, half: boo
     """
     with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         built = Path(folder) / path.name
-        save_network(built, model, meta, half=half)
-        stored = _stored(model, read_weights(built).tensors)
+        save_network(built, model, meta, half=half, difference=difference)
+        written = read_weights(built)
+        stored = {**_stored(model, written.tensors), "backbone": written.backbone}
         card = ModelCard(name=path.stem, network=meta, sha256=sha256_of(built), **stored, **about)
-        write_json(card_of(built), dataclasses.asdict(card))
+        write_json(card_of(built), card.fields())
         for file in (card_of(built), built):  # in between, loading says that the two do not fit
             file.replace(path.with_name(file.name))
     return card
@@ -108,6 +122,7 @@ def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:
     Raises:
         ValueError: There is no such file, it is cut short, it is no checkpoint of this library, its weights
             are not those of the network that it names, or it is not the file that the card beside it describes.
+        MissingExtraError: It holds what differs from weights that come as a package, which is not installed.
     """
     path = _file(path)
     file = read_weights(path)
@@ -115,14 +130,14 @@ def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:
     card = _card_beside(path)
     meta = _meta(path, file)
     if card is not None:
-        card.check(path, network=meta)
+        card.check(path, network=meta, backbone=file.backbone)
     try:
         height, width = meta.img_size
         model = create_with_head(meta.model, meta.kwargs, meta.head, head_args=meta.head_args, img_size=(height, width))
     except ValueError as error:
         raise ValueError(f"{path} names a network that cannot be built: {error}") from error
     tensors = renamed(tensors, model)
-    fill(model, tensors, f"{path} is not a checkpoint of {meta.model}")
+    fill(model, _whole(tensors, file), f"{path} is not a checkpoint of {meta.model}")
     if card is not None:
         card.check(path, **_stored(model, tensors))
     return model.eval(), meta
@@ -139,7 +154,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             file that the model card beside it describes.
     """
     path = _file(path)
-    tensors = read_weights(path).tensors
+    file = read_weights(path)
+    tensors = _whole(file.tensors, file)
     _card_beside(path)
     own = model.state_dict()
     heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
@@ -169,9 +185,15 @@ def _card_beside(path: Path) -> ModelCard | None:
     return card
 
 
+def _whole(tensors: dict[str, Tensor], file: WeightsFile) -> dict[str, Tensor]:
+    """Return ``tensors`` with those of the backbone of which the file holds only what differs."""
+    return completed(tensors, file.backbone["name"], file.backbone["sha256"]) if file.backbone else tensors
+
+
 def _stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the number of parameters of the network, and the dtype in which ``tensors`` hold them."""
-    dtypes = [str(tensors[name].dtype).removeprefix("torch.") for name, _ in model.named_parameters()]
+    held = [tensors[name].dtype for name, _ in model.named_parameters() if name in tensors]
+    dtypes = [str(dtype).removeprefix("torch.") for dtype in held] or ["float32"]
     return {"parameters": sum(parameter.numel() for parameter in model.parameters()), "dtype": dtypes[0]}
 
 

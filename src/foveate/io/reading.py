@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import warnings
 import zipfile
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from foveate.io.streams import printable
 
-__all__ = ["META_KEY", "WEIGHTS", "WeightsFile", "read_weights"]
+__all__ = ["BACKBONE_KEY", "META_KEY", "WEIGHTS", "WeightsFile", "read_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ WEIGHTS = "model.safetensors"
 """Name of the file with the final weights in the folder of a run."""
 META_KEY = "foveate"
 """Key under which a checkpoint holds the fields of its `NetworkMeta`, as JSON."""
+BACKBONE_KEY = "foveate.backbone"
+"""Key under which a file that holds only what differs from a backbone names it, as JSON: ``name`` and ``sha256``."""
 HARMLESS = (argparse.Namespace,)
 """Classes that a pickled checkpoint may name besides those that PyTorch allows; timm's have this one."""
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict")
@@ -47,6 +50,8 @@ class WeightsFile:
     """Fields of its `NetworkMeta`; None if this library has not written it."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of timm's training script; empty if it has not written the file."""
+    backbone: Mapping[str, str] = field(default_factory=dict)
+    """``name`` and ``sha256`` of the weights of which the file holds only what differs; empty if it holds all."""
 
 
 def read_weights(path: Path) -> WeightsFile:
@@ -70,7 +75,8 @@ def read_weights(path: Path) -> WeightsFile:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(f"{path} is not a safetensors file, or is cut short: {error}") from error
-        return WeightsFile(_unwrapped(tensors, path), header.get(META_KEY))
+        backbone = _backbone(header, path)
+        return WeightsFile(_unwrapped(tensors, path), header.get(META_KEY), backbone=backbone)
     content = _unpickled(path)
     state = _chosen(content, path)
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
@@ -102,6 +108,16 @@ def _is_safetensors(path: Path) -> bool:
     if head.startswith(b"PK"):
         return False
     return head[8:9] == b"{" or path.suffix.lower() == ".safetensors"
+
+
+def _backbone(header: Mapping[str, str], path: Path) -> dict[str, str]:
+    try:
+        backbone = json.loads(header.get(BACKBONE_KEY, "{}"))
+    except ValueError:
+        backbone = None
+    if not isinstance(backbone, dict) or backbone.keys() not in (set(), {"name", "sha256"}):
+        raise ValueError(f"{path} names its backbone in a way that is not understood: {header[BACKBONE_KEY]!r}")
+    return backbone
 
 
 def _unpickled(path: Path) -> Any:

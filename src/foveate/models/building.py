@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foveate import _checks
 from foveate.models.inspection import FAILURES, dry_run
+from foveate.models.packaged import PACKAGED, packaged_weights
 
 __all__ = [
     "FETCHING",
@@ -83,17 +84,26 @@ class UnknownKeywordError(ValueError):
 
 
 def create_network(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
-    """Call `timm.create_model`, and turn its errors for bad input into a `ValueError` that names the remedy."""
+    """Call `timm.create_model`, and turn its errors for bad input into a `ValueError` that names the remedy.
+
+    Pretrained weights are those of an installed package, see `foveate.models.packaged`, before those that timm fetches.
+    """
     if not timm.is_model(name):
         close = _checks.suggestion(name, timm.list_models())
         raise ValueError(f"unknown model {name!r}{close or '; `foveate models` lists those that there are'}")
     for keyword in FETCHING:
         if keyword in kwargs:
             raise ValueError(f"{keyword} of model {name} names what timm would load; leave it out")
+    source: dict[str, Any] = {}
+    if pretrained and name in PACKAGED and PACKAGED[name].is_installed():
+        source["pretrained_cfg_overlay"] = {"state_dict": packaged_weights(name)}
     try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs)
+        network: Any = timm.create_model(name, pretrained=pretrained, **source, **kwargs)
     except TypeError as error:
         raise UnknownKeywordError(f"model {name} does not take these arguments: {error}") from error
     except FAILURES as error:
         reason = f"{type(error).__name__}: {error}"  # of a KeyError, the message alone is a bare word
         raise ValueError(f"model {name} cannot be built with {dict(kwargs)}: {reason}") from error
+    if source:
+        network.pretrained_cfg["state_dict"] = None  # which timm would keep
+    return network

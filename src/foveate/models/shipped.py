@@ -11,7 +11,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from foveate._checks import one_of
 
-__all__ = ["TRAININGS", "shipped"]
+__all__ = ["ALIASES", "TRAININGS", "shipped"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -22,6 +22,8 @@ class Training:
 
     networks: tuple[str, ...]
     configuration: Mapping[str, Any]
+    backbone: str | None = None
+    """Weights of a package of which the files hold only what differs; None if they hold all."""
 
 
 SYNSETS = (
@@ -29,6 +31,22 @@ SYNSETS = (
     *(3255030, 3584254, 3770439, 3937543, 4070727, 4259630, 4398044, 4532670, 7615774, 7871810),
 )
 """WordNet numbers of the classes of the photographs."""
+
+FLOWERS = """
+    alpine sea holly, anthurium, artichoke, azalea, ball moss, balloon flower, barbeton daisy, bearded iris, bee
+    balm, bishop of llandaff, black-eyed susan, blackberry lily, blanket flower, bolero deep blue,
+    bougainvillea, buttercup, californian poppy, camellia, canna lily, canterbury bells, cape flower, carnation,
+    cautleya spicata, clematis, colt's foot, common dandelion, corn poppy, cyclamen, daffodil, desert-rose,
+    english marigold, fire lily, foxglove, fritillary, garden phlox, gaura, gazania, geranium, giant white arum
+    lily, globe thistle, globe-flower, grape hyacinth, great masterwort, hard-leaved pocket orchid, hibiscus,
+    hippeastrum, king protea, lenten rose, lotus lotus, love in the mist, magnolia, mallow, marigold, mexican
+    aster, mexican petunia, monkshood, moon orchid, morning glory, orange dahlia, osteospermum, oxeye daisy,
+    passion flower, pelargonium, peruvian lily, petunia, pincushion flower, pink-yellow dahlia, primula, prince
+    of wales feathers, purple coneflower, rose, ruby-lipped cattleya, siam tulip, silverbush, snapdragon, spear
+    thistle, spring crocus, stemless gentian, sunflower, sweet pea, sword lily, tiger lily, toad lily, tree
+    mallow, tree poppy, wallflower, wild pansy, windflower, yellow iris
+"""
+"""Classes of Oxford Flowers, those of which the training had photographs."""
 
 TRAININGS: dict[str, Training] = {
     "digits": Training(  # recipes/shipped.yaml
@@ -53,8 +71,19 @@ TRAININGS: dict[str, Training] = {
             "label_names": tuple(f"n{synset:08d}" for synset in SYNSETS),
         },
     ),
+    "flowers": Training(  # recipes/flowers, with the equivariance term
+        ("cram_tf_efficientnet_lite0",),
+        {
+            "num_classes": 89,
+            "input_size": (3, 160, 160),
+            "label_names": tuple(" ".join(FLOWERS.split()).split(", ")),
+        },
+        backbone="tf_efficientnet_lite0",
+    ),
 }
 """By the tag in ``cram_resnet_tiny.digits``."""
+ALIASES = {"cram_efficientnet_lite0.flowers": "cram_tf_efficientnet_lite0.flowers"}
+"""Other names under which `foveate.load` finds the networks: without the prefix by which timm tells paddings apart."""
 
 
 def shipped(tag: str | None = None) -> dict[str, Path]:
@@ -62,7 +91,8 @@ def shipped(tag: str | None = None) -> dict[str, Path]:
 
     ``timm.create_model("cram_resnet_tiny.digits", pretrained=True)`` loads such weights; beside each file lies its
     model card. ``tag`` is ``digits`` (cluttered digits of 32×32 pixels) or ``photographs`` (20 classes of Tiny ImageNet
-    at 32×32); all by default.
+    at 32×32), or ``flowers`` (89 classes of Oxford Flowers at 160×160, for which the extra ``photos`` has the weights
+    that the file lacks); all by default.
 
     Examples:
         >>> list(foveate.models.shipped("photographs"))[-1]

@@ -9,7 +9,7 @@ from typing import Any
 import timm
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
-from torch import nn
+from torch import Tensor, nn
 
 from foveate._checks import one_of
 from foveate.models.attention_net import (
@@ -21,6 +21,7 @@ from foveate.models.attention_net import (
     global_self,
 )
 from foveate.models.insertion import insert
+from foveate.models.packaged import PACKAGED, completed, packaged_weights
 from foveate.models.shipped import TRAININGS, shipped
 from foveate.models.stem import use_small_stem
 from foveate.models.tables import checkpoint_filter_fn
@@ -81,6 +82,7 @@ INSERTED_IN = {
     "resnet50": "resnet50",
     "efficientnet_b0": "efficientnet_b0",
     "mobilenetv3_large_100": "mobilenetv3_large_100",
+    "tf_efficientnet_lite0": "tf_efficientnet_lite0",
 }
 """The networks with inserted attention, and the timm model that each is made from."""
 
@@ -138,6 +140,8 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
         configuration = resolve_pretrained_cfg(
             name if own else base, chosen, source.get("pretrained_cfg_overlay")
         ).to_dict()
+        if pretrained and not own and base in PACKAGED and not any(source.values()):  # a tag asks for timm's
+            source["pretrained_cfg_overlay"] = {"state_dict": packaged_weights(base)}
 
         def build(**kwargs: Any) -> nn.Module:
             if own:
@@ -156,13 +160,23 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
             pretrained and own,
             # What is saved under this name must be built under it again.
             pretrained_cfg={**configuration, "architecture": name},
-            pretrained_filter_fn=checkpoint_filter_fn,
+            pretrained_filter_fn=_completing(chosen),
             feature_cfg={"feature_cls": "getter"},
             cache_dir=source.get("cache_dir"),
             **kwargs,
         )
 
     return create
+
+
+def _completing(tag: Any) -> Callable[..., dict[str, Tensor]]:
+    """Return timm's filter for the files of ``tag``, which may hold only what differs from weights of a package."""
+    backbone = TRAININGS[tag].backbone if isinstance(tag, str) and tag in TRAININGS else None
+
+    def whole(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+        return checkpoint_filter_fn(state if backbone is None else completed(state, backbone), model)
+
+    return whole
 
 
 def _configuration(input_size: tuple[int, int, int] = (3, 224, 224)) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple, overload
 import torch
 
 from foveate import _checks
+from foveate.io.class_names import class_name
 from foveate.models.building import check_classifier
 from foveate.trained.evaluation import ClassificationEvaluation, EvaluationResult
 from foveate.trained.network import Picture, TrainedNetwork
@@ -22,6 +23,7 @@ class Prediction(NamedTuple):
     label: int
     """Index of the class."""
     name: str
+    """In words; of a class of ImageNet those of its synset, whose number `TrainedNetwork.classes` has."""
     probability: float
 
 
@@ -59,7 +61,7 @@ class TrainedClassifier(TrainedNetwork):
             wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
             values, labels = (part.tolist() for part in wide.softmax(1).topk(k))
             found += [
-                [Prediction(label, self.classes[label], value) for label, value in zip(*image, strict=True)]
+                [Prediction(label, class_name(self.classes[label]), value) for label, value in zip(*image, strict=True)]
                 for image in zip(labels, values, strict=True)
             ]
         return found[0] if isinstance(images, Picture) else found

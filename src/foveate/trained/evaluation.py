@@ -16,6 +16,7 @@ from foveate import _checks
 from foveate._devices import check_device
 from foveate.data.dense import VOID
 from foveate.data.image_data import takes_intensity_range
+from foveate.io.class_names import class_name
 
 if TYPE_CHECKING:
     from foveate.stats import MeanScore
@@ -58,7 +59,7 @@ class EvaluationResult:
     bad_images: list[str]
 
     def __str__(self) -> str:
-        width = max(map(len, self.per_class))
+        width = max(len(class_name(name)) for name in self.per_class)
         titles = max(map(len, self.shown.values()))
         lines = [" ".join(filter(None, (f"{self.model} on {self.images}", self.split, f"images of {self.data}")))]
         for field, title in self.shown.items():
@@ -67,7 +68,7 @@ class EvaluationResult:
                 lines.append(f"  {title:<{titles}}  {_text(field, value)}")
         lines.append("  per class")
         for name, value in self.per_class.items():
-            lines.append(f"    {name:<{width}}  " + ("no images" if value is None else f"{value:7.2%}"))
+            lines.append(f"    {class_name(name):<{width}}  " + ("no images" if value is None else f"{value:7.2%}"))
         return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from foveate._devices import check_device
 from foveate.io import NetworkMeta, load_network
 from foveate.io.foreign import build_described
 from foveate.models import shipped
+from foveate.models.shipped import ALIASES
 from foveate.trained.classifier import TrainedClassifier
 from foveate.trained.detector import TrainedDetector
 from foveate.trained.evaluation import EvaluationResult
@@ -50,9 +51,12 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
     Raises:
         ValueError: There is no such file or network, it has no weights, they cannot be fetched, or its outputs are not
             those of its task for color images.
+        MissingExtraError: The network, such as ``cram_tf_efficientnet_lite0.flowers``, is what differs from weights in
+            the extra ``photos``, which is not installed.
     """
     where = check_device(device)
     name = str(source).removeprefix(LOCAL)
+    name = ALIASES.get(name, name)
     path = Path(name).expanduser()
     if not path.exists() and name not in shipped() and timm.is_model(name):
         return build(name, pretrained=True, device=where)

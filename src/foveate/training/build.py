@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
+import timm
 import torch
 from torch import nn
 
@@ -16,9 +17,10 @@ from foveate.models.dense import build_with_head
 from foveate.tasks import Task, find_task
 from foveate.training.equivariance import check_gates
 from foveate.training.fingerprint import DataFingerprint
+from foveate.training.freezing import check_freeze
 from foveate.training.settings import TrainConfig
 
-__all__ = ["Data", "build", "configured_task", "fingerprint_of", "with_appearance"]
+__all__ = ["Data", "build", "configured_task", "fingerprint_of", "normalized", "with_appearance"]
 
 Data = ImageData | DenseData | LoaderData
 
@@ -32,8 +34,9 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
     """Build the network for ``data`` with the weights that training starts from, as the seed has it.
 
     Raises:
-        ValueError: There is no such network, it does not take the images or the keywords, its outputs are not those of
-            the task, it has no gate to be made equivariant, or the weights to start from are those of another one.
+        ValueError: There is no such network, it does not take the images or the keywords, its outputs are not those
+            of the task, it has no gate to be made equivariant, no module that is to be frozen, or the weights to
+            start from are those of another one.
     """
     torch.manual_seed(config.seed)
     task = configured_task(config, data)
@@ -49,16 +52,19 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
     task.check_network(config.model, model, data.image_size)
     if config.equivariance:
         check_gates(model)
+    check_freeze(model, config.freeze)
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint)
     transform = data.transform
+    known = timm.get_pretrained_cfg(config.model) if config.pretrained and not isinstance(data, LoaderData) else None
+    normalization = transform if known is None else known  # as the weights know images
     meta = NetworkMeta(
         model=config.model,
         kwargs=kwargs,
         classes=task.outputs,
         img_size=data.image_size,
-        mean=transform.mean,
-        std=transform.std,
+        mean=normalization.mean,
+        std=normalization.std,
         crop_pct=transform.crop_pct,
         interpolation=transform.interpolation,
         intensity_range=config.intensity_range,
@@ -67,6 +73,13 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
         head_args=dict(task.head_args),
     )
     return model, meta
+
+
+def normalized(data: Data, meta: NetworkMeta) -> Data:
+    """Return ``data`` with the mean and standard deviation of ``meta``; loaders have their own."""
+    if isinstance(data, LoaderData):
+        return data
+    return dataclasses.replace(data, transform=data.transform.replace(mean=meta.mean, std=meta.std))
 
 
 def with_appearance(meta: NetworkMeta, data: Data) -> NetworkMeta:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from foveate.io.checkpoint import NetworkMeta
 from foveate.tasks import Batch, Task
 from foveate.training.equivariance import Equivariance
+from foveate.training.freezing import freeze, keep_statistics
 from foveate.training.recipe import Recipe
 from foveate.training.schedule import make_schedule
 
@@ -48,6 +49,7 @@ class TrainingModule(nn.Module):
         super().__init__()
         self._memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.model = model.to(memory_format=self._memory_format)
+        freeze(self.model, recipe.freeze)
         # Decay that grows with the steps: a fixed one would keep the random initial weights alive in a short run.
         self.ema = ModelEmaV3(model, recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
         if self.ema is not None:
@@ -65,6 +67,12 @@ class TrainingModule(nn.Module):
     def network(self) -> nn.Module:
         """The network to be used: the one with averaged weights if weights are averaged."""
         return self.model if self.ema is None else self.ema.module
+
+    def train(self, mode: bool = True) -> TrainingModule:
+        """Set the mode, but for the parts that are frozen."""
+        super().train(mode)
+        keep_statistics(self.model, self.recipe.freeze)
+        return self
 
     def to_device(self, batch: Batch, device: torch.device) -> Batch:
         """Return a batch on ``device``, its images in the memory format of the network."""

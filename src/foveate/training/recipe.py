@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import timm.optim
@@ -53,6 +53,8 @@ class Recipe:
         compile: Compile the network with torch.compile.
         img_scale: Range of the factor by which the images of each batch are resized in training, [low, high], their
             masks and boxes with them; networks trained so keep more of their accuracy at other sizes.
+        freeze: Modules that are not trained, by their names in the network, with all that is in them: their weights and
+            their batch statistics stay. As in blocks.0; repeat it for several.
         channels_last: Store images and weights with the channels last, often faster on GPUs with mixed precision.
         equivariance: Weight of the equivariance term, by which what the gates of a network look at has to follow
             shifts, rotations and changes of scale of the image; 0 leaves it out. 1 is usual. It takes a second pass.
@@ -86,6 +88,7 @@ class Recipe:
     precision: Precision = "32-true"
     compile: bool = False
     img_scale: tuple[float, float] = (1.0, 1.0)
+    freeze: list[str] = field(default_factory=list)
     channels_last: bool = False
     equivariance: float = 0.0
     equivariance_shift: float = 0.2
@@ -113,6 +116,9 @@ class Recipe:
         if self.opt not in optimizers:
             close = _checks.suggestion(self.opt, optimizers)
             raise ValueError(f"opt must be an optimizer of timm's, such as adamw, sgd or lamb; got {self.opt!r}{close}")
+        for module in self.freeze:
+            if not isinstance(module, str) or not module:
+                raise ValueError(f"freeze must be names of modules; got {module!r}")
         _checks.one_of("sched", self.sched, get_args(Schedule))
         _checks.one_of("precision", self.precision, get_args(Precision))
         _checks.one_of("non_finite", self.non_finite, get_args(NonFinite))

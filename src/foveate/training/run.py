@@ -21,7 +21,7 @@ from foveate.io.checkpoint import WEIGHTS, rehearse_saving
 from foveate.io.environment import environment
 from foveate.io.files import read_json, sole_writer, writable_folder, write_json, write_text
 from foveate.models.missing_kernels import warn_of_missing_kernels
-from foveate.training.build import Data, build, configured_task, fingerprint_of, with_appearance
+from foveate.training.build import Data, build, configured_task, fingerprint_of, normalized, with_appearance
 from foveate.training.distributed import Distributed, process_group
 from foveate.training.loggers import EpochLogger, make_loggers
 from foveate.training.module import TrainingModule
@@ -94,6 +94,7 @@ class _Run:
         with distributed.local_main_process_first():
             data = data or config.open()
             model, meta = build(config, data)
+        data = normalized(data, meta)
         meta = with_appearance(meta, data)
         if augment is not None:
             if isinstance(data, LoaderData):

@@ -26,7 +26,7 @@ NEWER = frozenset(
     {
         *("checkpoint_minutes", "checkpoint_updates", "non_finite", "max_skipped", "strategy", "sync_bn"),
         *("intensity_range", "threads", "jobs", "task", "logger"),
-        *("decoder", "dice", "detector", "head_args", "img_scale"),
+        *("decoder", "dice", "detector", "head_args", "img_scale", "freeze"),
         *("warmup_prefix", "cycle_epochs", "cycle_mul", "cycle_decay", "cycle_limit"),
     }
 )
