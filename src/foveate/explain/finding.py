@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from foveate.data.written import check_png, write_png
+from foveate.explain.asked import Box
 from foveate.explain.explanation import Explanation
 from foveate.explain.painting import Color
 from foveate.explain.pictures import image_sheet
-from foveate.explain.records import AttentionRecord, Box
+from foveate.explain.records import AttentionRecord
 from foveate.io.class_names import class_name
 
 if TYPE_CHECKING:

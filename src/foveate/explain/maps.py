@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from foveate import _checks
 from foveate._shapes import Float
-from foveate.explain.records import GATE, QUERIED, RECEIVED, AttentionRecord, inside, shares
+from foveate.explain.asked import inside
+from foveate.explain.records import GATE, QUERIED, RECEIVED, AttentionRecord, shares
 from foveate.explain.untouched import untouched
 from foveate.functional import rectangle_corners
 from foveate.models.inspection import attention_modules

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from foveate import _checks
 from foveate.explain import AttentionRecord, Explanation, explain
+from foveate.explain.asked import Box, box_inside
 from foveate.explain.finding import Finding
-from foveate.explain.records import Box, box_inside
 from foveate.models.inspection import attention_modules, evaluating
 from foveate.trained.network import Picture, TrainedNetwork
 
