@@ -54,7 +54,7 @@ networks: .venv/installed-dev
 # photographs in the folder FLOWERS (recipes/flowers/prepare.py says what lies there). Its file holds what differs from the
 # weights in `foveate[photos]`.
 FLOWERS ?= ../data/flowers
-FLOWER := runs/flowers/cram_tf_efficientnet_lite0+equivariance=1/seed-0
+FLOWER := runs/flowers/cram_tf_efficientnet_lite0+equivariance=1,hidden=128/seed-0
 flowers: .venv/installed-dev
 	$(BIN)/python recipes/flowers/prepare.py $(FLOWERS) --out data/flowers
 	$(BIN)/foveate compare --config recipes/flowers.yaml --out runs/flowers

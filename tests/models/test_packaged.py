@@ -63,7 +63,7 @@ def test_what_the_weights_are_worth():
     assert trained.meta.mean == trained.meta.std == [0.5, 0.5, 0.5]
     cat = trained.predict(Image.fromarray(chelsea()))[0]
     assert cat.name == "tiger cat"
-    assert cat.probability > 0.4
+    assert cat.probability > 0.3
     assert trained.network.pretrained_cfg["state_dict"] is None  # else every network would hold them twice
 
 

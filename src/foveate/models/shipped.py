@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class Training:
 
     networks: tuple[str, ...]
     configuration: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords by which the networks were built."""
     backbone: str | None = None
     """Weights of a package of which the files hold only what differs; None if they hold all."""
 
@@ -78,6 +80,7 @@ TRAININGS: dict[str, Training] = {
             "input_size": (3, 160, 160),
             "label_names": tuple(" ".join(FLOWERS.split()).split(", ")),
         },
+        options={"hidden": 128},
         backbone="tf_efficientnet_lite0",
     ),
 }

@@ -125,14 +125,14 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
         img_size: int | tuple[int, int] | None = None,  # accepted by all networks; unused
         **kwargs: Any,
     ) -> nn.Module:
-        options = {name: kwargs.pop(name) for name in ("sharpness", "hidden") if name in kwargs}
         small = one_of("stem", stem or "imagenet", ("imagenet", "small")) == "small"
         source = {key: kwargs.pop(key) for key in FETCHING if key in kwargs}
         chosen = source.get("pretrained_cfg")
         # Weights of the network with its attention, not of the one without; so are those of a folder or a hub.
-        own = chosen in tuple(TRAININGS) or (
-            isinstance(chosen, Mapping) and chosen.get("source") in ("local-dir", "hf-hub")
-        )
+        trained = TRAININGS[chosen] if isinstance(chosen, str) and chosen in TRAININGS else None
+        options: dict[str, Any] = {} if trained is None else dict(trained.options)
+        options |= {name: kwargs.pop(name) for name in ("sharpness", "hidden") if name in kwargs}
+        own = trained is not None or (isinstance(chosen, Mapping) and chosen.get("source") in ("local-dir", "hf-hub"))
         if pretrained and small and not own:
             raise ValueError(
                 "stem='small' has no pretrained weights; pass pretrained=False, or leave the stem as it is"
@@ -160,7 +160,7 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
             pretrained and own,
             # What is saved under this name must be built under it again.
             pretrained_cfg={**configuration, "architecture": name},
-            pretrained_filter_fn=_completing(chosen),
+            pretrained_filter_fn=_completing(None if trained is None else trained.backbone),
             feature_cfg={"feature_cls": "getter"},
             cache_dir=source.get("cache_dir"),
             **kwargs,
@@ -169,9 +169,8 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
     return create
 
 
-def _completing(tag: Any) -> Callable[..., dict[str, Tensor]]:
-    """Return timm's filter for the files of ``tag``, which may hold only what differs from weights of a package."""
-    backbone = TRAININGS[tag].backbone if isinstance(tag, str) and tag in TRAININGS else None
+def _completing(backbone: str | None) -> Callable[..., dict[str, Tensor]]:
+    """Return timm's filter for files of weights, which may hold only what differs from those of ``backbone``."""
 
     def whole(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         return checkpoint_filter_fn(state if backbone is None else completed(state, backbone), model)
