@@ -17,6 +17,7 @@ from torch import nn
 
 import foveate
 from foveate._extras import MissingExtraError
+from foveate.export import export_network
 from foveate.io import NetworkMeta, load_network, read_card
 from foveate.io.checkpoint import load_weights, save_network, save_with_card
 from foveate.io.reading import BACKBONE_KEY, META_KEY
@@ -147,6 +148,14 @@ def test_what_differs_is_stored_and_completed(half: bool, tuned: tuple[nn.Module
 
     foveate.load(path).save(tmp_path / "whole")  # a file that needs no package
     assert load_file(tmp_path / "whole" / "model.safetensors").keys() == model.state_dict().keys()
+
+
+def test_it_is_an_option_of_exported_weights_alone(tuned: tuple[nn.Module, NetworkMeta], tmp_path: Path):
+    save_network(tmp_path / "model.safetensors", *tuned)
+    (file, _), _ = export_network(tmp_path, out=tmp_path / "out", difference=True, half=True)
+    assert file.stat().st_size < 1.3e6 < (tmp_path / "model.safetensors").stat().st_size
+    with pytest.raises(ValueError, match="difference"):
+        export_network(tmp_path, "hub", out=tmp_path / "out", difference=True)
 
 
 def test_bad_files_of_what_differs(tuned: tuple[nn.Module, NetworkMeta], tmp_path: Path):

@@ -1,0 +1,61 @@
+"""The flowers are laid out by name, and no image is lost."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from foveate.data import open_data
+from tests.made_sets import write_photo
+
+ROOT = Path(__file__).parents[2]
+NAMES = {"1": "pink primrose", "21": "fire lily", "102": "blackberry lily", "103": "unused"}
+COUNTS = {("train", "001"): 3, ("train", "021"): 2, ("train", "102"): 1, ("val", "001"): 1, ("val", "102"): 2}
+
+
+def prepare(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    specification = importlib.util.spec_from_file_location("prepare", ROOT / "recipes" / "flowers" / "prepare.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    monkeypatch.setattr("sys.argv", ["prepare.py", *arguments])
+    return module.main()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    for number, ((split, label), count) in enumerate(COUNTS.items()):
+        for image in range(count):
+            write_photo(folder / split / label / f"image_{image}.jpg", number=10 * number + image)
+    (folder / "cat_to_name.json").write_text(json.dumps(NAMES))
+    return folder
+
+
+def test_folders_have_the_names_of_the_flowers(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "flowers"
+    assert prepare(str(source), "--out", str(out), monkeypatch=monkeypatch) == 0
+    for (split, label), count in COUNTS.items():
+        images = sorted((out / split / NAMES[str(int(label))]).iterdir())
+        assert len(images) == count
+        assert [image.read_bytes() for image in images] == [
+            (source / split / label / image.name).read_bytes() for image in images
+        ]
+    data = open_data(out)
+    assert data.classes == ("blackberry lily", "fire lily", "pink primrose")
+    assert (data.length("train"), data.length("val")) == (6, 3)
+    assert prepare(str(source), "--out", str(out), monkeypatch=monkeypatch) == 0  # and changes nothing
+
+
+def test_bad_sources_leave_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    out = tmp_path / "flowers"
+    for names, said in (({"1": "pink primrose"}, "021"), ({"1": "same", "21": "same", "102": "other"}, "same")):
+        (source / "cat_to_name.json").write_text(json.dumps(names))
+        assert prepare(str(source), "--out", str(out), monkeypatch=monkeypatch) == 2
+        assert said in capsys.readouterr().err
+        assert not out.exists()
+    assert prepare(str(tmp_path / "nowhere"), "--out", str(out), monkeypatch=monkeypatch) == 2
