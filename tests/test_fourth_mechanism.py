@@ -122,5 +122,5 @@ def test_it_is_trained_by_the_commands_and_shown_on_the_page(tmp_path: Path) -> 
     from PIL import Image
 
     finding = look(shown, ShownImage(Image.new("RGB", (16, 16), "grey")))
-    assert render.mechanism(finding.records[0]).name == EnergyAttention2d.title
+    assert render.mechanism(finding).name == EnergyAttention2d.title
     assert list(attention_modules(shown.network.network)) == ["layer3.attention"]
