@@ -130,10 +130,13 @@ def test_the_network_of_flowers_is_what_differs_from_its_backbone():
     assert len(taken) > 200
     assert all(torch.equal(model.state_dict()[name], backbone[name]) for name in taken)
     frozen = tuple(f"{name}." for name in card.recipe["freeze"])
-    assert [name for name in stored if name.startswith(frozen)] == []
+    assert {name.rpartition(".attention.")[0] for name in stored if name.startswith(frozen)} == {"blocks.4"}
     measured = json.loads((RESULTS.parent / "flowers" / "cram_tf_efficientnet_lite0.json").read_text())
     assert measured["top1"]["mean"] == pytest.approx(card.test["top1"], abs=3 / measured["images"])  # of half precision
     assert measured["images"] == card.test["images"] == len(measured["correct"])
+    page = (RESULTS.parents[1] / "docs" / "networks.md").read_text(encoding="utf-8")
+    top1 = (f"{100 * measured['top1'][name]:.1f}" for name in ("mean", "low", "high"))
+    assert "{} % (95 % interval {} to {})".format(*top1) in " ".join(page.split())
     assert list(measured["per_class"]) == list(card.network.classes)
     assert (
         foveate.load("cram_efficientnet_lite0.flowers").meta == foveate.load("cram_tf_efficientnet_lite0.flowers").meta
