@@ -53,8 +53,8 @@ def square(view: View) -> Image.Image:
     image = Image.fromarray(load_sample_image("flower.jpg"))
     image = image.rotate(view.angle, Image.Resampling.BICUBIC, center=view.center)
     (x, y), half = view.center, view.side / 2
-    box = (x - half, y - half, x + half, y + half)
-    return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=tuple(max(0, edge) for edge in box))
+    box = (max(0, x - half), max(0, y - half), x + half, y + half)
+    return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=box)
 
 
 def draw(trained: foveate.TrainedNetwork) -> Image.Image:
