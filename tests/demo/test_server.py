@@ -25,7 +25,7 @@ from .files import photograph
 PASSWORD = "correct horse"
 ROOT = Path(__file__).parents[2]
 
-CHOSEN = ["cram_resnet_tiny.digits", None, None, None, 1.0, "What the pixel takes", "Both", None]
+CHOSEN = ["cram_tf_efficientnet_lite0.flowers", None, None, None, 1.0, "What the pixel takes", "Both", None]
 """What a visitor has chosen, which every function of the page is told; image and pixel are the server's to know."""
 
 
