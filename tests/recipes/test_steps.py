@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 import foveate.comparison.costs
@@ -101,10 +103,25 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
             counts = {"trainval": [5, 5, *[1] * 35], "test": [1, 1, *[0] * 35]}
             breeds = [(f"Breed_{number}", 1 + number % 2) for number in range(37)]
             return [f"--root={write_pets(tmp_path / 'sets', counts, breeds)}"]
+        if data == "data/streets":
+            return [f"--data={write_streets(tmp_path / 'sets')}"]
         # 1000 class folders would be 1000 images, too many steps for ResNet-152: two classes stand for them.
         return [f"--data={write_folder(tmp_path / 'sets', {'train': 2, 'val': 1})}"]
 
     return make
+
+
+def write_streets(folder: Path) -> Path:
+    """Write small images with masks of all 12 values, as CamVid has them; return the folder."""
+    random = np.random.default_rng(0)
+    for split, number in (("train", 8), ("val", 4), ("test", 4)):
+        for index in range(number):
+            for kind, shape in (("images", (30, 40, 3)), ("masks", (30, 40))):
+                pixels = random.integers(0, 256 if kind == "images" else 12, shape).astype(np.uint8)
+                path = folder / split / kind / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    return folder
 
 
 STEPS = ["--epochs=1", "--warmup_epochs=0", "--device=cpu", "--workers=0"]
