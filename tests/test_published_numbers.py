@@ -206,5 +206,7 @@ def test_street_scenes_on_their_page_are_those_measured():
         with gzip.open(path) as file:
             result = json.load(file)
         metrics = result["metrics"]
-        row = f"| `{result['model']}` | {metrics['mean_iou']:.1%} | {metrics['pixel_accuracy']:.1%} |".replace("%", " %")
+        row = f"| `{result['model']}` | {metrics['mean_iou']:.1%} | {metrics['pixel_accuracy']:.1%} |".replace(
+            "%", " %"
+        )
         assert row in (ROOT / "docs" / "streets.md").read_text(encoding="utf-8")

@@ -31,7 +31,9 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) 
         warmup_lr=recipe.lr / 100,
         min_lr=recipe.min_lr,
         cycle_mul=recipe.cycle_mul,
-        cycle_decay=recipe.cycle_decay,
+        cycle_decay=recipe.cycle_decay
+        if recipe.cycle_epochs
+        else 0.5,  # of one cycle it means nothing; timm warns at 1
         cycle_limit=_cycles(recipe, length),
         decay_epochs=recipe.decay_epochs,
         decay_rate=recipe.decay_rate,
