@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -69,18 +68,28 @@ def export_program(
     return program
 
 
+LARGEST = 1024
+"""Largest side of the images that `smallest_side` tries."""
+
+
 def smallest_side(program: ExportedProgram, channels: int, batch: int | None = None) -> int:
     """Return the smallest height and width that a graph of `export_program` for any size takes.
 
     It was traced where every map has several pixels, and assumes that: guards of the graph refuse smaller images. ONNX
     has no such guards.
+
+    Raises:
+        ValueError: It takes no square image of up to `LARGEST` pixels a side.
     """
     module = program.module()
-    for side in itertools.count(1):  # ends at the side of the tracing at the latest
+    for side in range(1, LARGEST + 1):
         with torch.no_grad(), contextlib.suppress(AssertionError, RuntimeError):
             module(torch.zeros(batch or 1, channels, side, side))
-            break
-    return side
+            return side
+    raise ValueError(
+        f"the graph for any size takes no square image of up to {LARGEST} pixels a side, by the guards that tracing "
+        "left in it; give a fixed `size`, as that of its training"
+    )
 
 
 def program_file(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
