@@ -30,7 +30,7 @@ browser: .venv/installed-dev
 	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	else $(BIN)/playwright install chromium; fi
 
-# The figures of docs/cost.md, about 20 minutes on two idle cores. It ends with code 1 if a result was wrong.
+# The figures of docs/cost.md, about an hour on two cores where it repeats noisy cases. It ends with code 1 if a result was wrong.
 BENCH = $(BIN)/python -m studies.bench --threads 2 --out results/bench
 bench: .venv/installed-dev
 	$(BENCH) gsa --mode both --rounds 15

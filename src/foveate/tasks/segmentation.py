@@ -107,7 +107,8 @@ class Segmentation(Task):
         loss = _cross_entropies(outputs, targets).mean()
         if not self.dice:
             return loss
-        return loss + self.dice * torch.stack([_dice(o[None], t[None]) for o, t in zip(outputs, targets)]).mean()  # noqa: B905
+        each = [_dice(one[None], mask[None]) for one, mask in zip(outputs, targets, strict=True)]
+        return loss + self.dice * torch.stack(each).mean()
 
     def metrics(self) -> Metrics:
         """Return cross-entropy, mean IoU and pixel accuracy."""
