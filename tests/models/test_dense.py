@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 import foveate  # noqa: F401  registers the networks
+from foveate.export.program import export_program, smallest_side
 from foveate.models.dense import DECODERS, DETECTORS, Pyramid, build_segmenter, build_with_head
 from foveate.models.inspection import attention_modules
 
@@ -142,6 +143,25 @@ def test_a_narrow_retinanet_learns_one_picture_by_heart() -> None:
 def test_what_cannot_be_built(name: str, head: str, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_with_head(name, head, num_classes=2, img_size=(224, 224), head_args=arguments)
+
+
+@pytest.mark.slow
+def test_a_graph_that_was_traced_with_padding_takes_images_without() -> None:
+    network, _ = build_with_head(
+        "conv_resnet_tiny",
+        "fpn",
+        num_classes=3,
+        img_size=(40, 56),
+        model_args={"stem": "imagenet"},
+        head_args=ARGUMENTS["fpn"],
+    )
+    network.eval()
+    program = export_program(network, (3, 40, 56), any_size=True)
+    for size in ((80, 168), (64, 64), (50, 50), (65, 97)):
+        images = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(program.module()(images), network(images))
+    assert smallest_side(program, 3) <= 64
 
 
 @pytest.mark.parametrize(("head", "size"), [("unet", (40, 56)), ("retinanet", (64, 64))])

@@ -57,9 +57,11 @@ class Segmenter(nn.Module):
         """Return the logits of every pixel."""
         height, width = images.shape[-2:]
         padding = (0, -width % self.divisor, 0, -height % self.divisor)
-        if torch.compiler.is_compiling() or any(padding):
-            images = F.pad(images, padding)
-        return self.model(images)[..., :height, :width]
+        if not torch.compiler.is_compiling():
+            return self.model(F.pad(images, padding) if any(padding) else images)[..., :height, :width]
+        # A slice would leave a guard in the graph: that the image of the tracing was padded, and so must all others be.
+        rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
+        return self.model(F.pad(images, padding)).index_select(-2, rows).index_select(-1, columns)
 
 
 class _Encoder(nn.Module):
