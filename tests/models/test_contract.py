@@ -174,6 +174,13 @@ def test_small_stem_keeps_the_resolution(name):
         assert list(x.shape[2:]) == [-(-side // stage["reduction"]) for side in (33, 47)]
 
 
+def test_the_stem_of_large_images_is_built_where_it_is_asked_for(name):
+    network = build(name, stem="imagenet").eval()
+    assert network.feature_info[-1]["reduction"] == 32
+    with torch.no_grad():
+        assert network.forward_features(torch.randn(1, 3, 64, 96)).shape[2:] == (2, 3)
+
+
 SMALL = ("_tiny", "_resnet26")
 """Endings of the names of networks that are built at once."""
 

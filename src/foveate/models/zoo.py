@@ -142,6 +142,8 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
         ).to_dict()
         if pretrained and not own and base in PACKAGED and not any(source.values()):  # a tag asks for timm's
             source["pretrained_cfg_overlay"] = {"state_dict": packaged_weights(base)}
+        if stem is not None and base.endswith("_tiny"):  # these have both stems of their own
+            kwargs["stem"] = stem
 
         def build(**kwargs: Any) -> nn.Module:
             if own:
