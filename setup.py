@@ -41,7 +41,7 @@ setup(
             sources=[f"{SOURCES}/{name}.cpp" for name in ("axial", "content", "global_self")],
             depends=[
                 f"{SOURCES}/{name}.h"
-                for name in ("content", "exponential", "lanes", "lanes_backward", "lines", "products")
+                for name in ("channels", "content", "exponential", "lanes", "lanes_backward", "lines", "products")
             ],
             extra_compile_args=[*FLAGS, *flags],
             extra_link_args=["-fopenmp"],

@@ -24,6 +24,9 @@ SIZES = [  # images, heads, height, width, channels of queries, of values
     (3, 8, 5, 30, 20, 9),
     (2, 1, 23, 2, 33, 17),
     (1, 4, 13, 67, 16, 8),
+    (2, 8, 7, 11, 20, 24),
+    (1, 12, 13, 5, 33, 40),
+    (3, 4, 2, 29, 16, 48),
 ]
 
 
@@ -126,10 +129,11 @@ def test_what_is_not_a_number_stays_so(instruction_set: str, which: int) -> None
         assert out[1, 0, :3].isfinite().all()
 
 
-def test_any_number_of_threads_gives_the_same_bits(instruction_set: str) -> None:
+@pytest.mark.parametrize("channels", [8, 32])
+def test_any_number_of_threads_gives_the_same_bits(instruction_set: str, channels: int) -> None:
     def everything() -> list[Tensor]:
-        query, key, value, cotangent = tensors(5, (3, 4, 19, 23, 8, 8), torch.float32)
-        table = torch.randn(45, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        query, key, value, cotangent = tensors(5, (3, 4, 19, 23, channels, channels), torch.float32)
+        table = torch.randn(45, channels, generator=torch.Generator().manual_seed(1)).requires_grad_()
         first = FA.content_attention(query, key, value, fused=True)
         second = FA.axial_positional_attention(query, first, table, 1, fused=True)
         return gradients(second, [query, key, value, table], cotangent)

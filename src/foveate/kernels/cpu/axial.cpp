@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "channels.h"
 #include "lanes_backward.h"
 
 namespace foveate {
@@ -19,6 +20,23 @@ template <typename T>
 void axial_forward(Lines<const T> q, Lines<const T> v, const T *window, Lines<T> y, const Sizes s, bool add,
                    int threads) {
     const Offsets<T> r(window, s.n, s.d);
+    if (ChannelPass<T>::suits(s)) {
+        using Line = typename ChannelPass<T>::Line;
+#pragma omp parallel num_threads(threads)
+        {
+            ChannelPass<T> pass(r, s);
+#pragma omp for schedule(static)
+            for (int64_t line = 0; line < s.images * s.lines; ++line) {
+                const int64_t image = line / s.lines, of = line % s.lines;
+                T *to = y.at(image, 0, of, 0);
+                if (add)
+                    pass.run(Line(q, image, of), Line(v, image, of), to, y.stride[1], y.stride[3], AddVector<T>());
+                else
+                    pass.run(Line(q, image, of), Line(v, image, of), to, y.stride[1], y.stride[3], SetVector<T>());
+            }
+        }
+        return;
+    }
 #pragma omp parallel num_threads(threads)
     {
         LanePass<T> pass(r, s.c);

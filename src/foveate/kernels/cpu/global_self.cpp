@@ -10,8 +10,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "channels.h"
 #include "content.h"
-#include "lanes.h"
 
 namespace foveate {
 namespace {
@@ -65,6 +65,15 @@ template <typename T> struct Normalise {
     }
 };
 
+template <typename T> struct NormaliseVector {
+    const Affine<T> &all;
+    template <int64_t bytes> void put(int64_t channel, T *to, const VectorOf<T, bytes> &x) const {
+        using V = VectorOf<T, bytes>;
+        *reinterpret_cast<V *>(to) = x * *reinterpret_cast<const V *>(all.scale.data + channel) +
+                                     *reinterpret_cast<const V *>(all.shift.data + channel);
+    }
+};
+
 template <typename T> struct GlobalSelf {
     const Shape s;
     const T *projection;  // (images, height, width, channels)
@@ -73,6 +82,7 @@ template <typename T> struct GlobalSelf {
     const Affine<T> &norm;
     const Content<T> content;
     const Strides queries, values, results;  // of queries and keys; of values; of maps of values alone
+    const bool by_column, by_row;            // whether a pass takes a line of all heads at a time, or a group of rows
     const int64_t band;                      // lines that are finished together: whole groups of rows, whole windows
 
     GlobalSelf(const Shape &s, const T *projection, const T *down, const T *along, const Affine<T> &norm, T *out)
@@ -86,16 +96,23 @@ template <typename T> struct GlobalSelf {
           queries(s.channels(), s.d, s.width),
           values(s.channels(), s.c, s.width),
           results(s.values(), s.c, s.width),
-          band(std::lcm(LANES<T> / std::gcd(LANES<T>, s.heads), s.stride)) {}
+          by_column(ChannelPass<T>::suits(s.columns())),
+          by_row(ChannelPass<T>::suits(s.rows(1))),
+          band(std::lcm(by_row ? 1 : LANES<T> / std::gcd(LANES<T>, s.heads), s.stride)) {}
+
+    int64_t columns() const { return by_column ? s.width : (s.width * s.heads + LANES<T> - 1) / LANES<T>; }
 
     // What a thread works with.
     struct Local {
         LanePass<T> down, along;
+        ChannelPass<T> columns, rows;
         typename Content<T>::Local content;
         Buffer<T> band;
         explicit Local(const GlobalSelf &all)
             : down(all.down, all.s.c),
               along(all.along, all.s.c),
+              columns(all.down, all.s.columns()),
+              rows(all.along, all.s.rows(1)),
               content(all.content),
               band(all.s.stride == 1 ? 0 : std::min(all.band, all.s.height) * all.s.width * all.s.values(), false) {}
     };
@@ -121,9 +138,18 @@ template <typename T> struct GlobalSelf {
                        end, local.content, made.context.data, made.peak.data, made.total.data);
     }
 
-    // A group of rows of the column pass.
-    void column(int64_t image, int64_t first, Local &local, Image &made) const {
+    using Line = typename ChannelPass<T>::Line;
+
+    // A column, or a group of rows, of the column pass.
+    void column(int64_t image, int64_t index, Local &local, Image &made) const {
+        if (by_column) {
+            local.columns.run(Line({query(image, 0), queries.columns}, 0, index),
+                              Line({value(image), values.columns}, 0, index), made.hidden.data + index * s.values(),
+                              s.c, results.columns[3], NormaliseVector<T>{norm});
+            return;
+        }
         const Sizes columns = s.columns();
+        const int64_t first = index * LANES<T>;
         local.down.read({{query(image, 0), queries.columns}, columns, first},
                         {{value(image), values.columns}, columns, first});
         local.down.run();
@@ -138,7 +164,9 @@ template <typename T> struct GlobalSelf {
             hidden{made.hidden.data + first * line, results.rows};
         const Lines<T> y{s.stride == 1 ? out + (image * s.height + first) * line : local.band.data, results.rows};
         content.answer({q, 0, rows}, made.context.data, 0, count * s.width, local.content, {y, 0, rows});
-        for (int64_t group = 0; group < count * s.heads; group += LANES<T>) {
+        for (int64_t i = 0; by_row && i < count; ++i)
+            local.rows.run(Line(q, 0, i), Line(hidden, 0, i), y.data + i * line, s.c, s.values(), AddVector<T>());
+        for (int64_t group = 0; !by_row && group < count * s.heads; group += LANES<T>) {
             local.along.read({q, rows, group}, {hidden, rows, group});
             local.along.run();
             local.along.write({y, rows, group}, Add<T>());
@@ -165,7 +193,7 @@ template <typename T> struct GlobalSelf {
 
     void compute(int64_t image, Local &local, Image &made) const {
         attend(image, 0, content.parts, local, made);
-        for (int64_t row = 0; row < s.width * s.heads; row += LANES<T>) column(image, row, local, made);
+        for (int64_t index = 0; index < columns(); ++index) column(image, index, local, made);
         for (int64_t line = 0; line < s.height; line += band) finish(image, line, local, made);
     }
 
@@ -174,7 +202,7 @@ template <typename T> struct GlobalSelf {
 #pragma omp for schedule(static) nowait
         for (int64_t part = 0; part < content.parts; ++part) attend(image, part, part + 1, local, made);
 #pragma omp for schedule(static)
-        for (int64_t row = 0; row < s.width * s.heads; row += LANES<T>) column(image, row, local, made);
+        for (int64_t index = 0; index < columns(); ++index) column(image, index, local, made);
 #pragma omp for schedule(static)
         for (int64_t line = 0; line < s.height; line += band) finish(image, line, local, made);
     }
