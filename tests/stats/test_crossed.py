@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from foveate.stats import crossed_difference, holm
+from foveate.stats import crossed_by_interval, crossed_difference, holm, paired_difference
 
 
 def tables(seeds: int, images: int, rng: np.random.Generator, gain: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -95,3 +95,20 @@ BAD = [
 def test_bad_input_is_named(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_of_a_mean_over_images_an_interval_says_what_the_images_say() -> None:
+    a, b = tables(3, 2000, np.random.default_rng(2), gain=0.3)
+    wanted, found = crossed_difference(a, b), crossed_by_interval(paired_difference(a, b), images=2000)
+    assert found.mean == pytest.approx(wanted.mean, abs=1e-12)
+    assert found.standard_error == pytest.approx(wanted.standard_error, rel=0.03)  # the bootstrap's own spread
+    assert found.minimum_detectable_effect == pytest.approx(wanted.minimum_detectable_effect, rel=0.1)
+
+
+def test_one_seed_or_one_image_is_refused() -> None:
+    a, b = tables(2, 30, np.random.default_rng(3))
+    difference = paired_difference(a, b)
+    with pytest.raises(ValueError, match="images"):
+        crossed_by_interval(difference, images=1)
+    with pytest.raises(ValueError, match="seeds"):
+        crossed_by_interval(paired_difference(a[:1], b[:1]), images=30)

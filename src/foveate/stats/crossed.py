@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from foveate import _checks
-from foveate.stats.paired import paired_matrices
+from foveate.stats.paired import Difference, paired_matrices
 
-__all__ = ["CrossedDifference", "crossed_difference", "holm"]
+__all__ = ["CrossedDifference", "crossed_by_interval", "crossed_difference", "holm"]
 
 POWER = 0.8
 """Probability with which the minimum detectable effect would be found."""
@@ -20,7 +21,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class CrossedDifference:
-    """Difference between the accuracies of two networks, over images and seeds, as fractions.
+    """Difference between the scores of two networks, over images and seeds, as fractions.
 
     Attributes:
         mean: Mean difference.
@@ -66,6 +67,31 @@ def crossed_difference(correct: ArrayLike, reference: ArrayLike, *, confidence: 
     mean = float(difference.mean())
     over_seeds = float(difference.mean(axis=1).var(ddof=1)) / seeds
     over_images = float(difference.mean(axis=0).var(ddof=1)) / images
+    return _student(mean, over_seeds, seeds, over_images, images, confidence)
+
+
+def crossed_by_interval(difference: Difference, images: int) -> CrossedDifference:
+    """Add what seeds change to a difference whose interval is over images alone, of any statistic.
+
+    As `crossed_difference`, with ``d_k·`` the differences of the seeds, and in place of ``s²(d_·i) / n`` the square of
+    half the interval over ``images``, divided by the normal quantile of its confidence. Mean IoU and mAP, which
+    `record_difference` compares, are no means over images, but their intervals say how much the images change them.
+
+    Raises:
+        ValueError: There are fewer than 2 seeds, or images.
+    """
+    seeds, values = len(difference.per_seed), np.array(difference.per_seed)
+    if min(seeds, _checks.integer("images", images)) < 2:
+        raise ValueError(f"a crossed difference needs at least 2 seeds and 2 images; got {seeds} and {images}")
+    width = difference.high - difference.low
+    over_images = (width / (2 * NormalDist().inv_cdf((1 + difference.confidence) / 2))) ** 2
+    over_seeds = float(values.var(ddof=1)) / seeds
+    return _student(difference.mean, over_seeds, seeds, over_images, images, difference.confidence)
+
+
+def _student(
+    mean: float, over_seeds: float, seeds: int, over_images: float, images: int, confidence: float
+) -> CrossedDifference:
     variance = over_seeds + over_images
     if variance == 0:  # the same everywhere
         return CrossedDifference(mean, 0.0, math.inf, mean, mean, confidence, float(mean == 0), 0.0)
