@@ -91,6 +91,7 @@ ifdef RERUN
 	--out results/photographs/stability
 else
 	$(BIN)/python -m studies.evidence --config recipes/evidence.yaml
+	for name in streets; do $(BIN)/python -m studies.dense --config recipes/evidence-$$name.yaml || exit; done
 endif
 
 # The picture at the top of the README, docs/assets/where.jpg.

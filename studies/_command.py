@@ -18,6 +18,7 @@ __all__ = ["STUDIES", "main", "parse_study"]
 
 STUDIES = {
     "bench": "suites",
+    "dense": "out",
     "equivariance": "checkpoints",
     "evidence": "out",
     "shards": "shards",

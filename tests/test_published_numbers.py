@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from pathlib import Path
@@ -199,14 +198,3 @@ def test_reading_of_shards_on_its_page_is_that_measured():
     rate = int(measured[0][0])
     needed = (1_281_167 / rate / 3600, round(1e9 / rate / 3600, -1), 1000 / rate, 64_000 / rate)
     assert_on_page("shards.md", *(f"{value:.{digits}f}" for value, digits in zip(needed, (2, 0, 1, 0), strict=True)))
-
-
-def test_street_scenes_on_their_page_are_those_measured():
-    for path in sorted((RESULTS / "streets" / "runs").glob("*.json.gz")):
-        with gzip.open(path) as file:
-            result = json.load(file)
-        metrics = result["metrics"]
-        row = f"| `{result['model']}` | {metrics['mean_iou']:.1%} | {metrics['pixel_accuracy']:.1%} |".replace(
-            "%", " %"
-        )
-        assert row in (ROOT / "docs" / "streets.md").read_text(encoding="utf-8")

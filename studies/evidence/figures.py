@@ -44,7 +44,7 @@ def draw_accuracy(networks: Sequence[Row]) -> bytes:
         return svg(figure)
 
 
-def draw_differences(table: Row) -> bytes:
+def draw_differences(table: Row, metric: str = "top-1") -> bytes:
     """Return an SVG file: each difference with its two intervals, and the seeds' own; claims above."""
     groups = [(name, table[name]) for name in ("claims", "explore") if table[name]]
     heights = [len(rows) + 1 for _, rows in groups]
@@ -61,7 +61,7 @@ def draw_differences(table: Row) -> bytes:
             axes.set_ylim(len(rows) - 0.5, -0.5)
             axes.grid(visible=False, axis="y")
         panels[-1].set_xlabel(
-            "difference of top-1 in points; thick: 95 % over images, thin: over images and seeds, |: each seed"
+            f"difference of {metric} in points; thick: 95 % over images, thin: over images and seeds, |: each seed"
         )
         return svg(figure)
 

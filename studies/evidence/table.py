@@ -36,7 +36,7 @@ def networks_table(table: Row) -> str:
     return f"{markdown(header, rows)}\n\n{textwrap.fill(caption, WIDTH)}\n"
 
 
-def differences_table(rows: Sequence[Row], images: int) -> str:
+def differences_table(rows: Sequence[Row], images: int, metric: str = "top-1") -> str:
     """Return differences in points, each with both intervals."""
     corrected = any("holm" in row for row in rows)
     header = ["difference", "seeds", "points", "over images", "over images and seeds", "of the seeds", "p"]
@@ -53,7 +53,7 @@ def differences_table(rows: Sequence[Row], images: int) -> str:
         cell += [row["verdict"]] if corrected else []
         cells.append(cell)
     caption = (
-        f"Differences of top-1 in points, paired by seed and by image, {images} images. Intervals of 95 %: over "
+        f"Differences of {metric} in points, paired by seed and by image, {images} images. Intervals of 95 %: over "
         "images, bootstrapped, for these trained networks; over images and seeds, Student's, for networks trained "
         "again. p: two-sided permutation test over the images"
         + (", and corrected for the number of rows by Holm's procedure" if corrected else "; not corrected")

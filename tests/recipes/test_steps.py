@@ -25,6 +25,7 @@ import foveate.comparison.costs
 import foveate.training.loop
 import foveate.training.run
 from foveate.cli import main
+from tests.data.dense.made import write_voc, xml
 from tests.made_sets import write_cifar10, write_cifar100, write_folder, write_pets
 from tests.recipes.files import COMPARED, ROOT, TEXTS, TRAINED, configuration
 
@@ -105,6 +106,11 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
             return [f"--root={write_pets(tmp_path / 'sets', counts, breeds)}"]
         if data == "data/streets":
             return [f"--data={write_streets(tmp_path / 'sets')}"]
+        if data == "data/bccd":
+            names = ("RBC", "WBC", "Platelets")
+            images = {str(i): xml([(name, (2, 3, 21, 25)) for name in names]) for i in range(6)}
+            splits = {"train": images, "val": {"6": images["0"]}, "test": {"7": images["0"], "8": images["0"]}}
+            return [f"--data={write_voc(tmp_path / 'sets', splits)}"]
         # 1000 class folders would be 1000 images, too many steps for ResNet-152: two classes stand for them.
         return [f"--data={write_folder(tmp_path / 'sets', {'train': 2, 'val': 1})}"]
 

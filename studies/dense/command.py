@@ -1,0 +1,194 @@
+"""``python -m studies.dense``: tables and a figure of segmentation networks or detectors, from their raw results."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from foveate import _checks
+from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
+from foveate.stats import crossed_by_interval, holm
+from foveate.tasks import Task, find_task
+from foveate.training.run_folder import RESULT
+from studies.dense.table import classes_table, scores_table
+from studies.evidence.command import pair_of, verdict
+from studies.evidence.figures import draw_differences
+from studies.evidence.table import differences_table
+
+__all__ = ["RAW", "DenseConfig", "collect", "read_raw", "run"]
+
+RAW = "runs"
+KEYS = {"standard_error": "error", "minimum_detectable_effect": "detectable"}
+
+Raw = Mapping[str, Mapping[int, Mapping[str, Any]]]
+
+
+@dataclass(kw_only=True)
+class DenseConfig:
+    """Make the tables and the figure of a comparison of segmentation networks or detectors from its raw results.
+
+    Attributes:
+        out: Folder of the experiment: ``runs`` in it holds the raw results, a compressed file for each run; tables and
+            the figure are put beside it.
+        collect: Folders of comparisons, as `foveate compare` leaves them: the results of their finished runs are added
+            first.
+        claims: Differences that were named before the runs, as "gsa_resnet26 - conv_resnet26"; their p-values are
+            corrected for their number. The second network of the first is what all others are compared to.
+    """
+
+    out: str = ""
+    collect: list[str] = field(default_factory=list)
+    claims: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise a `ValueError` that names the first setting that is out of its range."""
+        if not self.out:
+            raise ValueError("no experiment given; name the folder of its raw results, as in results/streets")
+        if not self.claims:
+            raise ValueError("no claims given; write at least one difference as 'gsa_resnet26 - conv_resnet26'")
+        for spec in self.claims:
+            pair_of(spec)
+
+
+def run(config: DenseConfig) -> dict[str, Any]:
+    """Make ``evidence.json`` and what is drawn and written of it; the same raw results give the same bytes.
+
+    - ``networks.md``: the score of each network with its interval, and ``classes.md``: that of each class;
+    - ``claims.md``, ``explore.md``: differences, with their intervals over images, and over images and seeds;
+    - ``differences.svg``.
+
+    Returns:
+        What ``evidence.json`` holds: ``metric_title``, ``images``, ``networks``, ``claims`` and ``explore``.
+
+    Raises:
+        ValueError: A setting is wrong, or a network or seed of a difference has no raw result.
+    """
+    config.check()
+    out = Path(config.out)
+    for comparison in config.collect:
+        print(f"{collect(Path(comparison), out)} new runs in {out / RAW}")
+    raw = read_raw(out)
+    writable_folder(out)
+    first = next(iter(next(iter(raw.values())).values()))
+    task = find_task(first["config"]["task"])(first["network"]["classes"])
+    claims = [pair_of(spec) for spec in config.claims]
+    rest = [(label, claims[0][1]) for label in raw if label != claims[0][1]]
+    table = {
+        "metric_title": task.metric_title,
+        "images": first["images"],
+        "classes": task.classes,
+        "networks": [_network(task, label, seeds) for label, seeds in raw.items()],
+        "claims": _differences(task, raw, claims),
+        "explore": _differences(task, raw, [pair for pair in rest if pair not in claims]),
+    }
+    for row, value in zip(
+        table["claims"], holm([row["over_images"]["p_value"] for row in table["claims"]]), strict=True
+    ):
+        row["holm"] = value
+        row["verdict"] = verdict(row)
+    write_json(out / "evidence.json", table)
+    table = read_json(out / "evidence.json")
+    title = table["metric_title"]
+    pages = {"networks": scores_table(table), "classes": classes_table(table)}
+    pages |= {
+        name: differences_table(table[name], table["images"], title) for name in ("claims", "explore") if table[name]
+    }
+    for name, text in pages.items():
+        write_text(out / f"{name}.md", text)
+    write_bytes(out / "differences.svg", draw_differences(table, title))
+    print("\n".join([*(pages[name] for name in ("networks", "claims")), f"saved in {out}"]))
+    return table
+
+
+def collect(comparison: Path, out: Path) -> int:
+    """Add the results of the finished runs of a comparison to the raw results; return how many are new.
+
+    Raises:
+        ValueError: There is no finished run.
+    """
+    runs = sorted(comparison.glob(f"*/seed-*/{RESULT}"))
+    if not runs:
+        raise ValueError(f"there is no finished run in {comparison}; `foveate compare … --out {comparison}` makes some")
+    writable_folder(out / RAW)
+    new = 0
+    for path in runs:
+        file = out / RAW / f"{path.parts[-3]}--{path.parts[-2]}.json.gz"
+        if not file.exists():
+            write_bytes(file, gzip.compress(path.read_bytes(), mtime=0))
+            new += 1
+    return new
+
+
+def read_raw(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """Return the raw results in ``folder``, by label and seed.
+
+    Raises:
+        ValueError: There are none, or one cannot be read.
+    """
+    files = sorted((folder / RAW).glob("*.json.gz"))
+    if not files:
+        raise ValueError(f"there are no raw results in {folder / RAW}; --collect RUNS adds some")
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for file in files:
+        label = unquote(file.name.partition("--seed-")[0]).replace("+", ":", 1)
+        try:
+            result = json.loads(gzip.decompress(file.read_bytes()))
+            found.setdefault(label, {})[result["seed"]] = result
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is not a raw result: {error!r}; remove it and collect it again") from error
+    return found
+
+
+def _network(task: Task, label: str, seeds: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    runs = [seeds[seed] for seed in sorted(seeds)]
+    metrics = [run["metrics"] for run in runs]
+    return {
+        "label": label,
+        "seeds": sorted(seeds),
+        "score": dataclasses.asdict(task.score([run[task.per_image] for run in runs])),
+        "train_loss": _mean([run["history"][-1]["train_loss"] for run in runs]),
+        "metrics": {name: _mean([one[name] for one in metrics]) for name in metrics[0] if name != "per_class"},
+        "per_class": [_mean([one["per_class"][index] for one in metrics]) for index in range(len(task.classes))],
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of what is defined; None if nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _differences(task: Task, raw: Raw, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    rows = []
+    for label, other in pairs:
+        a, b = (_of(raw, name) for name in (label, other))
+        if sorted(a) != sorted(b):
+            raise ValueError(
+                f"{label} was trained with seeds {sorted(a)}, {other} with {sorted(b)}; a paired difference needs the "
+                "same: train those that are missing, or leave the difference out"
+            )
+        seeds = sorted(a)
+        over_images = task.difference(*([runs[seed][task.per_image] for seed in seeds] for runs in (a, b)))
+        both = dataclasses.asdict(crossed_by_interval(over_images, images=a[seeds[0]]["images"]))
+        rows.append(
+            {
+                "label": label,
+                "other": other,
+                "seeds": seeds,
+                "over_images": dataclasses.asdict(over_images),
+                "over_both": {KEYS.get(name, name): value for name, value in both.items()},
+            }
+        )
+    return rows
+
+
+def _of(raw: Raw, label: str) -> Mapping[int, Mapping[str, Any]]:
+    if label not in raw:
+        raise ValueError(f"there is no raw result of {label}{_checks.suggestion(label, list(raw))}")
+    return raw[label]

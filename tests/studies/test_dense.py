@@ -1,0 +1,100 @@
+"""Evidence of segmentation networks: raw results of real runs, and the tables made of them again."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import foveate
+from foveate.stats import crossed_by_interval, holm
+from foveate.tasks import Segmentation
+from studies._command import main
+from studies.dense.command import DenseConfig, run
+
+pytestmark = pytest.mark.slow
+
+MODELS = ["conv_resnet_tiny", "gsa_resnet_tiny:part=content", "cram_resnet_tiny"]
+CLAIMS = ["gsa_resnet_tiny:part=content - conv_resnet_tiny", "gsa_resnet_tiny:part=content - cram_resnet_tiny"]
+MADE = ("evidence.json", "networks.md", "classes.md", "claims.md", "explore.md", "differences.svg")
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    digits: dict[str, Any] = {"size": 16, "clutter": 1, "length": 32, "val_length": 8, "test_length": 13}
+    settings: dict[str, Any] = {"decoder": "fpn", "head_args": {"decoder_pyramid_channels": 32}}
+    settings |= {"epochs": 1, "batch_size": 8, "lr": 0.01, "device": "cpu", "jobs": 1, "seeds": 2}
+    foveate.compare(
+        MODELS, task="segmentation", data="digits", data_options=digits, verbose=False, out=str(out), **settings
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def collected(comparison: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("results")
+    run(DenseConfig(out=str(out), collect=[str(comparison)], claims=CLAIMS))
+    return out
+
+
+def raw(folder: Path, label: str) -> list[Any]:
+    files = [folder / "runs" / f"{label.replace(':', '+')}--seed-{seed}.json.gz" for seed in (0, 1)]
+    return [json.loads(gzip.decompress(file.read_bytes())) for file in files]
+
+
+def test_figures_are_those_of_the_runs(comparison: Path, collected: Path) -> None:
+    table = json.loads((collected / "evidence.json").read_text())
+    compared = json.loads((comparison / "compare.json").read_text())["networks"]
+    by_label = {network["label"]: network for network in table["networks"]}
+    for network in compared:
+        assert by_label[network["label"]]["score"] == network["mean_iou"]
+    task = Segmentation(table["classes"])
+    scores = {label: [result["scores"] for result in raw(collected, label)] for label in MODELS}
+    for row, claim in zip(table["claims"], CLAIMS, strict=True):
+        label, other = claim.split(" - ")
+        difference = task.difference(scores[label], scores[other])
+        assert row["over_images"]["mean"] == difference.mean
+        assert row["over_both"]["high"] == crossed_by_interval(difference, images=13).high
+    assert [row["holm"] for row in table["claims"]] == holm([row["over_images"]["p_value"] for row in table["claims"]])
+    assert [(row["label"], row["other"]) for row in table["explore"]] == [("cram_resnet_tiny", "conv_resnet_tiny")]
+
+
+def test_the_same_raw_results_give_the_same_bytes(comparison: Path, collected: Path) -> None:
+    before = {name: (collected / name).read_bytes() for name in MADE}
+    files = {file.name: file.read_bytes() for file in (collected / "runs").iterdir()}
+    options = [f"--out={collected}", f"--claims={CLAIMS}", f"--collect=[{comparison}]"]
+    assert main("dense", options) == 0
+    assert {name: (collected / name).read_bytes() for name in MADE} == before
+    assert {file.name: file.read_bytes() for file in (collected / "runs").iterdir()} == files
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "results/streets"),
+        (["--out=results/streets", "--claims=[a]"], "'a'"),
+        (["--out=nowhere", "--claims=[a - b]"], "nowhere"),
+        (["--out=results/streets", "--claims=[conv_resnet_tin - conv_resnet_tiny]"], "did you mean"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_compared_is_named(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("dense", options) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_missing_seed_and_a_broken_file_are_named(collected: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for file in (collected / "runs").iterdir():
+        if file.name != "cram_resnet_tiny--seed-1.json.gz":
+            (runs / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match=r"cram_resnet_tiny with \[0\]"):
+        run(DenseConfig(out=str(tmp_path), claims=CLAIMS))
+    (runs / "cram_resnet_tiny--seed-1.json.gz").write_bytes(b"\x1f\x8b\x08 broken")
+    with pytest.raises(ValueError, match=r"cram_resnet_tiny--seed-1\.json\.gz"):
+        run(DenseConfig(out=str(tmp_path), claims=CLAIMS))
