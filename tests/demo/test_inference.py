@@ -18,7 +18,7 @@ from PIL import Image
 from foveate.data import make_transform
 from foveate.demo import inference
 from foveate.demo.inference import ShownNetwork, View, fitting, knows_flowers, load_shown, look, private_copy
-from foveate.demo.render import prediction
+from foveate.demo.render import UNSURE, prediction
 from foveate.demo.samples import ShownImage, draw_samples, flower
 from foveate.explain import explain
 from foveate.io.class_names import class_name
@@ -158,6 +158,14 @@ def test_networks_of_digits_are_not_offered_for_a_photograph(networks: list[str]
     assert not look(digits[0], draw_samples(1, 0)[0]).unlike
     (unknown,) = load_shown([str(checkpoint)])  # of which it is not known what it was trained on
     assert not look(unknown, photo).unlike
+
+
+def test_a_network_that_is_not_sure_says_of_how_many_classes(networks: list[str]) -> None:
+    network = next(one for one in load_shown(networks) if one.tag == "flowers")
+    finding = look(network, flower())
+    verdict, _, _ = prediction(finding).partition("</p>")
+    unsure = finding.explanation.top(1)[0][0].probability < UNSURE
+    assert (str(len(finding.classes)) in verdict) == unsure
 
 
 def test_without_the_extra_there_are_no_flowers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 MOST_BARS, MOST_COMPARED = 10, 3
+UNSURE = 0.2
+"""Probability of the predicted class below which the page says that the network is not sure."""
 
 
 class Mechanism(NamedTuple):
@@ -105,6 +107,8 @@ def _said(finding: Finding) -> str:
     classes, (guess,) = finding.classes, finding.explanation.top(1)[0]
     said = f"Predicted <b>{escape(class_name(classes[guess.label]))}</b>, {guess.probability:.1%}"
     if finding.label is None:
+        if guess.probability < UNSURE:
+            said = f"Not sure. {said}: it may be none of the {len(classes)} classes that this network knows"
         return f'<p class="verdict">{said}</p>'
     if classes[guess.label] == finding.label:
         return f'<p class="verdict right">{said}: right</p>'
