@@ -24,6 +24,12 @@ ANCHOR = 8
 """Side of the anchors of a map, in pixels of the map, as in Lin et al. 2017 (32 pixels at a reduction of 4)."""
 CHANNELS = 256
 """Channels of the pyramid for which torchvision's initial weights are made."""
+DISTANCE = 4.0
+"""Initial distance to the sides of a box in FCOS, in pixels of the map, the middle of what a map is meant for (0 to 8).
+
+It is what a rectifier leaves of a convolution. torchvision's bias of 0 has half of the positions begin without a gradient,
+and at high learning rates soon all of them, for good.
+"""
 ASPECTS = (0.5, 1.0, 2.0)
 OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 """Sizes of RetinaNet's anchors at a place, relative to `ANCHOR`."""
@@ -103,23 +109,31 @@ def _levels(pyramid: Pyramid) -> list[str]:
     return [str(level) for level in range(len(pyramid.reductions))]
 
 
-def _one_stage(pyramid: Pyramid, channels: int, octaves: Sequence[float]) -> dict[str, Any]:
+def _one_stage(
+    pyramid: Pyramid, channels: int, anchors: Sequence[float], aspects: Sequence[float]
+) -> dict[str, Any]:
     levels = [*pyramid.reductions, *(pyramid.reductions[-1] * 2**k for k in (1, 2))]
-    sizes = tuple(tuple(round(ANCHOR * reduction * octave) for octave in octaves) for reduction in levels)
-    aspects = ASPECTS if len(octaves) > 1 else (1.0,)
+    sizes = tuple(tuple(round(reduction * anchor) for anchor in anchors) for reduction in levels)
     return {
         "backbone": _Backbone(pyramid, channels, LastLevelP6P7(channels, channels)),
-        "anchor_generator": AnchorGenerator(sizes, (aspects,) * len(sizes)),
+        "anchor_generator": AnchorGenerator(sizes, (tuple(aspects),) * len(sizes)),
     }
 
 
 def _retinanet(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any]) -> nn.Module:
     # Half the anchors of Lin et al. 2017 at the finest map, as torchvision has them.
-    return RetinaNet(num_classes=classes, **(_one_stage(pyramid, channels, OCTAVES) | dict(given)))
+    anchors = [ANCHOR * octave for octave in OCTAVES]
+    return RetinaNet(num_classes=classes, **(_one_stage(pyramid, channels, anchors, ASPECTS) | dict(given)))
 
 
 def _fcos(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any]) -> nn.Module:
-    return FCOS(num_classes=classes, **(_one_stage(pyramid, channels, (1.0,)) | dict(given)))
+    # torchvision's FCOS has no anchors: it takes their size for the step of the map, by which it chooses the map of an
+    # object and measures distances to its sides.
+    model = FCOS(num_classes=classes, **(_one_stage(pyramid, channels, (1,), (1,)) | dict(given)))
+    distances: Any = model.head.regression_head.bbox_reg
+    with torch.no_grad():
+        distances.bias.fill_(DISTANCE)
+    return model
 
 
 DETECTORS: Mapping[str, Callable[[Pyramid, int, int, Mapping[str, Any]], nn.Module]] = {
