@@ -106,7 +106,7 @@ def test_detectors_learn_and_find(name: str, detector: str) -> None:
 
 
 def by_heart(head: str, updates: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Train a narrow detector on one picture; return its last losses, and the box that it finds of the second object."""
+    """Train a narrow detector on one picture; return its last losses, and by how much it misses the second object."""
     torch.manual_seed(0)
     network, _ = build_with_head("conv_resnet_tiny", head, num_classes=2, img_size=(64, 64), head_args=NARROW)
     images = torch.zeros(2, 3, 64, 64)

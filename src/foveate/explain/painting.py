@@ -63,6 +63,8 @@ def boxed(
 ) -> Image.Image:
     """Draw boxes in pixels of the image, with what is written at each, over it, at the size of `enlarged`.
 
+    What would cover the name of an object before it, as of many objects close together, is left away.
+
     Args:
         image: The image, RGB.
         boxes: ``x_min, y_min, x_max, y_max`` of each object.
@@ -85,21 +87,25 @@ def boxed(
         x_min, y_min, x_max, y_max = box
         corners = np.array([(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max)]) * scale
         picture = outlined(picture, corners, object_color(label), width=max(2, side // 200))
-    for box, name, label in drawn:
-        _tag(picture, box, scale, name, object_color(label), face)
+    taken: list[tuple[int, int, int, int]] = []
+    for box, name, label in drawn[::-1]:
+        left, top, right, bottom = place = _tag_place(picture, box, scale, name, face)
+        if not any(left < r and x < right and top < b and y < bottom for x, y, r, b in taken):
+            ImageDraw.Draw(picture).rectangle([left, top, right - 1, bottom - 1], fill=object_color(label))
+            write(picture, (left + 2, top), name, face, TEXT)
+            taken.append(place)
     return picture
 
 
-def _tag(
-    picture: Image.Image, box: Sequence[float], scale: NDArray[np.float64], name: str, color: Color, face: Any
-) -> None:
-    """Write a name above a box, or in it where there is no room above, and never outside of the picture."""
+def _tag_place(
+    picture: Image.Image, box: Sequence[float], scale: NDArray[np.float64], name: str, face: Any
+) -> tuple[int, int, int, int]:
+    """Return where a name goes: above its box, or in it where there is no room above, never outside of the picture."""
     width, height = round(width_of(name, face)) + 4, height_of(name, face)
     left = min(max(0, round(box[0] * scale[0])), max(0, picture.width - width))
     top = round(box[1] * scale[1]) - height
     top = top if top >= 0 else min(round(box[1] * scale[1]), picture.height - height)
-    ImageDraw.Draw(picture).rectangle([left, top, left + width - 1, top + height - 1], fill=color)
-    write(picture, (left + 2, top), name, face, TEXT)
+    return left, top, left + width, top + height
 
 
 def marked(picture: Image.Image, image: Image.Image, query: tuple[int, int]) -> Image.Image:

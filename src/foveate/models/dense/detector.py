@@ -27,8 +27,8 @@ CHANNELS = 256
 DISTANCE = 4.0
 """Initial distance to the sides of a box in FCOS, in pixels of the map, the middle of what a map is meant for (0 to 8).
 
-It is what a rectifier leaves of a convolution. torchvision's bias of 0 has half of the positions begin without a gradient,
-and at high learning rates soon all of them, for good.
+It is what a rectifier leaves of a convolution. torchvision's bias of 0 has half of the positions begin without a
+gradient, and at high learning rates soon all of them, for good.
 """
 ASPECTS = (0.5, 1.0, 2.0)
 OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
@@ -109,9 +109,7 @@ def _levels(pyramid: Pyramid) -> list[str]:
     return [str(level) for level in range(len(pyramid.reductions))]
 
 
-def _one_stage(
-    pyramid: Pyramid, channels: int, anchors: Sequence[float], aspects: Sequence[float]
-) -> dict[str, Any]:
+def _one_stage(pyramid: Pyramid, channels: int, anchors: Sequence[float], aspects: Sequence[float]) -> dict[str, Any]:
     levels = [*pyramid.reductions, *(pyramid.reductions[-1] * 2**k for k in (1, 2))]
     sizes = tuple(tuple(round(reduction * anchor) for anchor in anchors) for reduction in levels)
     return {
