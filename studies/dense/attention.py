@@ -17,10 +17,15 @@ from foveate.models.inspection import attention_modules
 from foveate.training import TrainConfig, TrainingModule, check_device, predict
 from foveate.training.build import configured_task
 
-__all__ = ["attention_of"]
+__all__ = ["attention_of", "has_weights"]
 
 INSIDE = 0.5
 """Of a gate's maximum: what is above it counts as within."""
+
+
+def has_weights(folder: Path) -> bool:
+    """Tell whether the weights of a run are still there."""
+    return (folder / "model.safetensors").is_file()
 
 
 def attention_of(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:

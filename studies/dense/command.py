@@ -16,14 +16,15 @@ from foveate.io.files import read_json, writable_folder, write_bytes, write_json
 from foveate.stats import crossed_by_interval, holm
 from foveate.tasks import Task, find_task
 from foveate.training.run_folder import RESULT
-from studies.dense.table import classes_table, scores_table
+from studies.dense.attention import attention_of, has_weights
+from studies.dense.table import attention_table, classes_table, scores_table
 from studies.evidence.command import pair_of, verdict
 from studies.evidence.figures import draw_differences
 from studies.evidence.table import differences_table
 
 __all__ = ["RAW", "DenseConfig", "collect", "read_raw", "run"]
 
-RAW = "runs"
+RAW, ATTENTION = "runs", "attention.json"
 KEYS = {"standard_error": "error", "minimum_detectable_effect": "detectable"}
 
 Raw = Mapping[str, Mapping[int, Mapping[str, Any]]]
@@ -37,7 +38,7 @@ class DenseConfig:
         out: Folder of the experiment: ``runs`` in it holds the raw results, a compressed file for each run; tables and
             the figure are put beside it.
         collect: Folders of comparisons, as `foveate compare` leaves them: the results of their finished runs are added
-            first.
+            first, and what can only be seen in their weights. Their data have to be where they were.
         claims: Differences that were named before the runs, as "gsa_resnet26 - conv_resnet26"; their p-values are
             corrected for their number. The second network of the first is what all others are compared to.
     """
@@ -60,6 +61,7 @@ def run(config: DenseConfig) -> dict[str, Any]:
     """Make ``evidence.json`` and what is drawn and written of it; the same raw results give the same bytes.
 
     - ``networks.md``: the score of each network with its interval, and ``classes.md``: that of each class;
+    - ``attention.md``: what the networks owe to their attention, and what it became;
     - ``claims.md``, ``explore.md``: differences, with their intervals over images, and over images and seeds;
     - ``differences.svg``.
 
@@ -78,12 +80,13 @@ def run(config: DenseConfig) -> dict[str, Any]:
     first = next(iter(next(iter(raw.values())).values()))
     task = find_task(first["config"]["task"])(first["network"]["classes"])
     claims = [pair_of(spec) for spec in config.claims]
+    attention = read_json(out / ATTENTION) if (out / ATTENTION).is_file() else {}
     rest = [(label, claims[0][1]) for label in raw if label != claims[0][1]]
     table = {
         "metric_title": task.metric_title,
         "images": first["images"],
         "classes": task.classes,
-        "networks": [_network(task, label, seeds) for label, seeds in raw.items()],
+        "networks": [_network(task, label, seeds, attention) for label, seeds in raw.items()],
         "claims": _differences(task, raw, claims),
         "explore": _differences(task, raw, [pair for pair in rest if pair not in claims]),
     }
@@ -95,7 +98,7 @@ def run(config: DenseConfig) -> dict[str, Any]:
     write_json(out / "evidence.json", table)
     table = read_json(out / "evidence.json")
     title = table["metric_title"]
-    pages = {"networks": scores_table(table), "classes": classes_table(table)}
+    pages = {"networks": scores_table(table), "classes": classes_table(table), "attention": attention_table(table)}
     pages |= {
         name: differences_table(table[name], table["images"], title) for name in ("claims", "explore") if table[name]
     }
@@ -109,20 +112,32 @@ def run(config: DenseConfig) -> dict[str, Any]:
 def collect(comparison: Path, out: Path) -> int:
     """Add the results of the finished runs of a comparison to the raw results; return how many are new.
 
+    ``attention.json`` gets what `attention_of` finds in the weights of each, by label and seed.
+
     Raises:
-        ValueError: There is no finished run.
+        ValueError: There is no finished run, or its data are not where they were.
     """
     runs = sorted(comparison.glob(f"*/seed-*/{RESULT}"))
     if not runs:
         raise ValueError(f"there is no finished run in {comparison}; `foveate compare … --out {comparison}` makes some")
     writable_folder(out / RAW)
+    found = read_json(out / ATTENTION) if (out / ATTENTION).is_file() else {}
     new = 0
     for path in runs:
         file = out / RAW / f"{path.parts[-3]}--{path.parts[-2]}.json.gz"
         if not file.exists():
             write_bytes(file, gzip.compress(path.read_bytes(), mtime=0))
             new += 1
+        seeds = found.setdefault(_label(path.parts[-3]), {})
+        seed = path.parts[-2].removeprefix("seed-")
+        if seed not in seeds and has_weights(path.parent):
+            seeds[seed] = attention_of(path.parent, read_json(path))
+            write_json(out / ATTENTION, {label: found[label] for label in sorted(found)})
     return new
+
+
+def _label(folder: str) -> str:
+    return unquote(folder).replace("+", ":", 1)
 
 
 def read_raw(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -136,7 +151,7 @@ def read_raw(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
         raise ValueError(f"there are no raw results in {folder / RAW}; --collect RUNS adds some")
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for file in files:
-        label = unquote(file.name.partition("--seed-")[0]).replace("+", ":", 1)
+        label = _label(file.name.partition("--seed-")[0])
         try:
             result = json.loads(gzip.decompress(file.read_bytes()))
             found.setdefault(label, {})[result["seed"]] = result
@@ -145,7 +160,9 @@ def read_raw(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
     return found
 
 
-def _network(task: Task, label: str, seeds: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def _network(
+    task: Task, label: str, seeds: Mapping[int, Mapping[str, Any]], attention: Mapping[str, Any]
+) -> dict[str, Any]:
     runs = [seeds[seed] for seed in sorted(seeds)]
     metrics = [run["metrics"] for run in runs]
     return {
@@ -154,6 +171,9 @@ def _network(task: Task, label: str, seeds: Mapping[int, Mapping[str, Any]]) -> 
         "score": dataclasses.asdict(task.score([run[task.per_image] for run in runs])),
         "train_loss": _mean([run["history"][-1]["train_loss"] for run in runs]),
         "metrics": {name: _mean([one[name] for one in metrics]) for name in metrics[0] if name != "per_class"},
+        "attention": [
+            {"seed": int(seed), **found} for seed, found in sorted(attention.get(label, {}).items()) if found
+        ],
         "per_class": [_mean([one["per_class"][index] for one in metrics]) for index in range(len(task.classes))],
     }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foveate.report.text import WIDTH, markdown
 
-__all__ = ["classes_table", "scores_table"]
+__all__ = ["attention_table", "classes_table", "scores_table"]
 
 TITLES = {"pixel_accuracy": "pixels right", "map50": "at 0.5"}
 """What else of the metrics is shown."""
@@ -43,6 +43,51 @@ def classes_table(table: Mapping[str, Any]) -> str:
         for index, name in enumerate(table["classes"])
     ]
     return f"{markdown(header, rows)}\n"
+
+
+def attention_table(table: Mapping[str, Any]) -> str:
+    """Return what each network owes to its attention, and what became of radii and gates; means over the seeds."""
+    title = table["metric_title"]
+    header = ["network", "seeds", f"{title} %", "without", "loses", "radii", "gate", "objects within", "half-sides"]
+    rows = []
+    for network in table["networks"]:
+        runs = network["attention"]
+        for part in runs[0]["without"] if runs else []:
+            # The mean over those seeds alone whose weights were there.
+            without = _mean([run["without"][part] for run in runs])
+            score = _mean([network["score"]["per_seed"][network["seeds"].index(run["seed"])] for run in runs])
+            row = [network["label"], str(len(runs)), _percent(score)]
+            row += [_percent(without) + ("" if part == "attention" else f" ({part})"), f"{100 * (score - without):.1f}"]
+            rows.append([*row, _radii(runs), *_gate(runs)])
+    caption = (
+        f"{title} of the trained networks, and without their attention: gates open, explicit and augmented attention "
+        "of each position to itself alone, GSA without the part that is named. Radii: learned, in positions of the "
+        "map. Gate: share of the picture above half of the gate's maximum, and of the objects whose center is there. "
+        "Half-sides of CRAM's rectangle, ± their deviation over the images; 1 is from the middle to the edge."
+    )
+    return f"{markdown(header, rows)}\n\n{textwrap.fill(caption, WIDTH)}\n"
+
+
+def _radii(runs: Sequence[Mapping[str, Any]]) -> str:
+    names = runs[0].get("radii", {})
+    return ", ".join(f"{_mean([run['radii'][name]['learned'] for run in runs]):.2f}" for name in names)
+
+
+def _gate(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    if "gates" not in runs[0]:
+        return ["", "", ""]
+    gates = [next(iter(run["gates"].values())) for run in runs]
+    within = f"{100 * _mean([gate['objects_within'] for gate in gates]):.1f} %" if "objects_within" in gates[0] else ""
+    sides = [
+        " ± ".join(f"{_mean([gate[name][what] for gate in gates]):.2f}" for what in ("mean", "deviation"))
+        for name in ("sx", "sy")
+        if name in gates[0]
+    ]
+    return [f"{100 * _mean([gate['share'] for gate in gates]):.1f} %", within, ", ".join(sides)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _percent(value: float | None) -> str:

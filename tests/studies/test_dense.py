@@ -19,7 +19,16 @@ pytestmark = pytest.mark.slow
 
 MODELS = ["conv_resnet_tiny", "gsa_resnet_tiny:part=content", "cram_resnet_tiny"]
 CLAIMS = ["gsa_resnet_tiny:part=content - conv_resnet_tiny", "gsa_resnet_tiny:part=content - cram_resnet_tiny"]
-MADE = ("evidence.json", "networks.md", "classes.md", "claims.md", "explore.md", "differences.svg")
+MADE = (
+    "evidence.json",
+    "attention.json",
+    "networks.md",
+    "classes.md",
+    "attention.md",
+    "claims.md",
+    "explore.md",
+    "differences.svg",
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +70,17 @@ def test_figures_are_those_of_the_runs(comparison: Path, collected: Path) -> Non
         assert row["over_both"]["high"] == crossed_by_interval(difference, images=13).high
     assert [row["holm"] for row in table["claims"]] == holm([row["over_images"]["p_value"] for row in table["claims"]])
     assert [(row["label"], row["other"]) for row in table["explore"]] == [("cram_resnet_tiny", "conv_resnet_tiny")]
+
+
+def test_what_networks_owe_to_their_attention_is_measured_on_the_same_images(collected: Path) -> None:
+    table = json.loads((collected / "evidence.json").read_text())
+    by_label = {network["label"]: network["attention"] for network in table["networks"]}
+    assert by_label["conv_resnet_tiny"] == []
+    assert [run["seed"] for run in by_label["cram_resnet_tiny"]] == [0, 1]
+    (gate,) = by_label["cram_resnet_tiny"][0]["gates"].values()
+    assert 0 < gate["share"] <= 1
+    assert [set(run["without"]) for run in by_label["cram_resnet_tiny"]] == [{"attention"}] * 2
+    assert all(0 <= value < 1 for run in by_label["cram_resnet_tiny"] for value in run["without"].values())
 
 
 def test_the_same_raw_results_give_the_same_bytes(comparison: Path, collected: Path) -> None:
