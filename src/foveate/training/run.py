@@ -13,6 +13,7 @@ import torch
 from timm.layers import convert_sync_batchnorm
 
 from foveate._devices import check_device
+from foveate._memory import freed_memory_kept
 from foveate._signals import Interrupted
 from foveate.data import LoaderData
 from foveate.data.transforms import Augment
@@ -66,6 +67,8 @@ def train_network(
     config.check()
     device = check_device(config.device, config.precision)
     with ExitStack() as held, limited_threads(config.threads), process_group(config.strategy, device) as distributed:
+        if device.type == "cpu":
+            held.enter_context(freed_memory_kept())
         run = _Run(config, device, distributed, verbose=verbose and distributed.is_main_process)
         return run(data, held, callbacks=callbacks, loggers=loggers, augment=augment)
 

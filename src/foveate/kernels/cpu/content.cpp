@@ -145,10 +145,10 @@ template <typename T> struct ContentBackward {
         for (int64_t j = 0; j < keys; j += LANES<T>) {
             const int64_t size = std::min(LANES<T>, keys - j);
             const V top = Content<T>::load(peak + image * keys + j, size);
-            const V sum = Content<T>::load(total + image * keys + j, size);
+            const V share = (V{} + T(1)) / Content<T>::load(total + image * keys + j, size);
             for (int64_t pixel = 0; pixel < count; ++pixel)
                 *reinterpret_cast<V *>(weights + pixel * row + j) =
-                    exponential(Content<T>::load(from.data + pixel * from.row + j, size) - top) / sum;
+                    exponential(Content<T>::load(from.data + pixel * from.row + j, size) - top) * share;
         }
     }
 

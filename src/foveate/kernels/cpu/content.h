@@ -106,11 +106,8 @@ template <typename T> struct Content {
     }
 
     static typename Vector<T, WIDE>::type load(const T *from, int64_t size) {
-        using V = typename Vector<T, WIDE>::type;
-        if (size == LANES<T>) return *reinterpret_cast<const V *>(from);
-        V result{};
-        for (int64_t i = 0; i < size; ++i) result[i] = from[i];
-        return result;
+        if (size == LANES<T>) return *reinterpret_cast<const typename Vector<T, WIDE>::type *>(from);
+        return load_some(from, size);
     }
 };
 

@@ -1,6 +1,10 @@
 // Tensors of images, heads, lines, the pixels of a line, and channels.
 #pragma once
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "products.h"
 
 namespace foveate {
@@ -23,6 +27,21 @@ template <typename T> struct Lines {
         return data + image * stride[0] + head * stride[1] + line * stride[2] + pixel * stride[3];
     }
 };
+
+// The first `size` entries of a vector, and zeros.
+template <typename T> inline typename Vector<T, WIDE>::type load_some(const T *from, int64_t size) {
+    typename Vector<T, WIDE>::type result{};
+    for (int64_t i = 0; i < size; ++i) result[i] = from[i];
+    return result;
+}
+#if defined(__AVX512F__)
+template <> inline Vector<float, WIDE>::type load_some(const float *from, int64_t size) {
+    return reinterpret_cast<Vector<float, WIDE>::type>(_mm512_maskz_loadu_ps(__mmask16((1u << size) - 1), from));
+}
+template <> inline Vector<double, WIDE>::type load_some(const double *from, int64_t size) {
+    return reinterpret_cast<Vector<double, WIDE>::type>(_mm512_maskz_loadu_pd(__mmask8((1u << size) - 1), from));
+}
+#endif
 
 template <typename T> inline void copy(const T *from, int64_t size, T *to) {
     using V = typename Vector<T, NARROW>::type;
