@@ -299,6 +299,7 @@ def test_another_protocol_is_refused_and_the_difference_named(compared: tuple[Pa
         ({"batch_size": 4000}, "batch_size=4000 leaves no whole batch of the 40 training images"),
         ({"models": ["test_resnet", "inception_v3"]}, "inception_v3 does not take an image of 3×16×16"),
         ({"models": ["test_resnet", "resnet10t:num_classes=3"]}, "model_args cannot set num_classes"),
+        ({"models": ["test_resnet", "test_vit"], "data_options": DIGITS | {"test_length": 1}}, "1 image in test"),
     ],
     ids=str,
 )

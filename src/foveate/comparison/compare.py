@@ -96,6 +96,9 @@ def compare_networks(config: CompareConfig, *, data: Data | None = None, verbose
         check_unchanged(folder / CONFIG, wanted, but=("models", "seeds"))
     samples = configured_task(runs[0], data).samples
     data.loaders(batch_size=config.batch_size, workers=config.workers, seed=0, samples=samples)
+    tested = "val" if data.test is None else "test"
+    if len(config.models) > 1 and data.length(tested) < 2:
+        raise ValueError(f"{config.data} has {data.length(tested)} image in {tested}; a comparison needs at least 2")
     networks = [build(config.run_of(spec, 0), data)[0] for spec in config.models]
     small = device.type == "cpu" and all(sum(p.numel() for p in network.parameters()) < SMALL for network in networks)
     if begun is None and config.threads is None and small:
