@@ -73,6 +73,7 @@ flowers: .venv/installed-dev
 # says what lies there); what is finished is kept, so that the same command goes on after an interruption.
 SOURCE ?= ../shared/data/tiny-imagenet-100
 PHOTOGRAPHS := photographs photographs-explained
+DENSE := streets
 SEEDS = $(foreach run,$(1),$(foreach seed,0 1 2,runs/photographs/$(run)_resnet_tiny$(2)/seed-$(seed)))
 evidence: .venv/installed-demo
 ifdef RERUN
@@ -91,7 +92,8 @@ ifdef RERUN
 	--out results/photographs/stability
 else
 	$(BIN)/python -m studies.evidence --config recipes/evidence.yaml
-	for name in streets; do $(BIN)/python -m studies.dense --config recipes/evidence-$$name.yaml || exit; done
+	for name in $(DENSE); do $(BIN)/python -m studies.dense --config recipes/evidence-$$name.yaml || exit; done
+	$(BIN)/python -m studies.claims
 endif
 
 # The picture at the top of the README, docs/assets/where.jpg.

@@ -1,0 +1,39 @@
+"""The committed tables of segmentation, detection and of all claims are what the raw results give."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from studies.claims import EXPERIMENTS, claims_table
+from studies.dense.command import ATTENTION, DenseConfig, run
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results"
+RECIPES = [path for folder in EXPERIMENTS if (path := ROOT / "recipes" / f"evidence-{folder}.yaml").is_file()]
+
+
+def test_the_claims_are_those_of_all_experiments() -> None:
+    committed = (RESULTS / "claims.md").read_text(encoding="utf-8")
+    assert committed == claims_table(RESULTS)
+    with_results = [
+        title for folder, (title, _) in EXPERIMENTS.items() if (RESULTS / folder / "evidence.json").is_file()
+    ]
+    assert with_results
+    assert all(f"[{title}]" in committed for title in with_results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_raw_results_give_the_committed_tables(recipe: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    committed = ROOT / settings["out"]
+    shutil.copytree(committed / "runs", tmp_path / "runs")
+    shutil.copy(committed / ATTENTION, tmp_path)
+    run(DenseConfig(**{**settings, "out": str(tmp_path)}))
+    for path in tmp_path.glob("*.md"):
+        assert path.read_bytes() == (committed / path.name).read_bytes(), path.name
+    assert len(list(tmp_path.glob("*.md"))) >= 4
