@@ -139,12 +139,62 @@ def test_a_narrow_fcos_learns_one_picture_by_heart() -> None:
     assert error.abs().max() <= 4
 
 
-def test_fcos_looks_for_an_object_in_the_map_of_its_size_and_begins_with_a_gradient_everywhere() -> None:
-    network, _ = build_with_head("conv_resnet_tiny", "fcos", num_classes=2, img_size=(64, 64), head_args=NARROW)
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", ["conv_resnet_tiny", "resnet18"])
+def test_what_is_seen_at_a_place_is_answered_there(name: str, decoder: str) -> None:
+    """Another corner of the image changes the logits in that corner most, by place, not a magnified corner."""
+    torch.manual_seed(0)
+    network, _ = build_with_head(name, decoder, num_classes=5, img_size=(128, 128))
+    images = torch.randn(1, 3, 128, 128)
+    other = images.clone()
+    other[..., 96:, 96:] += 3
+    with torch.no_grad():
+        change = (network.eval()(images) - network(other)).abs().sum(1)[0]
+    row, column = divmod(int(change.argmax()), 128)
+    assert min(row, column) >= 80
+
+
+@pytest.mark.parametrize("head", ["fasterrcnn", "maskrcnn"])
+@pytest.mark.parametrize("side", [40, 64])
+def test_regions_are_pooled_where_they_lie_in_padded_images_too(head: str, side: int) -> None:
+    network, _ = build_with_head("resnet18", head, num_classes=2, img_size=(side, side), head_args=NARROW)
+    heads = network.model.roi_heads
+    pools = [heads.box_roi_pool] + ([heads.mask_roi_pool] if head == "maskrcnn" else [])
+    for pool in pools:
+        features = {}
+        for level, step in enumerate((4, 8, 16, 32)):  # maps of where they are along x, in pixels
+            n = 64 // step
+            features[str(level)] = ((torch.arange(n) + 0.5) * step).expand(1, 1, n, n)
+        for box in ([8.0, 8, 24, 24], [4.0, 4, 36, 36]):
+            pooled = pool(features, [torch.tensor([box])], [(side, side)])
+            # RoIAlign takes the middle of a pixel for its corner: half a step of 4 pixels.
+            assert pooled.mean() == pytest.approx((box[0] + box[2]) / 2 + 2, abs=0.5)
+
+
+@pytest.mark.parametrize("head", ["retinanet", "fcos"])
+def test_one_stage_detectors_know_no_background(head: str) -> None:
+    arguments = {**NARROW, "score_thresh": 0.0, "detections_per_img": 500}
+    network, _ = build_with_head("conv_resnet_tiny", head, num_classes=3, img_size=(64, 64), head_args=arguments)
+    with torch.no_grad():
+        (found,) = network.eval()(torch.randn(1, 3, 64, 64))
+    assert set(found["labels"].tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("stem", ["small", "imagenet"])
+def test_fcos_has_a_map_for_objects_of_every_size_and_begins_with_a_gradient_everywhere(stem: str) -> None:
+    options = {"stem": stem}
+    network, _ = build_with_head(
+        "conv_resnet_tiny", "fcos", num_classes=2, img_size=(128, 128), model_args=options, head_args=NARROW
+    )
     model = network.model
-    features = list(model.backbone(torch.randn(1, 3, 64, 64)).values())
-    steps = [64 // x.shape[-1] for x in features]
-    assert model.anchor_generator.sizes == tuple((step,) for step in steps)
+    features = list(model.backbone(torch.randn(1, 3, 128, 128)).values())
+    steps = [128 // x.shape[-1] for x in features]
+    assert [(one[0, 2:] - one[0, :2]).tolist() for one in model.anchor_generator.cell_anchors] == [
+        [s, s] for s in steps
+    ]
+    for side in (4.0, 9.0, 14.0, 30.0):
+        target = {"boxes": torch.tensor([[20.0, 20, 20 + side, 20 + side]]), "labels": torch.tensor([1])}
+        assert network.train()(torch.randn(1, 3, 128, 128), [target])["bbox_regression"] > 0
     distances, _ = model.head.regression_head(features)
     assert distances.min() > 0
 

@@ -179,3 +179,18 @@ def test_the_task_agrees_with_torchmetrics_and_keeps_each_image(seed: int) -> No
     score = task.score([result.scores])
     assert score.mean == pytest.approx(result.map)
     assert score.low <= score.mean <= score.high
+
+
+def test_a_hundred_detections_of_each_class_count() -> None:
+    """As COCO has it: of 160 perfect boxes in an image, 80 of each class, none is left out."""
+    corners = torch.arange(160.0)[:, None] * 3
+    boxes = torch.cat([corners, corners, corners + 2, corners + 2], 1)
+    labels = torch.arange(160) % 2
+    found, wanted = {"boxes": boxes, "labels": labels, "scores": torch.linspace(1, 0.5, 160)}, {"boxes": boxes}
+    task = Detection(["a", "b"])
+    result = task.evaluate(*task.reduce([found], [{**wanted, "labels": labels}]))
+    metrics = task.metrics()
+    metrics.update([found], [{**wanted, "labels": labels}])
+    assert result.map == pytest.approx(1)
+    assert metrics.compute()["map"] == pytest.approx(1)
+    assert result.detections == 160

@@ -28,6 +28,8 @@ from foveate.tasks.task import Batch, Metrics, Task, resized
 
 __all__ = ["Detection", "DetectionResult"]
 
+MOST = 1000
+"""Detections of an image that are kept."""
 RESAMPLES = 999
 """Resamples of the average precision, which takes milliseconds each."""
 
@@ -121,22 +123,29 @@ class Detection(Task):
     @property
     def record_shape(self) -> tuple[int, ...]:
         """Shape of an image's record, see `reduce`."""
-        return (4 * MAX_DETECTIONS + len(self.classes),)
+        return (4 * self._most + len(self.classes),)
+
+    @property
+    def _most(self) -> int:
+        return min(MAX_DETECTIONS * len(self.classes), MOST)
 
     def reduce(self, outputs: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Tensor]]) -> Batch:
-        """Return, of each image, its record: four numbers for each of at most 100 detections, and counts of objects."""
+        """Return, of each image, its record: four numbers for each detection, and counts of objects.
+
+        As COCO has it, the best 100 detections of each class count; of all classes together, the best 1,000.
+        """
         packed = torch.full((len(outputs), *self.record_shape), -1.0, dtype=torch.float64)
         for row, found, wanted in zip(packed, outputs, targets, strict=True):
             rows, counts = match(_on_cpu(found), _on_cpu(wanted), len(self.classes))
-            best = sorted(rows, key=lambda detection: -detection[1])[:MAX_DETECTIONS]
+            best = sorted(rows, key=lambda detection: -detection[1])[: self._most]
             values = [value for detection in best for value in detection]
             row[: len(values)] = torch.tensor(values, dtype=torch.float64)
-            row[4 * MAX_DETECTIONS :] = torch.tensor(counts, dtype=torch.float64)
+            row[4 * self._most :] = torch.tensor(counts, dtype=torch.float64)
         return packed, torch.zeros(len(outputs), dtype=torch.long)
 
     def evaluate(self, outputs: Tensor, targets: Tensor) -> DetectionResult:
         """Return the `DetectionResult` of the records of all images."""
-        records = [_unpacked(row) for row in outputs]
+        records = [_unpacked(row, len(self.classes)) for row in outputs]
         found = average_precision(records)
         number = sum(len(rows) for rows, _ in records)
         return DetectionResult(
@@ -195,8 +204,8 @@ def _on_cpu(one: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: one[name].cpu() for name in ("boxes", "labels", "scores", "ignored") if name in one}
 
 
-def _unpacked(row: Tensor) -> Record:
-    detections = row[: 4 * MAX_DETECTIONS].view(MAX_DETECTIONS, 4)
+def _unpacked(row: Tensor, classes: int) -> Record:
+    detections = row[:-classes].view(-1, 4)
     found = detections[detections[:, 0] >= 0].tolist()
-    counts = [int(count) for count in row[4 * MAX_DETECTIONS :].tolist()]
+    counts = [int(count) for count in row[-classes:].tolist()]
     return [[int(label), score, int(matched), int(left_out)] for label, score, matched, left_out in found], counts

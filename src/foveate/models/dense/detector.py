@@ -12,6 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.poolers import initLevelMapper
 
 from foveate import _checks
 from foveate.models.dense.keywords import keywords_of
@@ -40,8 +41,8 @@ class Detector(nn.Module):
 
     In training mode the output is a dict of losses, in evaluation mode a list with a dict for each image: ``boxes``
     ``(n, 4)`` in pixels of the image, ``labels`` ``(n,)``, indices into the classes, ``scores`` ``(n,)`` and, of Mask
-    R-CNN, ``masks`` ``(n, 1, H, W)``. torchvision counts classes from 1, with 0 for the background; here, as in all
-    data of this library, they count from 0.
+    R-CNN, ``masks`` ``(n, 1, H, W)``. Classes count from 0, as in all data of this library; in torchvision's R-CNNs they
+    count from 1, with 0 for the background.
 
     Args:
         model: torchvision's detector, which does not resize nor normalize its images.
@@ -53,14 +54,15 @@ class Detector(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.first = int(isinstance(model, FasterRCNN))
 
     def forward(self, images: Tensor, targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
         """Return losses or detections for images ``(B, 3, H, W)``; ``targets`` are needed in training mode alone."""
         if self.training:
             if targets is None:
                 raise ValueError("targets must be given in training mode, a dict for each image; or call eval() first")
-            return self.model(images, [_shifted(target) for target in targets])
-        return [{**found, "labels": found["labels"] - 1} for found in self.model(images)]
+            return self.model(images, [_shifted(target, self.first) for target in targets])
+        return [{**found, "labels": found["labels"] - self.first} for found in self.model(images)]
 
 
 class _AsGiven(GeneralizedRCNNTransform):
@@ -87,12 +89,12 @@ class _Backbone(nn.Module):
 
 
 def _faster_rcnn(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any]) -> nn.Module:
-    return FasterRCNN(**_two_stages(pyramid, channels), num_classes=classes, **given)
+    return FasterRCNN(**_two_stages(pyramid, channels), num_classes=classes + 1, **given)
 
 
 def _mask_rcnn(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any]) -> nn.Module:
-    mask_pool = MultiScaleRoIAlign(_levels(pyramid), output_size=14, sampling_ratio=2)
-    return MaskRCNN(**_two_stages(pyramid, channels), num_classes=classes, mask_roi_pool=mask_pool, **given)
+    pool = _pool(pyramid, 14)
+    return MaskRCNN(**_two_stages(pyramid, channels), num_classes=classes + 1, mask_roi_pool=pool, **given)
 
 
 def _two_stages(pyramid: Pyramid, channels: int) -> dict[str, Any]:
@@ -101,12 +103,18 @@ def _two_stages(pyramid: Pyramid, channels: int) -> dict[str, Any]:
     return {
         "backbone": _Backbone(pyramid, channels, LastLevelMaxPool()),
         "rpn_anchor_generator": AnchorGenerator(sizes, (ASPECTS,) * len(sizes)),
-        "box_roi_pool": MultiScaleRoIAlign(_levels(pyramid), output_size=7, sampling_ratio=2),
+        "box_roi_pool": _pool(pyramid, 7),
     }
 
 
-def _levels(pyramid: Pyramid) -> list[str]:
-    return [str(level) for level in range(len(pyramid.reductions))]
+def _pool(pyramid: Pyramid, size: int) -> MultiScaleRoIAlign:
+    """Return torchvision's pooling, told of the reductions: it would infer them from the first image, padded or not."""
+    levels = [str(level) for level in range(len(pyramid.reductions))]
+    pool = MultiScaleRoIAlign(levels, output_size=size, sampling_ratio=2)
+    pool.scales = [1 / reduction for reduction in pyramid.reductions]
+    first, last = (pyramid.reductions[end].bit_length() - 1 for end in (0, -1))
+    pool.map_levels = initLevelMapper(first, last)
+    return pool
 
 
 def _one_stage(pyramid: Pyramid, channels: int, anchors: Sequence[float], aspects: Sequence[float]) -> dict[str, Any]:
@@ -127,7 +135,12 @@ def _retinanet(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str
 def _fcos(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any]) -> nn.Module:
     # torchvision's FCOS has no anchors: it takes their size for the step of the map, by which it chooses the map of an
     # object and measures distances to its sides.
-    model = FCOS(num_classes=classes, **(_one_stage(pyramid, channels, (1,), (1,)) | dict(given)))
+    own = _one_stage(pyramid, channels, (1,), (1,))
+    steps: Any = own["anchor_generator"]
+    steps.cell_anchors = [  # without rounding, by which a step of 1 would become 0
+        torch.tensor([[-step / 2, -step / 2, step / 2, step / 2]]) for (step,) in steps.sizes
+    ]
+    model = FCOS(num_classes=classes, **(own | dict(given)))
     distances: Any = model.head.regression_head.bbox_reg
     with torch.no_grad():
         distances.bias.fill_(DISTANCE)
@@ -188,7 +201,7 @@ def build_detector(
         coarse = [index for index, reduction in maps if reduction >= 4]
         pyramid = Pyramid(name, kwargs, pretrained=pretrained, out_indices=coarse)
     try:
-        model = DETECTORS[detector](pyramid, num_classes + 1, channels, given)
+        model = DETECTORS[detector](pyramid, num_classes, channels, given)
     except (ValueError, *FAILURES) as error:
         raise ValueError(f"detector {detector} does not take {given or 'these maps'}: {error}") from error
     _scale_initial_weights(model, channels)
@@ -208,8 +221,8 @@ def _scale_initial_weights(model: nn.Module, channels: int) -> None:
             module.weight.mul_((CHANNELS / channels) ** 0.5)
 
 
-def _shifted(target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _shifted(target: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
     kept = ~target["ignored"] if "ignored" in target else torch.ones_like(target["labels"], dtype=torch.bool)
     names = [name for name in ("boxes", "labels", "masks") if name in target]
     found = {name: target[name][kept] for name in names}
-    return {**found, "labels": found["labels"] + 1}
+    return {**found, "labels": found["labels"] + first}

@@ -17,8 +17,8 @@ from foveate.models.inspection import FAILURES
 
 __all__ = ["DECODERS", "Segmenter", "build_segmenter"]
 
-GIVEN = ("classes", "in_channels", "encoder_output_stride")
-"""Keywords that follow from the network and the task."""
+GIVEN = ("classes", "in_channels", "encoder_output_stride", "upsampling", "activation", "aux_params")
+"""Keywords that follow from the network and the task, which is of logits."""
 
 DECODERS: Mapping[str, str] = {
     "unet": "Unet",
@@ -58,7 +58,13 @@ class Segmenter(nn.Module):
         height, width = images.shape[-2:]
         padding = (0, -width % self.divisor, 0, -height % self.divisor)
         if not torch.compiler.is_compiling():
-            return self.model(F.pad(images, padding) if any(padding) else images)[..., :height, :width]
+            padded = F.pad(images, padding) if any(padding) else images
+            logits = self.model(padded)
+            if not torch.jit.is_tracing() and logits.shape[-2:] != padded.shape[-2:]:
+                raise ValueError(
+                    f"the decoder makes {tuple(logits.shape[-2:])} of images of {tuple(padded.shape[-2:])}"
+                )
+            return logits[..., :height, :width]
         # A slice would leave a guard in the graph: that the image of the tracing was padded, and so must all others be.
         rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
         return self.model(F.pad(images, padding)).index_select(-2, rows).index_select(-1, columns)
@@ -136,6 +142,8 @@ def build_segmenter(
     depth = len(encoder.out_channels) - 1
     if decoder in STACKED:
         own["decoder_channels"] = UNET_CHANNELS[:depth]
+    if decoder == "fpn":  # it makes what the fourth map from the end is made of
+        own["upsampling"] = 2 ** max(depth - 3, 0)
     key = "foveate"  # the library's own way to encoders of others: an entry in its table, here for the moment
     encoders[key] = {"encoder": partial(_same, encoder), "params": {}, "pretrained_settings": {}}
     try:
