@@ -184,17 +184,17 @@ def test_one_stage_detectors_know_no_background(head: str) -> None:
 def test_fcos_has_a_map_for_objects_of_every_size_and_begins_with_a_gradient_everywhere(stem: str) -> None:
     options = {"stem": stem}
     network, _ = build_with_head(
-        "conv_resnet_tiny", "fcos", num_classes=2, img_size=(128, 128), model_args=options, head_args=NARROW
+        "conv_resnet_tiny", "fcos", num_classes=2, img_size=(256, 256), model_args=options, head_args=NARROW
     )
     model = network.model
-    features = list(model.backbone(torch.randn(1, 3, 128, 128)).values())
-    steps = [128 // x.shape[-1] for x in features]
+    features = list(model.backbone(torch.randn(1, 3, 256, 256)).values())
+    steps = [256 // x.shape[-1] for x in features]
     assert [(one[0, 2:] - one[0, :2]).tolist() for one in model.anchor_generator.cell_anchors] == [
         [s, s] for s in steps
     ]
-    for side in (4.0, 9.0, 14.0, 30.0):
+    for side in (6.0, 9.0, 14.0, 30.0):
         target = {"boxes": torch.tensor([[20.0, 20, 20 + side, 20 + side]]), "labels": torch.tensor([1])}
-        assert network.train()(torch.randn(1, 3, 128, 128), [target])["bbox_regression"] > 0
+        assert network.train()(torch.randn(1, 3, 256, 256), [target])["bbox_regression"] > 0
     distances, _ = model.head.regression_head(features)
     assert distances.min() > 0
 

@@ -41,8 +41,8 @@ class Detector(nn.Module):
 
     In training mode the output is a dict of losses, in evaluation mode a list with a dict for each image: ``boxes``
     ``(n, 4)`` in pixels of the image, ``labels`` ``(n,)``, indices into the classes, ``scores`` ``(n,)`` and, of Mask
-    R-CNN, ``masks`` ``(n, 1, H, W)``. Classes count from 0, as in all data of this library; in torchvision's R-CNNs they
-    count from 1, with 0 for the background.
+    R-CNN, ``masks`` ``(n, 1, H, W)``. Classes count from 0, as in all data of this library; in torchvision's R-CNNs
+    they count from 1, with 0 for the background.
 
     Args:
         model: torchvision's detector, which does not resize nor normalize its images.
