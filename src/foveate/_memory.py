@@ -24,7 +24,7 @@ def freed_memory_kept() -> Iterator[None]:
     """Have glibc keep what is freed for what is allocated next, and give it back at the end.
 
     By default large blocks go back to the system at once: every step of a training on a CPU asks for them again, and
-    the system clears each page before it hands it out, which takes a tenth of the time of a step or more. The process
+    the system clears each page before it hands it out, which takes up to a seventh of the time of a step. The process
     holds as much as it needed at its peak, and somewhat more. Other C libraries are left as they are.
     """
     global _users

@@ -9,25 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
-from foveate import _checks
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
-from foveate.stats import crossed_by_interval, holm
+from foveate.stats import crossed_by_interval
 from foveate.tasks import Task, find_task
-from foveate.training.run_folder import RESULT
 from studies.dense.attention import attention_of, has_weights
 from studies.dense.table import attention_table, classes_table, scores_table
-from studies.evidence.command import pair_of, verdict
+from studies.differences import Raw, difference_row, finished_runs, judge, label_of, pair_of, runs_of_pair
 from studies.evidence.figures import draw_differences
 from studies.evidence.table import differences_table
 
 __all__ = ["RAW", "DenseConfig", "collect", "read_raw", "run"]
 
 RAW, ATTENTION = "runs", "attention.json"
-KEYS = {"standard_error": "error", "minimum_detectable_effect": "detectable"}
-
-Raw = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 
 @dataclass(kw_only=True)
@@ -87,14 +81,9 @@ def run(config: DenseConfig) -> dict[str, Any]:
         "images": first["images"],
         "classes": task.classes,
         "networks": [_network(task, label, seeds, attention) for label, seeds in raw.items()],
-        "claims": _differences(task, raw, claims),
+        "claims": judge(_differences(task, raw, claims)),
         "explore": _differences(task, raw, [pair for pair in rest if pair not in claims]),
     }
-    for row, value in zip(
-        table["claims"], holm([row["over_images"]["p_value"] for row in table["claims"]]), strict=True
-    ):
-        row["holm"] = value
-        row["verdict"] = verdict(row)
     write_json(out / "evidence.json", table)
     table = read_json(out / "evidence.json")
     title = table["metric_title"]
@@ -117,9 +106,7 @@ def collect(comparison: Path, out: Path) -> int:
     Raises:
         ValueError: There is no finished run, or its data are not where they were.
     """
-    runs = sorted(comparison.glob(f"*/seed-*/{RESULT}"))
-    if not runs:
-        raise ValueError(f"there is no finished run in {comparison}; `foveate compare … --out {comparison}` makes some")
+    runs = finished_runs(comparison)
     writable_folder(out / RAW)
     found = read_json(out / ATTENTION) if (out / ATTENTION).is_file() else {}
     new = 0
@@ -128,16 +115,12 @@ def collect(comparison: Path, out: Path) -> int:
         if not file.exists():
             write_bytes(file, gzip.compress(path.read_bytes(), mtime=0))
             new += 1
-        seeds = found.setdefault(_label(path.parts[-3]), {})
+        seeds = found.setdefault(label_of(path.parts[-3]), {})
         seed = path.parts[-2].removeprefix("seed-")
         if seed not in seeds and has_weights(path.parent):
             seeds[seed] = attention_of(path.parent, read_json(path))
             write_json(out / ATTENTION, {label: found[label] for label in sorted(found)})
     return new
-
-
-def _label(folder: str) -> str:
-    return unquote(folder).replace("+", ":", 1)
 
 
 def read_raw(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -151,7 +134,7 @@ def read_raw(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
         raise ValueError(f"there are no raw results in {folder / RAW}; --collect RUNS adds some")
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for file in files:
-        label = _label(file.name.partition("--seed-")[0])
+        label = label_of(file.name.partition("--seed-")[0])
         try:
             result = json.loads(gzip.decompress(file.read_bytes()))
             found.setdefault(label, {})[result["seed"]] = result
@@ -187,28 +170,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _differences(task: Task, raw: Raw, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     rows = []
     for label, other in pairs:
-        a, b = (_of(raw, name) for name in (label, other))
-        if sorted(a) != sorted(b):
-            raise ValueError(
-                f"{label} was trained with seeds {sorted(a)}, {other} with {sorted(b)}; a paired difference needs the "
-                "same: train those that are missing, or leave the difference out"
-            )
-        seeds = sorted(a)
-        over_images = task.difference(*([runs[seed][task.per_image] for seed in seeds] for runs in (a, b)))
-        both = dataclasses.asdict(crossed_by_interval(over_images, images=a[seeds[0]]["images"]))
-        rows.append(
-            {
-                "label": label,
-                "other": other,
-                "seeds": seeds,
-                "over_images": dataclasses.asdict(over_images),
-                "over_both": {KEYS.get(name, name): value for name, value in both.items()},
-            }
-        )
+        seeds, ours, theirs = runs_of_pair(raw, label, other)
+        over_images = task.difference(*([one[task.per_image] for one in runs] for runs in (ours, theirs)))
+        over_both = crossed_by_interval(over_images, images=ours[0]["images"])
+        rows.append(difference_row(label, other, seeds, over_images, over_both))
     return rows
-
-
-def _of(raw: Raw, label: str) -> Mapping[int, Mapping[str, Any]]:
-    if label not in raw:
-        raise ValueError(f"there is no raw result of {label}{_checks.suggestion(label, list(raw))}")
-    return raw[label]

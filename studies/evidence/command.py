@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,19 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from foveate import _checks
 from foveate._extras import require
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
-from foveate.stats import crossed_difference, holm, mean_score, paired_difference
+from foveate.stats import crossed_difference, mean_score, paired_difference
+from studies.differences import Raw, difference_row, judge, pair_of, runs_of_pair
 from studies.evidence.raw import collect, read_costs, read_raw
 from studies.evidence.table import attention_table, differences_table, networks_table
 
 __all__ = ["EvidenceConfig", "run"]
-
-Raw = Mapping[str, Mapping[int, Mapping[str, Any]]]
-
-KEYS = {"standard_error": "error", "dof": "degrees", "minimum_detectable_effect": "detectable"}
-"""Keys of the result files that differ from the names of the fields; committed results hold them."""
 
 
 @dataclass(kw_only=True)
@@ -56,18 +50,6 @@ class EvidenceConfig:
                 pair_of(spec)
 
 
-def pair_of(spec: str) -> tuple[str, str]:
-    """Return the labels of a difference written as ``A - B``.
-
-    Raises:
-        ValueError: It is not written so.
-    """
-    found = re.fullmatch(r"\s*(\S+) - (\S+)\s*", spec)
-    if found is None:
-        raise ValueError(f"{spec!r} is not a difference; write two networks as in 'cram_resnet26 - resnet26d'")
-    return found[1], found[2]
-
-
 def run(config: EvidenceConfig) -> dict[str, Any]:
     """Make ``evidence.json`` and what is drawn and written of it; the same raw results give the same bytes.
 
@@ -94,9 +76,9 @@ def run(config: EvidenceConfig) -> dict[str, Any]:
     reference = config.reference or (pair_of(config.claims[0])[1] if config.claims else next(iter(raw)))
     table = {
         "reference": reference,
-        "images": len(next(iter(_of(raw, reference).values()))["correct"]),
+        "images": len(runs_of_pair(raw, reference, reference)[1][0]["correct"]),
         "networks": _networks(raw, read_costs(out)),
-        "claims": _differences(raw, [pair_of(spec) for spec in config.claims], corrected=True),
+        "claims": judge(_differences(raw, [pair_of(spec) for spec in config.claims])),
         "explore": _differences(raw, _explored(config, raw, reference)),
     }
     write_json(out / "evidence.json", table)
@@ -145,42 +127,11 @@ def _mean(values: Sequence[Any]) -> Any:
     return float(np.mean(values))
 
 
-def _differences(raw: Raw, pairs: Sequence[tuple[str, str]], *, corrected: bool = False) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _differences(raw: Raw, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    rows = []
     for label, other in pairs:
-        a, b = _of(raw, label), _of(raw, other)
-        if sorted(a) != sorted(b):
-            raise ValueError(
-                f"{label} was trained with seeds {sorted(a)}, {other} with {sorted(b)}; a paired difference needs the "
-                "same: train those that are missing, or leave the difference out"
-            )
-        matrices = [[runs[seed]["correct"] for seed in sorted(runs)] for runs in (a, b)]
-        both = dataclasses.asdict(crossed_difference(matrices[0], matrices[1]))
-        rows.append(
-            {
-                "label": label,
-                "other": other,
-                "seeds": sorted(a),
-                "over_images": dataclasses.asdict(paired_difference(matrices[0], matrices[1])),
-                "over_both": {KEYS.get(name, name): value for name, value in both.items()},
-            }
-        )
-    if corrected:
-        for row, value in zip(rows, holm([row["over_images"]["p_value"] for row in rows]), strict=True):
-            row["holm"] = value
-            row["verdict"] = verdict(row)
+        seeds, ours, theirs = runs_of_pair(raw, label, other)
+        correct, reference = ([one["correct"] for one in runs] for runs in (ours, theirs))
+        over_images, over_both = paired_difference(correct, reference), crossed_difference(correct, reference)
+        rows.append(difference_row(label, other, seeds, over_images, over_both))
     return rows
-
-
-def verdict(row: Mapping[str, Any]) -> str:
-    """Return what a claim has come to; the claim is that the difference is above zero."""
-    both, sure = row["over_both"], row["holm"] < 1 - row["over_both"]["confidence"]
-    if sure and both["low"] > 0:
-        return "supported"
-    return "not supported" if sure and both["high"] < 0 else "not decidable here"
-
-
-def _of(raw: Raw, label: str) -> Mapping[int, Mapping[str, Any]]:
-    if label not in raw:
-        raise ValueError(f"there is no raw result of {label}{_checks.suggestion(label, list(raw))}")
-    return raw[label]

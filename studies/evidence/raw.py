@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from foveate.io.files import read_json, writable_folder, write_json
 from foveate.models.inspection import attention_modules
 from foveate.training import TrainConfig, TrainingModule, check_device, predict
 from foveate.training.build import configured_task
-from foveate.training.run_folder import RESULT
+from studies.differences import finished_runs, label_of
 
 __all__ = ["COSTS", "RAW", "collect", "read_costs", "read_raw"]
 
@@ -38,13 +37,11 @@ def collect(comparison: Path, out: Path, say: Callable[[str], None] = lambda _: 
     Raises:
         ValueError: There is no finished run, or its data are not where they were.
     """
-    runs = sorted(comparison.glob(f"*/seed-*/{RESULT}"))
-    if not runs:
-        raise ValueError(f"there is no finished run in {comparison}; `foveate compare … --out {comparison}` makes some")
+    runs = finished_runs(comparison)
     writable_folder(out / RAW)
     written = 0
     for path in runs:
-        label = unquote(path.parts[-3]).replace("+", ":", 1)
+        label = label_of(path.parts[-3])
         file = out / RAW / f"{path.parts[-3]}.{path.parts[-2]}.json"
         if file.exists():
             continue

@@ -15,7 +15,8 @@ from foveate.commands.compare import CompareConfig
 from foveate.commands.compare import run as compare
 from foveate.stats import crossed_difference, paired_difference
 from studies._command import main
-from studies.evidence.command import EvidenceConfig, pair_of, run, verdict
+from studies.differences import pair_of, verdict
+from studies.evidence.command import EvidenceConfig, run
 
 pytestmark = pytest.mark.slow
 

@@ -143,7 +143,7 @@ def build_segmenter(
     if decoder in STACKED:
         own["decoder_channels"] = UNET_CHANNELS[:depth]
     if decoder == "fpn":  # it makes what the fourth map from the end is made of
-        own["upsampling"] = 2 ** max(depth - 3, 0)
+        own["upsampling"] = 2 ** (depth - 3)
     key = "foveate"  # the library's own way to encoders of others: an entry in its table, here for the moment
     encoders[key] = {"encoder": partial(_same, encoder), "params": {}, "pretrained_settings": {}}
     try:
