@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import foveate
 from foveate.cli import main
 from foveate.io import files as training_files
 from foveate.io import load_network, load_weights
@@ -142,37 +144,47 @@ def test_the_folder_of_the_user(
     assert main(["test", "~/runs/a", "--data_options", TINY, "--device=cpu"]) == 0
 
 
+@contextmanager
+def held(folder: Path, seconds: float = 60.0) -> Iterator[None]:
+    """Let another process hold the lock on a folder that it has made, as one that trains there does."""
+    folder.mkdir(exist_ok=True)
+    code = (
+        "import fcntl, os, sys, time; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
+        f"print('held', flush=True); time.sleep({seconds})"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        yield
+        other.kill()
+
+
 def test_two_runs_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_files, "PATIENCE", 0.3)
     out = tmp_path / "run"
-    out.mkdir()
-    code = (
-        "import fcntl, os, sys, time; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
-        "print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        config = TrainConfig(
-            model="test_resnet", data_options=DIGITS, epochs=1, batch_size=8, device="cpu", out=str(out)
-        )
+    config = TrainConfig(model="test_resnet", data_options=DIGITS, epochs=1, batch_size=8, device="cpu", out=str(out))
+    with held(out):
         with pytest.raises(ValueError, match="another process is writing to"):
             run(config, verbose=False)
         assert list(out.iterdir()) == []
-        other.kill()
     assert run(config, verbose=False)["images"] == 5  # nothing of the other one is in the way
     with pytest.raises(ValueError, match="holds a finished run"):
         run(config, verbose=False)
 
 
-def test_one_waits_for_what_ends_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = (
-        "import fcntl, os, sys, time; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
-        "print('held', flush=True); time.sleep(0.5)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
+def test_two_comparisons_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_files, "PATIENCE", 0.3)
+    out = tmp_path / "comparison"
+    how = {"data_options": DIGITS, "epochs": 1, "batch_size": 8, "seeds": 1, "device": "cpu", "jobs": 1}
+    with held(out):
+        with pytest.raises(ValueError, match="another process is writing to"):
+            foveate.compare(["test_resnet"], out=str(out), verbose=False, **how)
+        assert list(out.iterdir()) == []
+    assert foveate.compare(["test_resnet"], out=str(out), verbose=False, **how)["images"] == 5
+
+
+def test_one_waits_for_what_ends_soon(tmp_path: Path) -> None:
+    with held(tmp_path, seconds=0.5):
         start = time.monotonic()
         with sole_writer(tmp_path):
             assert time.monotonic() - start < 5

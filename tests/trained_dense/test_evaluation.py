@@ -11,8 +11,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import foveate
 from foveate.commands.evaluate import EvaluateConfig, run
-from foveate.commands.score import ScoreConfig
-from foveate.commands.score import run as score
 from foveate.data import open_data
 from foveate.data.dense import open_detection, open_segmentation
 from foveate.tasks import Segmentation
@@ -70,8 +68,3 @@ def test_data_of_another_task_are_refused(segmenter: TrainedSegmenter, detector:
     with pytest.raises(ValueError, match="was trained for"):
         foveate.load("cram_resnet_tiny.digits").evaluate(objects)  # of the same classes
     assert detector.evaluate(objects, split="val").images == 5
-
-
-def test_scores_of_classifiers_are_refused(detection_run: Path) -> None:
-    with pytest.raises(ValueError, match="detection"):
-        score(ScoreConfig(checkpoints=[str(detection_run)], device="cpu"))

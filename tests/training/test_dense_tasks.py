@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.data.dense.made import write_mask, write_masks, write_voc, xml
 from tests.training.interruptions import kill_trials
 
 import foveate
@@ -66,6 +67,33 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(task: str, tmp_path
     assert whole.history[-1]["train_loss"] < 0.9 * whole.history[0]["train_loss"]
     metric = find_task(task).metric
     assert whole.metrics[metric] == pytest.approx(find_task(task)(meta.classes).score([whole.content["scores"]]).mean)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_does_not_go_on_with_other_targets(task: str, tmp_path: Path) -> None:
+    size = (40, 32)
+    if task == "segmentation":
+        root = write_masks(tmp_path / "set", {"train": 8, "val": 3}, size=size)
+        target, changed = root / "train" / "masks" / "3.png", np.zeros(size[::-1])
+    else:
+        boxes = xml([("cat", (3, 4, 20, 17)), ("dog", (11, 5, 31, 29))], size)
+        splits = {"train": {f"t{k}": boxes for k in range(8)}, "val": {"v": boxes}}
+        root = write_voc(tmp_path / "set", splits, size)
+        target = root / "Annotations" / "t3.xml"
+    how = {**TASKS[task], "img_size": 32, "epochs": 2, "batch_size": 2, "verbose": False, "logger": [], "task": task}
+    how |= {"data": str(root), "out": str(tmp_path / "run"), "checkpoint_updates": 1}
+    with pytest.raises(KeyboardInterrupt):
+        foveate.train("conv_resnet_tiny", callbacks=[Stop(2)], **how)
+    before = target.read_bytes()
+    if task == "segmentation":
+        write_mask(target, changed)
+    else:
+        target.write_text(xml([("cat", (3, 4, 20, 18)), ("dog", (11, 5, 31, 29))], size))  # by one pixel
+    name = "train/images/3.jpg" if task == "segmentation" else "JPEGImages/t3.jpg"
+    with pytest.raises(ValueError, match=f"other data(.|\n)*1 removed \\({name}(.|\n)*1 added \\({name}"):
+        foveate.train("conv_resnet_tiny", resume=True, **how)
+    target.write_bytes(before)
+    assert len(foveate.train("conv_resnet_tiny", resume=True, **how).history) == 2
 
 
 def test_killed_runs_of_segmentation_go_on_as_if_they_had_not_been(tmp_path: Path) -> None:

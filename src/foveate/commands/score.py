@@ -8,7 +8,6 @@ from typing import Any
 
 from foveate import _checks
 from foveate._devices import check_device
-from foveate.data import ImageData
 from foveate.io.environment import environment
 from foveate.io.files import writable_file, write_json
 from foveate.report.scores import to_text
@@ -29,6 +28,8 @@ SETTINGS = (
 class ScoreConfig(ScoreSettings, DataConfig):
     """Score where networks look against true boxes and against maps that have seen no image, and how faithfully.
 
+    Of networks for segmentation and detection: how much of what an object attends to lies inside of it.
+
     Attributes:
         checkpoints: For each network a model.safetensors, a .ckpt, or the folder of a run.
         boxes: A CSV file with the boxes of an image folder: file,x_min,y_min,x_max,y_max. Not given: boxes.csv in it.
@@ -46,8 +47,10 @@ class ScoreConfig(ScoreSettings, DataConfig):
         _checks.integer("workers", self.workers, minimum=0)
         super().check()
 
-    def open(self, img_size: int | tuple[int, int] | None = None, **given: Any) -> ImageData:
-        """Open the images with their boxes."""
+    def open(self, img_size: int | tuple[int, int] | None = None, **given: Any) -> Any:
+        """Open the images with their boxes, those of a file if classifiers are to be scored."""
+        if self.boxes is not None and given.get("task", "classification") != "classification":
+            raise ValueError("boxes: a file of one box per image is for classifiers; other tasks have their own")
         return super().open(img_size, **{"boxes": self.boxes, **given})
 
 
@@ -60,8 +63,9 @@ def run(config: ScoreConfig) -> dict[str, Any]:
     config.check()
     device = check_device(config.device, "32-true")
     networks = [load(checkpoint) for checkpoint in config.checkpoints]
-    check_scorable(networks)
-    data = config.open(networks[0].img_size, intensity_range=networks[0].meta.intensity_range)
+    check_scorable(networks, config)
+    meta = networks[0].meta
+    data = config.open(networks[0].img_size, task=meta.task, intensity_range=meta.intensity_range)
     if config.out is not None:
         writable_file(Path(config.out))
     found = score_networks(networks, data, config, device=device, workers=config.workers)

@@ -18,7 +18,7 @@ from foveate.comparison.costs import measure_costs
 from foveate.comparison.model_spec import ModelSpec
 from foveate.comparison.runs import train_all
 from foveate.io.environment import environment
-from foveate.io.files import read_json, writable_folder, write_json, write_text
+from foveate.io.files import read_json, sole_writer, writable_folder, write_json, write_text
 from foveate.report.comparison import to_csv, to_markdown
 from foveate.tasks import Task, find_task
 from foveate.training.api import configured
@@ -66,7 +66,8 @@ def compare(
         `foveate.stats.paired_difference`), what `measure_costs` returns, and ``seconds`` (of training, all runs).
 
     Raises:
-        ValueError: A setting is wrong or not the one that the folder was started with.
+        ValueError: A setting is wrong or not the one that the folder was started with, or another process compares
+            in the folder.
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     if isinstance(models, str):
@@ -105,18 +106,19 @@ def compare_networks(config: CompareConfig, *, data: Data | None = None, verbose
         config = dataclasses.replace(config, threads=1)
         runs = [dataclasses.replace(one, threads=1) for one in runs]
     jobs = _jobs(config, small) if elsewhere else 1
-    writable_folder(out)
-    write_text(out / CONFIG, to_yaml(config))
-    try:
-        results = train_all(runs, data, jobs, verbose=verbose)
-        costs = measure_costs(config, data, device)
-    except KeyboardInterrupt as error:
-        signum = getattr(error, "signum", signal.SIGINT)
-        raise Interrupted(signum, "run the same command again to go on from here") from error
-    table = _table(config, data, results, costs) | {"environment": environment(device)}
-    write_json(out / COMPARISON, table)
-    write_text(out / "compare.csv", to_csv(table))
-    write_text(out / "compare.md", to_markdown(table))
+    with sole_writer(writable_folder(out)):
+        check_unchanged(out / CONFIG, config, but=("models", "seeds"))  # another process may have begun meanwhile
+        write_text(out / CONFIG, to_yaml(config))
+        try:
+            results = train_all(runs, data, jobs, verbose=verbose)
+            costs = measure_costs(config, data, device)
+        except KeyboardInterrupt as error:
+            signum = getattr(error, "signum", signal.SIGINT)
+            raise Interrupted(signum, "run the same command again to go on from here") from error
+        table = _table(config, data, results, costs) | {"environment": environment(device)}
+        write_json(out / COMPARISON, table)
+        write_text(out / "compare.csv", to_csv(table))
+        write_text(out / "compare.md", to_markdown(table))
     if verbose:
         print(f"\n{to_markdown(table)}\nsaved in {out}: {COMPARISON}, compare.csv, compare.md")
     return read_json(out / COMPARISON)

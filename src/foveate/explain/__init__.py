@@ -12,6 +12,7 @@ from foveate._extras import require
 for _needed in ("matplotlib", "scipy"):  # colors of pictures; components and intervals
     require(_needed, extra="explain")
 
+from foveate.explain.attention_mass import mass_inside, region_shares  # noqa: E402
 from foveate.explain.baselines import BASELINES, baseline_maps  # noqa: E402
 from foveate.explain.explanation import Explanation, Guess, explain  # noqa: E402
 from foveate.explain.faithfulness import Curves, Fill, deletion, insertion  # noqa: E402
@@ -56,11 +57,13 @@ __all__ = [
     "explain",
     "gradient_shares",
     "insertion",
+    "mass_inside",
     "max_box_acc",
     "overlay",
     "palette_stops",
     "parts_of",
     "pointing_game",
+    "region_shares",
     "saliency",
     "shown_module",
 ]

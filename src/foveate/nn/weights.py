@@ -88,6 +88,22 @@ class PairwiseWeights(ABC):
                 total[images] += self.rows(images, lines, columns, part)[:, heads].abs().sum((1, 2, 3))
         return total
 
+    def taken_by_regions(
+        self, regions: Float[Tensor, "regions height width"], *, image: int = 0, part: str = "both"
+    ) -> Float[Tensor, "regions height width"]:
+        """Sum magnitudes over heads and positions ``i`` of one image, weighed: ``Σ_hi r_i |A_hij|``, in float64.
+
+        ``regions`` has the weight ``r_i`` of each attending position, once for each region.
+        """
+        self._check((0, 0), part)
+        total = torch.zeros(len(regions), *self.size, dtype=torch.double)
+        for images, rows in self._chunks():
+            if image not in range(self.images)[images]:
+                continue
+            magnitudes = self.rows(slice(image, image + 1), rows, slice(None), part)[0].abs().sum(0).double()
+            total += torch.einsum("rij,ijyx->ryx", regions[:, rows].double(), magnitudes)
+        return total
+
     def attended(self, position: tuple[int, int]) -> Float[Tensor, "batch channels"]:
         """Apply the weights of ``position`` to the values of all heads.
 

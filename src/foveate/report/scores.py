@@ -18,22 +18,22 @@ SCORES = {
     "rectangle_iou": "rectangle's IoU",
 }
 """Heading of each score but MaxBoxAcc."""
+MASSES = {"inside": "inside", "another": "another image's", "area": "uniform"}
+"""Heading of each score of networks that are no classifiers."""
 GAMES = {"deletion": "deletion (low is good)", "insertion": "insertion (high is good)"}
 
 
 def to_text(result: Mapping[str, Any]) -> str:
     """Return the tables: networks and baselines, each score with its interval, in percent."""
+    if "baselines" not in result:
+        return _regions_to_text(result)
     networks = dict(zip(_labels(result["networks"]), result["networks"], strict=True))
     rows = {name: network["scores"] for name, network in networks.items()} | result["baselines"]
     first = next(iter(networks.values()))
     boxes = {name: f"MaxBoxAcc {name.removeprefix('max_box_acc_')}" for name in first["thresholds"]}
     shown = {name: title for name, title in SCORES.items() if any(name in scores for scores in rows.values())}
-    height, width = result["image_size"]
-    confidence = f"{result['settings']['confidence']:.0%}"
     parts = [
-        f"{result['images']} {result['split']} images of {result['data']} at {height}×{width}"
-        + (f", {result['without_box']} without a box in view left out" if result["without_box"] else "")
-        + f"; %, {confidence} intervals over images",
+        _title(result, "a box"),
         "\n".join(f"{name}: {network['module']} ({network['kind']})" for name, network in networks.items()),
         _table(rows, shown),
         _table(rows, boxes),
@@ -55,6 +55,35 @@ def to_text(result: Mapping[str, Any]) -> str:
             figures = {name: network["faithfulness"] for name, network in networks.items()}
             parts.append(_table(figures, orders, title))
     return "\n\n".join(parts)
+
+
+def _regions_to_text(result: Mapping[str, Any]) -> str:
+    """Return the tables of networks that are no classifiers, one for each."""
+    parts = [_title(result, "an object"), "Of what an object attends to, the share inside of it:"]
+    for label, network in zip(_labels(result["networks"]), result["networks"], strict=True):
+        parts.append(
+            columns(
+                [label, *MASSES.values(), "inside − another", "inside − uniform"],
+                [
+                    [
+                        f"{layer['module']} ({layer['kind']})",
+                        *(_cell(layer["scores"][name]) for name in MASSES),
+                        *(_cell(layer["differences"][name]) for name in ("another", "area")),
+                    ]
+                    for layer in network["layers"]
+                ],
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def _title(result: Mapping[str, Any], thing: str) -> str:
+    height, width = result["image_size"]
+    return (
+        f"{result['images']} {result['split']} images of {result['data']} at {height}×{width}"
+        + (f", {result['without_box']} without {thing} in view left out" if result["without_box"] else "")
+        + f"; %, {result['settings']['confidence']:.0%} intervals over images"
+    )
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], corner: str = "") -> str:

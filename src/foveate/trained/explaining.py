@@ -16,7 +16,7 @@ from foveate.explain.finding import Finding
 from foveate.models.inspection import attention_modules, evaluating
 from foveate.trained.network import Picture, TrainedNetwork
 
-__all__ = ["check_explainable", "explain_image", "seen_pixel", "seen_place"]
+__all__ = ["check_explainable", "explain_image", "seen_pixel", "seen_place", "spanning"]
 
 
 def explain_image(
@@ -37,7 +37,7 @@ def explain_image(
     tensor = trained.tensor([pixels])
     explanation = _explanation(trained, tensor, method, _names(trained, method, names))
     spanned = trained.seen_size((tensor.shape[2], tensor.shape[3]))
-    records = [_spanning(record, spanned) for record in explanation.records]
+    records = [spanning(record, spanned) for record in explanation.records]
     if not names:
         records = list({tuple(record.map.shape): record for record in records}.values())
     middle = (tensor.shape[2] // 2, tensor.shape[3] // 2)
@@ -71,7 +71,7 @@ def _explanation(trained: TrainedNetwork, tensor: Tensor, method: str, names: li
         return Explanation(None, None, (), trained.network(tensor))
 
 
-def _spanning(record: AttentionRecord, size: tuple[int, int]) -> AttentionRecord:
+def spanning(record: AttentionRecord, size: tuple[int, int]) -> AttentionRecord:
     """Return a record of an input that the network has padded to height and width ``size``, which its map spans."""
     if record.image_size == size:
         return record

@@ -14,6 +14,7 @@ from torch.utils.data import Subset
 
 from foveate import _checks
 from foveate.data import BoxedImages, ImageData, ImageLoader, InputBoxes, UnreadableImageError, make_loader
+from foveate.data.dense import DenseData
 from foveate.data.splitting import equally_spaced
 from foveate.explain import BASELINES, Fill
 from foveate.explain.explanation import METHODS
@@ -21,6 +22,7 @@ from foveate.explain.scoring import ORDERS, Measurement, Values, score_baseline,
 from foveate.models.inspection import attention_modules
 from foveate.stats import RESAMPLES, estimate
 from foveate.trained.network import TrainedNetwork
+from foveate.trained.region_scoring import SCORES, score_regions
 
 __all__ = ["ScoreSettings", "check_scorable", "score_networks"]
 
@@ -72,41 +74,83 @@ class ScoreSettings:
 
 def score_networks(
     networks: Sequence[TrainedNetwork],
-    data: ImageData,
+    data: ImageData | DenseData,
     settings: ScoreSettings | None = None,
     *,
     device: torch.device | None = None,
     workers: int = 0,
 ) -> dict[str, Any]:
-    """Score where networks look in images with boxes, and how faithfully that explains them.
+    """Score where networks look: classifiers in images with boxes, others in the objects that they are to find.
 
     Args:
-        networks: Trained on images of one size and preparation.
-        data: Images with boxes.
-        settings: How; the defaults if not given.
+        networks: Trained for one task on images of one size and preparation.
+        data: Images with boxes; of segmentation and detection, images as `TrainedNetwork.evaluate` takes them.
+        settings: How; the defaults if not given. Those of maps, thresholds and faithfulness are for classifiers.
         device: Where to compute; where the first network is if not given.
         workers: Processes that load images.
 
     Returns:
-        ``images`` (their number), ``without_box``, ``bad_images``, ``image_size``, ``resamples``, ``baselines`` and
-        ``networks``; of each of these ``checkpoint``, ``model``, ``module``, ``kind``, ``thresholds``, ``scores``,
-        ``differences`` to the first, and ``faithfulness``. Scores are the fields of `foveate.stats.Estimate`.
+        ``images`` (their number), ``without_box``, ``bad_images``, ``image_size``, ``resamples`` and ``networks``; of
+        each of these ``checkpoint`` and ``model``. Of classifiers besides ``baselines`` and for each network
+        ``module``, ``kind``, ``thresholds``, ``scores``, ``differences`` to the first, and ``faithfulness``. Of others
+        ``layers``: of each attention module ``module``, ``kind``, ``scores`` (``inside``: the share of an object's
+        attention that stays inside of it, see `foveate.explain.mass_inside`; ``another``: with the weights of
+        another image; ``area``: of uniform attention) and ``differences`` of the first from the other two. Scores are
+        the fields of `foveate.stats.Estimate`.
 
     Raises:
-        ValueError: A setting is wrong, the networks do not see the same images, they were trained for other classes, or
-            the images have no boxes.
+        ValueError: A setting is wrong, the networks do not see the same images, they were trained for other classes or
+            different tasks, the images have no boxes, or a network that is no classifier has no attention.
     """
     settings = settings or ScoreSettings()
     settings.check()
-    check_scorable(networks)
+    check_scorable(networks, settings)
     _check_they_see_the_same(networks)
     for network in networks:
         network.check_fits(data)
-        if settings.method == "attention" and not attention_modules(network.network):
-            raise ValueError(
-                f"{network.source} holds {network.meta.model}, which has no attention; leave it out, or give "
-                "method=auto for Grad-CAM"
-            )
+    device = device or networks[0].device
+    if isinstance(data, DenseData):
+        return _score_regions(networks, data, settings, device, workers)
+    return _score_maps(networks, data, settings, device, workers)
+
+
+def _score_regions(
+    networks: Sequence[TrainedNetwork], data: DenseData, settings: ScoreSettings, device: torch.device, workers: int
+) -> dict[str, Any]:
+    measured = [
+        score_regions(network, data, split=settings.split, images=settings.images, device=device, workers=workers)
+        for network in networks
+    ]
+    return {
+        "images": measured[0].images,
+        "without_box": measured[0].empty,
+        "bad_images": measured[0].bad_images,
+        "image_size": list(data.image_size),
+        "resamples": RESAMPLES,
+        "networks": [
+            {
+                "checkpoint": network.source,
+                "model": network.meta.model,
+                "layers": [
+                    {
+                        "module": layer.module,
+                        "kind": layer.kind,
+                        "scores": _estimates(layer.scores, settings),
+                        "differences": _estimates(
+                            dict.fromkeys(SCORES[1:], layer.scores["inside"]), settings, layer.scores
+                        ),
+                    }
+                    for layer in one.layers
+                ],
+            }
+            for network, one in zip(networks, measured, strict=True)
+        ],
+    }
+
+
+def _score_maps(
+    networks: Sequence[TrainedNetwork], data: ImageData, settings: ScoreSettings, device: torch.device, workers: int
+) -> dict[str, Any]:
     height, width = data.image_size
     if settings.steps > height * width:
         raise ValueError(f"steps must be at most the {height * width} pixels of an image; got {settings.steps}")
@@ -119,7 +163,7 @@ def score_networks(
             _loader(network, data, chosen, settings, workers),
             how,
             faithful=faithful,
-            device=device or network.device,
+            device=device,
             title=network.source,
         )
         for network in networks
@@ -149,13 +193,21 @@ def score_networks(
     }
 
 
-def check_scorable(networks: Sequence[TrainedNetwork]) -> None:
-    """Raise a `ValueError` unless all networks are classifiers: the scores ask what decides for an image's class."""
+def check_scorable(networks: Sequence[TrainedNetwork], settings: ScoreSettings) -> None:
+    """Raise a `ValueError` unless all networks have one task, and attention where settings or task ask for it."""
+    first = networks[0]
     for network in networks:
-        if not network.names_images:
+        if network.meta.task != first.meta.task:
             raise ValueError(
-                f"{network.source} was trained for {network.meta.task}; scores of where a network looks are those of "
-                "classifiers, whose one class has one box: leave it out, or explain it with a query or a box"
+                f"networks are compared by the same scores, and {network.source} was trained for {network.meta.task}, "
+                f"{first.source} for {first.meta.task}; score them in two calls"
+            )
+        if not network.names_images and settings.method == "gradcam":
+            raise ValueError(f"method: Grad-CAM explains classifiers, and {network.source} is for {network.meta.task}")
+        if (settings.method == "attention" or not network.names_images) and not attention_modules(network.network):
+            raise ValueError(
+                f"{network.source} holds {network.meta.model}, which has no attention; leave it out"
+                + (", or give method=auto for Grad-CAM" if network.names_images else "")
             )
 
 

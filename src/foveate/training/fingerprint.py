@@ -21,8 +21,8 @@ IMAGES = "images.jsonl.gz"
 class DataFingerprint:
     """Tells whether classes and images are those that a run was begun with.
 
-    Images are compared by split, class and name. Their sizes and contents are not looked at: that would take a look
-    at each of them.
+    Images are compared by split, class and name, boxes by their numbers, masks by the sizes of their files. Sizes and
+    contents of images are not looked at: that would take a look at each of them.
 
     Args:
         classes: Names of the classes, in the order of the network's outputs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,16 @@ class AnnotatedSample:
     size: tuple[int, int] | None = None
     masks: Callable[[tuple[int, int]], np.ndarray] | None = None
     bad: BadImage | None = None
+
+    @property
+    def target_id(self) -> str:
+        """A digest of the boxes and their labels."""
+        objects = (
+            [tuple(map(float, numbers)) for numbers in self.boxes],
+            [*map(int, self.labels)],
+            [*map(bool, self.ignored)],
+        )
+        return hashlib.sha256(repr(objects).encode()).hexdigest()[:16]
 
     def target(self, image: Image.Image) -> Objects:
         """Make the objects; raise an `UnreadableImageError` if the image or a box is not as the file says."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,11 @@ class MaskSample:
     mask: str
     classes: MaskClasses
     bad: BadImage | None = None
+
+    @property
+    def target_id(self) -> str:
+        """The size of the mask's file, which hardly any change of a PNG leaves as it is."""
+        return f"{os.path.getsize(self.mask)} B" if os.path.isfile(self.mask) else "no mask"
 
     def target(self, image: Image.Image) -> np.ndarray:
         """Read the mask; raise an `UnreadableImageError` if it is of another size or has values of no class."""

@@ -38,6 +38,11 @@ class Sample(Protocol):
         """Why it cannot be used, if that is known already."""
         ...
 
+    @property
+    def target_id(self) -> str:
+        """What tells the target from another of the same image without reading it."""
+        ...
+
     def target(self, image: Image.Image) -> Any:
         """Read the mask or make the objects of the image; raise an `UnreadableImageError` if they are not usable."""
         ...
@@ -70,9 +75,9 @@ class TargetImages(Dataset[tuple[Image.Image, Any]]):
         return image, sample.target(image)
 
     def entries(self) -> Iterator[tuple[str, None]]:
-        """Yield the path of each image from the folder of the data, with ``/``."""
+        """Yield the path of each image from the folder of the data, with ``/``, and what tells its target apart."""
         for sample in self.samples:
-            yield name_below(sample.path, self.root), None
+            yield f"{name_below(sample.path, self.root)} {sample.target_id}", None
 
 
 def image_files(folder: Path, top: Path) -> dict[str, str]:
