@@ -73,7 +73,7 @@ flowers: .venv/installed-dev
 # says what lies there); what is finished is kept, so that the same command goes on after an interruption.
 SOURCE ?= ../shared/data/tiny-imagenet-100
 PHOTOGRAPHS := photographs photographs-explained
-DENSE := streets cells
+DENSE := streets streets-pretrained cells
 SEEDS = $(foreach run,$(1),$(foreach seed,0 1 2,runs/photographs/$(run)_resnet_tiny$(2)/seed-$(seed)))
 evidence: .venv/installed-demo
 ifdef RERUN

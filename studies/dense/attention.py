@@ -15,7 +15,7 @@ from foveate.explain import AttentionRecord, attention_off, attention_records, p
 from foveate.io import load_network
 from foveate.models.inspection import attention_modules
 from foveate.training import TrainConfig, TrainingModule, check_device, predict
-from foveate.training.build import configured_task
+from foveate.training.build import configured_task, normalized
 
 __all__ = ["attention_of", "has_weights"]
 
@@ -37,12 +37,12 @@ def attention_of(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
       mean and the deviation of a rectangle's half-sides and center, and of a detector how many objects have their
       center within, as a share of all, beside what an equally large part of the picture holds by chance.
     """
-    network, _ = load_network(folder)
+    network, meta = load_network(folder)
     modules = attention_modules(network)
     if not modules:
         return {}
     config = TrainConfig(**result["config"])
-    data = config.open()
+    data = normalized(config.open(), meta)
     task = configured_task(config, data)
     _, val, test = data.loaders(batch_size=config.batch_size, seed=config.seed, samples=task.samples)
     images = val if test is None else test

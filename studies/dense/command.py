@@ -34,12 +34,14 @@ class DenseConfig:
         collect: Folders of comparisons, as `foveate compare` leaves them: the results of their finished runs are added
             first, and what can only be seen in their weights. Their data have to be where they were.
         claims: Differences that were named before the runs, as "gsa_resnet26 - conv_resnet26"; their p-values are
-            corrected for their number. The second network of the first is what all others are compared to.
+            corrected for their number.
+        reference: What all others are compared to besides; the second network of the first claim if not given.
     """
 
     out: str = ""
     collect: list[str] = field(default_factory=list)
     claims: list[str] = field(default_factory=list)
+    reference: str = ""
 
     def check(self) -> None:
         """Raise a `ValueError` that names the first setting that is out of its range."""
@@ -75,7 +77,8 @@ def run(config: DenseConfig) -> dict[str, Any]:
     task = find_task(first["config"]["task"])(first["network"]["classes"])
     claims = [pair_of(spec) for spec in config.claims]
     attention = read_json(out / ATTENTION) if (out / ATTENTION).is_file() else {}
-    rest = [(label, claims[0][1]) for label in raw if label != claims[0][1]]
+    reference = config.reference or claims[0][1]
+    rest = [(label, reference) for label in raw if label != reference]
     table = {
         "metric_title": task.metric_title,
         "images": first["images"],

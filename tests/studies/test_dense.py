@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import foveate
+from foveate.explain import attention_off
+from foveate.io import load_network, save_network
 from foveate.stats import crossed_by_interval, holm
 from foveate.tasks import Segmentation
+from foveate.training import TrainConfig
 from studies._command import main
+from studies.dense.attention import attention_of
 from studies.dense.command import DenseConfig, run
 
 pytestmark = pytest.mark.slow
@@ -81,6 +87,30 @@ def test_what_networks_owe_to_their_attention_is_measured_on_the_same_images(col
     assert 0 < gate["share"] <= 1
     assert [set(run["without"]) for run in by_label["cram_resnet_tiny"]] == [{"attention"}] * 2
     assert all(0 <= value < 1 for run in by_label["cram_resnet_tiny"] for value in run["without"].values())
+
+
+def test_networks_see_the_images_as_in_their_training(tmp_path: Path) -> None:
+    """A pretrained network has a normalization of its own, which is not that of the data."""
+    digits = {"size": 16, "clutter": 1, "length": 96, "val_length": 8, "test_length": 13}
+    how: dict[str, Any] = {"data_options": digits, "epochs": 6, "batch_size": 8, "lr": 0.01, "logger": []}
+    how |= {"decoder": "fpn", "head_args": {"decoder_pyramid_channels": 32}, "device": "cpu", "verbose": False}
+    trained = foveate.train("cram_resnet_tiny", "digits", task="segmentation", out=str(tmp_path), **how)
+    before = attention_of(tmp_path, trained.content)["without"]["attention"]
+    network, meta = load_network(tmp_path)
+    save_network(tmp_path / "model.safetensors", network, dataclasses.replace(meta, std=(0.1, 0.1, 0.1)))
+    changed = foveate.load(tmp_path)
+    data = TrainConfig(**trained.content["config"]).open()
+    with attention_off(changed.network):
+        expected = changed.evaluate(data, batch_size=8).mean_iou.mean
+    assert attention_of(tmp_path, trained.content)["without"]["attention"] == pytest.approx(expected, abs=1e-9)
+    assert before != pytest.approx(expected, abs=1e-3)
+
+
+def test_another_reference(collected: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(collected, tmp_path / "results")
+    found = run(DenseConfig(out=str(out), claims=CLAIMS[1:], reference="conv_resnet_tiny"))
+    pairs = [(row["label"], row["other"]) for row in found["explore"]]
+    assert set(pairs) == {(label, "conv_resnet_tiny") for label in MODELS[1:]}
 
 
 def test_the_same_raw_results_give_the_same_bytes(comparison: Path, collected: Path) -> None:
