@@ -14,7 +14,7 @@ from foveate.io import load_network
 from foveate.io.files import read_json, writable_folder, write_json
 from foveate.models.inspection import attention_modules
 from foveate.training import TrainConfig, TrainingModule, check_device, predict
-from foveate.training.build import configured_task
+from foveate.training.build import configured_task, normalized
 from studies.differences import finished_runs, label_of
 
 __all__ = ["COSTS", "RAW", "collect", "read_costs", "read_raw"]
@@ -97,11 +97,11 @@ def _add_costs(comparison: Path, out: Path) -> None:
 
 def _attention(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what can only be seen in the weights."""
-    network, _ = load_network(folder)
+    network, meta = load_network(folder)
     if not attention_modules(network):
         return {}
     config = TrainConfig(**result["config"])
-    data = config.open()
+    data = normalized(config.open(), meta)
     task = configured_task(config, data)
     _, val, test = data.loaders(batch_size=config.batch_size, seed=config.seed)
     module = TrainingModule(network, config, task)

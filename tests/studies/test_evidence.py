@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,9 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import foveate
 from foveate.commands.compare import CompareConfig
 from foveate.commands.compare import run as compare
+from foveate.explain import attention_off
+from foveate.io import load_network, save_network
 from foveate.stats import crossed_difference, paired_difference
+from foveate.training import TrainConfig
 from studies._command import main
 from studies.differences import pair_of, verdict
 from studies.evidence.command import EvidenceConfig, run
@@ -115,6 +120,20 @@ def test_what_is_seen_in_the_weights_is_in_the_raw_results(collected: Path) -> N
     (rectangle,) = raw["cram_resnet_tiny:equivariance=1"]["rectangles"].values()
     assert all(rectangle["deviation"][name] >= 0 for name in ("cx", "cy", "sx", "sy"))
     assert rectangle["mean"]["sx"] > 0
+
+
+def test_networks_see_the_images_as_in_their_training(comparison: Path, tmp_path: Path) -> None:
+    """A pretrained network has a normalization of its own, which is not that of the data."""
+    shutil.copytree(comparison / "gsa_resnet_tiny", tmp_path / "runs" / "gsa_resnet_tiny")
+    file = tmp_path / "runs" / "gsa_resnet_tiny" / "seed-0" / "model.safetensors"
+    network, meta = load_network(file)
+    save_network(file, network, dataclasses.replace(meta, std=(0.01, 0.02, 0.03)))
+    run(EvidenceConfig(out=str(tmp_path), collect=[str(tmp_path / "runs")]))
+    found = json.loads((tmp_path / "runs" / "gsa_resnet_tiny.seed-0.json").read_text())
+    trained = foveate.load(file)
+    with attention_off(trained.network, "content"):
+        expected = trained.evaluate(TrainConfig(**found["config"]).open()).top1.mean
+    assert found["attention"]["top1_without"]["content"] == pytest.approx(expected, abs=1e-9)
 
 
 def test_finished_runs_are_added_and_those_that_are_there_stay(comparison: Path, tmp_path: Path) -> None:
