@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -41,7 +42,8 @@ NEW: dict[str, list[str]] = {}
 """Of the networks that a recipe compares, those that none of the recipes before it has."""
 for compared in COMPARED:
     earlier = {network for networks in NEW.values() for network in networks}
-    NEW[compared] = [network for network in yaml.safe_load(TEXTS[compared])["models"] if network not in earlier]
+    networks = [re.sub(r"[:,]lr=[^,]+", "", network) for network in yaml.safe_load(TEXTS[compared])["models"]]
+    NEW[compared] = [network for network in dict.fromkeys(networks) if network not in earlier]
 
 
 @pytest.fixture

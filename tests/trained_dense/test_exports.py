@@ -41,6 +41,21 @@ def test_onnx_agrees_at_sizes_that_it_was_not_exported_with(tmp_path: Path) -> N
     assert images == 200
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("model", ["cram_resnet_tiny", "gsa_resnet_tiny", "expatt_resnet_tiny"])
+def test_a_program_agrees_at_sizes_that_it_was_not_exported_with(model: str, tmp_path: Path) -> None:
+    run = train(tmp_path / "run", model, "segmentation", head_args={"decoder_channels": [16, 8, 8]})
+    (file,) = export_network(run, "torch", out=tmp_path).files
+    program, network = torch.export.load(file).module(), foveate.load(run).network
+    for size in SIZES:
+        for batch in (1, 5):
+            x = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(batch))
+            with torch.no_grad():
+                wanted, got = network(x), program(x)
+            assert (got - wanted).norm() <= 1e-5 * wanted.norm()
+
+
 def test_cards_have_the_figures_of_the_task(segmentation_run: Path, detection_run: Path, tmp_path: Path) -> None:
     for run, figures in (
         (segmentation_run, {"mean_iou", "pixel_accuracy", "loss"}),
