@@ -12,13 +12,14 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from timm.data import ImageNetInfo
+from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import foveate
 from foveate.cli import main
 from foveate.data import make_transform, open_data, placement
+from foveate.export import export_network
 from foveate.io import NetworkMeta, load_network, save_network
 from foveate.models import shipped
 from foveate.models.building import build_network
@@ -337,3 +338,53 @@ def test_bad_input_is_refused(trained: foveate.TrainedNetwork, photos: list[Path
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("mode", ["center", "squash"])
+def test_images_are_fitted_as_timm_fits_them(tmp_path: Path, mode: str) -> None:
+    network = timm.create_model("test_resnet", num_classes=3)
+    entry = {"pretrained_cfg": {"input_size": (3, 64, 64), "crop_pct": 0.9, "crop_mode": mode}}
+    timm.models.save_for_hf(network, tmp_path / "hub", model_config=entry)
+    config = resolve_model_data_config(timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True))
+    assert config["crop_mode"] == mode
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 200, 3), dtype=np.uint8))
+    wanted = create_transform(**config, is_training=False)(image)
+    found = foveate.load(tmp_path / "hub")
+    again = foveate.load(saved_again(found, tmp_path / "again"))
+    export_network(tmp_path / "again" / "model.safetensors", "hub", out=tmp_path / "out")
+    exported = foveate.load(tmp_path / "out")
+    for trained in (found, again, exported):
+        assert torch.equal(trained.prepare(image)[0], wanted)
+        left, _, right, _ = trained.placement((100, 200)).box_to_input([0, 0, 200, 100])
+        assert (left, right) == (0, 64)
+        assert trained.placement((100, 200)).pixel([2, 50]) is None or mode == "squash"
+
+
+def test_a_way_of_fitting_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    entry = {"pretrained_cfg": {"input_size": (3, 64, 64), "crop_mode": "border"}}
+    timm.models.save_for_hf(timm.create_model("test_resnet", num_classes=3), tmp_path, model_config=entry)
+    with pytest.raises(ValueError, match="crop_mode"):
+        foveate.load(tmp_path)
+
+
+def test_shipped_weights_are_built_whatever_of_their_own_is_named() -> None:
+    for same in ({}, {"img_size": 32}, {"num_classes": 10}, {"img_size": (32, 32), "num_classes": 10}):
+        found = build("cram_resnet_tiny.digits", pretrained=True, **same)
+        assert found.classes == [str(digit) for digit in range(10)]
+    assert len(build("cram_resnet_tiny.digits", pretrained=True, num_classes=3).classes) == 3
+
+
+def test_an_unknown_module_is_named_beside_a_known_one(photos: list[Path]) -> None:
+    trained = foveate.load("cram_resnet_tiny.digits")
+    with pytest.raises(ValueError, match="nope"):
+        trained.explain(photos[0], names=["layer3.attention", "nope"])
+
+
+@pytest.mark.parametrize("size", [(1000, 20), (20, 1200), (500, 1)])
+def test_narrow_images_are_drawn_where_the_rectangle_covers_them(size: tuple[int, int]) -> None:
+    trained = foveate.load("cram_resnet_tiny.digits")
+    nn.init.constant_(trained.network.get_submodule("layer3.attention.readout").bias, 5.0)
+    finding = trained.explain(Image.new("RGB", size, "gray"))
+    assert finding.records[-1].looks_at_all()
+    picture = np.asarray(finding.picture())
+    assert picture.min() < picture.max()

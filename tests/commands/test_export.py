@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -224,6 +225,9 @@ def test_uploading_goes_through_timm(
     page = (uploaded / "README.md").read_text()
     assert "license: mit" in page
     assert f"top1: {result['metrics']['top1']}" in page
+    bare = Path(shutil.copy(out / "model.safetensors", tmp_path / "bare.safetensors"))  # of which no more is known
+    run(ExportConfig(checkpoint=str(bare), to="hub", out=str(tmp_path / "of bare"), push="someone/digits"))
+    assert "license: unknown" in (uploaded / "README.md").read_text()
 
 
 def test_what_cannot_be_is_refused(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image, TiffImagePlugin
 from foveate.data import UnreadableImageError, open_data
 from foveate.data.decoding import open_image, read_image, to_rgb
 from foveate.data.folder import EXTENSIONS
+from foveate.data.given import read_upright, upright_size
 
 
 def ramp() -> Image.Image:
@@ -324,3 +325,14 @@ def test_an_orientation_tag_is_not_applied(tmp_path: Path, orientation: int):
     exif = Image.Exif()
     exif[0x0112] = orientation
     np.testing.assert_array_equal(saved(coloured(), tmp_path / "x.png", exif=exif), np.asarray(coloured()))
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_an_upright_image_is_known_from_its_head(tmp_path: Path, ending: str, orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (60, 40)).save(tmp_path / f"x.{ending}", exif=exif)
+    image = read_upright(tmp_path / f"x.{ending}")
+    assert upright_size(tmp_path / f"x.{ending}") == (image.height, image.width)
+    assert image.width == (60 if orientation < 5 else 40)

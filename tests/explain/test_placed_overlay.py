@@ -32,7 +32,8 @@ def random_case(rng: random.Random) -> tuple[tuple[int, int], TransformConfig]:
     side = rng.choice([80, 97, 160, 224])
     img_size = (side, side) if rng.random() < 0.6 else (side, rng.choice([96, 131, 190]))
     crop_pct = rng.choice([1.0, 0.95, 0.9, 0.875, 0.6])
-    return size, TransformConfig(img_size=img_size, crop_pct=crop_pct, interpolation="bilinear")
+    fit = rng.choice(["crop", "squash"])
+    return size, TransformConfig(img_size=img_size, crop_pct=crop_pct, interpolation="bilinear", fit=fit)
 
 
 def where_it_came_from(size: tuple[int, int], config: TransformConfig, axis: int) -> tuple[float, float]:
@@ -43,7 +44,10 @@ def where_it_came_from(size: tuple[int, int], config: TransformConfig, axis: int
     """
     ramp = np.broadcast_to(np.arange(size[axis]) + 0.5, size) if axis else (np.arange(size[0]) + 0.5)[:, None]
     image = Image.fromarray(np.broadcast_to(ramp, size).astype(np.float32))
-    whole = create_transform(config.img_size, interpolation=config.interpolation, crop_pct=config.crop_pct)
+    mode = {"crop": "center", "squash": "squash"}[config.fit]
+    whole = create_transform(
+        config.img_size, interpolation=config.interpolation, crop_pct=config.crop_pct, crop_mode=mode
+    )
     moved = np.asarray(transforms.Compose(whole.transforms[:2])(image), np.float64)
     line = moved[moved.shape[0] // 2] if axis else moved[:, moved.shape[1] // 2]
     # Away from the edges of the image, where the filter is cut off, it is a straight line, up to the filter's ripple.

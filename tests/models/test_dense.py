@@ -139,6 +139,16 @@ def test_a_narrow_fcos_learns_one_picture_by_heart() -> None:
     assert error.abs().max() <= 4
 
 
+@pytest.mark.parametrize("channels", [32, 64])
+def test_fcos_takes_one_image_whose_coarsest_map_has_one_position(channels: int) -> None:
+    network, _ = build_with_head(
+        "resnet10t", "fcos", num_classes=3, img_size=(96, 128), head_args={"channels": channels}
+    )
+    with torch.no_grad():
+        (found,) = network.eval()(torch.randn(1, 3, 96, 128))
+    assert found["boxes"].isfinite().all()
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("name", ["conv_resnet_tiny", "resnet18"])
 def test_what_is_seen_at_a_place_is_answered_there(name: str, decoder: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +15,11 @@ import foveate
 from foveate.commands.evaluate import EvaluateConfig, run
 from foveate.data import open_data
 from foveate.data.dense import open_detection, open_segmentation
+from foveate.explain import overlay
+from foveate.io import load_network, load_weights, save_network
+from foveate.report.dense import found_in
+from foveate.report.grid import choose_samples, fill_column
+from foveate.report.samples import encoded, zoom_of
 from foveate.tasks import Segmentation
 from foveate.trained import TrainedDetector, TrainedSegmenter
 
@@ -68,3 +75,49 @@ def test_data_of_another_task_are_refused(segmenter: TrainedSegmenter, detector:
     with pytest.raises(ValueError, match="was trained for"):
         foveate.load("cram_resnet_tiny.digits").evaluate(objects)  # of the same classes
     assert detector.evaluate(objects, split="val").images == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_masks_of_any_integers_are_taken(segmenter: TrainedSegmenter, dtype: torch.dtype) -> None:
+    images, masks = torch.randn(5, 3, 16, 16), torch.randint(0, 11, (5, 16, 16))
+    expected = segmenter.evaluate(DataLoader(TensorDataset(images, masks), batch_size=2))
+    found = segmenter.evaluate(DataLoader(TensorDataset(images, masks.to(dtype)), batch_size=2))
+    assert (found.mean_iou, found.loss) == (expected.mean_iou, expected.loss)
+
+
+def test_weights_alone_are_read_again(segmenter: TrainedSegmenter, detector: TrainedDetector, tmp_path: Path) -> None:
+    """Every name of them begins with ``model.``, as those of a classifier in a Lightning checkpoint."""
+    for trained in (segmenter, detector):
+        state = trained.network.state_dict()
+        for content in (state, {"state_dict": state}, {"state_dict": {f"model.{k}": v for k, v in state.items()}}):
+            torch.save(content, tmp_path / "weights.pth")
+            other = copy.deepcopy(trained.network)
+            for parameter in other.parameters():
+                torch.nn.init.zeros_(parameter)
+            load_weights(other, tmp_path / "weights.pth")
+            assert all(torch.equal(state[name], value) for name, value in other.state_dict().items())
+
+
+def test_a_report_draws_maps_where_padded_networks_looked(detector: TrainedDetector, detection_run: Path) -> None:
+    """The detector pads its 16×16 pixels to 32×32: of its rectangle, a quarter of the map is in the picture."""
+    data = open_detection("digits", img_size=16, options=DATA)
+    samples = choose_samples(data, "test", 1)
+    column = fill_column(detection_run, samples, data.transform)
+    (record,) = detector.explain(samples[0].seen).records
+    place = detector.placement((16, 16))._replace(input_size=(32, 32))
+    expected = overlay(samples[0].seen, record, zoom=zoom_of(samples[0].seen), placement=place)
+    assert column.answers[0].picture == encoded(expected)
+
+
+def test_a_report_shows_networks_images_as_they_were_trained_on_them(tmp_path: Path, segmentation_run: Path) -> None:
+    """A pretrained network has a normalization of its own, which is not that of the data."""
+    data = open_segmentation("digits", img_size=16, options=DATA)
+    sample = choose_samples(data, "test", 1)
+    network, meta = load_network(segmentation_run)
+    own = dataclasses.replace(meta, mean=(0.7, 0.1, 0.3), std=(0.1, 0.2, 0.3))
+    save_network(tmp_path / "model.safetensors", network, own)
+    found = fill_column(tmp_path / "model.safetensors", sample, data.transform).answers[0]
+    tensor = sample[0].tensor * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)
+    tensor = (tensor - torch.tensor(own.mean).view(3, 1, 1)) / torch.tensor(own.std).view(3, 1, 1)
+    with torch.no_grad():
+        assert found.found == found_in(sample[0], network(tensor[None])[0], data.classes)

@@ -73,6 +73,7 @@ def test_what_cannot_be_asked_is_named(segmenter: TrainedSegmenter, photo: Image
         ({"query": (1, 1), "box": (0, 0, 5, 5)}, "two places"),
         ({"method": "gradcam"}, "Grad-CAM"),
         ({"names": ["layer9"]}, "layer9"),
+        ({"query": (-1, 3)}, "query"),
     ):
         with pytest.raises(ValueError, match=field):
             segmenter.explain(photo, **asked)

@@ -46,7 +46,7 @@ class ExplainConfig:
     checkpoint: list[str] = field(default_factory=list)
     model: list[str] = field(default_factory=list)
     model_args: dict[str, Option] = field(default_factory=dict)
-    num_classes: int = 1000
+    num_classes: int | None = None
     img_size: int | tuple[int, int] | None = None
     pretrained: bool = False
     seed: int = 0
@@ -66,7 +66,8 @@ class ExplainConfig:
         if not self.checkpoint and not self.model:
             raise ValueError("checkpoint: no network given; name one with --checkpoint, or by --model")
         _checks.one_of("method", self.method, METHODS)
-        _checks.integer("num_classes", self.num_classes)
+        if self.num_classes is not None:
+            _checks.integer("num_classes", self.num_classes)
         _checks.integer("seed", self.seed, minimum=0)
         if self.img_size is not None:
             _checks.pair("img_size", self.img_size)

@@ -70,7 +70,8 @@ def read_image(
 ) -> Image.Image:
     """Decode an image completely and return it as RGB, as `to_rgb` makes it.
 
-    As usual in image classification, an orientation tag is not applied and only the first frame is read.
+    As usual in image classification, an orientation tag is not applied (but that of a TIFF, which Pillow applies
+    itself) and only the first frame is read.
 
     Args:
         source: A file, by its path or open for reading and seeking, such as an `io.BytesIO`.

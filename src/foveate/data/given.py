@@ -98,6 +98,7 @@ def upright_size(path: Path) -> tuple[int, int]:
     """
     with open_image(path) as image:
         turned = image.getexif().get(0x0112, 1) >= 5  # orientations that lay the image on its side
+        turned &= image.format != "TIFF"  # whose size Pillow gives as it will be when it has turned it
         return (image.width, image.height) if turned else (image.height, image.width)
 
 

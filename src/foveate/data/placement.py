@@ -67,7 +67,8 @@ def placement(config: TransformConfig, image_size: tuple[int, int]) -> Placement
     """Return where evaluation by ``config`` puts an image of ``image_size``, height and width.
 
     It is timm's: the shorter side is resized to ``img_size / crop_pct``, the longer in proportion up to rounding, and
-    the center is cropped. With ``fit="pad"`` the whole image is in the upper left of the tensor.
+    the center is cropped. With ``fit="squash"`` both sides are resized to that; with ``fit="pad"`` the whole image is
+    in the upper left of the tensor.
     """
     height, width = _checks.pair("image_size", image_size)
     input_size = _checks.pair("img_size", config.img_size)
@@ -75,7 +76,9 @@ def placement(config: TransformConfig, image_size: tuple[int, int]) -> Placement
         new_height, new_width = fitted_size((height, width), input_size)
         return Placement(new_width / width, new_height / height, 0, 0, input_size)
     scaled = [math.floor(side / config.crop_pct) for side in input_size]
-    if scaled[0] == scaled[1]:  # timm takes torchvision's Resize then, which cuts the longer side's fraction off
+    if config.fit == "squash":
+        new_height, new_width = scaled
+    elif scaled[0] == scaled[1]:  # timm takes torchvision's Resize then, which cuts the longer side's fraction off
         short = min(height, width)
         new_height, new_width = (scaled[0] * side // short for side in (height, width))
     else:

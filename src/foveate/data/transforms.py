@@ -16,6 +16,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transf
 from timm.data.auto_augment import AugmentOp, posterize
 from timm.data.transforms import ResizeKeepRatio
 from torchvision import transforms
+from torchvision.transforms import InterpolationMode
 
 from foveate import _checks
 from foveate.data.fitting import Fit, Pad
@@ -36,7 +37,7 @@ Augment = Callable[[Image.Image], Image.Image | torch.Tensor]
 """Augmentation by a callable: an RGB image to another one, or to the normalized tensor ``(3, H, W)``."""
 
 CROPS = ("resized", "padded", "none")
-FITS = ("crop", "pad")
+FITS = ("crop", "pad", "squash")
 MAX_ENLARGEMENT = 4
 SMALL = 64
 """Images of at most this side, in pixels, are padded and cropped rather than cropped and resized."""
@@ -67,7 +68,8 @@ class TransformConfig:
         interpolation: ``bilinear``, ``bicubic`` or ``nearest``.
         fit: How an image of other proportions comes into ``img_size`` in evaluation, and with ``crop="none"``:
             ``crop`` cuts off what is beyond; ``pad`` resizes so that the whole of it fits, and fills the rest, at the
-            right or below, with the mean color.
+            right or below, with the mean color; ``squash`` resizes both sides, each to its ``img_size / crop_pct``, as
+            timm's ``crop_mode="squash"``.
     """
 
     img_size: int | tuple[int, int] = (224, 224)
@@ -96,7 +98,7 @@ class TransformConfig:
         _checks.one_of("fit", self.fit, FITS)
         if self.fit == "pad" and self.crop_pct != 1:
             raise ValueError(f"crop_pct must be 1 where fit='pad' shows the whole image; got {self.crop_pct}")
-        for name, maximum in {"scale": 1 if self.fit == "crop" else MAX_ENLARGEMENT, "ratio": math.inf}.items():
+        for name, maximum in {"scale": MAX_ENLARGEMENT if self.fit == "pad" else 1, "ratio": math.inf}.items():
             object.__setattr__(self, name, _range(name, getattr(self, name), maximum))
         for name, minimum in {"mean": -math.inf, "std": 0}.items():
             object.__setattr__(self, name, _per_channel(name, getattr(self, name), minimum))
@@ -145,7 +147,8 @@ def make_transform(config: TransformConfig, *, training: bool) -> Callable[[Imag
         if config.fit == "pad":
             size = _checks.pair("img_size", config.img_size)
             return transforms.Compose([Fit(size, config.interpolation), tensor_transform(config), Pad(size)])
-        return create_transform(**shared, crop_pct=config.crop_pct)
+        mode = "squash" if config.fit == "squash" else "center"
+        return create_transform(**shared, crop_pct=config.crop_pct, crop_mode=mode)
     if config.crop == "resized" and config.scale[1] > 1:
         raise ValueError(f"scale must be at most 1, a part of the image's area, for class labels; got {config.scale}")
     augmentation: dict[str, Any] = {
@@ -226,6 +229,8 @@ def _placing(config: TransformConfig) -> Callable[[Image.Image], Image.Image]:
     else:
         scaled = (height, width)
         crop = transforms.RandomCrop((height, width), padding=(width // 8, height // 8))
+    if config.crop == "none" and config.fit == "squash":
+        return transforms.Compose([transforms.Resize(scaled, InterpolationMode(config.interpolation)), crop])
     return transforms.Compose([ResizeKeepRatio(scaled, interpolation=config.interpolation), crop])
 
 

@@ -26,7 +26,7 @@ SHOWN = 10
 """Components that `_Page._show` returns the contents of."""
 INTRODUCTION = """
 # Where a network looks
-Choose an image. The network says what it is, and the colours show where it looked in order to say so, on the grid on
+Choose an image. The network says what it is, and the colors show where it looked in order to say so, on the grid on
 which it works; each cell of the grid is called a *position*.
 """
 
@@ -128,7 +128,7 @@ class _Page:
             self._lay_out_controls()
             with gr.Row():
                 with gr.Column(min_width=250):
-                    heading("What the colours mean")
+                    heading("What the colors mean")
                     self.meaning = html("meaning")
                 with gr.Column(min_width=250, scale=2):
                     heading("Numbers")

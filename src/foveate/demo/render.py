@@ -121,7 +121,7 @@ def scale(finding: Finding) -> str:
 
 
 def scale_bar(scale: Scale) -> str:
-    """Draw the colours of a scale with their numbers, above as over white and below as over black, as HTML."""
+    """Draw the colors of a scale with their numbers, above as over white and below as over black, as HTML."""
     strips = "".join(
         f'<i style="background:linear-gradient(to right,{",".join(palette_stops(17, ground=ground))})"></i>'
         for ground in (255, 0)
@@ -135,7 +135,7 @@ def scale_bar(scale: Scale) -> str:
 
 
 def meaning(*findings: Finding) -> str:
-    """Say what the colours of the pictures mean, each scale once, as HTML."""
+    """Say what the colors of the pictures mean, each scale once, as HTML."""
     scales = [record.scale.meaning for finding in findings for record in finding.records]
     said = [f"{words[0].upper()}{words[1:]}." for words in scales] + [CROPPED for f in findings if f.cropped]
     return "".join(f'<p class="meaning">{escape(words)}</p>' for words in dict.fromkeys(said))

@@ -174,6 +174,7 @@ def _outlines(record: AttentionRecord, index: int) -> list[NDArray[np.float64]]:
 
 def _within(path: NDArray[np.float64], frame: NDArray[np.float64], margin: float) -> NDArray[np.float64]:
     """Return the part of a convex ``path`` that lies in ``frame``, its least and greatest x and y, less a margin."""
+    margin = min(margin, (frame[1] - frame[0]).min() / 3)
     for axis in (0, 1):
         for sign, limit in ((1, frame[0, axis] + margin), (-1, frame[1, axis] - margin)):
             inside = sign * (path[:, axis] - limit)
@@ -183,7 +184,7 @@ def _within(path: NDArray[np.float64], frame: NDArray[np.float64], margin: float
                     kept.append(here)
                 if (a >= 0) != (b >= 0):
                     kept.append(here + (there - here) * a / (a - b))
-            path = np.array(kept)
+            path = np.array(kept).reshape(-1, 2)
     return path
 
 

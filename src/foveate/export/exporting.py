@@ -179,12 +179,12 @@ def _image(meta: NetworkMeta) -> tuple[int, int, int]:
 
 def _hub_entry(meta: NetworkMeta, about: Mapping[str, Any]) -> HubEntry:
     preparation = {name: getattr(meta, name) for name in ("mean", "std", "crop_pct", "interpolation")}
-    preparation["input_size"] = _image(meta)
+    preparation |= {"input_size": _image(meta), "crop_mode": "squash" if meta.fit == "squash" else "center"}
     return HubEntry(classes=meta.classes, preparation=preparation, license=about.get("license"))
 
 
 def _hub_page(about: Mapping[str, Any]) -> dict[str, Any]:
-    details = {"Trained on": about["data"], "Recipe": about["recipe"], "Result": about["test"]}
+    details = {"Trained on": about.get("data"), "Recipe": about.get("recipe"), "Result": about.get("test")}
     usage = "The network is one of `foveate`: `import foveate` before `timm.create_model`."
     license = {"license": about["license"]} if about.get("license") else {"license": "unknown"}
     return {"details": {name: dict(facts) for name, facts in details.items() if facts}, "usage": usage, **license}

@@ -16,7 +16,7 @@ from foveate.io.card import ModelCard, NetworkMeta, card_of, meta_of, read_card,
 from foveate.io.files import write_bytes, write_json
 from foveate.io.fitting import fill, resized
 from foveate.io.foreign import meta_of_hub, meta_of_script
-from foveate.io.reading import BACKBONE_KEY, META_KEY, WEIGHTS, WeightsFile, read_weights
+from foveate.io.reading import BACKBONE_KEY, META_KEY, PART, WEIGHTS, WeightsFile, read_weights
 from foveate.models import shipped
 from foveate.models.dense import create_with_head
 from foveate.models.inspection import FAILURES, unshared
@@ -158,6 +158,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     tensors = _whole(file.tensors, file)
     _card_beside(path)
     own = model.state_dict()
+    if tensors and all(f"{PART}{key}" in own for key in tensors):  # of a segmentation network or a detector alone
+        tensors = {f"{PART}{key}": tensor for key, tensor in tensors.items()}
     heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else heads
     for key in [f"{head}.{kind}" for head in heads for kind in ("weight", "bias")]:

@@ -17,6 +17,8 @@ from foveate.models.building import GIVEN, build_network
 
 __all__ = ["HUB_CONFIG", "build_described", "meta_of_hub", "meta_of_script"]
 
+FIT_OF = {"center": "crop", "squash": "squash"}
+"""How images are fitted in timm's words and in ours; timm's ``border`` is not known here."""
 HUB_CONFIG = "config.json"
 """Name of the description of the network in a folder that timm writes."""
 
@@ -34,8 +36,10 @@ def build_described(
 ) -> tuple[nn.Module, NetworkMeta]:
     """Build a network as `build_network` does; return it and its `NetworkMeta`, with numbers for unnamed ``classes``.
 
-    ``prepared`` is a result of `timm.data.resolve_data_config`: ``mean``, ``std``, ``crop_pct``, ``interpolation``.
+    ``prepared`` is a result of `timm.data.resolve_data_config`: ``mean``, ``std``, ``crop_pct``, ``interpolation``,
+    ``crop_mode``.
     """
+    mode = _checks.one_of("crop_mode", prepared.get("crop_mode") or "center", tuple(FIT_OF))
     network, kwargs = build_network(
         name,
         num_classes=_checks.integer("num_classes", num_classes),
@@ -46,7 +50,7 @@ def build_described(
     )
     names = [str(index) for index in range(num_classes)] if classes is None else list(classes)
     preparation = {name: prepared[name] for name in ("crop_pct", "interpolation")}
-    preparation |= {name: list(prepared[name]) for name in ("mean", "std")}
+    preparation |= {name: list(prepared[name]) for name in ("mean", "std")} | {"fit": FIT_OF[mode]}
     return network, NetworkMeta(model=name, kwargs=kwargs, classes=names, img_size=tuple(img_size), **preparation)
 
 

@@ -20,12 +20,14 @@ from torch import Tensor
 
 from foveate.io.streams import printable
 
-__all__ = ["BACKBONE_KEY", "META_KEY", "WEIGHTS", "WeightsFile", "read_weights"]
+__all__ = ["BACKBONE_KEY", "META_KEY", "PART", "WEIGHTS", "WeightsFile", "read_weights"]
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 """Name of the file with the final weights in the folder of a run."""
+PART = "model."
+"""Prefix of the network's own weights in a Lightning checkpoint."""
 META_KEY = "foveate"
 """Key under which a checkpoint holds the fields of its `NetworkMeta`, as JSON."""
 BACKBONE_KEY = "foveate.backbone"
@@ -176,7 +178,7 @@ def _chosen(content: Any, path: Path) -> Any:
 
 def _network_part(state: dict[str, Any]) -> dict[str, Any]:
     """Return the network's own weights of a Lightning checkpoint, averaged ones if there are any; else all."""
-    for prefix in ("ema.module.", "model."):
+    for prefix in ("ema.module.", PART):
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if part:
             return part

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from foveate.data import BoxedImages, ImageData, LabelledImages, TransformConfig, UnreadableImageError, make_transform
 from foveate.data.dense import DenseData
+from foveate.data.placement import Placement
 from foveate.explain import AttentionRecord, Scale, attention_records, draw_box, overlay
-from foveate.io import load_network
 from foveate.models.inspection import attention_modules, evaluating
 from foveate.report.dense import dense_samples, found_in
-from foveate.report.samples import Sample, denormalized, encoded, zoom_of
+from foveate.report.samples import Sample, denormalized, encoded, renormalized, zoom_of
+from foveate.trained import load
+from foveate.trained.explaining import spanning
 
 __all__ = ["Answer", "Column", "choose_samples", "fill_column"]
 
@@ -78,20 +80,25 @@ def choose_samples(data: ImageData | DenseData, split: str, number: int) -> list
     return samples
 
 
-def fill_column(run: Path, samples: list[Sample]) -> Column:
-    """Return what the network that was trained in the folder ``run`` made of ``samples``.
+def fill_column(run: Path, samples: list[Sample], transform: TransformConfig) -> Column:
+    """Return what the network that was trained in the folder ``run`` made of ``samples``, prepared by ``transform``.
 
     Raises:
         ValueError: There is no checkpoint, or it is not one of this library.
     """
-    model, meta = load_network(run)
-    images = torch.stack([sample.tensor for sample in samples])
+    trained = load(run)
+    model, meta = trained.network, trained.meta
+    images = torch.stack([renormalized(sample.tensor, transform, meta) for sample in samples])
     with evaluating(model), torch.inference_mode():
         outputs = model(images)
-    record = _record(model, images)
+    spanned = trained.seen_size((images.shape[2], images.shape[3]))
+    record, place = _record(model, images), Placement(1.0, 1.0, 0, 0, spanned)
+    record = None if record is None else spanning(record, spanned)
     answers = []
     for row, sample in enumerate(samples):
-        picture = "" if record is None else encoded(overlay(sample.seen, record, row, zoom=zoom_of(sample.seen)))
+        picture = ""
+        if record is not None:
+            picture = encoded(overlay(sample.seen, record, row, zoom=zoom_of(sample.seen), placement=place))
         if meta.head:
             answers.append(Answer(picture, "", None, found=found_in(sample, outputs[row], meta.classes)))
             continue

@@ -42,7 +42,7 @@ def comparison_page(
     )
     networks, (metric, title) = table["networks"], metric_of(table)
     samples = choose_samples(data, table["split"], images)
-    columns = [fill_column(Path(runs, network["runs"][0]), samples) for network in networks]
+    columns = [fill_column(Path(runs, network["runs"][0]), samples, data.transform) for network in networks]
     return environment.get_template(TEMPLATE).render(
         table=table,
         title=_title(table),

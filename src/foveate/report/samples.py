@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from foveate.data import TransformConfig
+from foveate.io import NetworkMeta
 from foveate.report.figures import data_uri
 
-__all__ = ["Sample", "denormalized", "encoded", "shown_width", "zoom_of"]
+__all__ = ["Sample", "denormalized", "encoded", "renormalized", "shown_width", "zoom_of"]
 
 SHOWN_SIDE = 144
 """Images smaller than this are enlarged to about this many pixels."""
@@ -43,6 +44,16 @@ def denormalized(tensor: Tensor, transform: TransformConfig) -> Image.Image:
     mean, std = (torch.tensor(values)[:, None, None] for values in (transform.mean, transform.std))
     pixels = (tensor * std + mean).clamp(0, 1) * 255
     return Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy())
+
+
+def renormalized(tensor: Tensor, transform: TransformConfig, meta: NetworkMeta) -> Tensor:
+    """Return an input that was normalized by ``transform`` as a network takes it: a pretrained one has its own way."""
+    if (tuple(meta.mean), tuple(meta.std)) == (tuple(transform.mean), tuple(transform.std)):
+        return tensor
+    (mean, std), (own_mean, own_std) = (
+        [torch.tensor(values)[:, None, None] for values in (by.mean, by.std)] for by in (transform, meta)
+    )
+    return (tensor * std + mean - own_mean) / own_std
 
 
 def shown_width(image_size: tuple[int, int]) -> int:

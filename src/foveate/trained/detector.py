@@ -106,7 +106,7 @@ class TrainedDetector(TrainedNetwork):
     found[0].name, found[0].box, found[0].score, found.picture()
     """
 
-    fit: ClassVar[str] = "pad"
+    fit: ClassVar[str | None] = "pad"
     data_class: ClassVar[type[DenseData]] = DenseData
     result_class: ClassVar[type[EvaluationResult]] = DetectionEvaluation
 

@@ -206,7 +206,7 @@ def _checked(batches: Iterable[Any], num_classes: int) -> Iterator[Any]:
             if low < 0 or high >= num_classes:
                 wrong = low if low < 0 else high
                 raise ValueError(f"data: there is a label {wrong}, and the network has {num_classes} classes, from 0")
-        yield images, targets
+        yield images, targets.long() if isinstance(targets, Tensor) else targets
 
 
 def _text(field: str, value: Any) -> str:

@@ -16,7 +16,7 @@ from foveate.explain.finding import Finding
 from foveate.models.inspection import attention_modules, evaluating
 from foveate.trained.network import Picture, TrainedNetwork
 
-__all__ = ["check_explainable", "explain_image", "seen_pixel", "seen_place", "spanning"]
+__all__ = ["check_explainable", "explain_image", "modules_shown", "seen_pixel", "seen_place", "spanning"]
 
 
 def explain_image(
@@ -33,6 +33,7 @@ def explain_image(
     _check_method(trained, method)
     name, pixels = trained.opened(image)
     size = (pixels.height, pixels.width)
+    query = None if query is None else _checks.pair("query", query, minimum=0)
     asked, seen_box = seen_place(trained, query, box, size, name=name)
     tensor = trained.tensor([pixels])
     explanation = _explanation(trained, tensor, method, _names(trained, method, names))
@@ -159,11 +160,15 @@ def _names(trained: TrainedNetwork, method: str, names: Sequence[str]) -> list[s
     """Return those of the modules asked for that it has; None if none are named."""
     if not names or list(names) == ["all"]:
         return None
-    own = [name for name, _ in trained.network.named_modules() if name]
+    own = modules_shown(trained, method)
+    if missing := [name for name in names if name not in own]:
+        known = _checks.suggestion(missing[0], own) or f"; it has {', '.join(own[:20])}"
+        raise ValueError(f"layers: {trained.name} has no layer {' or '.join(map(repr, missing))}{known}")
+    return list(names)
+
+
+def modules_shown(trained: TrainedNetwork, method: str = "auto") -> list[str]:
+    """Return the names of the modules that can be shown: those with attention; of Grad-CAM, all."""
     if _by_attention(trained, method):
-        own = list(attention_modules(trained.network))
-    found = [name for name in names if name in own]
-    if not found:
-        known = _checks.suggestion(names[0], own) or f"; it has {', '.join(own[:20])}"
-        raise ValueError(f"layers: {trained.name} has no layer {' or '.join(map(repr, names))}{known}")
-    return found
+        return list(attention_modules(trained.network))
+    return [name for name, _ in trained.network.named_modules() if name]

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from foveate import _checks
 from foveate.data import BadImage, UnreadableImageError
 from foveate.data.given import GivenImage, read_upright, slugs, upright_size
 from foveate.data.written import check_ours, write_png
@@ -19,7 +20,7 @@ from foveate.explain.numbers import finding_numbers
 from foveate.explain.pictures import Comparison, compare_sheet, comparison, own_size
 from foveate.io.environment import environment
 from foveate.io.files import read_json, writable_folder, write_json
-from foveate.trained.explaining import check_explainable, seen_place
+from foveate.trained.explaining import check_explainable, modules_shown, seen_place
 from foveate.trained.network import TrainedNetwork
 
 __all__ = ["NUMBERS", "FilesExplained", "How", "explain_files"]
@@ -77,8 +78,9 @@ def explain_files(
             be written over.
     """
     how = how or How()
+    layers = _layers_of(networks, how)
     for network in networks:
-        check_explainable(network, how.method, how.layers)
+        check_explainable(network, how.method, layers[network.name])
     _check_place(how, given, networks)
     out = writable_folder(Path(out))
     slug_of = slugs(network.meta.model for network in networks)
@@ -102,7 +104,7 @@ def explain_files(
             bad.append(error.bad)
             say(f"{number}/{len(given)}  cannot read {error.bad}")
             continue
-        row = [_explain(how, image, pixels[_range_of(network)], network) for network in networks]
+        row = [_explain(how, image, pixels[_range_of(network)], network, layers[network.name]) for network in networks]
         entries.append(_write(out, image, dict(zip(slug_of, row, strict=True)), how))
         verdicts = "; ".join(
             f"{finding.network}: {finding.verdict()}" + f" ({finding.warning})" * bool(finding.unlike)
@@ -135,13 +137,29 @@ def _range_of(network: TrainedNetwork) -> tuple[float, ...] | None:
     return None if network.meta.intensity_range is None else tuple(network.meta.intensity_range)
 
 
-def _explain(how: How, given: GivenImage, pixels: Image.Image, network: TrainedNetwork) -> Finding:
+def _layers_of(networks: Sequence[TrainedNetwork], how: How) -> dict[str, Sequence[str]]:
+    """Return which of the layers asked for each network shows; each must be one of at least one of them."""
+    if not how.layers or list(how.layers) == ["all"]:
+        return {network.name: how.layers for network in networks}
+    own = {network.name: modules_shown(network, how.method) for network in networks}
+    known = [name for names in own.values() for name in names]
+    for layer in how.layers:
+        if layer not in known:
+            near = _checks.suggestion(layer, known) or f"; there are {', '.join(dict.fromkeys(known[:20]))}"
+            raise ValueError(f"layers: there is no layer {layer!r} in {' or '.join(own)}{near}")
+    # Of a network that has none of them, all are named as missing.
+    return {name: [one for one in how.layers if one in names] or how.layers for name, names in own.items()}
+
+
+def _explain(
+    how: How, given: GivenImage, pixels: Image.Image, network: TrainedNetwork, layers: Sequence[str]
+) -> Finding:
     """Show one image to one network."""
     finding = network.explain(
         pixels,
         query=how.query,
         box=how.box,
-        names=how.layers,
+        names=layers,
         method=how.method,
         label=given.folder if network.names_images and given.folder in network.classes else None,
     )

@@ -108,9 +108,11 @@ def build(
     """
     source, where = "weights of timm" if pretrained else f"untrained, seed {seed}", check_device(device)
     torch.manual_seed(_checks.integer("seed", seed, minimum=0))
-    if pretrained and name in shipped() and not model_args and img_size is None:  # whose card says more than timm
+    if pretrained and name in shipped() and not model_args:  # whose card says more than timm
         network, meta = load_network(name)
-        return _checked(network, dataclasses.replace(meta, model=name), source, where)
+        same_size = img_size is None or _checks.pair("img_size", img_size) == tuple(meta.img_size)
+        if same_size and num_classes in (None, len(meta.classes)):
+            return _checked(network, dataclasses.replace(meta, model=name), source, where)
     known = _configuration(name)
     own = known.num_classes if known else 1000
     if pretrained and known and not known.has_weights:

@@ -60,8 +60,8 @@ class TrainedNetwork(ABC):
     network sees the image as people do. Images of a data set (`evaluate`) are read as in training, tags left alone.
     """
 
-    fit: ClassVar[str] = "crop"
-    """How images of other proportions come into the input, see `TransformConfig`."""
+    fit: ClassVar[str | None] = None
+    """How images of other proportions come into the input, see `TransformConfig`; None if its ``meta`` says."""
     data_class: ClassVar[type[ImageData] | type[DenseData]] = ImageData
     """What it is evaluated on."""
     result_class: ClassVar[type[EvaluationResult]]
@@ -103,12 +103,15 @@ class TrainedNetwork(ABC):
     def transform(self) -> TransformConfig:
         """Evaluation transform of its training; see `foveate.data.make_transform`."""
         return TransformConfig(
-            img_size=self.img_size, fit=self.fit, **{name: getattr(self.meta, name) for name in PREPARATION}
+            img_size=self.img_size,
+            fit=self.fit or self.meta.fit,
+            **{name: getattr(self.meta, name) for name in PREPARATION},
         )
 
     def transform_of(self, data: ImageData | DenseData) -> TransformConfig:
         """Return how ``data`` is prepared for this network: at the size of ``data``, else as in training."""
-        return data.transform.replace(**{name: getattr(self.meta, name) for name in PREPARATION})
+        preparation = {name: getattr(self.meta, name) for name in PREPARATION}
+        return data.transform.replace(fit=None if self.fit else self.meta.fit, **preparation)
 
     def placement(self, size: tuple[int, int]) -> Placement:
         """Return where an image of height and width ``size`` ends up in the network's input."""

@@ -215,7 +215,7 @@ def _check_they_see_the_same(networks: Sequence[TrainedNetwork]) -> None:
     """Raise a `ValueError` unless all networks see the same part of the images at the same size."""
     first = networks[0]
     for other in networks[1:]:
-        for name in ("img_size", "crop_pct"):
+        for name in ("img_size", "crop_pct", "fit"):
             seen, wanted = getattr(other.meta, name), getattr(first.meta, name)
             if seen != wanted:
                 raise ValueError(

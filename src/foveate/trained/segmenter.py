@@ -114,7 +114,7 @@ class TrainedSegmenter(TrainedNetwork):
     found.save("mask.png")
     """
 
-    fit: ClassVar[str] = "pad"
+    fit: ClassVar[str | None] = "pad"
     data_class: ClassVar[type[DenseData]] = DenseData
     result_class: ClassVar[type[EvaluationResult]] = SegmentationEvaluation
 

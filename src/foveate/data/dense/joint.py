@@ -178,6 +178,8 @@ def check_joint(config: TransformConfig) -> None:
             raise ValueError(
                 f"{name} is for class labels, it does not move masks and boxes; got {value!r}, leave it out"
             )
+    if config.fit == "squash":
+        raise ValueError("fit='squash' is for class labels; with masks and boxes give 'pad' or 'crop'")
     if config.crop == "padded":
         raise ValueError("crop='padded' is for class labels; with masks and boxes give 'resized' or 'none'")
 

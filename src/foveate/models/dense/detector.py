@@ -141,6 +141,9 @@ def _fcos(pyramid: Pyramid, classes: int, channels: int, given: Mapping[str, Any
         torch.tensor([[-step / 2, -step / 2, step / 2, step / 2]]) for (step,) in steps.sizes
     ]
     model = FCOS(num_classes=classes, **(own | dict(given)))
+    for norm in model.head.modules():
+        if isinstance(norm, nn.GroupNorm):  # of one channel a group nothing is left where a map has one position
+            norm.num_groups = min(norm.num_groups, norm.num_channels // 2)
     distances: Any = model.head.regression_head.bbox_reg
     with torch.no_grad():
         distances.bias.fill_(DISTANCE)
