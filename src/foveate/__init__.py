@@ -62,6 +62,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "explain"})
+
+
 def __getattr__(name: str) -> Any:
     if name == "explain":
         return importlib.import_module("foveate.explain")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.made_sets import write_folder
 
 from foveate.commands.evaluate import EvaluateConfig, run
 from foveate.training import TrainConfig
@@ -42,6 +43,21 @@ def test_it_gives_the_figures_of_the_run(
     assert output.out.startswith("test_resnet on 31 test images of digits\n")
     assert f"{result['top1']['mean']:.2%}  (95% interval {result['top1']['low']:.2%}" in output.out
     assert output.err == ""
+
+
+def test_the_data_of_the_run_are_the_default(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    out, expected = trained
+    for given in ({}, {"data": "digits"}):
+        assert run(EvaluateConfig(checkpoint=str(out), device="cpu", **given))["correct"] == expected["correct"]
+    folder = write_folder(tmp_path / "photos", {"train": 9})  # of which a part is kept for validation, by the seed
+    settings: dict[str, Any] = {"model": "test_resnet", "epochs": 1, "batch_size": 8, "device": "cpu", "img_size": 32}
+    wanted = TrainConfig(**settings, data=str(folder), data_seed=3, out=str(tmp_path / "run"))
+    history = train(wanted, verbose=False)["history"]
+    for given in ({}, {"data": str(folder)}, {"data": str(folder), "data_seed": 3}):
+        found = run(EvaluateConfig(checkpoint=str(tmp_path / "run"), split="val", device="cpu", **given))
+        assert found["loss"] == pytest.approx(history[-1]["val_loss"], rel=1e-5)
+    other = run(EvaluateConfig(checkpoint=str(tmp_path / "run"), split="val", device="cpu", data_seed=4))
+    assert other["loss"] != pytest.approx(history[-1]["val_loss"], rel=1e-5)
 
 
 def test_it_tests_other_splits(trained: tuple[Path, dict[str, Any]]) -> None:

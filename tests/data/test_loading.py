@@ -152,6 +152,22 @@ def test_a_finished_epoch_is_not_resumed(photo_folder: Path):
     assert same(batches(resumed, 1), batches(loader, 1))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_plain_loop_goes_on_to_other_epochs(photo_folder: Path, workers: int):
+    data = open_data(photo_folder)
+    loader, numbered = (
+        make_loader(data.train, transform=HEAVY, batch_size=8, training=True, workers=workers) for _ in range(2)
+    )
+    found = [list(loader) for _ in range(3)]
+    for epoch, one in enumerate(found):
+        assert same(one, batches(numbered, epoch))
+    assert not same(found[0], found[1])
+    next(iter(loader))  # one that is broken off is begun anew
+    assert same(list(loader), batches(numbered, 3))
+    plain = make_loader(data.val, transform=HEAVY, batch_size=8, training=False)
+    assert same(list(plain), list(plain))
+
+
 def test_the_epoch_is_read_at_the_first_batch(photo_folder: Path):
     data = open_data(photo_folder)
     for workers in (0, 2):

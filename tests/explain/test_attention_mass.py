@@ -97,6 +97,21 @@ def test_what_is_uniform_and_what_is_empty() -> None:
     assert mass_inside(record, torch.zeros(0, 32, 32)).shape == (0,)
 
 
+def test_what_is_attended_to_in_the_padding_does_not_count() -> None:
+    """A view of the left three quarters, cut through a position."""
+    record = observed("gsa", (20, 28))[-1]
+    view, region = torch.zeros(20, 28), torch.zeros(1, 20, 28)
+    view[:, :21], region[:, 4:9, 3:14] = 1, 1
+    size = tuple(record.map.shape[1:])
+    cover, seen = slow_shares(np.stack([region[0], view]), size)
+    weights = record.weights.rows(slice(0, 1), slice(None), slice(None))[0].abs().sum(0).double().numpy()
+    taken = np.einsum("ij,ijyx->yx", cover, weights)
+    expected = (taken * cover).sum() / (taken * seen).sum()
+    assert float(mass_inside(record, region, view=view)) == pytest.approx(expected, abs=1e-6)
+    flat = AttentionRecord("flat", "any", torch.ones(1, *size), record.scale, (20, 28))
+    assert float(mass_inside(flat, region, view=view)) == pytest.approx(5 * 11 / (20 * 21), abs=1e-12)
+
+
 @pytest.mark.parametrize("regions", [torch.zeros(1, 8, 8), torch.full((1, 32, 32), 1.5), torch.zeros(1, 32, 32) - 1])
 def test_other_regions_are_refused(regions: torch.Tensor) -> None:
     (record,) = observed("cram", (32, 32))

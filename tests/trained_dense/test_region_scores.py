@@ -18,7 +18,9 @@ from foveate.data.dense import VOID, open_detection, open_segmentation
 from foveate.explain import attention_records
 from foveate.trained import TrainedDetector, TrainedSegmenter
 from foveate.trained.region_scoring import regions_of
-from foveate.trained.scoring import score_networks
+from foveate.trained.scoring import ScoreSettings, score_networks
+from tests.data.dense.made import write_mask
+from tests.made_sets import write_photo
 
 from .conftest import DATA
 
@@ -34,7 +36,7 @@ def test_a_segmenter_by_a_plain_loop(segmenter: TrainedSegmenter, segmentation_r
         for record in attention_records(segmenter.network, image):
             height, width = record.map.shape[1:]
             rows = []
-            for label in sorted(set(masks.flatten().tolist()) - {VOID}):
+            for label in sorted(set(masks.flatten().tolist()) - {VOID, data.classes.index("background")}):
                 cover = F.avg_pool2d((masks == label).double(), (16 // height, 16 // width))[0]
                 row = []
                 for weights in (record.weights, before.get(record.name)):
@@ -64,7 +66,7 @@ def test_a_segmenter_by_a_plain_loop(segmenter: TrainedSegmenter, segmentation_r
 
 
 def test_a_detector_by_a_plain_loop(detector: TrainedDetector) -> None:
-    """The network pads the 16×16 pixels to 32×32, and its gate has 8×8 positions: none of the padding is an object."""
+    """The network pads the 16×16 pixels to 32×32, of which nothing counts: a quarter of its gate is of the image."""
     data = open_detection("digits", img_size=16, options=DATA)
     found = score_networks([detector], data)
     loader = data.evaluation_loader("test", transform=detector.transform_of(data), batch_size=1)
@@ -75,10 +77,27 @@ def test_a_detector_by_a_plain_loop(detector: TrainedDetector) -> None:
         side = 32 // len(gate)
         masks = F.pad(target["masks"].double(), (0, 16, 0, 16))
         covers = F.avg_pool2d(masks, side)
-        expected.append(np.mean([float((gate * cover).sum() / gate.sum()) for cover in covers]))
+        seen = gate[: len(gate) // 2, : len(gate) // 2].sum()
+        expected.append(np.mean([float((gate * cover).sum() / seen) for cover in covers]))
     (layer,) = found["networks"][0]["layers"]
     assert layer["scores"]["inside"]["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
     assert layer["kind"] == "RectangularAttention2d"
+
+
+def test_padding_is_no_image_and_no_object(tmp_path: Path, segmenter: TrainedSegmenter) -> None:
+    """An image of 32×16 pixels fills half of the input: uniform attention has its objects' share of that half."""
+    root = tmp_path / "set"
+    for number in range(5):
+        mask = np.zeros((16, 32), np.uint8)
+        mask[2:10, 8:12] = 3
+        write_mask(root / "train" / "masks" / f"{number}.png", mask)
+        write_photo(root / "train" / "images" / f"{number}.png", number=number, size=(32, 16))
+    data = open_segmentation(root, img_size=16, options={"classes": list(segmenter.classes)})
+    assert data.classes == tuple(segmenter.classes)
+    found = score_networks([segmenter], data, ScoreSettings(split="train"))
+    for layer in found["networks"][0]["layers"]:
+        assert layer["scores"]["area"]["mean"] == pytest.approx(8 * 4 / (16 * 32), abs=0.02)
+        assert 0 < layer["scores"]["inside"]["mean"] < 1
 
 
 def test_regions_of_boxes_and_of_what_is_ignored() -> None:
@@ -92,6 +111,8 @@ def test_regions_of_boxes_and_of_what_is_ignored() -> None:
     nothing = {name: value[:0] for name, value in target.items()}
     assert regions_of(nothing, (3, 4)).shape == (0, 3, 4)
     assert regions_of(torch.full((1, 3, 4), VOID), (3, 4)).shape == (0, 3, 4)
+    mask = torch.tensor([[[0, 0, 2, VOID], [0, 5, 2, 2]]])
+    assert regions_of(mask, (2, 4), background=0).tolist() == [[[0, 0, 1, 0], [0, 0, 1, 1]], [[0] * 4, [0, 1, 0, 0]]]
 
 
 def test_what_cannot_be_scored(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image, ImageOps
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -219,8 +220,24 @@ def test_a_missing_logger_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("hflip", 0.5), ("img_size", 64), ("data_options", TINY), ("max_bad_images", 3)]
+)
+def test_settings_without_effect_on_opened_data_are_refused(name: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{name} has no effect"):
+        foveate.train("test_resnet", DIGITS, out=str(tmp_path / "x"), **{name: value}, **SETTINGS)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_module_is_no_name() -> None:
+    network = timm.create_model("test_resnet")
+    for call in (foveate.train, foveate.load, foveate.evaluate):
+        with pytest.raises(ValueError, match=r"register_model"):
+            call(network)
+
+
 def test_train_evaluate_and_compare_agree(tmp_path: Path) -> None:
-    how: dict[str, Any] = {"data_options": TINY, "threads": 1, **SETTINGS}
+    how: dict[str, Any] = {"threads": 1, **SETTINGS}
     result = foveate.train("test_resnet", DIGITS, out=str(tmp_path / "run"), **how)
     again = foveate.evaluate(result.folder, DIGITS)
     assert (again.top1.mean, again.loss) == pytest.approx((result.metrics["top1"], result.metrics["loss"]), rel=1e-5)

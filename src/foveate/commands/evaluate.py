@@ -12,6 +12,7 @@ from foveate.io.files import writable_file, write_json
 from foveate.trained import load
 from foveate.training.recipe import Precision
 from foveate.training.settings import DataConfig
+from foveate.training.settings_file import with_data_of_run
 
 __all__ = ["EvaluateConfig", "run"]
 
@@ -22,6 +23,9 @@ class EvaluateConfig(DataConfig):
 
     Attributes:
         checkpoint: A model.safetensors, a .ckpt, or the folder of a run.
+        data: As in `foveate train`. Not given: what the run was trained on, else digits.
+        data_seed: Not given: that of the run, on the same data, else 0.
+        data_options: Not given: those of the run, on the same data.
         split: On which images; train shows how far the training images are learned by heart.
         batch_size: Images per step.
         precision: Arithmetic, as in training.
@@ -29,6 +33,8 @@ class EvaluateConfig(DataConfig):
     """
 
     checkpoint: str = ""
+    data: str = ""
+    data_seed: int | None = None  # type: ignore[assignment]
     split: Literal["test", "val", "train"] = "test"
     batch_size: int = 64
     precision: Precision = "32-true"
@@ -47,6 +53,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """
     if not config.checkpoint:
         raise ValueError("no checkpoint given; name one, as in `foveate evaluate runs/gsa_resnet26-seed-0`")
+    config = with_data_of_run(config, config.checkpoint)
     trained = load(config.checkpoint, device=check_device(config.device, config.precision))
     data = config.open(trained.img_size, task=trained.meta.task, intensity_range=trained.meta.intensity_range)
     trained.check_fits(data)

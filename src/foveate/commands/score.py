@@ -14,6 +14,7 @@ from foveate.report.scores import to_text
 from foveate.trained import load
 from foveate.trained.scoring import ScoreSettings, check_scorable, score_networks
 from foveate.training.settings import DataConfig
+from foveate.training.settings_file import with_data_of_run
 
 __all__ = ["ScoreConfig", "run"]
 
@@ -32,11 +33,16 @@ class ScoreConfig(ScoreSettings, DataConfig):
 
     Attributes:
         checkpoints: For each network a model.safetensors, a .ckpt, or the folder of a run.
+        data: As in `foveate train`. Not given: what the first run was trained on, else digits.
+        data_seed: Not given: that of the run, on the same data, else 0.
+        data_options: Not given: those of the run, on the same data.
         boxes: A CSV file with the boxes of an image folder: file,x_min,y_min,x_max,y_max. Not given: boxes.csv in it.
         out: JSON file to write the figures to.
     """
 
     checkpoints: list[str] = field(default_factory=list)
+    data: str = ""
+    data_seed: int | None = None  # type: ignore[assignment]
     boxes: str | None = None
     out: str | None = None
 
@@ -61,6 +67,7 @@ def run(config: ScoreConfig) -> dict[str, Any]:
         ValueError: A checkpoint is none, or as `score_networks` raises it.
     """
     config.check()
+    config = with_data_of_run(config, config.checkpoints[0])
     device = check_device(config.device, "32-true")
     networks = [load(checkpoint) for checkpoint in config.checkpoints]
     check_scorable(networks, config)

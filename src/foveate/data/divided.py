@@ -108,6 +108,11 @@ class Divided(Described, ABC):
         images = self.split(split)
         return images.entries() if isinstance(images, ListedImages) else ()
 
+    def identities(self, split: str) -> Iterable[tuple[str, int | None]]:
+        """Return what tells the images of a split and their targets from others; of class labels, the `entries`."""
+        images = self.split(split)
+        return images.identities() if hasattr(images, "identities") else self.entries(split)
+
     def split(self, name: str) -> Any:
         """Return the split called ``train``, ``val`` or ``test``, or raise a `ValueError` if it has none."""
         _checks.one_of("split", name, ("train", "val", "test"))

@@ -34,7 +34,8 @@ class ImageLoader(DataLoader[Any]):
     `ValueError` that names them. A batch that is empty then is not given; with several ranks in training that is an
     error, as they take their steps together. At the end of an epoch, those that were new in it are logged as a warning.
 
-    The epoch is read when the first batch is asked for, not in ``iter()``: Lightning calls `EpochSampler.set_epoch` in
+    In training, the iteration after a whole one gives the next epoch, in another order; `set_epoch` chooses any. The
+    epoch is read when the first batch is asked for, not in ``iter()``: Lightning calls `EpochSampler.set_epoch` in
     between. `state_dict` and `load_state_dict` are the interface by which Lightning resumes inside an epoch.
     """
 
@@ -81,6 +82,8 @@ class ImageLoader(DataLoader[Any]):
                 yield images, labels
             elif self.sampler.training and self.sampler.world_size > 1:
                 raise ValueError(f"none of the images of a batch could be read, such as\n{_listing(bad, 1)}\nmend them")
+        if self.sampler.training and self.sampler.epoch == epoch:
+            self.set_epoch(epoch + 1)
 
     def _note(self, bad: Sequence[BadImage]) -> None:
         self._bad.update({item.path: item for item in bad})

@@ -12,7 +12,12 @@ __all__ = ["mass_inside", "region_shares"]
 
 
 def mass_inside(
-    record: AttentionRecord, regions: Float[Tensor, "regions height width"], *, image: int = 0, part: str = "both"
+    record: AttentionRecord,
+    regions: Float[Tensor, "regions height width"],
+    *,
+    image: int = 0,
+    part: str = "both",
+    view: Float[Tensor, "height width"] | None = None,
 ) -> Float[Tensor, " regions"]:
     """Return for each region of an image the share of its attention that stays inside of it: ``(R,)``, float64.
 
@@ -31,6 +36,8 @@ def mass_inside(
         regions: Of an image of ``record.image_size``, 1 inside and 0 outside, or shares between.
         image: Which image's weights, by its place in the batch.
         part: ``content``, ``positional`` or ``both``, for global self-attention.
+        view: 1 where the image is and 0 where it is padded, ``c_j`` of which is a factor below the line: what is
+            attended to in the padding does not count. Not given: nothing is padded.
 
     Returns:
         NaN for a region without an area.
@@ -56,7 +63,8 @@ def mass_inside(
         taken = record.weights.taken_by_regions(cover, image=image, part=part).double()
     total = taken.sum((1, 2), keepdim=True)
     taken = torch.where(total > 0, taken, 1.0)
-    mass = (taken * cover).sum((1, 2)) / taken.sum((1, 2))
+    seen = taken if view is None else taken * region_shares(view[None], (cover.shape[1], cover.shape[2]))
+    mass = (taken * cover).sum((1, 2)) / seen.sum((1, 2))
     return torch.where(cover.sum((1, 2)) > 0, mass, torch.nan)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -132,5 +133,7 @@ def _watch_tables(twin: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:
 
     for name, module in relative_tables(twin).items():
         watch(name, module)
-    twin(image)
+    with warnings.catch_warnings():  # of maps larger than the tables that are about to be resized
+        warnings.simplefilter("ignore", UserWarning)
+        twin(image)
     return sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
         MissingExtraError: The network, such as ``cram_tf_efficientnet_lite0.flowers``, is what differs from weights in
             the extra ``photos``, which is not installed.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            f"source must be a file, a folder or a name; got a {type(source).__name__}. Save a network of your own "
+            "with foveate.io.save_network, under a name that timm.models.register_model knows"
+        )
     where = check_device(device)
     name = str(source).removeprefix(LOCAL)
     name = ALIASES.get(name, name)

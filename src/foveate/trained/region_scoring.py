@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Subset
 from tqdm import tqdm
 
+from foveate.data import make_loader, placement
 from foveate.data.dense import VOID, DenseData
+from foveate.data.dense.joint import Evaluation
 from foveate.data.splitting import equally_spaced
-from foveate.explain import AttentionRecord, attention_records, mass_inside, region_shares
+from foveate.explain import AttentionRecord, attention_records, mass_inside
 from foveate.trained.explaining import spanning
 from foveate.trained.network import TrainedNetwork
 
@@ -24,6 +26,8 @@ __all__ = ["SCORES", "LayerScores", "RegionScores", "regions_of", "score_regions
 
 SCORES = ("inside", "another", "area")
 """Mass inside of the object, that of the same region with the weights of another image, and of uniform attention."""
+BACKGROUND = "background"
+"""Name of the class of a segmentation that is no object."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +63,16 @@ def score_regions(
     be read.
     """
     own = network.device
-    chosen = equally_spaced(data.length(split), images)
-    some: DenseData = dataclasses.replace(data, **{split: Subset(data.split(split), chosen)})  # type: ignore[arg-type]
-    loader = some.evaluation_loader(split, transform=network.transform_of(data), batch_size=1, workers=workers)
+    loader = make_loader(
+        Subset(data.split(split), equally_spaced(data.length(split), images)),
+        transform=_WithExtent(network.transform_of(data)),
+        batch_size=1,
+        training=False,
+        workers=workers,
+        max_bad_images=data.max_bad_images,
+    )
+    names = [name.lower() for name in data.classes]
+    background = names.index(BACKGROUND) if BACKGROUND in names else None
     layers: dict[str, LayerScores] = {}
     values: dict[str, dict[str, list[float]]] = {}
     before: dict[str, AttentionRecord] = {}
@@ -71,16 +82,20 @@ def score_regions(
         for image, targets in tqdm(loader, desc=network.source, unit="image", disable=None, leave=False):
             height, width = image.shape[2:]
             spanned = network.seen_size((height, width))
-            regions = regions_of(targets if isinstance(targets, Tensor) else targets[0], (height, width))
-            regions = F.pad(regions, (0, spanned[1] - width, 0, spanned[0] - height))
+            target = targets if isinstance(targets, Tensor) else targets[0]
+            regions = regions_of(target, (height, width), background=background)
+            image, extent = image[:, :-1], image[0, -1:]
+            regions, extent = (F.pad(one, (0, spanned[1] - width, 0, spanned[0] - height)) for one in (regions, extent))
             seen, empty = seen + 1, empty + (not len(regions))
             for found in attention_records(network.network, image.to(device)):
                 record = spanning(found, spanned)
                 other = before.get(record.name)
                 masses = {
-                    "inside": mass_inside(record, regions),
-                    "another": regions.new_full((1,), torch.nan) if other is None else mass_inside(other, regions),
-                    "area": region_shares(regions, (record.map.shape[1], record.map.shape[2])).mean((1, 2)),
+                    "inside": mass_inside(record, regions, view=extent[0]),
+                    "another": regions.new_full((1,), torch.nan)
+                    if other is None
+                    else mass_inside(other, regions, view=extent[0]),
+                    "area": regions.sum((1, 2)) / extent.sum(),
                 }
                 for name, mass in masses.items():
                     values.setdefault(record.name, {}).setdefault(name, []).append(
@@ -97,15 +112,28 @@ def score_regions(
     return RegionScores(list(layers.values()), seen, empty, [str(bad) for bad in loader.bad_images])
 
 
-def regions_of(target: Any, size: tuple[int, int]) -> Tensor:
+class _WithExtent(Evaluation):
+    """The transform of evaluation, with a fourth channel that is 1 where the image is, and 0 where it is padded."""
+
+    def __call__(self, image: Image.Image, target: Any) -> tuple[Tensor, Any]:
+        tensor, moved = super().__call__(image, target)
+        place = placement(self.config, (image.height, image.width))
+        left, top, right, bottom = place.box_to_input([0, 0, image.width, image.height]).round().astype(int).tolist()
+        extent = torch.zeros(1, *tensor.shape[1:])
+        extent[:, top:bottom, left:right] = 1
+        return torch.cat([tensor, extent]), moved
+
+
+def regions_of(target: Any, size: tuple[int, int], *, background: int | None = None) -> Tensor:
     """Return the regions ``(R, H, W)`` of an image: its objects, or of a mask the pixels of each class that occurs.
 
-    An object is its mask where that is known, else its box. Ignored objects, void pixels and what has no area are none.
+    An object is its mask where that is known, else its box. The class ``background``, ignored objects, void pixels and
+    what has no area are none.
     """
     height, width = size
     if isinstance(target, Tensor):
         mask = target.reshape(height, width)
-        labels = [label for label in mask.unique().tolist() if label != VOID]
+        labels = [label for label in mask.unique().tolist() if label not in (VOID, background)]
         regions = torch.stack([mask == label for label in labels]) if labels else torch.zeros(0, height, width)
         return regions.double()
     counted = ~target["ignored"]

@@ -14,7 +14,7 @@ from foveate.tasks import Task, register_task
 from foveate.training.build import Data
 from foveate.training.loggers import check_loggers
 from foveate.training.run import train_network
-from foveate.training.settings import TrainConfig, check_keywords
+from foveate.training.settings import OF_OPENING, TrainConfig, check_keywords
 
 Config = TypeVar("Config")
 
@@ -128,9 +128,29 @@ def configured(
             f"val, mean=…, std=…) returns them; got {type(data).__name__}"
         )
     check_keywords(config_class, changes)
+    if opened is not None:
+        _check_means_something(settings, opened)
+    if not isinstance(given, config_class | str | list):
+        raise ValueError(
+            f"{subject} must be the name of a network, or a {config_class.__name__}; got a {type(given).__name__}. "
+            "A network of your own gets a name by timm.models.register_model"
+        )
     if isinstance(given, config_class):
         return dataclasses.replace(given, **changes), opened  # type: ignore[type-var]  # all are dataclasses
     return config_class(**{subject: given, **changes}), opened
+
+
+def _check_means_something(settings: Mapping[str, Any], data: Data) -> None:
+    """Raise a `ValueError` if a setting is about how images are opened and augmented, and they are opened already."""
+    means_nothing = set(OF_OPENING)
+    if isinstance(data, LoaderData):
+        means_nothing.add("workers")
+    for name in settings:
+        if name in means_nothing:
+            raise ValueError(
+                f"{name} has no effect on data that are opened already; set it where they are: "
+                + ("in your loaders" if isinstance(data, LoaderData) else "open_data, or data.transform.replace(…)")
+            )
 
 
 def _split_loggers(wanted: Sequence[str | Any]) -> tuple[list[str], list[Any]]:

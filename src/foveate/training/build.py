@@ -93,6 +93,6 @@ def fingerprint_of(data: Data, augment: str = "") -> DataFingerprint:
     return DataFingerprint(
         data.classes,
         {name: data.length(name) for name in names},
-        {name: partial(data.entries, name) for name in names},
+        {name: partial(data.identities, name) for name in names},
         augment=augment,
     )

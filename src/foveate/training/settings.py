@@ -81,6 +81,18 @@ class DataConfig:
         )
 
 
+AUGMENTATION = (
+    *("crop", "scale", "hflip", "vflip", "color_jitter", "auto_augment", "random_erasing", "crop_pct"),
+    "interpolation",
+)
+"""Settings of the transform."""
+OF_OPENING = (
+    *("data_options", "data_seed", "root", "download", "img_size", "intensity_range", "max_bad_images"),
+    *AUGMENTATION,
+)
+"""Settings that mean nothing to images that were opened already."""
+
+
 @dataclass(kw_only=True)
 class TrainSettings(Recipe, DataConfig):
     """All that decides how a network is trained, apart from which network it is and from the seed.
@@ -152,8 +164,7 @@ class TrainSettings(Recipe, DataConfig):
     def open(self, img_size: int | tuple[int, int] | None = None, **given: Any) -> ImageData | DenseData:
         """Open the images for the task, with the augmentation that was asked for."""
         data = super().open(img_size, **{"task": self.task, **given})
-        names = ("crop", "scale", "hflip", "vflip", "color_jitter", "auto_augment", "random_erasing", "crop_pct")
-        changes = {name: getattr(self, name) for name in (*names, "interpolation")}
+        changes = {name: getattr(self, name) for name in AUGMENTATION}
         return dataclasses.replace(data, transform=data.transform.replace(**changes))
 
 

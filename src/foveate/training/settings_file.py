@@ -6,13 +6,15 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from foveate.training.settings import TrainSettings
+from foveate.training.settings import DataConfig, TrainSettings
 
-__all__ = ["CONFIG", "check_unchanged", "read_settings", "to_yaml"]
+__all__ = ["CONFIG", "check_unchanged", "read_settings", "to_yaml", "with_data_of_run"]
+
+Config = TypeVar("Config", bound=DataConfig)
 
 CONFIG = "config.yaml"
 MEANS = frozenset(
@@ -50,6 +52,29 @@ def read_settings(saved: Path, config: TrainSettings) -> dict[str, Any] | None:
     if not isinstance(settings, dict) or (defaults | settings).keys() != fresh.keys():
         raise ValueError(f"{saved} is damaged, or not of such a run; move it away, or give another `out`")
     return defaults | settings
+
+
+def with_data_of_run(config: Config, checkpoint: str) -> Config:
+    """Return a configuration that opens what a run was trained on, where it does not say what else.
+
+    The run is that of the file or the folder ``checkpoint``. Of the same data its other settings are taken too, as far
+    as they are not given: how a set without validation images is divided, what digits are drawn. Of no run, and
+    without ``data``, it is the digits.
+    """
+    path = Path(checkpoint).expanduser()
+    file = (path if path.is_dir() else path.parent) / CONFIG
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) if path.exists() and file.is_file() else {}
+    except (yaml.YAMLError, UnicodeDecodeError):
+        found = {}
+    settings = found if isinstance(found, dict) and isinstance(found.get("data"), str) else {}
+    data = config.data or settings.get("data", "digits")
+    changes: dict[str, Any] = {"data": data, "data_seed": 0 if config.data_seed is None else config.data_seed}
+    if data == settings.get("data"):
+        for name in ("data_seed", "data_options", "root", "max_bad_images"):
+            if not getattr(config, name) and settings.get(name) is not None:
+                changes[name] = settings[name]
+    return dataclasses.replace(config, **changes)
 
 
 def check_unchanged(saved: Path, config: TrainSettings, *, but: Iterable[str] = ()) -> None:

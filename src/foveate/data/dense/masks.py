@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +21,12 @@ from foveate.data.layout import find_splits
 
 __all__ = ["MaskClasses", "MaskSample", "open_masks", "read_mask"]
 
+logger = logging.getLogger(__name__)
+
 OPTIONS = ("void", "classes")
 EXPECTED = (
-    "expected is train/images/NAME.jpg with train/masks/NAME.png, and the same in val/ and test/ if there are such"
+    "expected is train/images/NAME.jpg with train/masks/NAME.png, and the same in val/ and test/ if there are such, or "
+    "images/train/NAME.jpg with masks/train/NAME.png, and so on"
 )
 TRUE = ("1", "true", "yes")
 NO_CLASS = 256
@@ -118,8 +122,7 @@ def open_masks(
     """Return classes and splits of a folder of images and masks, see `foveate.data.dense.open_segmentation`."""
     for option in options:
         _checks.one_of("option of a folder of masks", option, OPTIONS)
-    roots = find_splits(path) or {"train": path}
-    pairs = {split: _pairs(root, path) for split, root in roots.items()}
+    pairs = {split: _pairs(*folders, path) for split, folders in _folders(path).items()}
     classes = _classes(path, options, [mask for _, mask in pairs["train"] if mask])
     samples: dict[str, list[MaskSample]] = {
         split: [
@@ -131,7 +134,7 @@ def open_masks(
         for split, found in pairs.items()
     }
     if "val" not in samples:
-        samples["train"], samples["val"] = divided(samples["train"], seed, roots["train"])
+        samples["train"], samples["val"] = divided(samples["train"], seed, path)
     parts = [
         TargetImages(samples[split], root=path, intensity_range=intensity_range) if split in samples else None
         for split in ("train", "val", "test")
@@ -139,9 +142,18 @@ def open_masks(
     return classes.names, parts
 
 
-def _pairs(root: Path, top: Path) -> list[tuple[str, str]]:
+def _folders(path: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the folders of images and of masks of each split: ``train/images``, or ``images/train``; or of all."""
+    if roots := find_splits(path):
+        return {split: (root / "images", root / "masks") for split, root in roots.items()}
+    images, masks = path / "images", path / "masks"
+    inner = find_splits(images) if images.is_dir() else {}
+    return {split: (root, masks / root.name) for split, root in inner.items()} or {"train": (images, masks)}
+
+
+def _pairs(image_folder: Path, mask_folder: Path, top: Path) -> list[tuple[str, str]]:
     """Return image and mask of each pair; an empty name in place of a mask that is not there."""
-    folders = [root / name for name in ("images", "masks")]
+    folders = [image_folder, mask_folder]
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise ValueError(f"there is no folder {' and no '.join(missing)}; {EXPECTED}")
     images, masks = (image_files(folder, top) for folder in folders)
@@ -174,10 +186,25 @@ def _classes(path: Path, options: Mapping[str, Any], masks: Sequence[str]) -> Ma
         lines = (path / "classes.txt").read_text("utf-8-sig").rstrip().splitlines()
         names, where = dict(enumerate(line.strip() for line in lines)), str(path / "classes.txt")
     else:
-        names, where = {value: str(value) for value in range(_highest(masks, void) + 1)}, "the training masks"
+        values = _values(masks, void)
+        names, where = {value: str(value) for value in range(max(values, default=0) + 1)}, "the training masks"
+        if len(values) < 2:
+            raise ValueError(
+                f"{path}: the training masks have no two classes: their values are {values or 'void alone'}, and "
+                f"{VOID}, which is void as {sorted(void) or 'no others'}; write foreground as 1, or name the classes "
+                "in classes.txt"
+            )
+        if unused := len(names) - len(values) - len(void & set(names)):
+            logger.warning(
+                "%s: %d of the values up to %d are of no pixel of the training masks, and become classes; name the "
+                "classes in classes.csv (index,name) if only those that occur are meant",
+                path,
+                unused,
+                max(values),
+            )
     kept = [name for value, name in sorted(names.items()) if value not in void]
-    if not kept or "" in kept or max(names) > VOID:
-        raise ValueError(f"{where}: there must be 1 to {VOID} classes, each with a name; got {len(kept)}")
+    if len(kept) < 2 or "" in kept or max(names) > VOID:
+        raise ValueError(f"{where}: there must be 2 to {VOID} classes, each with a name; got {len(kept)}")
     if twice := sorted({name for name in kept if kept.count(name) > 1}):
         raise ValueError(f"{where}: two classes are called {twice[0]!r}")
     return MaskClasses.of(names, sorted(void))
@@ -214,8 +241,8 @@ def _table(path: Path) -> tuple[dict[int, str], set[int]]:
     return names, void
 
 
-def _highest(masks: Iterable[str], void: set[int]) -> int:
-    """Return the highest value of the training masks that is not void; those that cannot be read are named later."""
+def _values(masks: Iterable[str], void: set[int]) -> list[int]:
+    """Return the values of the training masks that are not void; masks that cannot be read are named later."""
     seen = np.zeros(256, bool)
     for mask in masks:
         try:
@@ -223,4 +250,4 @@ def _highest(masks: Iterable[str], void: set[int]) -> int:
         except ValueError:
             continue
     seen[[*void, VOID]] = False
-    return int(np.flatnonzero(seen).max(initial=0))
+    return np.flatnonzero(seen).tolist()

@@ -32,12 +32,14 @@ def open_segmentation(
 ) -> DenseData:
     """Open a set of images with masks.
 
-    A folder holds ``train/images/NAME.jpg`` with ``train/masks/NAME.png``, and the same in ``val/`` and ``test/``, or
-    ``images/`` and ``masks/`` themselves; a fifth of the training images, chosen by ``seed``, is kept for a validation
-    split that is missing. A mask is a gray or palette PNG of the size of its image; a value is the index of a class,
-    `VOID` (255) of none. Names of classes are in ``classes.txt``, that of value 0 in the first line, or in
-    ``classes.csv`` with the columns ``index``, ``name`` and, for values that are void, ``void``; without these they are
-    the numbers up to the highest value in the training masks, which are all read for it.
+    A folder holds ``train/images/NAME.jpg`` with ``train/masks/NAME.png``, and the same in ``val/`` and ``test/``; or
+    ``images/train/NAME.jpg`` with ``masks/train/NAME.png``, and so on; or ``images/`` and ``masks/`` alone. A fifth of
+    the training images, chosen by ``seed``, is kept for a validation split that is missing. A mask is a gray or palette
+    PNG of the size of its image; a value is the index of a class, `VOID` (255) of none. Names of classes are in
+    ``classes.txt``, that of value 0 in the first line, or in ``classes.csv`` with the columns ``index``, ``name`` and,
+    for values that are void, ``void``; without these they are the numbers up to the highest value in the training
+    masks, which are all read for it. There are at least two classes: foreground that is written as 255 is void, and has
+    to become 1.
 
     An image without a mask, a mask of another size, in color, or with a value of no class counts as an image that
     cannot be read.

@@ -75,7 +75,12 @@ class TargetImages(Dataset[tuple[Image.Image, Any]]):
         return image, sample.target(image)
 
     def entries(self) -> Iterator[tuple[str, None]]:
-        """Yield the path of each image from the folder of the data, with ``/``, and what tells its target apart."""
+        """Yield the path of each image from the folder of the data, with ``/``."""
+        for sample in self.samples:
+            yield name_below(sample.path, self.root), None
+
+    def identities(self) -> Iterator[tuple[str, None]]:
+        """Yield the same, and what tells its target from another."""
         for sample in self.samples:
             yield f"{name_below(sample.path, self.root)} {sample.target_id}", None
 
