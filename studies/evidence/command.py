@@ -14,7 +14,7 @@ from foveate._extras import require
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
 from foveate.stats import crossed_difference, mean_score, paired_difference
 from studies.differences import Raw, difference_row, judge, pair_of, runs_of_pair
-from studies.evidence.raw import collect, read_costs, read_raw
+from studies.evidence.raw import collect, read_costs, read_raw, restore
 from studies.evidence.table import attention_table, differences_table, networks_table
 
 __all__ = ["EvidenceConfig", "run"]
@@ -29,6 +29,8 @@ class EvidenceConfig:
             are put beside it.
         collect: Folders of comparisons, as `foveate compare` leaves them: their finished runs are added to the raw
             results first. Their data have to be where they were.
+        restore: Folder of a comparison that is to go on: it gets what it needs to leave out the runs of the raw
+            results. Nothing else is done then.
         reference: What all networks are compared to; not given, the first of the claims.
         claims: Differences that were named before the runs, as "cram_resnet26 - resnet26d"; their p-values are
             corrected for their number.
@@ -37,6 +39,7 @@ class EvidenceConfig:
 
     out: str = ""
     collect: list[str] = field(default_factory=list)
+    restore: str = ""
     reference: str = ""
     claims: list[str] = field(default_factory=list)
     explore: list[str] = field(default_factory=list)
@@ -65,6 +68,10 @@ def run(config: EvidenceConfig) -> dict[str, Any]:
         ValueError: A setting is wrong, or a network or seed of a difference has no raw result.
     """
     config.check()
+    if config.restore:
+        number = restore(Path(config.out), Path(config.restore))
+        print(f"{number} results restored in {config.restore}")
+        return {}
     require("matplotlib", extra="explain")
     from studies.evidence.figures import draw_accuracy, draw_differences
 

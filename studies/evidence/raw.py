@@ -9,15 +9,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from foveate.comparison.config import folder_name
 from foveate.explain import attention_off, attention_records, gradient_shares, parts_of
 from foveate.io import load_network
 from foveate.io.files import read_json, writable_folder, write_json
 from foveate.models.inspection import attention_modules
 from foveate.training import TrainConfig, TrainingModule, check_device, predict
 from foveate.training.build import configured_task, normalized
+from foveate.training.run_folder import RESULT
 from studies.differences import finished_runs, label_of
 
-__all__ = ["COSTS", "RAW", "collect", "read_costs", "read_raw"]
+__all__ = ["COSTS", "RAW", "collect", "read_costs", "read_raw", "restore"]
 
 RAW, COSTS = "runs", "costs.json"
 KEPT = ("model", "seed", "split", "images", "metrics", "history", "seconds", "config", "environment")
@@ -53,6 +55,29 @@ def collect(comparison: Path, out: Path, say: Callable[[str], None] = lambda _: 
         written += 1
         say(f"{file}: top-1 {result['metrics']['top1']:.2%}")
     _add_costs(comparison, out)
+    return written
+
+
+def restore(out: Path, comparison: Path) -> int:
+    """Write a ``result.json`` for each raw result of which a comparison's folder has none, so that it can go on.
+
+    `foveate compare` then leaves these runs out; their weights are not needed for that.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        ValueError: There are no raw results.
+    """
+    written = 0
+    for label, seeds in read_raw(out).items():
+        for seed, raw in seeds.items():
+            file = comparison / folder_name(label) / f"seed-{seed}" / RESULT
+            if file.exists():
+                continue
+            writable_folder(file.parent)
+            write_json(file, {name: raw[name] for name in (*KEPT, "correct")})
+            written += 1
     return written
 
 

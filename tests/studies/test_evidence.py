@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 import foveate
 from foveate.commands.compare import CompareConfig
@@ -134,6 +135,19 @@ def test_networks_see_the_images_as_in_their_training(comparison: Path, tmp_path
     with attention_off(trained.network, "content"):
         expected = trained.evaluate(TrainConfig(**found["config"]).open()).top1.mean
     assert found["attention"]["top1_without"]["content"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_comparison_goes_on_elsewhere(comparison: Path, collected: Path, tmp_path: Path) -> None:
+    """On another machine there are the raw results alone: those runs are not made again, and the table is the same."""
+    run(EvidenceConfig(out=str(collected), restore=str(tmp_path / "again")))
+    settings = yaml.safe_load((comparison / "config.yaml").read_text())
+    known = {field.name for field in dataclasses.fields(CompareConfig)}
+    config = {name: value for name, value in settings.items() if name in known} | {"out": str(tmp_path / "again")}
+    table, before = compare(CompareConfig(**config)), json.loads((comparison / "compare.json").read_text())
+    assert not list((tmp_path / "again").rglob("model.safetensors"))
+    for network, wanted in zip(table["networks"], before["networks"], strict=True):
+        assert (network["label"], network["top1"]) == (wanted["label"], wanted["top1"])
+        assert network["difference"] == wanted["difference"]
 
 
 def test_finished_runs_are_added_and_those_that_are_there_stay(comparison: Path, tmp_path: Path) -> None:

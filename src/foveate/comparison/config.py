@@ -13,7 +13,7 @@ from foveate.training import TrainConfig
 from foveate.training.settings import TrainSettings
 from foveate.training.train_state import find_checkpoint
 
-__all__ = ["CompareConfig"]
+__all__ = ["CompareConfig", "folder_name"]
 
 
 @dataclass(kw_only=True)
@@ -51,6 +51,11 @@ class CompareConfig(TrainSettings):
         model, model_args, own = ModelSpec.parse(spec)
         shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(TrainSettings)}
         shared |= {**own, "model_args": {**self.model_args, **model_args}}
-        folder = Path(self.out, quote(spec.replace(":", "+", 1), safe="+=, []"), f"seed-{seed}")
+        folder = Path(self.out, folder_name(spec), f"seed-{seed}")
         resume = find_checkpoint(folder) is not None
         return TrainConfig(model=model, seed=seed, out=str(folder), resume=resume, **shared)
+
+
+def folder_name(spec: str) -> str:
+    """Return the name of the folder of a network's runs."""
+    return quote(spec.replace(":", "+", 1), safe="+=, []")
