@@ -14,6 +14,7 @@ from foveate.nn import (
     AttentionAugmentedConv2d,
     ExpAttConv2d,
     ExplicitAttention2d,
+    GatedAttention,
     GlobalSelfAttention2d,
     PositionwiseAttention2d,
     RectangularAttention2d,
@@ -167,3 +168,15 @@ def test_the_two_ways_to_write_a_rectangle_draw_the_same():
     for other in ([0.2, -0.1, 0.5, 0.3, 0.7 + torch.pi], [0.2, -0.1, 0.3, 0.5, 0.7 + torch.pi / 2]):
         same = FA.rectangle_map(torch.tensor([other], dtype=torch.float64), 11, 13)
         assert relative_error(same, FA.rectangle_map(one, 11, 13)) < 1e-12
+
+
+class Channelwise(GatedAttention):
+    """A gate for each channel, which is not of the contract."""
+
+    def attention_map(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sigmoid()
+
+
+def test_a_gate_of_every_channel_is_refused_when_it_is_explained() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 1, 4, 5\); got \(2, 3, 4, 5\)"):
+        Channelwise().observe(torch.randn(2, 3, 4, 5))

@@ -232,7 +232,10 @@ def _check_names(found: Mapping[str, Found], *, has_splits: bool) -> None:
     train = found["train"]
     names = train.filled
     if all(name.casefold() in STRUCTURE for name in names):
-        raise ValueError(f"{_listed(names)} in {train.root} look like parts of a detection set; {EXPECTED}")
+        raise ValueError(
+            f"{_listed(names)} in {train.root} look like parts of a set with masks or boxes, which is for "
+            f"task=segmentation or task=detection; {EXPECTED}"
+        )
     others = [split.classes for key, split in found.items() if key != "train"]
     for name in filter(split_of, names):
         if not train.classes[name].get("") or not any(name in classes for classes in others):

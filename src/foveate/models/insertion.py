@@ -54,13 +54,13 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
     maps = dry_run(model, size, lambda twin, image: _outputs(twin, name, image))
     channels = [x.shape[1] for x in maps]
     parameter = next(p for p in model.parameters() if p.is_floating_point())
-    options |= {"device": parameter.device, "dtype": parameter.dtype}
+    placed = {"device": parameter.device, "dtype": parameter.dtype}
     try:
-        modules = [attention(number, **options) for number in channels]
+        modules = [attention(number, **options, **placed) for number in channels]
     except TypeError as error:
         raise ValueError(
             f"attention must be a class called as attention(channels, **options, device=…, dtype=…); {attention!r} "
-            f"does not take {', '.join(options)}: {error}"
+            f"cannot be called so{f' with {known}' if (known := ', '.join(options)) else ''}: {error}"
         ) from error
     module = modules[0] if len(modules) == 1 else ForEach(modules)
     for place in places(model, name, size):

@@ -151,8 +151,11 @@ class GatedAttention(SpatialAttention):
 
     @torch.jit.unused
     def observe(self, x: Float[Tensor, "batch channels height width"]) -> Observation:
-        """Return the gate."""
-        return Observation(gate=on_cpu(self.attention_map(x)[:, 0]))
+        """Return the gate; raise a `ValueError` if it is not one of all channels, ``(B, 1, H, W)``."""
+        gate = self.attention_map(x)
+        if gate.shape != (wanted := (len(x), 1, *x.shape[2:])):
+            raise ValueError(f"attention_map must return one gate for all channels, {wanted}; got {tuple(gate.shape)}")
+        return Observation(gate=on_cpu(gate[:, 0]))
 
     @torch.jit.unused
     def forward_by_maps(
