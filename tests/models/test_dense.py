@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.optim import create_optimizer_v2
 from torch.nn import functional as F
 
 import foveate  # noqa: F401  registers the networks
@@ -257,3 +258,14 @@ def test_tables_are_for_the_padded_image(head: str, size: tuple[int, int]) -> No
         "gsa_resnet_tiny", head, num_classes=2, img_size=(35, 49), head_args=arguments, model_args={"img_size": 64}
     )
     assert kwargs["img_size"] == 64
+
+
+@pytest.mark.parametrize("head", ["unet", "fasterrcnn"])
+@pytest.mark.parametrize("name", ["gsa_resnet_tiny", "aa_resnet_tiny", "expatt_resnet_tiny"])
+def test_tables_and_radii_have_no_weight_decay(name: str, head: str) -> None:
+    network, _ = build_with_head(name, head, num_classes=3, img_size=(32, 32))
+    optimizer = create_optimizer_v2(network, opt="adamw", lr=1e-3, weight_decay=0.05)
+    name_of = {id(parameter): own for own, parameter in network.named_parameters()}
+    decayed = {name_of[id(p)] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert any(own.endswith("conv1.weight") for own in decayed)
+    assert not [own for own in decayed if "rel_" in own or "radius" in own]

@@ -216,3 +216,9 @@ def test_a_network_without_stages_wants_a_name():
 def test_a_transformer_is_refused():
     with pytest.raises(ValueError, match="not feature maps"):
         foveate.insert(network("vit_tiny_patch16_224"), RectangularAttention2d, at="blocks.3")
+
+
+def test_maps_with_their_channels_last_are_refused() -> None:
+    network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, depths=(1, 1, 1, 1))
+    with pytest.raises(ValueError, match="channels last"):
+        foveate.insert(network, RectangularAttention2d, at=-2)

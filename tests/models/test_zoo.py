@@ -253,3 +253,11 @@ def test_tables_fit_the_maps_also_where_a_pooling_strides(layer: type | None) ->
         made = {name: module.feat_size for name, module in relative_tables(model).items()}
         resize_relative_tables(model, (96, 64))
         assert {name: module.feat_size for name, module in relative_tables(model).items()} == made
+
+
+def test_resized_tables_are_as_frozen_as_before() -> None:
+    model = timm.create_model("gsa_resnet_tiny", num_classes=3).requires_grad_(False)
+    resize_relative_tables(model, 64)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    resize_relative_tables(model.requires_grad_(True), 32)
+    assert all(parameter.requires_grad for parameter in model.parameters())

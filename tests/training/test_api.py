@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -17,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, TensorDataset
 
 import foveate
-from foveate.data import from_loaders, open_data
+from foveate.data import from_loaders, make_transform, open_data
+from foveate.export import export_network
 from foveate.io import load_network
 from foveate.training import EpochLogger
 
@@ -227,6 +229,32 @@ def test_settings_without_effect_on_opened_data_are_refused(name: str, value: An
     with pytest.raises(ValueError, match=f"{name} has no effect"):
         foveate.train("test_resnet", DIGITS, out=str(tmp_path / "x"), **{name: value}, **SETTINGS)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_is_known_of_opened_data_is_kept(tmp_path: Path) -> None:
+    """How images are fitted, and what is black and white in them: else a loaded network sees other images."""
+    random = np.random.default_rng(0)
+    for split, number in (("train", 9), ("val", 5)):
+        for label in ("dark", "light"):
+            for index in range(number):
+                path = tmp_path / "set" / split / label / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = random.integers(1000, 1600 if label == "dark" else 2200, (20, 44)).astype(np.uint16)
+                Image.fromarray(pixels).save(path)
+    data = open_data(tmp_path / "set", img_size=32, intensity_range=(1000, 2200))
+    data = dataclasses.replace(data, transform=data.transform.replace(fit="pad", crop="none", crop_pct=1.0))
+    result = foveate.train("test_resnet", data, out=str(tmp_path / "run"), **SETTINGS)
+    trained = foveate.load(result.folder)
+    assert tuple(trained.meta.intensity_range) == (1000, 2200)
+    assert trained.transform.fit == "pad"
+    path = tmp_path / "set" / "val" / "light" / "0.png"
+    expected = make_transform(data.transform, training=False)(data.val[5][0])
+    assert str(data.val.samples[5].path) == str(path)
+    assert torch.equal(trained.prepare(path)[0], expected)
+    found = foveate.evaluate(result.folder, tmp_path / "set", split="val")
+    assert found.loss == pytest.approx(result.metrics["loss"], rel=1e-5)
+    with pytest.raises(ValueError, match="padded"):
+        export_network(result.folder, "hub", out=tmp_path / "hub")
 
 
 def test_a_module_is_no_name() -> None:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.training.test_fit import Interrupting, small_net, train
@@ -171,4 +172,11 @@ def test_bad_restarts_are_refused(change: dict[str, Any], named: str) -> None:
 
 def test_no_schedule_is_made_where_none_is_wanted() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    assert make_schedule(optimizer, Recipe(sched="none"), 5) is None
+    assert make_schedule(optimizer, Recipe(sched="none", warmup_epochs=0), 5) is None
+
+
+def test_a_constant_rate_is_warmed_up_to() -> None:
+    found = rates(Recipe(sched="none", lr=1.0, epochs=4, warmup_epochs=2), 3)
+    assert found[0] == pytest.approx(0.01)
+    assert np.allclose(np.diff(found[:7]), np.diff(found[:7])[0])
+    assert found[6:] == [1.0] * 7

@@ -178,6 +178,8 @@ def _image(meta: NetworkMeta) -> tuple[int, int, int]:
 
 
 def _hub_entry(meta: NetworkMeta, about: Mapping[str, Any]) -> HubEntry:
+    if meta.fit == "pad":
+        raise ValueError("to: timm knows no images that are padded as here (fit='pad'); export weights, onnx or torch")
     preparation = {name: getattr(meta, name) for name in ("mean", "std", "crop_pct", "interpolation")}
     preparation |= {"input_size": _image(meta), "crop_mode": "squash" if meta.fit == "squash" else "center"}
     return HubEntry(classes=meta.classes, preparation=preparation, license=about.get("license"))

@@ -36,8 +36,8 @@ class NetworkMeta:
         std: Standard deviation of each channel, by which they are then divided.
         crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its center is cropped.
         interpolation: Interpolation of the resize.
-        fit: How a classifier's test image of other proportions is fitted: ``crop`` or ``squash``, see
-            `foveate.data.TransformConfig`. Networks for segmentation and detection see the whole image, padded.
+        fit: How a test image of other proportions is fitted: ``crop``, ``pad`` or ``squash``, see
+            `foveate.data.TransformConfig`; networks for segmentation and detection see the whole image, padded.
         appearance: Appearance of the training images, see `foveate.io.appearance.range_of`; None if unknown.
         intensity_range: ``(black, white)`` of 16-bit grayscale images, see `foveate.data.open_data`; None for the
             whole range.
@@ -77,7 +77,7 @@ class NetworkMeta:
             _checks.number("std", value, above=0)
         _checks.number("crop_pct", self.crop_pct, above=0, maximum=1)
         _text("interpolation", self.interpolation)
-        _checks.one_of("fit", self.fit, ("crop", "squash"))
+        _checks.one_of("fit", self.fit, ("crop", "pad", "squash"))
         if self.intensity_range is not None:
             black, white = _sequence("intensity_range", self.intensity_range)
             _checks.number("intensity_range, white", white, above=_checks.number("intensity_range", black))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,6 +53,7 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
     size = _image_size(model)
     maps = dry_run(model, size, lambda twin, image: _outputs(twin, name, image))
     channels = [x.shape[1] for x in maps]
+    _check_channels_first(model, name, maps)
     parameter = next(p for p in model.parameters() if p.is_floating_point())
     placed = {"device": parameter.device, "dtype": parameter.dtype}
     try:
@@ -79,6 +80,19 @@ class ForEach(nn.ModuleList):
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Return the attended maps."""
         return [module(x) for module, x in zip(self, maps, strict=True)]
+
+
+def _check_channels_first(model: nn.Module, name: str, maps: Sequence[Tensor]) -> None:
+    """Raise a `ValueError` if timm knows the last dimension of the maps as their channels, as in Swin."""
+    infos = getattr(model, "feature_info", None) or ()
+    for info in getattr(infos, "info", infos):
+        wanted = info.get("num_chs") if isinstance(info, dict) and info.get("module") == name else None
+        for x in maps:
+            if wanted not in (None, x.shape[1]) and x.shape[-1] == wanted:
+                raise ValueError(
+                    f"{name!r} of {type(model).__name__} returns maps {tuple(x.shape)} with their channels last in "
+                    "shape; attention takes (B, C, H, W): choose a network of such maps"
+                )
 
 
 def _resolve(model: nn.Module, at: int | str) -> str:

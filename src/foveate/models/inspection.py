@@ -23,12 +23,23 @@ __all__ = [
     "meta_copy",
     "private_copy",
     "unshared",
+    "without_decay",
 ]
 
 Result = TypeVar("Result")
 
 FAILURES = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
 """Errors that networks raise for keywords and images that they do not take, besides `ValueError`."""
+
+
+def without_decay(model: nn.Module) -> set[str]:
+    """Name the parameters that the networks and the modules inside of ``model`` exclude from weight decay."""
+    return {
+        f"{name}.{own}"
+        for name, module in model.named_modules()
+        if name and callable(getattr(module, "no_weight_decay", None))
+        for own in module.no_weight_decay()
+    }
 
 
 def attention_modules(network: nn.Module) -> dict[str, SpatialAttention]:

@@ -75,7 +75,9 @@ class RelativeTables2d(NotScriptable, PairwiseAttention):
         self.feat_size = pair("feat_size", feat_size)
         with torch.no_grad():
             for name, extent in self._extents().items():
-                setattr(self, name, nn.Parameter(resize_relative_table(getattr(self, name), extent)))
+                table = getattr(self, name)
+                resized = resize_relative_table(table, extent)
+                setattr(self, name, nn.Parameter(resized, requires_grad=table.requires_grad))
 
 
 def warn_if_larger(x: Tensor, feat_size: tuple[int, int]) -> None:

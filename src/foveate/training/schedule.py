@@ -14,17 +14,18 @@ __all__ = ["make_schedule"]
 
 
 def make_schedule(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) -> Scheduler | None:
-    """Build timm's schedule of a recipe, a function of the updates made; None if ``sched`` is ``none``.
+    """Build timm's schedule of a recipe, a function of the updates made; None if nothing changes the rate.
 
     The training takes ``epochs`` in any case: whatever does not fit in them, such as the rest of the last cycle, is
     left out.
     """
-    if recipe.sched == "none":
+    if recipe.sched == "none" and not recipe.warmup_epochs:
         return None
+    constant = recipe.sched == "none"  # after the warm-up: steps that change nothing
     length = recipe.epochs - (recipe.warmup_epochs if recipe.warmup_prefix else 0)
     scheduler, _ = create_scheduler_v2(
         optimizer,
-        sched=recipe.sched,
+        sched="step" if constant else recipe.sched,
         num_epochs=recipe.cycle_epochs or length,  # type: ignore[arg-type]  # becomes a number of updates
         warmup_epochs=recipe.warmup_epochs,  # type: ignore[arg-type]
         warmup_prefix=recipe.warmup_prefix,
@@ -36,7 +37,7 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) 
         else 0.5,  # of one cycle it means nothing; timm warns at 1
         cycle_limit=_cycles(recipe, length),
         decay_epochs=recipe.decay_epochs,
-        decay_rate=recipe.decay_rate,
+        decay_rate=1.0 if constant else recipe.decay_rate,
         step_on_epochs=False,
         updates_per_epoch=updates_per_epoch,
     )

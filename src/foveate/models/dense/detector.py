@@ -17,7 +17,7 @@ from torchvision.ops.poolers import initLevelMapper
 from foveate import _checks
 from foveate.models.dense.keywords import keywords_of
 from foveate.models.dense.pyramid import Pyramid
-from foveate.models.inspection import FAILURES
+from foveate.models.inspection import FAILURES, without_decay
 
 __all__ = ["DETECTORS", "Detector", "build_detector"]
 
@@ -55,6 +55,11 @@ class Detector(nn.Module):
         super().__init__()
         self.model = model
         self.first = int(isinstance(model, FasterRCNN))
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Name the radii, relative tables and embeddings, whose zero means something."""
+        return without_decay(self)
 
     def forward(self, images: Tensor, targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
         """Return losses or detections for images ``(B, 3, H, W)``; ``targets`` are needed in training mode alone."""

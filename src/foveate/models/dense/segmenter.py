@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from foveate import _checks, _extras
 from foveate.models.dense.keywords import keywords_of
 from foveate.models.dense.pyramid import Pyramid, dilatable
-from foveate.models.inspection import FAILURES
+from foveate.models.inspection import FAILURES, without_decay
 
 __all__ = ["DECODERS", "Segmenter", "build_segmenter"]
 
@@ -52,6 +52,11 @@ class Segmenter(nn.Module):
         super().__init__()
         self.model = model
         self.divisor = divisor
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Name the radii, relative tables and embeddings, whose zero means something."""
+        return without_decay(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of every pixel."""
