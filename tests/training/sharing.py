@@ -99,7 +99,9 @@ def one_update(
         make_loader(Damaged(part, damaged), training=part is data.train, transform=transform, **shared)
         for part, transform in zip((data.train, data.val), transforms, strict=True)
     ]
-    recipe = Recipe(epochs=1, batch_size=BATCH, opt="sgd", lr=1e-6, sched="none", accumulate=accumulate)
+    recipe = Recipe(
+        epochs=1, batch_size=BATCH, opt="sgd", lr=1e-6, sched="none", warmup_epochs=0, accumulate=accumulate
+    )
     task: Task = Classification(data.classes, label_smoothing=recipe.label_smoothing)
     if masks:
         task = VoidSegmentation(data.classes, dice=0.5)

@@ -252,7 +252,7 @@ def test_mixed_precision_and_channels_last_keep_weights_in_32_bits(tmp_path: Pat
 )
 def test_decay_spares_norms_biases_and_what_the_network_excludes(name: str, parts: set[str]) -> None:
     model = create_model(name, img_size=32, num_classes=10)
-    module = TrainingModule(model, Recipe(weight_decay=0.3, sched="none"), Classification(TEN_CLASSES))
+    module = TrainingModule(model, Recipe(weight_decay=0.3, sched="none", warmup_epochs=0), Classification(TEN_CLASSES))
     optimizer, schedule = module.configure_optimizers(updates_per_epoch=7)
     assert schedule is None
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
