@@ -78,8 +78,9 @@ def test_in_training_it_has_the_gradients_of_its_parts(options, dtype, layout):
     wanted_grads = torch.autograd.grad(wanted, [wide, *twin.parameters()], cotangent.double())
     assert relative_error(got, wanted) <= TOLERANCE[dtype]
     for grad, other in zip(grads, wanted_grads, strict=True):
-        # That of the radius is one number, a sum over all positions of which most cancels.
-        assert relative_error(grad, other) <= TOLERANCE[dtype] * (10 if other.numel() == 1 else 1)
+        # That of the radius is one number, a sum over all positions of which most cancels: in float32 digits are lost.
+        slack = 10 if other.numel() == 1 and dtype == torch.float32 else 1
+        assert relative_error(grad, other) <= TOLERANCE[dtype] * slack
 
 
 def test_in_training_it_can_be_differentiated_twice_and_checkpointed():

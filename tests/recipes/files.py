@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from foveate.cli import parse_command
 from studies._command import parse_study
 
-__all__ = ["COMPARED", "ROOT", "TEXTS", "TRAINED", "configuration", "header", "said"]
+__all__ = ["COMPARED", "ROOT", "TEXTS", "TRAINED", "configuration", "header", "prepare", "said"]
 
 ROOT = Path(__file__).parents[2]
 TEXTS = {
@@ -46,3 +48,14 @@ def header(file: str) -> dict[str, str]:
 def said(part: str) -> str:
     """Return a part of a header in one line."""
     return " ".join(part.split())
+
+
+def prepare(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the script that lays out the data of a recipe; return its exit code."""
+    specification = importlib.util.spec_from_file_location("prepare", ROOT / "recipes" / name / "prepare.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    monkeypatch.setattr("sys.argv", ["prepare.py", *arguments])
+    return module.main()

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from foveate.data import open_data
+from tests.recipes.files import prepare as prepare_of
 
-ROOT = Path(__file__).parents[2]
 LABELS = ("apple", "bee", "cup")
 
 
-def prepare(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    specification = importlib.util.spec_from_file_location("prepare", ROOT / "recipes" / "cifar100" / "prepare.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    monkeypatch.setattr("sys.argv", ["prepare.py", *arguments])
-    return module.main()
+prepare = partial(prepare_of, "cifar100")
 
 
 @pytest.fixture

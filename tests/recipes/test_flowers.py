@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from foveate.data import open_data
 from tests.made_sets import write_photo
+from tests.recipes.files import prepare as prepare_of
 
-ROOT = Path(__file__).parents[2]
 NAMES = {"1": "pink primrose", "21": "fire lily", "102": "blackberry lily", "103": "unused"}
 COUNTS = {("train", "001"): 3, ("train", "021"): 2, ("train", "102"): 1, ("val", "001"): 1, ("val", "102"): 2}
 
 
-def prepare(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    specification = importlib.util.spec_from_file_location("prepare", ROOT / "recipes" / "flowers" / "prepare.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    monkeypatch.setattr("sys.argv", ["prepare.py", *arguments])
-    return module.main()
+prepare = partial(prepare_of, "flowers")
 
 
 @pytest.fixture

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.recipes.files import prepare as prepare_of
+
 CLASSES = [f"n{number:08d}" for number in range(11)]
 EACH = 60
 """Images of a class in each archive: more than what is taken of some."""
 
 
-def prepare(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    specification = importlib.util.spec_from_file_location("prepare", ROOT / "recipes" / "photographs" / "prepare.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    monkeypatch.setattr("sys.argv", ["prepare.py", *arguments])
-    return module.main()
+prepare = partial(prepare_of, "photographs")
 
 
 @pytest.fixture

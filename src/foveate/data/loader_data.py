@@ -78,9 +78,7 @@ class LoaderData(Described):
         """Return no names: a loader does not tell them."""
         return ()
 
-    def identities(self, split: str) -> Iterable[tuple[str, int | None]]:
-        """Return nothing: a loader does not tell what it has."""
-        return ()
+    identities = entries
 
     def loaders(self, *, seed: int, world_size: int = 1, **_: Any) -> Loaders:
         """Return the loaders, resumable; raise a `ValueError` if several processes are to share them."""

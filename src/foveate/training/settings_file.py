@@ -69,11 +69,12 @@ def with_data_of_run(config: Config, checkpoint: str) -> Config:
         found = {}
     settings = found if isinstance(found, dict) and isinstance(found.get("data"), str) else {}
     data = config.data or settings.get("data", "digits")
-    changes: dict[str, Any] = {"data": data, "data_seed": 0 if config.data_seed is None else config.data_seed}
-    if data == settings.get("data"):
-        for name in ("data_seed", "data_options", "root", "max_bad_images"):
-            if not getattr(config, name) and settings.get(name) is not None:
-                changes[name] = settings[name]
+    same = data == settings.get("data")
+    seed = settings.get("data_seed", 0) if same and config.data_seed is None else config.data_seed or 0
+    changes: dict[str, Any] = {"data": data, "data_seed": seed}
+    for name in ("data_options", "root", "max_bad_images"):
+        if same and not getattr(config, name) and settings.get(name) is not None:
+            changes[name] = settings[name]
     return dataclasses.replace(config, **changes)
 
 

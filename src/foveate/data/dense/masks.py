@@ -190,9 +190,9 @@ def _classes(path: Path, options: Mapping[str, Any], masks: Sequence[str]) -> Ma
         names, where = {value: str(value) for value in range(max(values, default=0) + 1)}, "the training masks"
         if len(values) < 2:
             raise ValueError(
-                f"{path}: the training masks have no two classes: their values are {values or 'void alone'}, and "
-                f"{VOID}, which is void as {sorted(void) or 'no others'}; write foreground as 1, or name the classes "
-                "in classes.txt"
+                f"{path}: the training masks do not have two classes: without void "
+                f"({', '.join(map(str, sorted({*void, VOID})))}) their values are {values}; write foreground that is "
+                f"{VOID} as 1, or name the classes in classes.txt"
             )
         if unused := len(names) - len(values) - len(void & set(names)):
             logger.warning(
