@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-__all__ = ["COMMANDS", "Command", "UnknownOptionError", "main", "options_of", "parse"]
+__all__ = ["COMMANDS", "Command", "UnknownOptionError", "Words", "main", "options_of", "parse"]
 
 FAILED = 2
 OF_THE_PARSER = ("config", "help", "print_config")
@@ -52,6 +52,14 @@ ALIASES = {"test": "evaluate"}
 """Other names of commands."""
 
 
+class Words(NamedTuple):
+    """What a command line says: a command, its arguments, and modules to be imported first."""
+
+    command: str
+    arguments: list[str]
+    imports: list[str]
+
+
 class UnknownOptionError(ValueError):
     """A command has no option of this name."""
 
@@ -70,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(words)
 
 
-def parse(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the command and its arguments.
+def parse(words: Sequence[str]) -> Words:
+    """Return the command, its arguments, and what is to be imported first.
 
     Raises:
         UnknownOptionError: The command has no such option.
@@ -79,7 +87,7 @@ def parse(words: Sequence[str]) -> tuple[str, list[str]]:
     """
     known = _top_level().parse_args(words)
     _check_options(known.command, known.arguments)
-    return known.command, known.arguments
+    return Words(known.command, known.arguments, known.imports)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,6 +108,14 @@ def _top_level() -> argparse.ArgumentParser:
     version = runpy.run_path(str(_package() / "_version.py"))["__version__"]
     parser.add_argument("--version", action="version", version=f"foveate {version}")
     parser.add_argument("--verbose", action="store_true", help="with --version: also what it computes with")
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module of yours first, which registers networks or tasks; may be repeated",
+    )
     parser.add_argument("command", type=_command, metavar="COMMAND", help="what to do")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
     return parser

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from foveate._extras import MissingExtraError
+from foveate._imports import import_modules
 from foveate._signals import raising_sigterm
 from foveate.commands.parsing import parse_config
 from foveate.io.streams import tolerate_encodings
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(importlib.import_module("foveate.commands._versions").describe())
         return 0
     try:
-        command, arguments = parse(words)
+        command, arguments, imports = parse(words)
+        import_modules(imports)
         config = parse_command(command, arguments)
         with raising_sigterm():
             _module(command).run(config)

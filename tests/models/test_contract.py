@@ -235,3 +235,22 @@ def test_radii_and_tables_are_not_decayed(outline):
 
 def test_the_configuration_leads_back_to_the_name(request, outline):
     assert outline.pretrained_cfg["architecture"] == request.node.callspec.params["outline"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "strides"),
+    [
+        ("gsa_resnet_tiny", {}, (2, 4, 8)),
+        ("cram_resnet_tiny", {}, (2, 4, 8)),
+        ("positionwise_resnet26", {"stem": "small"}, (2, 4, 8)),
+        ("cram_tf_efficientnet_lite0", {"stem": "small"}, (4, 8, 16)),
+    ],
+)
+def test_output_stride_counts_from_the_image_whatever_the_stem(name, options, strides):
+    for stride in strides:
+        network = timm.create_model(name, features_only=True, output_stride=stride, img_size=32, **options).eval()
+        maps = network(torch.randn(1, 3, 32, 32))
+        assert (max(network.feature_info.reduction()), maps[-1].shape[2]) == (stride, 32 // stride)
+    for stride in (2 * strides[-1], 3):
+        with pytest.raises(ValueError, match="output_stride"):
+            timm.create_model(name, output_stride=stride, **options)

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from foveate import functional as FA
 from foveate.data import make_loader, open_data
+from foveate.models.dense import Segmenter
 from foveate.nn import GlobalSelfAttention2d, PositionwiseAttention2d, RectangularAttention2d
 from foveate.tasks import Classification
 from foveate.training import Equivariance, Recipe, TrainingModule, fit, make_loggers
-from foveate.training.equivariance import check_gates
+from foveate.training.equivariance import check_gates, in_frame
 
 CPU = torch.device("cpu")
 TEN_CLASSES = list(map(str, range(10)))
@@ -147,6 +148,52 @@ def test_a_rectangle_that_follows_costs_nothing_and_one_that_stays_what_it_misse
     centred = rectangle * torch.tensor([0, 0, 1, 1, 1])
     expected = 0.25 * (0.4**2 + 0.2**2)
     assert Following(6).equivariance_loss(centred, centred, growth).item() == pytest.approx(expected)
+
+
+def test_similarities_in_the_frame_of_a_padded_image_move_the_same_pixels() -> None:
+    (height, width), (frame_height, frame_width) = size, frame = (10, 14), (16, 24)
+    similarity = FA.random_similarities(
+        7, shift=1.0, rotation=3.0, scale=1.5, generator=torch.Generator().manual_seed(4)
+    )
+    similarity = similarity.double()
+    framed = in_frame(similarity, size, frame)
+    assert in_frame(similarity, size, size) is similarity
+    for numbers, found in zip(similarity.tolist(), framed.tolist(), strict=True):
+        for x, y in ((0.0, 0.0), (-1.0, 1.0), (0.3, -0.7)):
+            moved_x, moved_y = carried(x, y, numbers, height, width)
+            place = ((x + 1) * width / frame_width - 1, (y + 1) * height / frame_height - 1)
+            expected = ((moved_x + 1) * width / frame_width - 1, (moved_y + 1) * height / frame_height - 1)
+            assert carried(*place, found, frame_height, frame_width) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_gate_that_follows_costs_nothing_where_the_network_pads_its_images() -> None:
+    class Following(RectangularAttention2d):
+        """A gate around the center of mass of the first channel."""
+
+        def rectangle(self, x: Tensor) -> Tensor:
+            mass = x[:, 0] / x[:, 0].sum((1, 2), keepdim=True)
+            height, width = mass.shape[1:]
+            places_y, places_x = (torch.arange(side) * 2.0 + 1 for side in (height, width))
+            center_y, center_x = (mass.sum(2) @ places_y) / height - 1, (mass.sum(1) @ places_x) / width - 1
+            half = torch.full_like(center_x, 0.5)
+            return torch.stack([center_x, center_y, half, half, torch.zeros_like(half)], dim=1)
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = Following(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gate(x)
+
+    blob = torch.zeros(2, 3, 20, 28)
+    blob[0, :, 8:11, 9:13] = blob[1, :, 9:10, 14:17] = 1.0
+    recipe = Recipe(equivariance=1.0, equivariance_shift=0.1, equivariance_rotation=0.0, equivariance_scale=1.0)
+    for divisor in (1, 16):
+        network = Segmenter(Network(), divisor)
+        outputs, term = Equivariance(network, recipe, seed=2)(blob, epoch=0, step=0)
+        assert outputs.shape == blob.shape
+        assert term.item() < 1e-10
 
 
 def test_the_term_is_the_mean_over_the_gates_and_classification_stays_what_it_was() -> None:

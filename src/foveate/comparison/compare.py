@@ -11,6 +11,7 @@ from typing import Any
 import timm
 
 from foveate._devices import check_device
+from foveate._imports import known_to_all
 from foveate._signals import Interrupted
 from foveate.benchmark.machine import cores
 from foveate.comparison.config import CompareConfig
@@ -161,16 +162,18 @@ def _table(
 
 def _jobs(config: CompareConfig, small: bool) -> int:
     elsewhere = [spec for spec in config.models if not _is_known_to_all(ModelSpec.parse(spec).model)]
-    known = not elsewhere and find_task(config.task).__module__.startswith("foveate.")
+    known = not elsewhere and known_to_all(find_task(config.task).__module__)
     if config.jobs is None:
         return max(1, cores() // (config.threads or cores())) if small and known else 1
     if config.jobs > 1 and not known:
         what = elsewhere[0] if elsewhere else f"task {config.task}"
-        raise ValueError(f"{what} is registered by this process alone, so others cannot train it; leave out jobs")
+        raise ValueError(
+            f"{what} is registered by this process alone, so others cannot train it; leave out jobs, or "
+            "register it in a module: `foveate --import MODULE compare …`"
+        )
     return config.jobs
 
 
 def _is_known_to_all(model: str) -> bool:
-    """Whether every process that imports foveate has the network."""
-    module = timm.model_entrypoint(model).__module__ if timm.is_model(model) else "timm"
-    return module.partition(".")[0] in ("timm", "foveate")
+    """Whether every process that trains beside this one has the network."""
+    return known_to_all(timm.model_entrypoint(model).__module__) if timm.is_model(model) else True

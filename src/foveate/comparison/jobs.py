@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from foveate._extras import MissingExtraError
+from foveate._imports import import_again
 from foveate._signals import raising_sigterm
 from foveate.io.streams import tolerate_encodings
 from foveate.training import TrainConfig, train_network
@@ -172,6 +173,7 @@ def serve() -> None:
     """Be a worker: train what comes on stdin until it is closed."""
     try:
         with raising_sigterm():
+            import_again()
             _serve()
     except KeyboardInterrupt as interrupt:
         sys.exit(128 + getattr(interrupt, "signum", signal.SIGINT))

@@ -11,7 +11,7 @@ from torch import nn
 
 from foveate._checks import integer, one_of, pair
 from foveate.models.inspection import attention_modules
-from foveate.models.stem import use_small_stem
+from foveate.models.stem import RESNET, timm_output_stride, use_small_stem
 from foveate.models.tables import relative_tables, resize_relative_tables
 from foveate.nn import AttentionAugmentedConv2d, ExpAttConv2d, GlobalSelfAttention2d
 
@@ -66,6 +66,8 @@ class AttentionResNet(ResNet):
     ) -> None:
         one_of("stem", stem, ("imagenet", "small"))
         size = pair("img_size", img_size)
+        if stem == "small" and "output_stride" in kwargs:
+            kwargs["output_stride"] = timm_output_stride(kwargs["output_stride"], RESNET)
         super().__init__(Bottleneck, device=device, dtype=dtype, **kwargs)  # type: ignore[arg-type]
         if stem == "small":
             use_small_stem(self)

@@ -9,7 +9,27 @@ from timm.models.mobilenetv3 import MobileNetV3
 from timm.models.resnet import ResNet
 from torch import nn
 
-__all__ = ["use_small_stem"]
+from foveate import _checks
+
+__all__ = ["timm_output_stride", "use_small_stem"]
+
+RESNET, MOBILE = 4, 2
+"""How much less the small stem reduces images than timm's, in a ResNet and in the other two families."""
+
+
+def timm_output_stride(output_stride: int, factor: int) -> int:
+    """Return what timm has to be told for a largest reduction of ``output_stride`` with the small stem.
+
+    Args:
+        output_stride: Of images, as everywhere; later stages dilate their convolutions rather than stride.
+        factor: How much less the small stem reduces.
+
+    Raises:
+        ValueError: It is not 8, 16 or 32, which timm has, divided by ``factor``.
+    """
+    return factor * _checks.one_of(
+        "output_stride with stem='small'", output_stride, tuple(stride // factor for stride in (8, 16, 32))
+    )
 
 
 def use_small_stem(model: nn.Module) -> None:
@@ -28,10 +48,10 @@ def use_small_stem(model: nn.Module) -> None:
         # By name, for the type checker: timm declares the stem's parts more narrowly than it uses them.
         model.register_module("conv1", conv)
         model.register_module("maxpool", nn.Identity())
-        reductions = [1] + [info["reduction"] // 4 for info in feature_info[1:]]
+        reductions = [1] + [info["reduction"] // RESNET for info in feature_info[1:]]
     elif isinstance(model, EfficientNet | MobileNetV3):
         model.conv_stem.stride = (1, 1)
-        reductions = [info["reduction"] // 2 for info in feature_info]
+        reductions = [info["reduction"] // MOBILE for info in feature_info]
     else:
         raise ValueError(
             f"stem='small' is defined for ResNet, EfficientNet and MobileNetV3; got {type(model).__name__}"

@@ -23,7 +23,7 @@ from foveate.models.attention_net import (
 from foveate.models.insertion import insert
 from foveate.models.packaged import PACKAGED, completed, packaged_weights
 from foveate.models.shipped import TRAININGS, shipped
-from foveate.models.stem import use_small_stem
+from foveate.models.stem import MOBILE, RESNET, timm_output_stride, use_small_stem
 from foveate.models.tables import checkpoint_filter_fn
 from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
 
@@ -146,6 +146,9 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
             kwargs["stem"] = stem
 
         def build(**kwargs: Any) -> nn.Module:
+            if small and not base.endswith("_tiny") and "output_stride" in kwargs:
+                factor = RESNET if "resnet" in base else MOBILE
+                kwargs["output_stride"] = timm_output_stride(kwargs["output_stride"], factor)
             if own:
                 model = timm.create_model(base, **kwargs)
             else:

@@ -157,12 +157,6 @@ class TrainedDetector(TrainedNetwork):
         part = mask[None, :, :height, :width].float()
         return (F.interpolate(part, size, mode="bilinear")[0, 0] >= 0.5).cpu().numpy()
 
-    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the size to which the detector pads its input."""
-        network: Any = self.network
-        divisor = network.model.transform.size_divisible
-        return size[0] + -size[0] % divisor, size[1] + -size[1] % divisor
-
     def check_network(self, img_size: tuple[int, int]) -> None:
         """Raise a `ValueError` unless the network is a detector that takes a color image of ``img_size``."""
         from foveate.tasks import Detection  # only here: SciPy and torchmetrics

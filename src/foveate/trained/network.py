@@ -31,6 +31,7 @@ from foveate.data.given import read_upright
 from foveate.io import NetworkMeta, save_network
 from foveate.io.checkpoint import WEIGHTS
 from foveate.io.files import writable_folder
+from foveate.models.dense import seen_size
 from foveate.models.inspection import evaluating
 from foveate.trained.evaluation import EvaluationResult, evaluate_trained
 
@@ -119,7 +120,7 @@ class TrainedNetwork(ABC):
 
     def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return height and width that the network's maps span where its input has those of ``size``."""
-        return size
+        return seen_size(self.network, size)
 
     def prepare(self, images: Picture | Iterable[Picture]) -> Tensor:
         """Return images as the network takes them, ``(B, 3, H, W)`` on its device.

@@ -151,11 +151,6 @@ class TrainedSegmenter(TrainedNetwork):
             probabilities.append(values.cpu())
         return Segmented(image, torch.cat(labels).numpy(), torch.cat(probabilities).numpy(), self.classes)
 
-    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the size to which the network pads its input."""
-        divisor: Any = self.network.divisor
-        return size[0] + -size[0] % divisor, size[1] + -size[1] % divisor
-
     def check_network(self, img_size: tuple[int, int]) -> None:
         """Raise a `ValueError` unless the network turns a color image of ``img_size`` into logits of every pixel."""
         from foveate.tasks import Segmentation  # only here: SciPy and torchmetrics

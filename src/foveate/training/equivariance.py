@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foveate.functional import random_similarities, warp
-from foveate.models.inspection import gates
+from foveate.functional import random_similarities, transform_points, warp
+from foveate.models.dense import seen_size
+from foveate.models.inspection import eager, gates
 from foveate.nn import SpatialAttention
 from foveate.training.recipe import Recipe
 
@@ -31,6 +32,9 @@ class Equivariance:
     those of training without the term: ``T(x)``, part of which is filled up by reflection, enters none of them. Nor
     has what lies behind the last gate anything to do for ``T(x)`` in the backward pass, so that a step is shorter than
     with one pass over ``x`` and ``T(x)`` together: 1.5 times that without the term, not 1.9 (on a CPU).
+
+    Where the network pads its images (`foveate.models.dense.Segmenter`), ``T`` moves the image, and gates are compared
+    in the coordinates of what the network sees.
 
     What is drawn depends on ``(seed, epoch, step)`` alone, with ``step`` counting the batches of the epoch.
 
@@ -66,13 +70,15 @@ class Equivariance:
         """
         compute = compute or self.network
         similarity = self.draw(len(images), epoch=epoch, step=step).to(images.device)
-        aspect = images.shape[3] / images.shape[2]
+        height, width = images.shape[2:]
+        frame = seen_size(eager(self.network), (height, width))
+        framed, aspect = in_frame(similarity, (height, width), frame), frame[1] / frame[0]
         with self._observed() as before:
             outputs = compute(images)
         with self._observed() as after, _statistics_kept(self.network):
             compute(warp(images, similarity))
         terms = [
-            gate.equivariance_loss(x, moved_x, similarity, aspect=aspect)
+            gate.equivariance_loss(x, moved_x, framed, aspect=aspect)
             for (gate, x), (_, moved_x) in zip(before, after, strict=True)
         ]
         return outputs, torch.stack(terms).mean()
@@ -96,6 +102,25 @@ class Equivariance:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def in_frame(similarity: Tensor, size: tuple[int, int], frame: tuple[int, int]) -> Tensor:
+    """Return the similarities of an image in the coordinates of a frame, in whose upper left corner it lies.
+
+    A place ``p`` of the image is ``q = a p + a − 1`` in the frame, ``a`` being the ratio of their sides; angles and
+    factors stay, but the middle about which they turn and enlarge is another.
+
+    Args:
+        similarity: ``(B, 4)``, see `foveate.functional.similarity_matrix`.
+        size: Height and width of the image.
+        frame: Those of the frame.
+    """
+    if frame == size:
+        return similarity
+    ratio = similarity.new_tensor([size[1] / frame[1], size[0] / frame[0]])
+    middle = ((1 - ratio) / ratio).expand(len(similarity), 1, 2)
+    moved = transform_points(middle, similarity, aspect=size[1] / size[0])[:, 0]
+    return torch.cat([ratio * moved + ratio - 1, similarity[:, 2:]], dim=1)
 
 
 def check_gates(network: nn.Module) -> dict[str, SpatialAttention]:

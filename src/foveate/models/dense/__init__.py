@@ -1,7 +1,7 @@
 """Networks for segmentation and detection around any network of timm's: decoders and detectors of other libraries."""
 
 from foveate.models.dense.detector import DETECTORS, Detector, build_detector
-from foveate.models.dense.heads import build_with_head, create_with_head
+from foveate.models.dense.heads import build_with_head, create_with_head, seen_size
 from foveate.models.dense.pyramid import Pyramid
 from foveate.models.dense.segmenter import DECODERS, Segmenter, build_segmenter
 
@@ -15,4 +15,5 @@ __all__ = [
     "build_segmenter",
     "build_with_head",
     "create_with_head",
+    "seen_size",
 ]

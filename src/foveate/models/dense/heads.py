@@ -12,7 +12,16 @@ from foveate.models.building import create_network, keywords, sized
 from foveate.models.dense.detector import DETECTORS, Detector, build_detector
 from foveate.models.dense.segmenter import DECODERS, Segmenter, build_segmenter
 
-__all__ = ["build_with_head", "create_with_head"]
+__all__ = ["build_with_head", "create_with_head", "seen_size"]
+
+
+def seen_size(network: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of what a network sees of images of ``size``.
+
+    `Segmenter` and `Detector` pad their images at the right and at the bottom, to multiples of their divisor.
+    """
+    divisor = network.divisor if isinstance(network, Segmenter | Detector) else 1
+    return size[0] + -size[0] % divisor, size[1] + -size[1] % divisor
 
 
 def build_with_head(
@@ -55,10 +64,9 @@ def build_with_head(
         )
 
     network, kwargs = build(img_size)
-    divisor = network.divisor if isinstance(network, Segmenter | Detector) else 1
-    height, width = (-(-side // divisor) * divisor for side in img_size)
-    if (height, width) != img_size and kwargs.get("img_size") == img_size:
-        return build((height, width))  # what the network sees, where its tables have to end
+    seen = seen_size(network, img_size)
+    if seen != img_size and kwargs.get("img_size") == img_size:
+        return build(seen)  # what the network sees, where its tables have to end
     return network, kwargs
 
 
