@@ -44,7 +44,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def check_readme(found: dict[str, Any]) -> None:
-    assert list(attention_modules(found["network"])) == ["layer3.attention"]
+    replaced = [f"layer4.{block}.conv2.attention" for block in range(3)]
+    assert list(attention_modules(found["network"])) == ["layer3.attention", *replaced]
     assert torch.allclose(found["attention"](torch.zeros(1, 64, 14, 14)), torch.zeros(1, 64, 14, 14), atol=1e-6)
     assert found["weights"].shape == (2, 8, 196, 196)
     assert Image.open("where.png").size[0] > 0
@@ -151,7 +152,7 @@ def read(words: list[str]) -> None:
     if words[:3] == ["python", "-m", "foveate"]:
         return read(words[2:])
     if program == "foveate":
-        cli.parse_command(*foveate_cli.parse(rest))
+        cli.parse_command(*foveate_cli.parse(rest)[:2])
     elif words[:2] == ["python", "-m"] and words[2].startswith("studies."):
         parse_study(words[2].removeprefix("studies."), words[3:])
     elif words[:3] == ["python", "-m", "tests.fuzz"]:

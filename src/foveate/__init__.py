@@ -5,6 +5,7 @@ Importing the package registers its networks with timm::
     import foveate, timm
     model = timm.create_model("gsa_resnet50", num_classes=100)
     model = foveate.insert(timm.create_model("resnet50"), foveate.nn.RectangularAttention2d, at=-2)
+    model = foveate.replace(timm.create_model("resnet50"), foveate.nn.GlobalSelfAttention2d, at=-1)
     explanation = foveate.explain(model, images)
     foveate.load("cram_resnet_tiny.digits").predict("digit.png")
     foveate.train("gsa_resnet26", "photographs", epochs=30, out="runs/mine")
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from foveate import functional, models, nn
 from foveate._version import __version__
 from foveate.functional import plain_operators
-from foveate.models import checkpoint_filter_fn, insert, resize_relative_tables, scale_reach
+from foveate.models import checkpoint_filter_fn, insert, replace, resize_relative_tables, scale_reach
 
 if TYPE_CHECKING:
     from foveate.comparison import CompareConfig
@@ -56,6 +57,7 @@ __all__ = [
     "models",
     "nn",
     "plain_operators",
+    "replace",
     "resize_relative_tables",
     "scale_reach",
     "train",

@@ -2,6 +2,7 @@
 
 from foveate.models.attention_net import AttentionResNet
 from foveate.models.insertion import insert
+from foveate.models.replacement import replace
 from foveate.models.shipped import shipped
 from foveate.models.tables import checkpoint_filter_fn, resize_relative_tables, scale_reach
 from foveate.models.zoo import registered
@@ -11,6 +12,7 @@ __all__ = [
     "checkpoint_filter_fn",
     "insert",
     "registered",
+    "replace",
     "resize_relative_tables",
     "scale_reach",
     "shipped",

@@ -11,7 +11,7 @@ from foveate._checks import suggestion
 from foveate.models.inspection import dry_run, feature_stages
 from foveate.models.places import NAME, following, places, works
 
-__all__ = ["insert"]
+__all__ = ["image_size", "insert", "resolve"]
 
 
 def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str = -2, **options: Any) -> nn.Module:
@@ -49,8 +49,8 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
         >>> type(network.layer3.attention).__name__
         'RectangularAttention2d'
     """
-    name = _resolve(model, at)
-    size = _image_size(model)
+    name = resolve(model, at)
+    size = image_size(model)
     maps = dry_run(model, size, lambda twin, image: _outputs(twin, name, image))
     channels = [x.shape[1] for x in maps]
     _check_channels_first(model, name, maps)
@@ -95,7 +95,7 @@ def _check_channels_first(model: nn.Module, name: str, maps: Sequence[Tensor]) -
                 )
 
 
-def _resolve(model: nn.Module, at: int | str) -> str:
+def resolve(model: nn.Module, at: int | str) -> str:
     """Return the name of the module that ``at`` means."""
     names = [name for name, _ in model.named_modules() if name]
     if isinstance(at, str):
@@ -123,7 +123,7 @@ def _resolve(model: nn.Module, at: int | str) -> str:
     raise ValueError(f"{type(model).__name__} has no module {stages[at]!r} for at={at}; pass a module's name")
 
 
-def _image_size(model: nn.Module) -> tuple[int, int, int]:
+def image_size(model: nn.Module) -> tuple[int, int, int]:
     """Return channels, height and width of the images that the model is made for."""
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:

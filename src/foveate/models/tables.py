@@ -13,7 +13,14 @@ from foveate.functional import resize_relative_table
 from foveate.models.inspection import attention_modules, dry_run
 from foveate.nn.relative_tables import TABLES, RelativeTables2d
 
-__all__ = ["checkpoint_filter_fn", "relative_tables", "renamed", "resize_relative_tables", "scale_reach"]
+__all__ = [
+    "checkpoint_filter_fn",
+    "relative_tables",
+    "renamed",
+    "resize_relative_tables",
+    "scale_reach",
+    "watch_tables",
+]
 
 
 def relative_tables(model: nn.Module) -> dict[str, RelativeTables2d]:
@@ -116,7 +123,7 @@ def _attended_sizes(
         if len(inside) < len(modules) or first is None:
             continue
         try:
-            found = dry_run(network, (first.in_channels, *size), _watch_tables)
+            found = dry_run(network, (first.in_channels, *size), watch_tables)
         except ValueError as problem:
             error = error or problem
             continue
@@ -125,7 +132,8 @@ def _attended_sizes(
     raise error or ValueError(f"{type(model).__name__} does not call all of its modules with relative tables")
 
 
-def _watch_tables(twin: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:
+def watch_tables(twin: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:
+    """Return the sizes of the maps that modules with relative tables attend to, by name, after a pass of ``image``."""
     sizes: dict[str, tuple[int, int]] = {}
 
     def watch(name: str, module: RelativeTables2d) -> None:
