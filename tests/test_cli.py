@@ -173,6 +173,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, capsys: pytest.Capture
         (["cost", "test_resnet", "--model_args.num_classes=3"], "model_args cannot set num_classes"),
         (["train", "test_resnet", "--model_args.kernel=3"], "model test_resnet does not take these arguments: "),
         (["train", "test_resnet", "--opt=sgdd"], "did you mean 'sgd'"),
+        (["train", "test_resnet", "--opt=adahessian"], "opt=adahessian"),
         (["train", "test_resnet", "--data=nowhere"], "no data set is called 'nowhere'"),
         (["train", "test_resnet", "--device=tpu"], "device must be one of auto, cpu, cuda, mps"),
         (["train", "--config"], "--config: expected one argument"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -25,6 +26,8 @@ COMPARED = [file for file, text in TEXTS.items() if "models" in yaml.safe_load(t
 
 def configuration(file: str, *options: str) -> Any:
     """Return what the command line makes of a recipe."""
+    for module in re.findall(r"--import (\S+)", header(file).get("command", "")):
+        importlib.import_module(module)
     if file in TRAINED or file in COMPARED:
         command = "train" if file in TRAINED else "compare"
     else:  # a recipe that trains nothing, for the study that it names

@@ -7,8 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import timm
+import torch
+from PIL import Image
+from recipes.flowers.cbam import SpatialGate
+from timm.layers.cbam import SpatialAttn
 
 from foveate.data import open_data
+from foveate.models.inspection import gates
 from tests.made_sets import write_photo
 from tests.recipes.files import prepare as prepare_of
 
@@ -52,3 +58,30 @@ def test_bad_sources_leave_nothing(source: Path, tmp_path: Path, monkeypatch: py
         assert said in capsys.readouterr().err
         assert not out.exists()
     assert prepare(str(tmp_path / "nowhere"), "--out", str(out), monkeypatch=monkeypatch) == 2
+
+
+def test_a_comparison_is_tested_on_images_that_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source, out = tmp_path / "source", tmp_path / "flowers"
+    for split, label, count in (("train", "1", 23), ("train", "21", 9), ("val", "1", 2), ("val", "21", 1)):
+        for image in range(count):
+            write_photo(source / split / label / f"image_{image:02}.jpg", number=image)
+    (source / "cat_to_name.json").write_text(json.dumps(NAMES))
+    assert prepare(str(source), "--out", str(out), "--compare", monkeypatch=monkeypatch) == 0
+    data, pilot = open_data(out), open_data(tmp_path / "flowers-pilot")
+    assert [data.length(split) for split in ("train", "val", "test")] == [30, 2, 3]
+    assert [path.name for path in sorted((out / "val" / "pink primrose").iterdir())] == ["image_09.jpg", "image_19.jpg"]
+    assert (pilot.length("train"), pilot.length("val"), pilot.test) == (30, 2, None)
+    for path in out.rglob("*.jpg"):
+        with Image.open(path) as image:
+            assert min(image.size) == 160
+
+
+def test_the_gate_of_cbam_is_timms() -> None:
+    torch.manual_seed(0)
+    gate = SpatialGate(5).double()
+    theirs = SpatialAttn().double()
+    theirs.load_state_dict(gate.gate.state_dict())
+    x = torch.randn(2, 5, 11, 7, dtype=torch.float64)
+    torch.testing.assert_close(gate(x), theirs(x))
+    network = timm.create_model("cbam_tf_efficientnet_lite0", num_classes=3, at=2)
+    assert [name for name, _ in gates(network).items()] == ["blocks.2.attention"]

@@ -126,9 +126,12 @@ class TrainingModule(nn.Module):
     def configure_optimizers(self, updates_per_epoch: int) -> tuple[Optimizer, Scheduler | None]:
         """Build timm's optimizer and the schedule of its learning rate, see `make_schedule`."""
         recipe = self.recipe
-        optimizer = create_optimizer_v2(
-            self.model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
-        )
+        try:
+            optimizer = create_optimizer_v2(
+                self.model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+            )
+        except (AssertionError, ImportError) as error:  # timm's, of packages and devices
+            raise ValueError(f"opt={recipe.opt} cannot be used here: {error}; give another, such as adamw") from error
         return optimizer, make_schedule(optimizer, recipe, updates_per_epoch)
 
 

@@ -24,7 +24,7 @@ class Recipe:
         epochs: Passes over the training images.
         batch_size: Images per step, before accumulation; with several processes, of all of them together, so that
             the gradients do not depend on their number.
-        opt: Optimizer, any name that `timm.optim.list_optimizers()` gives.
+        opt: Optimizer, any name that `timm.optim.list_optimizers()` gives but those of second order.
         lr: Learning rate after the warm-up.
         momentum: Momentum, where the optimizer has one.
         weight_decay: Weight decay; norms, biases and what the network excludes itself (`no_weight_decay`) have none.
@@ -116,6 +116,8 @@ class Recipe:
         if self.opt not in optimizers:
             close = _checks.suggestion(self.opt, optimizers)
             raise ValueError(f"opt must be an optimizer of timm's, such as adamw, sgd or lamb; got {self.opt!r}{close}")
+        if timm.optim.get_optimizer_info(self.opt).second_order:
+            raise ValueError(f"opt={self.opt} needs second derivatives, which are not computed here; give another")
         for module in self.freeze:
             if not isinstance(module, str) or not module:
                 raise ValueError(f"freeze must be names of modules; got {module!r}")
