@@ -68,19 +68,17 @@ flowers: .venv/installed-dev
 	$(BIN)/foveate evaluate cram_tf_efficientnet_lite0.flowers --data data/flowers --split val \
 	--json results/flowers/cram_tf_efficientnet_lite0.json
 
-# The tables and figures of docs/evidence.md from the committed raw results, byte for byte. With RERUN=1 the experiments are
-# made first, in about two hours on one core, from the photographs in the folder SOURCE (recipes/photographs/prepare.py
-# says what lies there); what is finished is kept, so that the same command goes on after an interruption.
-SOURCE ?= ../shared/data/tiny-imagenet-100
-PHOTOGRAPHS := photographs photographs-explained
+# The tables and figures of the experiments from the committed raw results, byte for byte. With RERUN=1 the experiments are made
+# first, from their images: all, or those in ONLY. FROM names the folders of the images; what is missing is listed. What is
+# finished is kept, so that the same command goes on after an interruption.
+#   make evidence RERUN=1 ONLY=photographs FROM="--tiny-imagenet FOLDER"
+CLASSIFIED := cifar100
 DENSE := streets streets-pretrained cells
 SEEDS = $(foreach run,$(1),$(foreach seed,0 1 2,runs/photographs/$(run)_resnet_tiny$(2)/seed-$(seed)))
-evidence: .venv/installed-demo
+evidence: $(if $(RERUN),.venv/installed-dev,.venv/installed-demo)
 ifdef RERUN
-	$(BIN)/python recipes/photographs/prepare.py $(SOURCE) --out data
-	for name in $(PHOTOGRAPHS); do $(BIN)/foveate compare --config recipes/$$name.yaml --out runs/$$name || exit; done
-	rm -rf results/photographs/runs
-	$(BIN)/python -m studies.evidence --config recipes/evidence.yaml --collect runs/photographs --collect runs/photographs-explained
+	$(BIN)/python -m studies.rerun $(ONLY) $(FROM)
+ifneq (,$(filter photographs,$(or $(ONLY),photographs)))
 	for run in expatt_resnet_tiny gsa_resnet_tiny cram_resnet_tiny+equivariance=1; do \
 	$(BIN)/foveate export runs/photographs/$$run/seed-0 --half --license LicenseRef-research-only \
 	--name $${run%%+*}.photographs --out src/foveate/models/weights || exit; done
@@ -90,8 +88,11 @@ ifdef RERUN
 	$(BIN)/python -m studies.stability $(call SEEDS,cram,+at=1) $(call SEEDS,cram,+at=2) $(call SEEDS,cram) \
 	$(call SEEDS,positionwise,+at=1) $(call SEEDS,positionwise,+at=2) $(call SEEDS,positionwise) \
 	--out results/photographs/stability
+endif
+	$(BIN)/python -m studies.claims
 else
 	$(BIN)/python -m studies.evidence --config recipes/evidence.yaml
+	for name in $(CLASSIFIED); do $(BIN)/python -m studies.evidence --config recipes/evidence-$$name.yaml || exit; done
 	for name in $(DENSE); do $(BIN)/python -m studies.dense --config recipes/evidence-$$name.yaml || exit; done
 	$(BIN)/python -m studies.claims
 endif
