@@ -208,30 +208,17 @@ def computed(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_side_by_side_computes_the_same_to_the_last_bit(
-    compared: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_side_by_side_ctrl_c_ends_all_and_all_go_on_to_the_same_bits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, table = compared
-    before = torch.get_num_threads()
-    run(config(tmp_path, models=MODELS[1:], jobs=2))
-    runs = computed(out)
-    assert computed(tmp_path) == {name: runs[name] for name in computed(tmp_path)}
-    assert len(computed(tmp_path)) == 4
-    assert {threads for _, _, threads, _ in runs.values()} == {1}
-    assert torch.get_num_threads() == before
-    assert json.loads((tmp_path / "compare.json").read_text())["protocol"] == table["protocol"]
-    lines = sorted(capsys.readouterr().out.splitlines()[:4])
-    assert [line.split("]")[0] for line in lines] == [f"[{k}/4" for k in range(1, 5)]
-
-
-@pytest.mark.slow
-def test_side_by_side_ctrl_c_ends_all_and_all_go_on(tmp_path: Path) -> None:
-    words = ["conv_resnet_tiny", "cram_resnet_tiny", "--seeds=1", "--device=cpu", "--batch_size=8", "--epochs=8"]
+    models = ["conv_resnet_tiny", "cram_resnet_tiny:drop_rate=0.4"]
+    words = [*models, "--seeds=1", "--device=cpu", "--batch_size=8", "--epochs=8"]
     words += ["--data_options={size: 16, clutter: 1, length: 96, val_length: 20, test_length: 31}"]
     cut = ["compare", *words, "--jobs=2", f"--out={tmp_path}/cut"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-m", "foveate", *cut], **pipes) as process:
-        logs = [tmp_path / "cut" / name / "seed-0" / "logs" / "metrics.csv" for name in words[:2]]
+        folders = [tmp_path / "cut" / name.replace(":", "+") / "seed-0" for name in models]
+        logs = [folder / "logs" / "metrics.csv" for folder in folders]
         while not all(log.exists() and len(log.read_text().splitlines()) > 1 for log in logs):
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
@@ -243,11 +230,19 @@ def test_side_by_side_ctrl_c_ends_all_and_all_go_on(tmp_path: Path) -> None:
     assert b"Traceback" not in errors
     assert len(children) == 2
     assert not any(Path(f"/proc/{child}").exists() for child in children)
-    epochs = [read_checkpoint(log.parents[1])[0]["progress"]["epoch"] for log in logs]
+    epochs = [read_checkpoint(folder)[0]["progress"]["epoch"] for folder in folders]
     assert all(1 <= epoch < 8 for epoch in epochs)
+    before = torch.get_num_threads()
+    capsys.readouterr()
     assert main(cut) == 0
+    lines = sorted(capsys.readouterr().out.splitlines()[:2])
+    assert [line.split("]")[0] for line in lines] == ["[1/2", "[2/2"]
     assert main(["compare", *words, "--jobs=1", f"--out={tmp_path}/whole"]) == 0
+    assert torch.get_num_threads() == before
     assert computed(tmp_path / "cut") == computed(tmp_path / "whole")
+    assert {threads for _, _, threads, _ in computed(tmp_path / "cut").values()} == {1}
+    one, other = (json.loads((tmp_path / out / "compare.json").read_text()) for out in ("cut", "whole"))
+    assert one["protocol"] == other["protocol"]
 
 
 @pytest.mark.slow

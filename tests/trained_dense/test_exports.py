@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import foveate
-from foveate.export import export_network, run_onnx
+from foveate.export import export_network, run_onnx, run_onnx_detector
 from foveate.io import read_card
 
 from .conftest import train
@@ -70,7 +70,6 @@ def test_cards_have_the_figures_of_the_task(segmentation_run: Path, detection_ru
 
 def test_what_cannot_be_exported_is_named(segmentation_run: Path, detection_run: Path, tmp_path: Path) -> None:
     for run, to, reason in (
-        (detection_run, "onnx", "detector"),
         (detection_run, "torch", "detector"),
         (detection_run, "hub", "retinanet"),
         (segmentation_run, "hub", "unet"),
@@ -78,3 +77,19 @@ def test_what_cannot_be_exported_is_named(segmentation_run: Path, detection_run:
         with pytest.raises(ValueError, match=reason):
             export_network(run, to, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_detector_is_a_graph_of_one_image(detection_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch"):
+        export_network(detection_run, "onnx", out=tmp_path, batch=2)
+    assert not list(tmp_path.iterdir())
+    (file,) = export_network(detection_run, "onnx", out=tmp_path, normalize=True, size=(40, 72)).files
+    trained = foveate.load(detection_run)
+    image = torch.rand(1, 3, 40, 72, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (trained.meta.mean, trained.meta.std))
+    with torch.no_grad():
+        (wanted,) = trained.network((image - mean) / std)
+    found = run_onnx_detector(file.read_bytes())(image)
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-3, rtol=1e-4)

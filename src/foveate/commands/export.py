@@ -20,7 +20,7 @@ class ExportConfig:
         checkpoint: A model.safetensors, a .ckpt, or the folder of a run.
         to: weights (safetensors and a model card), torch (a .pt2 for torch.export.load), onnx, or hub (a folder that
             timm loads as local-dir:FOLDER, or from a Hugging Face hub). Of segmentation networks all but hub, of
-            detectors weights alone.
+            detectors weights and onnx, for one image at a time and of one size, that of the training by default.
         out: Folder to write to.
         name: Of the files, without an ending. Not given: that of the network. (All but hub.)
         batch: Images at a time, dynamic for any number. (torch, onnx.)

@@ -13,6 +13,7 @@ from torch import nn
 from foveate import _checks
 from foveate._version import __version__
 from foveate.export.checking import check_deviation, shapes_to_check
+from foveate.export.detection import check_detections, onnx_detector, run_onnx_detector
 from foveate.export.hub import HubEntry, check_hub_folder, push_to_hub, save_for_hub
 from foveate.export.onnx_model import onnx_model, require_onnx, run_onnx
 from foveate.export.origin import origin
@@ -77,6 +78,8 @@ def export_network(
         require_onnx()
     model, meta = load_network(checkpoint)
     _check_task(to, meta)
+    if meta.task == "detection" and batch not in (DYNAMIC, 1):
+        raise ValueError(f"batch: the graph of a detector takes one image at a time; got {batch}; leave it out")
     about = origin(Path(checkpoint)) | ({"license": license} if license else {})
     folder, checked = writable_folder(Path(out)), ""
     if to == "weights":
@@ -111,13 +114,13 @@ def _check_task(to: Form, meta: NetworkMeta) -> None:
     """Raise a `ValueError` if a network of this task cannot be put in the form."""
     if to == "hub" and meta.head:
         raise ValueError(
-            f"to: timm, which loads a hub's folder, knows no {meta.head}; export a network for {meta.task} to weights"
-            + (", torch or onnx" if meta.task == "segmentation" else "")
+            f"to: timm, which loads a hub's folder, knows no {meta.head}; export a network for {meta.task} to weights, "
+            + ("torch or onnx" if meta.task == "segmentation" else "or onnx")
         )
-    if to in GRAPHS and meta.task == "detection":
+    if to == "torch" and meta.task == "detection":
         raise ValueError(
-            f"to: a detector cannot be put in {to}: how many boxes it has depends on the image, which a graph for any "
-            "image does not allow; export it to weights"
+            "to: a detector cannot be put in torch: how many boxes it has depends on the image, for which torch.export "
+            "has no graphs of torchvision's detectors; export it to onnx, or weights"
         )
 
 
@@ -152,17 +155,14 @@ def _write_graph(
     """Export, compare at other sizes, and only then write; return the result of the comparison."""
     if normalize:
         model = Normalized(model, meta.mean, meta.std).eval()
+    if meta.task == "detection":
+        return _write_detector(path, model, meta, size=size, normalize=normalize)
     images = None if batch == DYNAMIC else batch
     any_size = size == DYNAMIC
     image = _image(meta) if any_size else (_image(meta)[0], *_checks.pair("size", size))
     program = export_program(model, image, batch=images, any_size=any_size)
     smallest = smallest_side(program, image[0], images) if any_size else None
-    about = {
-        "network": dataclasses.asdict(meta),
-        "input": "RGB images (B, C, H, W) in [0, 1]" + ("" if normalize else ", less mean, divided by std"),
-        "smallest_side": smallest,
-        "foveate": __version__,
-    }
+    about = _about(meta, normalize=normalize) | {"smallest_side": smallest}
     make, runner = (onnx_model, run_onnx) if to == "onnx" else (program_file, run_program)
     content = make(program, about)
     found = check_deviation(model, runner(content), shapes_to_check(image, batch=images, smallest=smallest))
@@ -170,6 +170,26 @@ def _write_graph(
     worst = max(found, key=lambda deviation: deviation.error)
     sizes = f"sides of {smallest} and more" if any_size else f"images of {image[1]}×{image[2]}"
     return f"{len(found)} shapes compared, {sizes}: relative error at most {worst.error:.1e}"
+
+
+def _write_detector(
+    path: Path, model: nn.Module, meta: NetworkMeta, *, size: int | tuple[int, int] | Dynamic, normalize: bool
+) -> str:
+    """Do what `_write_graph` does for a detector, whose graph is of one image of one size."""
+    image = _image(meta) if size == DYNAMIC else (_image(meta)[0], *_checks.pair("size", size))
+    content = onnx_detector(model, image, _about(meta, normalize=normalize))
+    compared = check_detections(model, run_onnx_detector(content), image)
+    write_bytes(path, content)
+    return f"one image of {image[1]}×{image[2]}: {compared} objects found in random images are the network's"
+
+
+def _about(meta: NetworkMeta, *, normalize: bool) -> dict[str, Any]:
+    """Return what is written into a graph about its network."""
+    return {
+        "network": dataclasses.asdict(meta),
+        "input": "RGB images (B, C, H, W) in [0, 1]" + ("" if normalize else ", less mean, divided by std"),
+        "foveate": __version__,
+    }
 
 
 def _image(meta: NetworkMeta) -> tuple[int, int, int]:
