@@ -82,6 +82,14 @@ def test_a_dilated_convolution_of_ones_own() -> None:
     assert network(torch.randn(1, 3, 11, 13)).shape == (1, 20, 9, 11)
 
 
+def test_the_convolution_beside_attention_stays() -> None:
+    network = foveate.replace(timm.create_model("resnet18"), ExpAttConv2d, at="layer4.0.conv2")
+    kept = network.layer4[0].conv2.conv
+    foveate.replace(network, GlobalSelfAttention2d, at="layer4")
+    assert network.layer4[0].conv2.conv is kept
+    assert [type(module) for module in attention_modules(network).values()].count(GlobalSelfAttention2d) == 3
+
+
 @pytest.mark.parametrize(
     ("model", "attention", "at", "options"),
     [

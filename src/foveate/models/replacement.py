@@ -13,6 +13,7 @@ from foveate._checks import pair
 from foveate.models.insertion import image_size, resolve
 from foveate.models.inspection import dry_run
 from foveate.models.tables import watch_tables
+from foveate.nn import ExpAttConv2d, SpatialAttention
 
 __all__ = ["replace"]
 
@@ -29,8 +30,9 @@ def replace(
 
     What GSA does to all four stages of a ResNet (Shen et al. 2020), ExpAtt and AA to the last three (Tan et al. 2021,
     Bello et al. 2019), in any network; `foveate.insert` adds attention and leaves the convolutions. Grouped
-    convolutions, such as depthwise ones, stay. The weights of what is replaced are lost, biases among them: the
-    attention has none. Those of the rest stay.
+    convolutions, such as depthwise ones, stay, and so do those beside attention in `ExpAttConv2d` and
+    `AttentionAugmentedConv2d`. The weights of what is replaced are lost, biases among them: the attention has none.
+    Those of the rest stay.
 
     The channels, the stride and the dilation are those of the convolution; relative tables are made for the map that it
     sees in an image of ``img_size``.
@@ -93,10 +95,12 @@ def replace(
 def _convolutions(model: nn.Module, at: Sequence[int | str]) -> list[str]:
     """Return the names of the convolutions in the parts that ``at`` means."""
     names: dict[str, None] = {}
+    attending = [module for module in model.modules() if isinstance(module, SpatialAttention | ExpAttConv2d)]
+    of_attention = {id(inner) for module in attending for inner in module.modules()}
     for place in at:
         part = resolve(model, place)
         inside = model.get_submodule(part).named_modules(prefix=part)
-        own = [name for name, module in inside if isinstance(module, nn.Conv2d) and _fits(module)]
+        own = [name for name, module in inside if _fits(module) and id(module) not in of_attention]
         if not own:
             raise ValueError(
                 f"{part!r} of {type(model).__name__} has no 3×3 convolution over all channels; choose another part, or "
@@ -108,8 +112,12 @@ def _convolutions(model: nn.Module, at: Sequence[int | str]) -> list[str]:
     return list(names)
 
 
-def _fits(conv: nn.Conv2d) -> bool:
-    return conv.kernel_size == (3, 3) and conv.groups == 1 and len(set(conv.stride)) == len(set(conv.dilation)) == 1
+def _fits(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Conv2d)
+        and (module.kernel_size, module.groups) == ((3, 3), 1)
+        and len(set(module.stride)) == len(set(module.dilation)) == 1
+    )
 
 
 def _instead(
