@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from foveate._signals import Interrupted, StopRequest
 from foveate.io.checkpoint import META_KEY, meta_to_json
+from foveate.training.callbacks import CallbackTrainer
 from foveate.training.distributed import Distributed
 from foveate.training.fingerprint import DataFingerprint
 from foveate.training.history import History
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingLoop"]
 
 
-class TrainingLoop:
+class TrainingLoop(CallbackTrainer):
     """Training loop that can be interrupted after any update and resumed there, to the last bit.
 
     A checkpoint holds everything the loop continues from: weights, weight average, optimizer, `TrainState`, the rows of
@@ -52,6 +53,7 @@ class TrainingLoop:
         checkpoint_updates: Save after this many updates; 0 does not count them.
         loggers: What the rows of the epochs are written to, by the main process.
         data: Identifies the images; saved with the checkpoint.
+        callbacks: Those that ``fabric`` calls.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class TrainingLoop:
         checkpoint_updates: int,
         loggers: Sequence[EpochLogger] = (),
         data: DataFingerprint | None = None,
+        callbacks: Sequence[Any] = (),
     ) -> None:
         # A sharded network is trained as a copy; the given one stays whole, for validation and for the end.
         self.whole = module
@@ -76,7 +79,7 @@ class TrainingLoop:
         self.recipe, self.task = module.recipe, module.task
         self.checkpoint_seconds = 60 * checkpoint_minutes or math.inf
         self.checkpoint_updates = checkpoint_updates
-        self.data = data
+        self.data, self.callbacks = data, callbacks
         self.loggers = loggers if distributed.is_main_process else ()
         self.progress = TrainState()
         self.rows: list[dict[str, float]] = []
@@ -96,6 +99,7 @@ class TrainingLoop:
             "state_dict": gathered(self.module.state_dict()),
             "optimizer": gathered(self.optimizer.state_dict()),
             "scaler": self.fabric.strategy.precision.state_dict(),
+            "callbacks": self.callback_states(),
             **({} if meta is None else {META_KEY: meta_to_json(meta)}),
             **({} if self.data is None else {"data": self.data.state()}),
         }
@@ -108,6 +112,7 @@ class TrainingLoop:
         load_weights(self.module, state["state_dict"])
         load_optimizer(self.optimizer.optimizer, state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.load_callback_states(state.get("callbacks", ()))
 
     def run(self, stop: StopRequest, *, verbose: bool) -> None:
         """Train until all epochs are complete, or ``stop`` was requested.
@@ -125,38 +130,23 @@ class TrainingLoop:
             if self.progress.updates == 0:
                 self.save()
             self.fabric.call("on_train_start", self, self.module)
-            while self.progress.epoch < epochs:
+            while self.progress.epoch < epochs and not self.progress.stopped:
                 self._started = self._saved = time.perf_counter()
                 self.fabric.call("on_train_epoch_start", self, self.module)
                 self._train(stop)
                 history.add(self._row(self._validate(stop)))
                 self.fabric.call("on_validation_end", self, self.module)
                 self.fabric.call("on_train_epoch_end", self, self.module)
-                self.progress.next_epoch()
+                self.progress.next_epoch(stopped=bool(self.distributed.max(self.should_stop)[0]))
                 self.save(best=history.last_is_best)
                 history.saved()
-                if (signum := self._signum(stop)) and self.progress.epoch < epochs:
+                if (signum := self._signum(stop)) and self.progress.epoch < epochs and not self.progress.stopped:
                     raise Interrupted(signum)
             self.fabric.call("on_train_end", self, self.module)
             status = "success"
         finally:
             history.close(status)
         self._make_whole()
-
-    @property
-    def current_epoch(self) -> int:
-        """Number of the epoch, from 0."""
-        return self.progress.epoch
-
-    @property
-    def global_step(self) -> int:
-        """Updates so far."""
-        return self.progress.updates
-
-    @property
-    def callback_metrics(self) -> dict[str, float]:
-        """The row of the last epoch that is complete; nothing before there is one."""
-        return self.rows[-1] if self.rows else {}
 
     def save(self, *, best: bool = False) -> None:
         """Write a checkpoint; ``best.ckpt`` too, if it is the best one."""

@@ -35,6 +35,7 @@ class TrainState:
         images: Images of that epoch so far.
         sums: Sums of the losses over these images, by name.
         skipped_in_epoch: Updates that were skipped in the current epoch.
+        stopped: Whether a callback has ended the training.
     """
 
     epoch: int = 0
@@ -45,6 +46,7 @@ class TrainState:
     images: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     skipped_in_epoch: int = 0
+    stopped: bool = False
 
     def add(self, images: int, means: Mapping[str, float]) -> None:
         """Count a batch of so many images, with the means over them."""
@@ -56,9 +58,9 @@ class TrainState:
         """Return the means over the images of the epoch so far; NaN where every update was skipped."""
         return {name: total / self.images if self.images else float("nan") for name, total in self.sums.items()}
 
-    def next_epoch(self) -> None:
-        """Begin the next epoch."""
-        fresh = TrainState(epoch=self.epoch + 1, updates=self.updates, skipped=self.skipped)
+    def next_epoch(self, *, stopped: bool = False) -> None:
+        """Begin the next epoch, or end after this one."""
+        fresh = TrainState(epoch=self.epoch + 1, updates=self.updates, skipped=self.skipped, stopped=stopped)
         vars(self).update(vars(fresh))
 
 

@@ -78,7 +78,9 @@ def fit(
         loggers: What the figures of each epoch are written to, see `make_loggers`.
         callbacks: Objects with any of Lightning's hooks ``on_train_start``, ``on_train_epoch_start``,
             ``on_train_batch_end``, ``on_validation_end``, ``on_train_epoch_end`` and ``on_train_end``. The trainer that
-            they are given is the loop: it has ``current_epoch``, ``global_step`` and ``callback_metrics``.
+            they are given is the loop: it has ``current_epoch``, ``global_step``, ``callback_metrics`` and
+            ``should_stop``, which ends the training after the epoch when it is set to true. What their ``state_dict``
+            returns is saved in the checkpoints. Lightning's `EarlyStopping` is one.
 
     Returns:
         For each epoch ``epoch`` (from 1), ``train_loss`` (of the task), the validation metrics of the task
@@ -110,6 +112,7 @@ def fit(
             checkpoint_updates=checkpoint_updates,
             loggers=loggers,
             data=data,
+            callbacks=callbacks,
         )
         if resume:
             _resume(loop, out)
