@@ -6,10 +6,11 @@ detectors.
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -54,9 +55,9 @@ def onnx_detector(model: nn.Module, image: tuple[int, int, int], about: Mapping[
     """
     require_onnx()
     onnx = require("onnx", extra="export")
-    single, stream = _OneImage(model).eval(), io.BytesIO()
+    single = _OneImage(model).eval()
     example = torch.rand(1, *image, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # of Python values in traces, and that another exporter is preferred
         single(example)
         axes = {name: {0: "objects"} for name in single.names}
@@ -64,7 +65,7 @@ def onnx_detector(model: nn.Module, image: tuple[int, int, int], about: Mapping[
             torch.onnx.export(
                 single,
                 (example,),
-                stream,
+                file := Path(folder) / "detector.onnx",
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[INPUT],
@@ -74,7 +75,7 @@ def onnx_detector(model: nn.Module, image: tuple[int, int, int], about: Mapping[
         except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"the detector cannot be put in ONNX: {reason}") from error
-    proto = onnx.load_from_string(stream.getvalue())
+        proto = onnx.load(file)
     _forget_sources(proto.graph)
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(about)})
     onnx.checker.check_model(proto)
