@@ -7,8 +7,8 @@ names in place of the numbers (``train/pink primrose/image_06734.jpg``); its ima
 
 ``--compare`` lays out what recipes/flowers-compare.yaml compares on: ``test``, the images of ``SOURCE/val``, is not
 looked at while networks are trained; ``val`` is every tenth training image of a class. Images are reduced to `SIDE`
-pixels at their shorter side, so that they are read in a tenth of the time. The same without ``test`` is in a folder
-beside it, ``flowers-compare-pilot``.
+pixels at their shorter side, so that less is decoded in every epoch. The same without ``test`` is in a folder beside
+it, ``flowers-compare-pilot``.
 """
 
 from __future__ import annotations
