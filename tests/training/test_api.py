@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
 from PIL import Image, ImageOps
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, TensorDataset
@@ -276,40 +275,3 @@ def test_train_evaluate_and_compare_agree(tmp_path: Path) -> None:
     settings = foveate.TrainConfig(model="test_resnet", epochs=9, seed=1, device="cpu", batch_size=8, threads=1)
     changed = foveate.train(settings, DIGITS, epochs=2, seed=0, out=str(tmp_path / "changed"), verbose=False)
     assert changed.content["correct"] == result.content["correct"]
-
-
-def test_early_stopping_ends_the_training_as_finished_and_goes_on_after_an_interruption(tmp_path: Path) -> None:
-    def run(name: str, *callbacks: Any, **how: Any) -> foveate.training.TrainResult:
-        patient = EarlyStopping("val_top1", mode="max", min_delta=1.0, patience=2, verbose=True)
-        settings = {**SETTINGS, "epochs": 9, "out": str(tmp_path / name), "checkpoint_updates": 1, **how}
-        return foveate.train("test_resnet", DIGITS, callbacks=[patient, *callbacks], **settings)
-
-    whole = run("whole")
-    assert [row["epoch"] for row in whole.history] == [1, 2, 3]  # the first is the best, and two more were waited for
-    with pytest.raises(KeyboardInterrupt):
-        run("part", StopAt(9))  # in the second epoch, when one has been waited for already
-    part = run("part", resume=True)
-    assert [{**row, "seconds": 0} for row in part.history] == [{**row, "seconds": 0} for row in whole.history]
-    first, second = weights(whole.folder), weights(part.folder)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-class StopAfter:
-    """Ends the training after its first epoch; with a state."""
-
-    def __init__(self, state: Any = None) -> None:
-        self.state = state
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        trainer.should_stop = trainer.global_step > 2
-
-    def state_dict(self) -> dict[str, Any]:
-        return {} if self.state is None else {"state": self.state}
-
-
-def test_a_hook_ends_the_training_after_the_epoch(tmp_path: Path) -> None:
-    stopped = foveate.train("test_resnet", DIGITS, callbacks=[StopAfter()], out=str(tmp_path / "stopped"), **SETTINGS)
-    assert [row["epoch"] for row in stopped.history] == [1]
-    assert (stopped.folder / "result.json").is_file()
-    with pytest.raises(ValueError, match="state_dict of StopAfter"):
-        foveate.train("test_resnet", DIGITS, callbacks=[StopAfter(object())], out=str(tmp_path / "bad"), **SETTINGS)
