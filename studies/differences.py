@@ -51,20 +51,23 @@ def pair_of(spec: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def runs_of_pair(raw: Raw, label: str, other: str) -> tuple[list[int], list[Any], list[Any]]:
+def runs_of_pair(raw: Raw, label: str, other: str, *, named: bool = True) -> tuple[list[int], list[Any], list[Any]]:
     """Return the seeds of two networks, and the raw results of each in their order.
 
+    A difference that was ``named`` before its runs needs the same seeds of both. Another one goes by those that both
+    have, so that what is explored can be trained with fewer.
+
     Raises:
-        ValueError: One has no raw result, or the seeds are not the same.
+        ValueError: One has no raw result, or the seeds are not the same, or none is.
     """
     for name in (label, other):
         if name not in raw:
             raise ValueError(f"there is no raw result of {name}{_checks.suggestion(name, list(raw))}")
-    seeds, others = sorted(raw[label]), sorted(raw[other])
-    if seeds != others:
+    seeds = sorted(raw[label].keys() & raw[other].keys())
+    if not seeds or (named and raw[label].keys() != raw[other].keys()):
         raise ValueError(
-            f"{label} was trained with seeds {seeds}, {other} with {others}; a paired difference needs the "
-            "same: train those that are missing, or leave the difference out"
+            f"{label} was trained with seeds {sorted(raw[label])}, {other} with {sorted(raw[other])}; a paired "
+            "difference needs the same: train those that are missing, or leave the difference out"
         )
     return seeds, [raw[label][seed] for seed in seeds], [raw[other][seed] for seed in seeds]
 

@@ -53,7 +53,9 @@ EXPERIMENTS = {
     "photographs": Experiment(
         "tiny-imagenet", "data", ("photographs", "photographs-explained"), "evidence", "evidence", "photographs"
     ),
-    "cifar100": Experiment("cifar100", "data", ("cifar100",), "evidence", "evidence-cifar100", "cifar100"),
+    "cifar100": Experiment(
+        "cifar100", "data", ("cifar100", "cifar100-explore"), "evidence", "evidence-cifar100", "cifar100"
+    ),
     "flowers-compare": Experiment(
         "flowers",
         "data/flowers-compare",

@@ -34,7 +34,7 @@ class EvidenceConfig:
         reference: What all networks are compared to; not given, the first of the claims.
         claims: Differences that were named before the runs, as "cram_resnet26 - resnet26d"; their p-values are
             corrected for their number.
-        explore: Further differences, whose p-values are not corrected.
+        explore: Further differences, whose p-values are not corrected; over the seeds that both networks have.
     """
 
     out: str = ""
@@ -85,8 +85,8 @@ def run(config: EvidenceConfig) -> dict[str, Any]:
         "reference": reference,
         "images": len(runs_of_pair(raw, reference, reference)[1][0]["correct"]),
         "networks": _networks(raw, read_costs(out)),
-        "claims": judge(_differences(raw, [pair_of(spec) for spec in config.claims])),
-        "explore": _differences(raw, _explored(config, raw, reference)),
+        "claims": judge(_differences(raw, [pair_of(spec) for spec in config.claims], named=True)),
+        "explore": _differences(raw, _explored(config, raw, reference), named=False),
     }
     write_json(out / "evidence.json", table)
     table = read_json(out / "evidence.json")
@@ -102,10 +102,13 @@ def run(config: EvidenceConfig) -> dict[str, Any]:
 
 
 def _explored(config: EvidenceConfig, raw: Raw, reference: str) -> list[tuple[str, str]]:
-    """Return the pairs that are asked for, and each network beside the reference, less those that are claims."""
+    """Return the pairs that are asked for, and each network beside the reference, less those that are claims.
+
+    A network beside the reference needs two seeds that both have: fewer do not tell what a seed changes.
+    """
     claims = [pair_of(spec) for spec in config.claims]
     asked = [pair_of(spec) for spec in config.explore]
-    rest = [(label, reference) for label in raw if label != reference]
+    rest = [(label, reference) for label in raw if label != reference and len(raw[label].keys() & raw[reference]) > 1]
     return [pair for pair in dict.fromkeys([*asked, *rest]) if pair not in claims]
 
 
@@ -134,10 +137,10 @@ def _mean(values: Sequence[Any]) -> Any:
     return float(np.mean(values))
 
 
-def _differences(raw: Raw, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+def _differences(raw: Raw, pairs: Sequence[tuple[str, str]], *, named: bool) -> list[dict[str, Any]]:
     rows = []
     for label, other in pairs:
-        seeds, ours, theirs = runs_of_pair(raw, label, other)
+        seeds, ours, theirs = runs_of_pair(raw, label, other, named=named)
         correct, reference = ([one["correct"] for one in runs] for runs in (ours, theirs))
         over_images, over_both = paired_difference(correct, reference), crossed_difference(correct, reference)
         rows.append(difference_row(label, other, seeds, over_images, over_both))

@@ -21,7 +21,7 @@ from foveate.io import load_network, save_network
 from foveate.stats import crossed_difference, paired_difference
 from foveate.training import TrainConfig
 from studies._command import main
-from studies.differences import pair_of, verdict
+from studies.differences import pair_of, runs_of_pair, verdict
 from studies.evidence.command import EvidenceConfig, run
 
 pytestmark = pytest.mark.slow
@@ -105,6 +105,28 @@ def test_figures_are_those_of_the_statistics(comparison: Path, collected: Path) 
     for network in table["networks"]:
         assert network["flops"] == costs[network["label"]]["flops"]
         assert network["top1"]["per_seed"] == costs[network["label"]]["top1"]["per_seed"]
+
+
+def test_what_is_explored_goes_by_the_seeds_that_both_networks_have() -> None:
+    raw = {
+        "one": {seed: {"of": ("one", seed)} for seed in (0, 1, 2, 5)},
+        "two": {seed: {"of": ("two", seed)} for seed in (5, 1)},
+    }
+    seeds, ours, theirs = runs_of_pair(raw, "one", "two", named=False)
+    assert seeds == [1, 5]
+    assert [run["of"] for run in ours] == [("one", 1), ("one", 5)]
+    assert [run["of"] for run in theirs] == [("two", 1), ("two", 5)]
+    with pytest.raises(ValueError, match=r"one was trained with seeds \[0, 1, 2, 5\], two with \[1, 5\]"):
+        runs_of_pair(raw, "one", "two")
+    with pytest.raises(ValueError, match="train those that are missing"):
+        runs_of_pair({**raw, "three": {7: {}}}, "one", "three", named=False)
+
+
+def test_a_network_with_one_seed_is_listed_but_not_compared(collected: Path, tmp_path: Path) -> None:
+    broken(collected, tmp_path / "one").unlink()
+    table = run(EvidenceConfig(out=str(tmp_path / "one"), reference="conv_resnet_tiny"))
+    assert [len(row["seeds"]) for row in table["networks"] if row["label"] == "gsa_resnet_tiny"] == [1]
+    assert {row["label"] for row in table["explore"]} == {*MODELS} - {"conv_resnet_tiny", "gsa_resnet_tiny"}
 
 
 def test_what_is_seen_in_the_weights_is_in_the_raw_results(collected: Path) -> None:

@@ -77,12 +77,13 @@ def test_experiments_are_run_one_after_the_other_until_one_fails(
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         ran.append(" ".join(command[1:]))
-        return subprocess.CompletedProcess(command, int(len(ran) == 4))
+        return subprocess.CompletedProcess(command, int(len(ran) == 5))
 
     monkeypatch.setattr(subprocess, "run", run)
     assert rerun.main(["cifar100", "cells", *FETCHED]) == 1
     assert [line.split()[0 if line.startswith("recipes") else 1] for line in ran] == [
         "recipes/cifar100/prepare.py",
+        "foveate",
         "foveate",
         "studies.evidence",
         "foveate",
