@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from foveate import functional as FA
 from foveate import kernels
+from foveate._devices import on_device
 from foveate.cli import main
 from foveate.kernels import cpu
 from foveate.models import missing_kernels
@@ -116,3 +117,22 @@ def test_a_device_without_kernels_gets_operators() -> None:
         for demand in (lambda: kernels.axial(query, value, True), lambda: kernels.content(value, True)):
             with pytest.raises(ValueError, match="no kernels"):
                 demand()
+
+
+class Moving(torch.nn.Linear):
+    """Notes where it is moved to."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.moves: list[torch.device] = []
+
+    def to(self, device: torch.device) -> Moving:  # type: ignore[override]
+        self.moves.append(device)
+        return self
+
+
+def test_a_network_goes_back_to_its_device_whatever_happens() -> None:
+    module = Moving()
+    with pytest.raises(KeyboardInterrupt), on_device(module, torch.device("meta")):
+        raise KeyboardInterrupt
+    assert module.moves == [torch.device("meta"), torch.device("cpu")]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from torch import nn
 
 from foveate import _checks
 
-__all__ = ["DEVICES", "check_device"]
+__all__ = ["DEVICES", "check_device", "on_device"]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -32,3 +36,14 @@ def check_device(device: str | torch.device, precision: str = "32-true") -> torc
     if precision == "16-mixed" and found.type != "cuda":
         raise ValueError(f"precision=16-mixed needs a CUDA GPU; on {found.type} use bf16-mixed or 32-true")
     return found
+
+
+@contextmanager
+def on_device(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Have ``network`` on ``device`` for the duration; it returns to where it was, whatever happens."""
+    own = next(network.parameters()).device
+    try:
+        network.to(device)
+        yield
+    finally:
+        network.to(own)

@@ -338,3 +338,21 @@ def test_folders_are_looked_through_in_order(tmp_path: Path) -> None:
     found = find_images([str(tmp_path / "b" / "2.png"), str(tmp_path)], None)
     names = [image.path.relative_to(tmp_path).as_posix() for image in found]
     assert names == ["b/2.png", "c.webp", "a/z/3.gif", "b/1.jpg"]
+
+
+def test_pictures_of_layers_that_are_not_its_own_are_seen_before_anything_is_computed(
+    networks: dict[str, str], photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = sorted(photographs.rglob("*.png"))[0]
+    options = [str(image), f"--checkpoint={networks['cram_resnet_tiny']}", f"--out={tmp_path / 'out'}", "--overlays"]
+    assert main(["explain", *options]) == 0
+    (layer,) = (tmp_path / "out").glob("*--*--*.png")
+    for file in (tmp_path / "out").iterdir():
+        if file != layer:
+            file.unlink()
+    Image.new("RGB", (3, 3)).save(layer)
+    before = layer.read_bytes()
+    capsys.readouterr()
+    assert main(["explain", *options]) == 2
+    assert layer.name in capsys.readouterr().err
+    assert [file.read_bytes() for file in (tmp_path / "out").iterdir()] == [before]

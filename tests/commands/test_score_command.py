@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -13,12 +14,15 @@ import timm
 import torch
 from PIL import Image
 
+import foveate
 from foveate.cli import main
 from foveate.commands.score import ScoreConfig, run
 from foveate.data import make_transform, open_data
 from foveate.explain import deletion, saliency
 from foveate.io import NetworkMeta, load_network, save_network
 from foveate.nn import RectangularAttention2d
+from foveate.trained import build
+from foveate.trained.scoring import ScoreSettings, score_networks
 
 DIGITS: dict[str, Any] = {"size": 24, "clutter": 1, "length": 20, "val_length": 10, "test_length": 30}
 SIZE, CROP = 24, 0.75
@@ -256,3 +260,12 @@ def test_what_does_not_fit_is_refused(photos: Path, tmp_path: Path, monkeypatch:
         options = {"data_options": {} if "data" in changes else {**DIGITS, "size": SIZE}, "device": "cpu", **changes}
         with pytest.raises(ValueError, match=message):
             run(ScoreConfig(**options))
+
+
+def test_sizes_are_the_same_however_they_were_saved() -> None:
+    """In a checkpoint the size is a list; of a network that was built it is a tuple."""
+    loaded, built = foveate.load("cram_resnet_tiny.digits"), build("conv_resnet_tiny", num_classes=10, img_size=32)
+    built = dataclasses.replace(built, meta=dataclasses.replace(built.meta, classes=loaded.classes, crop_pct=1.0))
+    data = open_data("digits", options={**DIGITS, "size": 32})
+    found = score_networks([loaded, built], data, ScoreSettings(images=3, faithful_images=0))
+    assert [network["model"] for network in found["networks"]] == ["cram_resnet_tiny", "conv_resnet_tiny"]

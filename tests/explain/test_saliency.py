@@ -125,3 +125,30 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="has no attention module to ask"):
         shown_module(plain, images())
     assert explain(plain, images()).records
+
+
+class Twice(nn.Module):
+    """One gate that is called twice, by keyword, as networks of users may do."""
+
+    def __init__(self, *, keyword: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 5)
+        self.gate = PositionwiseAttention2d(8)
+        for parameter in self.gate.parameters():
+            nn.init.normal_(parameter, std=0.3)
+        self.keyword = keyword
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.stem(images)
+        for _ in range(2):
+            x = self.gate(x=x) if self.keyword else self.gate(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_of_a_gate_that_is_called_twice_the_last_map_is_taken_however_it_is_called() -> None:
+    first, last = attention_records(Twice(keyword=False), images())
+    assert not torch.equal(first.map, last.map)
+    for keyword in (False, True):
+        found = saliency(Twice(keyword=keyword), images())
+        torch.testing.assert_close(found.map, last.resampled("bilinear"))

@@ -135,3 +135,11 @@ def test_queries_keys_and_tables_are_the_map_of_global_self_attention() -> None:
         module = model.get_submodule(name)
         gradients = [module.qkv.weight.grad[: 2 * module.dim_key], module.rel_height.grad, module.rel_width.grad]
         assert share == pytest.approx(sum(float(g.double().square().sum()) for g in gradients) / total, rel=1e-5)
+
+
+def test_a_frozen_network_has_the_shares_of_a_free_one() -> None:
+    model = network("expatt_resnet_tiny")
+    wanted = gradient_shares(model, IMAGES, LABELS)
+    model.requires_grad_(False)
+    assert gradient_shares(model, IMAGES, LABELS) == wanted
+    assert not any(parameter.requires_grad for parameter in model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import math
@@ -349,3 +350,19 @@ def test_no_weights_are_left_without_their_card(saved: tuple[Path, nn.Module, Ne
         save_with_card(path, model, meta)
     assert path.read_bytes() == before  # what was there is not lost
     assert sorted(file.suffix for file in path.parent.iterdir()) == [".json", ".json", ".safetensors"]
+
+
+def test_what_a_user_lets_pickles_hold_stays_allowed(tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", num_classes=3)
+    arguments = argparse.Namespace(model="test_resnet", num_classes=3, img_size=40)
+    torch.save({"arch": "test_resnet", "state_dict": model.state_dict(), "args": arguments}, tmp_path / "a.pth.tar")
+    allowed = torch.serialization.get_safe_globals()
+    try:
+        for own in ([], [argparse.Namespace]):
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(own)
+            assert load_network(tmp_path / "a.pth.tar")[1].model == "test_resnet"
+            assert torch.serialization.get_safe_globals() == own
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed)

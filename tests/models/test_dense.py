@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import timm
 import torch
@@ -269,3 +271,16 @@ def test_tables_and_radii_have_no_weight_decay(name: str, head: str) -> None:
     decayed = {name_of[id(p)] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     assert any(own.endswith("conv1.weight") for own in decayed)
     assert not [own for own in decayed if "rel_" in own or "radius" in own]
+
+
+def test_networks_are_built_in_several_threads_at_a_time() -> None:
+    names = ["gsa_resnet_tiny", "conv_resnet_tiny"] * 4
+
+    def build(name: str) -> torch.nn.Module:
+        return build_with_head(
+            name, "unet", num_classes=3, img_size=(32, 32), head_args={"decoder_channels": [8, 8, 8]}
+        )[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [set(network.state_dict()) for network in pool.map(build, names)]
+    assert [any("rel_height" in key for key in keys) for keys in found] == [name.startswith("gsa") for name in names]

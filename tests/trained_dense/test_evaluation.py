@@ -49,6 +49,9 @@ def test_the_command_gives_the_figures_of_the_run(
     assert f"{found[score]['mean']:.2%}" in printed
     assert f"{found[score]['low']:.2%}" in printed
     assert run(EvaluateConfig(checkpoint=str(folder), data_options=DATA, split="val", device="cpu"))["images"] == 5
+    for given in ({}, {"data": "digits"}):  # from Python too they are opened as in the training
+        again = foveate.evaluate(folder, **given, batch_size=5)
+        assert dataclasses.asdict(getattr(again, score)) == found[score]
 
 
 def test_batches_of_ones_own_are_taken(segmenter: TrainedSegmenter) -> None:

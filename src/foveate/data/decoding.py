@@ -20,6 +20,7 @@ __all__ = [
     "MAX_PIXELS",
     "BadImage",
     "UnreadableImageError",
+    "declared_white",
     "naming",
     "open_image",
     "read_image",
@@ -104,7 +105,7 @@ def open_image(
         with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise ValueError(f"{image.width}×{image.height} pixels are more than the {max_pixels} that are decoded")
-            if (white := _declared_white(image)) is not None:
+            if (white := declared_white(image)) is not None:
                 image.info[WHITE] = white  # which copies of the image, such as turned ones, keep
             yield image
 
@@ -131,7 +132,7 @@ def warn_of_narrow_range(paths: Iterable[str]) -> None:
         )
 
 
-def _declared_white(image: Image.Image) -> int | None:
+def declared_white(image: Image.Image) -> int | None:
     """Return the largest value that the tags of a grayscale TIFF allow, if that is not what its pixels' type allows.
 
     ``MaxSampleValue`` counts where it is of the form 2ⁿ-1: else it is, as the standard has it, a statistic of the

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from foveate.data.decoding import UnreadableImageError, open_image, to_rgb
+from foveate._images import WHITE
+from foveate.data.decoding import UnreadableImageError, declared_white, naming, open_image, to_rgb
 from foveate.data.files import EXTENSIONS, find_files, is_image
 from foveate.data.splitting import equally_spaced
 
-__all__ = ["SOFTWARE", "GivenImage", "find_images", "is_ours", "read_upright", "slugs", "upright_size"]
+__all__ = ["SOFTWARE", "GivenImage", "find_images", "is_ours", "read_upright", "slugs", "upright_rgb", "upright_size"]
 
 
 SOFTWARE = "Software"
@@ -88,6 +89,19 @@ def read_upright(path: Path, *, intensity_range: Sequence[float] | None = None) 
     """
     with open_image(path) as image:
         return to_rgb(ImageOps.exif_transpose(image), intensity_range=intensity_range)
+
+
+def upright_rgb(image: Image.Image, *, intensity_range: Sequence[float] | None = None) -> Image.Image:
+    """Return what `read_upright` returns for the file that ``image`` was opened from, or for pixels that have none.
+
+    Raises:
+        UnreadableImageError: The file is damaged or truncated, or its pixels have no defined range.
+    """
+    with naming("image"):
+        turned = ImageOps.exif_transpose(image)  # a copy
+        if (white := declared_white(image)) is not None:
+            turned.info[WHITE] = white
+        return to_rgb(turned, intensity_range=intensity_range)
 
 
 def upright_size(path: Path) -> tuple[int, int]:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from foveate.demo.inference import Layer, View
 from foveate.demo.samples import ShownImage
 
-__all__ = ["ALL", "BOTH", "DIRECTIONS", "EVERY_HEAD", "FROM", "PARTS", "Choice", "learnt_radius", "view"]
+__all__ = [
+    "ALL",
+    "BOTH",
+    "DIRECTIONS",
+    "EVERY_HEAD",
+    "FROM",
+    "PARTS",
+    "SLIDER",
+    "Choice",
+    "learnt_radius",
+    "slider",
+    "view",
+]
 
 ALL = "All side by side"
 EVERY_HEAD = "All heads"
+SLIDER: dict[str, Any] = {"minimum": 0.05, "maximum": 8, "step": 0.01}
+"""That of the radius, until a layer is chosen."""
 BOTH, FROM = "Both", "What the pixel takes"
 PARTS = {BOTH: "both", "What is there": "content", "Where it is": "positional"}
 DIRECTIONS = {FROM: "from", "Who takes from the pixel": "to"}
@@ -44,4 +58,10 @@ def view(layer: Layer, choice: Choice) -> View:
 
 def learnt_radius(layer: Layer) -> float:
     """Return the radius that a layer starts from, as the slider has it."""
-    return round(layer.radius or 1, 2)
+    return max(round(1 if layer.radius is None else layer.radius, 2), SLIDER["step"])
+
+
+def slider(layer: Layer) -> dict[str, Any]:
+    """Return the ends of the slider and its first value, the learnt radius, which may be larger than the map."""
+    learnt = learnt_radius(layer)
+    return {"minimum": min(SLIDER["minimum"], learnt), "maximum": max(*layer.size, learnt), "value": learnt}

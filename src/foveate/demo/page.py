@@ -9,7 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from foveate.demo.choices import ALL, BOTH, DIRECTIONS, EVERY_HEAD, FROM, PARTS, Choice, learnt_radius, view
+from foveate.demo import choices
+from foveate.demo.choices import Choice, view
 from foveate.demo.components import heading, html, picture, refusal, take_no_addresses
 from foveate.demo.inference import Layer, ShownNetwork, fitting, look, seen_pixel
 from foveate.demo.render import comparison, meaning, mechanism, numbers, prediction, scale
@@ -91,18 +92,18 @@ class _Page:
         gr.HTML(f"<small>{limit}. The file is deleted once it is read.</small>", padding=False)
         self.message = html("message")
         heading("Network")
-        choices = self._choices(self.samples[0])
-        self.network = gr.Radio(choices, value=choices[0][1], show_label=False, container=False, elem_id="network")
+        offered = self._choices(self.samples[0])
+        self.network = gr.Radio(offered, value=offered[0][1], show_label=False, container=False, elem_id="network")
 
     def _choices(self, image: ShownImage) -> list[tuple[str, str]]:
         """Return what the networks that fit an image are called, and their names."""
         fit = fitting(list(self.networks.values()), image)
-        choices = [(network.name, network.name) for network in fit]
+        offered = [(network.name, network.name) for network in fit]
         for names in ([one.title for one in fit], [f"{one.title}, {one.tag}" for one in fit if one.tag]):
             if len(set(names)) == len(fit):  # else several are of one kind
-                choices = list(zip(names, [network.name for network in fit], strict=True))
+                offered = list(zip(names, [network.name for network in fit], strict=True))
                 break
-        return choices + ([(ALL, ALL)] if len(fit) > 1 else [])
+        return offered + ([(choices.ALL, choices.ALL)] if len(fit) > 1 else [])
 
     def _offer_networks(self, image: ShownImage, name: str) -> tuple[str, Any]:
         """Choose a network that fits an image, of the kind of the one before if there is one, and offer them all."""
@@ -139,12 +140,12 @@ class _Page:
     def _lay_out_controls(self) -> None:
         with gr.Row(elem_id="controls"):
             self.layer = gr.Radio([], label="Layer: the deeper, the coarser its grid", elem_id="layer")
-            self.radius = gr.Slider(0.05, 8, step=0.01, buttons=[], min_width=260, elem_id="radius")
+            self.radius = gr.Slider(**choices.SLIDER, buttons=[], min_width=260, elem_id="radius")
             self.reset = gr.Button("Back to the learnt radius", size="sm", min_width=200, scale=0, elem_id="reset")
             self.direction = gr.Radio(
-                list(DIRECTIONS), value=FROM, label="Of the pixel that was clicked", elem_id="direction"
+                list(choices.DIRECTIONS), value=choices.FROM, label="Of the pixel that was clicked", elem_id="direction"
             )
-            self.part = gr.Radio(list(PARTS), value=BOTH, label="What for", elem_id="part")
+            self.part = gr.Radio(list(choices.PARTS), value=choices.BOTH, label="What for", elem_id="part")
             self.head = gr.Dropdown([], label="Head", min_width=120, filterable=False, elem_id="head")
             self.everywhere = gr.Button("All pixels together", size="sm", min_width=160, scale=0, elem_id="everywhere")
 
@@ -183,7 +184,7 @@ class _Page:
     def _open(self, *chosen: Any) -> list[Any]:
         """Show the controls that a network has, with the values that it starts from, for all positions."""
         choice = Choice(*chosen)._replace(point=None)
-        if choice.network == ALL:
+        if choice.network == choices.ALL:
             return [*[gr.update(visible=False)] * 7, None, *self._show(*choice)]
         network = self._network(choice.network)
         count = len(network.layers)
@@ -200,22 +201,22 @@ class _Page:
         """Return the controls of the chosen layer, with the values that it starts from, and what is shown then."""
         network = self._network(choice.network)
         layer = network.layer(choice.layer)
-        pairs, radial, learnt = bool(layer.heads), layer.radius is not None, learnt_radius(layer)
+        pairs, radial, learnt = bool(layer.heads), layer.radius is not None, choices.learnt_radius(layer)
         label = f"Radius in positions (learnt: {layer.radius or 1:.2f})"
-        heads = [EVERY_HEAD, *(f"Head {head + 1}" for head in range(layer.heads))]
+        heads = [choices.EVERY_HEAD, *(f"Head {head + 1}" for head in range(layer.heads))]
         controls = [
-            gr.update(label=label, maximum=max(layer.size), value=learnt, visible=radial),
+            gr.update(label=label, **choices.slider(layer), visible=radial),
             gr.update(visible=radial),
             gr.update(visible=pairs and not radial),
             gr.update(visible=len(layer.parts) > 1),
-            gr.update(choices=heads, value=EVERY_HEAD, visible=layer.heads > 1),
+            gr.update(choices=heads, value=choices.EVERY_HEAD, visible=layer.heads > 1),
             gr.update(visible=(pairs and not radial) or network.has_pixels),
         ]
-        return controls, self._show(*choice._replace(radius=learnt, head=EVERY_HEAD))
+        return controls, self._show(*choice._replace(radius=learnt, head=choices.EVERY_HEAD))
 
     def _take_learnt_radius(self, *chosen: Any) -> list[Any]:
         choice = Choice(*chosen)
-        learnt = learnt_radius(self._network(choice.network).layer(choice.layer))
+        learnt = choices.learnt_radius(self._network(choice.network).layer(choice.layer))
         return [learnt, *self._show(*choice._replace(radius=learnt))]
 
     def _choose_sample(self, event: gr.SelectData, *chosen: Any) -> list[Any]:
@@ -266,7 +267,7 @@ class _Page:
         """Look, and return the contents of what is shown."""
         choice = Choice(*chosen)
         image = choice.image
-        if choice.network == ALL:
+        if choice.network == choices.ALL:
             looked = [look(network, image) for network in fitting(list(self.networks.values()), image)]
             columns = [(finding, looked_at(finding, SMALL_PANEL)) for finding in looked]
             page = comparison(enlarged(image.pixels, SMALL_PANEL), image.label, columns)

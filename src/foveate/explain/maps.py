@@ -66,11 +66,15 @@ def observe(
         _checks.one_of("a name in names", name, modules)
     records: list[AttentionRecord] = []
 
-    def watch(name: str) -> Callable[[Any, tuple[Any, ...]], None]:
-        return lambda module, inputs: records.append(_record(name, module, inputs[0], images, query))
+    def watch(name: str) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], None]:
+        def record(module: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            x = inputs[0] if inputs else next(iter(keywords.values()))
+            records.append(_record(name, module, x, images, query))
+
+        return record
 
     for name in modules if names is None else names:
-        modules[name].register_forward_pre_hook(watch(name))
+        modules[name].register_forward_pre_hook(watch(name), with_kwargs=True)
     with torch.no_grad():
         return model(images), records
 

@@ -86,12 +86,11 @@ def score_network(
     device: torch.device,
     title: str,
 ) -> Measured:
-    """Score the maps of a network on ``device``; it is on the CPU before and after.
+    """Score the maps of a network that is on ``device``.
 
     ``loader`` gives images with rows of `InputBoxes` in place of labels; ``faithful`` are the indices of the images on
     which deletion and insertion are measured as well; ``title`` is that of the progress bar in a terminal.
     """
-    model.to(device)
     module, kind = "", ""
     truth, scores, areas = [], [], []
     for images, labels in tqdm(loader, desc=title, unit="batch", disable=None, leave=False):
@@ -107,7 +106,6 @@ def score_network(
         some = np.flatnonzero(np.isin(rows[:, INDEX], list(faithful)))
         if len(some):
             areas.append(_areas(model, images[some], seen.map[some], _indices(rows[some]), how))
-    model.cpu()
     if not truth:
         raise ValueError("none of the images can be read")
     bad = [str(image) for image in loader.bad_images]

@@ -73,8 +73,9 @@ def gradient_shares(
     """Return for each attention module the share of its map in the squared norm of the gradient of the loss.
 
     The map's parameters are all of a gate's, the radius of explicit attention, and queries, keys and tables of the
-    others. A share of zero means that nothing is learned there. The loss is the cross-entropy of ``images`` with
-    ``labels``, in evaluation mode; the network and its gradients are left as they were.
+    others. A share of zero means that nothing is learned there; what is frozen counts for nothing, unless all is. The
+    loss is the cross-entropy of ``images`` with ``labels``, in evaluation mode; the network and its gradients are left
+    as they were.
 
     Examples:
         >>> network = timm.create_model("expatt_resnet_tiny", num_classes=10)
@@ -82,6 +83,8 @@ def gradient_shares(
         'layer2.0.conv2.attention'
     """
     with untouched(network, images) as twin, torch.enable_grad():
+        if not any(p.requires_grad for p in twin.parameters()):
+            twin.requires_grad_(True)
         parameters = [p for p in twin.parameters() if p.requires_grad]
         loss = F.cross_entropy(twin(images), labels)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

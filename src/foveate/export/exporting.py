@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,8 @@ from foveate.io.checkpoint import WEIGHTS, save_with_card
 from foveate.io.files import writable_folder, write_bytes
 
 __all__ = ["DYNAMIC", "Dynamic", "Exported", "Form", "export_network"]
+
+logger = logging.getLogger(__name__)
 
 Form = Literal["weights", "torch", "onnx", "hub"]
 Dynamic = Literal["dynamic"]
@@ -80,8 +83,8 @@ def export_network(
     _check_task(to, meta)
     if meta.task == "detection" and batch not in (DYNAMIC, 1):
         raise ValueError(f"batch: the graph of a detector takes one image at a time; got {batch}; leave it out")
-    about = origin(Path(checkpoint)) | ({"license": license} if license else {})
-    folder, checked = writable_folder(Path(out)), ""
+    about = origin(Path(checkpoint).expanduser()) | ({"license": license} if license else {})
+    folder, checked = writable_folder(Path(out).expanduser()), ""
     if to == "weights":
         path = folder / f"{name or meta.model}.safetensors"
         files = _write_weights(path, model, meta, about, half=half, difference=difference)
@@ -180,6 +183,12 @@ def _write_detector(
     content = onnx_detector(model, image, _about(meta, normalize=normalize))
     compared = check_detections(model, run_onnx_detector(content), image)
     write_bytes(path, content)
+    if not compared:
+        logger.warning(
+            "%s: the network finds no object in random images, so that nothing was compared; look at what it finds in "
+            "photographs before you rely on it",
+            path,
+        )
     return f"one image of {image[1]}×{image[2]}: {compared} objects found in random images are the network's"
 
 

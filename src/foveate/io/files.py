@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = 
         rehearsal: Write the content, but then remove it, to know that it can be written.
     """
     short = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name may have the largest length allowed
-    temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{short}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # other threads, other machines
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -127,7 +127,9 @@ def _unpickled(path: Path) -> Any:
         with (
             path.open("rb") as file,  # torch.load would go by its name
             warnings.catch_warnings(),
-            torch.serialization.safe_globals(list(HARMLESS)),
+            torch.serialization.safe_globals(  # taken back afterwards, so without those that the user allows
+                [kind for kind in HARMLESS if kind not in torch.serialization.get_safe_globals()]
+            ),
         ):
             warnings.simplefilter("ignore")  # about pickles not by `torch.save`, which are refused below
             return torch.load(file, map_location="cpu", weights_only=True)

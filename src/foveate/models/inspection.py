@@ -20,6 +20,7 @@ __all__ = [
     "evaluating",
     "feature_stages",
     "gates",
+    "is_channels_last",
     "meta_copy",
     "private_copy",
     "unshared",
@@ -105,6 +106,12 @@ def feature_stages(network: nn.Module) -> list[str]:
     """Return the names of the modules of timm's ``feature_info``; none for other networks."""
     info = getattr(network, "feature_info", None) or []
     return [stage["module"] for stage in getattr(info, "info", info)]
+
+
+def is_channels_last(network: nn.Module) -> bool:
+    """Tell whether the weights of ``network`` are stored with the channels last."""
+    kernels = [p for p in network.parameters() if p.ndim == 4 and not p.is_contiguous()]
+    return any(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from foveate.data import UnreadableImageError
 from foveate.data.dense import VOID, DenseData
 from foveate.data.dense.joint import Evaluation
 from foveate.explain.painting import boxed, colored
-from foveate.report.samples import Sample, denormalized, encoded, zoom_of
+from foveate.report.samples import Sample, denormalized, encoded, extent_of, zoom_of
 
 __all__ = ["dense_samples", "found_in"]
 
@@ -27,7 +27,8 @@ def dense_samples(data: DenseData, images: Any, indices: Iterable[int]) -> list[
     samples = []
     for index in indices:
         try:
-            tensor, target = transform(*images[index])
+            image, known = images[index]
+            tensor, target = transform(image, known)
         except UnreadableImageError:
             continue
         seen = denormalized(tensor, data.transform)
@@ -36,7 +37,8 @@ def dense_samples(data: DenseData, images: Any, indices: Iterable[int]) -> list[
         else:
             names = [data.classes[label] for label in target["labels"].tolist()]
             picture, caption = _boxes(seen, target, names), f"{len(names)} true boxes"
-        samples.append(Sample(index, target, caption, tensor, seen, encoded(picture), False))
+        extent = extent_of(data.transform, image)
+        samples.append(Sample(index, target, caption, tensor, extent, seen, encoded(picture), False))
     return samples
 
 

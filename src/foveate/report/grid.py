@@ -14,9 +14,10 @@ from foveate.data import BoxedImages, ImageData, LabelledImages, TransformConfig
 from foveate.data.dense import DenseData
 from foveate.data.placement import Placement
 from foveate.explain import AttentionRecord, Scale, attention_records, draw_box, overlay
+from foveate.io.class_names import class_name
 from foveate.models.inspection import attention_modules, evaluating
 from foveate.report.dense import dense_samples, found_in
-from foveate.report.samples import Sample, denormalized, encoded, renormalized, zoom_of
+from foveate.report.samples import Sample, denormalized, encoded, extent_of, renormalized, zoom_of
 from foveate.trained import load
 from foveate.trained.explaining import spanning
 
@@ -75,8 +76,9 @@ def choose_samples(data: ImageData | DenseData, split: str, number: int) -> list
         picture = seen.resize((seen.width * zoom, seen.height * zoom), Image.Resampling.NEAREST)
         if box is not None:
             picture = draw_box(seen, box, zoom=zoom)
-        caption = data.classes[label]
-        samples.append(Sample(index, label, caption, tensor, seen, encoded(picture), box is not None))
+        caption = class_name(data.classes[label])
+        extent = extent_of(data.transform, image)
+        samples.append(Sample(index, label, caption, tensor, extent, seen, encoded(picture), box is not None))
     return samples
 
 
@@ -88,12 +90,11 @@ def fill_column(run: Path, samples: list[Sample], transform: TransformConfig) ->
     """
     trained = load(run)
     model, meta = trained.network, trained.meta
-    images = torch.stack([renormalized(sample.tensor, transform, meta) for sample in samples])
+    images = torch.stack([renormalized(sample, transform, meta) for sample in samples])
     with evaluating(model), torch.inference_mode():
         outputs = model(images)
     spanned = trained.seen_size((images.shape[2], images.shape[3]))
-    record, place = _record(model, images), Placement(1.0, 1.0, 0, 0, spanned)
-    record = None if record is None else spanning(record, spanned)
+    record, place = _record(model, images, spanned), Placement(1.0, 1.0, 0, 0, spanned)
     answers = []
     for row, sample in enumerate(samples):
         picture = ""
@@ -104,15 +105,18 @@ def fill_column(run: Path, samples: list[Sample], transform: TransformConfig) ->
             continue
         probability, predicted = outputs[row].softmax(0).max(0)
         correct = int(predicted) == sample.label
-        answers.append(Answer(picture, meta.classes[int(predicted)], correct, float(probability)))
+        answers.append(Answer(picture, class_name(meta.classes[int(predicted)]), correct, float(probability)))
     if record is None:
         return Column(None, "", (0, 0), None, "", answers)
     size = (record.map.shape[1], record.map.shape[2])
     return Column(record.name, record.kind, size, record.scale, _outline(record), answers)
 
 
-def _record(model: nn.Module, images: Tensor) -> AttentionRecord | None:
-    """Return what the last attention module that sees a map of useful size attended to; None if there is no module."""
+def _record(model: nn.Module, images: Tensor, spanned: tuple[int, int]) -> AttentionRecord | None:
+    """Return what the last attention module that sees a map of useful size attended to; None if there is no module.
+
+    Its map spans ``spanned``, height and width of the images after what the network pads.
+    """
     modules = attention_modules(model)
     if not modules:
         return None
@@ -121,10 +125,10 @@ def _record(model: nn.Module, images: Tensor) -> AttentionRecord | None:
         if attention_records(model, images[:1], names=[name])[0].map[0].numel() >= ENOUGH_POSITIONS:
             chosen = name
             break
+    record = spanning(attention_records(model, images, names=[chosen])[-1], spanned)
     # Explicit attention is the same from everywhere: what the middle attends to says all, the sum over all nothing.
     middle = (images.shape[2] // 2, images.shape[3] // 2)
-    query = None if modules[chosen].depends_on_content else middle
-    return attention_records(model, images, names=[chosen], query=query)[0]
+    return record if modules[chosen].depends_on_content else record.queried(middle)
 
 
 def _outline(record: AttentionRecord) -> str:

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from foveate.data import TransformConfig
+from foveate.data import TransformConfig, placement
 from foveate.io import NetworkMeta
 from foveate.report.figures import data_uri
 
-__all__ = ["Sample", "denormalized", "encoded", "renormalized", "shown_width", "zoom_of"]
+__all__ = ["Sample", "denormalized", "encoded", "extent_of", "renormalized", "shown_width", "zoom_of"]
 
 SHOWN_SIDE = 144
 """Images smaller than this are enlarged to about this many pixels."""
@@ -32,6 +32,8 @@ class Sample:
     """What is known of it, in words."""
     tensor: Tensor
     """Input of the networks, ``(C, H, W)``."""
+    extent: tuple[int, int, int, int]
+    """The part of it that the image fills: left, top, right, bottom; the rest is padding."""
     seen: Image.Image
     """The same before normalization."""
     picture: str
@@ -46,14 +48,33 @@ def denormalized(tensor: Tensor, transform: TransformConfig) -> Image.Image:
     return Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy())
 
 
-def renormalized(tensor: Tensor, transform: TransformConfig, meta: NetworkMeta) -> Tensor:
-    """Return an input that was normalized by ``transform`` as a network takes it: a pretrained one has its own way."""
+def extent_of(transform: TransformConfig, image: Image.Image) -> tuple[int, int, int, int]:
+    """Return the part of the input that an image fills: left, top, right, bottom."""
+    place = placement(transform, (image.height, image.width))
+    height, width = place.input_size
+    corners = place.box_to_input((0, 0, image.width, image.height)).round().astype(int).tolist()
+    left, top, right, bottom = (
+        min(max(value, 0), most) for value, most in zip(corners, 2 * (width, height), strict=True)
+    )
+    return left, top, right, bottom
+
+
+def renormalized(sample: Sample, transform: TransformConfig, meta: NetworkMeta) -> Tensor:
+    """Return an input that was normalized by ``transform`` as a network takes it: a pretrained one has its own way.
+
+    What is padded is zero after the normalization, whichever it is.
+    """
+    tensor = sample.tensor
     if (tuple(meta.mean), tuple(meta.std)) == (tuple(transform.mean), tuple(transform.std)):
         return tensor
     (mean, std), (own_mean, own_std) = (
         [torch.tensor(values)[:, None, None] for values in (by.mean, by.std)] for by in (transform, meta)
     )
-    return (tensor * std + mean - own_mean) / own_std
+    left, top, right, bottom = sample.extent
+    image = (tensor * std + mean - own_mean) / own_std
+    found = torch.zeros_like(image)
+    found[:, top:bottom, left:right] = image[:, top:bottom, left:right]
+    return found
 
 
 def shown_width(image_size: tuple[int, int]) -> int:

@@ -17,6 +17,7 @@ from foveate._devices import check_device
 from foveate.data.dense import VOID
 from foveate.data.image_data import takes_intensity_range
 from foveate.io.class_names import class_name
+from foveate.models.inspection import is_channels_last
 
 if TYPE_CHECKING:
     from foveate.stats import MeanScore
@@ -183,7 +184,7 @@ def evaluate_network(
 
     _checks.one_of("precision", precision, get_args(Precision))
     check_device(device, precision)
-    module = TrainingModule(network, Recipe(precision=precision), task)
+    module = TrainingModule(network, Recipe(precision=precision, channels_last=is_channels_last(network)), task)
     kept = predict(module, _checked(batches, len(task.classes)), device=device)
     if not len(kept[0]):
         raise ValueError("data: there is no image in it that can be read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -82,9 +83,9 @@ def explain_files(
     for network in networks:
         check_explainable(network, how.method, layers[network.name])
     _check_place(how, given, networks)
-    out = writable_folder(Path(out))
+    out = writable_folder(Path(out).expanduser())
     slug_of = slugs(network.meta.model for network in networks)
-    _check_out(out, given, slug_of)
+    _check_out(out, given, slug_of, overlays=how.overlays)
 
     bad: list[BadImage] = []
     page: list[Comparison] = []
@@ -174,8 +175,9 @@ def _write(out: Path, given: GivenImage, row: dict[str, Finding], how: How) -> d
         finding.save(out / sheet)
         numbers = {**finding_numbers(finding), "picture": sheet}
         if how.overlays:
-            for record, layer in zip(finding.records, numbers["layers"], strict=True):
-                layer["picture"] = f"{sheet.removesuffix('.png')}--{slugs([record.name])[0]}.png"
+            names = slugs(record.name for record in finding.records)
+            for record, layer, name in zip(finding.records, numbers["layers"], names, strict=True):
+                layer["picture"] = f"{sheet.removesuffix('.png')}--{name}.png"
                 title = f"{finding.name}, {finding.network}, {record.name}"
                 write_png(out / layer["picture"], own_size(finding, record), title=title)
         found.append(numbers)
@@ -203,11 +205,14 @@ def _sheet(number: int) -> str:
     return f"sheet-{number}.png"
 
 
-def _check_out(out: Path, given: Sequence[GivenImage], networks: Sequence[str]) -> None:
+def _check_out(out: Path, given: Sequence[GivenImage], networks: Sequence[str], *, overlays: bool) -> None:
     """Raise a `ValueError`, before anything is computed, if files of other programs would be overwritten."""
     for image in given:
         for network in networks:
             check_ours(out / _picture(image, network))
+            sheet = _picture(image, network).removesuffix(".png")
+            for layer in out.glob(f"{glob.escape(sheet)}--*.png") if overlays else ():
+                check_ours(layer)
     for number in range(1, math.ceil(len(given) / ROWS) + 1):
         check_ours(out / _sheet(number))
     numbers = out / NUMBERS

@@ -75,22 +75,37 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
 
 
 def evaluate(
-    source: str | Path, data: Any = "digits", *, device: str | torch.device = "cpu", **options: Any
+    source: str | Path, data: Any = None, *, device: str | torch.device = "cpu", **options: Any
 ) -> EvaluationResult:
     """Evaluate a trained network on labelled images; what ``foveate evaluate`` does.
 
-        print(foveate.evaluate("runs/mine", "photographs", split="val"))
+        print(foveate.evaluate("runs/mine", split="val"))
+
+    Data that are named are opened as in the training: how a set without validation images was divided, what digits were
+    drawn, where its files are.
 
     Args:
         source: As `load` takes it.
-        data: A folder or the name of a data set, what was opened, or a `DataLoader`.
+        data: A folder or the name of a data set, what was opened, or a `DataLoader`. Not given: what the run was
+            trained on, else digits.
         device: Where to compute.
         options: ``split``, ``batch_size``, ``workers`` and ``precision``; see `TrainedNetwork.evaluate`.
 
     Raises:
         ValueError: As `load` and `TrainedNetwork.evaluate` raise it.
     """
-    return load(source, device=device).evaluate(data, **options)
+    trained = load(source, device=device)
+    if data is None or isinstance(data, str | Path):
+        # Only here: Lightning, which need not be installed to predict.
+        from foveate.training.settings import DataConfig
+        from foveate.training.settings_file import with_data_of_run
+
+        named = DataConfig(data=str(data or ""), data_seed=None)  # type: ignore[arg-type]
+        meta = trained.meta
+        data = with_data_of_run(named, str(source)).open(
+            trained.img_size, task=meta.task, intensity_range=meta.intensity_range
+        )
+    return trained.evaluate(data, **options)
 
 
 def build(
@@ -106,14 +121,15 @@ def build(
     """Build a network that timm knows, prepared for images as timm prepares them.
 
     ``pretrained`` are the weights that timm has for it, fetched if need be, else they are random. ``num_classes`` and
-    ``img_size`` (height and width) are by default those of timm's weights; ``model_args`` are further keywords.
+    ``img_size`` (height and width) are by default those of timm's weights; ``model_args`` are further keywords. What is
+    random is drawn from ``seed``; PyTorch's own generator is left as it was.
 
     Raises:
         ValueError: There is no such network, it does not take these arguments, it has no weights, they cannot be
             fetched, or it is no classifier of color images.
     """
     source, where = "weights of timm" if pretrained else f"untrained, seed {seed}", check_device(device)
-    torch.manual_seed(_checks.integer("seed", seed, minimum=0))
+    _checks.integer("seed", seed, minimum=0)
     if pretrained and name in shipped() and not model_args:  # whose card says more than timm
         network, meta = load_network(name)
         same_size = img_size is None or _checks.pair("img_size", img_size) == tuple(meta.img_size)
@@ -129,15 +145,17 @@ def build(
     size = _checks.pair("img_size", img_size if img_size is not None else tuple(known.input_size[1:]) if known else 224)
     number = own if num_classes is None else num_classes
     try:
-        network, meta = build_described(
-            name,
-            resolve_data_config({}, pretrained_cfg=known.to_dict() if known else {"num_classes": number}),
-            num_classes=number,
-            img_size=size,
-            classes=_class_names(known, number) if pretrained and known and number == own else None,
-            pretrained=pretrained,
-            model_args=model_args,
-        )
+        with torch.random.fork_rng(devices=[]):  # what the caller draws goes on as it would have
+            torch.default_generator.manual_seed(seed)
+            network, meta = build_described(
+                name,
+                resolve_data_config({}, pretrained_cfg=known.to_dict() if known else {"num_classes": number}),
+                num_classes=number,
+                img_size=size,
+                classes=_class_names(known, number) if pretrained and known and number == own else None,
+                pretrained=pretrained,
+                model_args=model_args,
+            )
     except OSError as error:
         raise ValueError(
             f"the weights of {name} cannot be fetched: {error}; give a file of them, or try again with a connection"
@@ -146,12 +164,16 @@ def build(
 
 
 def told_apart(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
-    """Return ``networks`` with unique names: equal ones get their source appended."""
+    """Return ``networks`` with unique names: equal ones get their source appended, and the same one twice a number."""
     several = list(networks)
-    names = [one.meta.model for one in several]
+    models = [one.meta.model for one in several]
+    names = [
+        name if models.count(name) == 1 else f"{name} ({one.source})" for one, name in zip(several, models, strict=True)
+    ]
+    numbers = [names[:index].count(name) + 1 for index, name in enumerate(names)]
     return [
-        dataclasses.replace(one, name=name if names.count(name) == 1 else f"{name} ({one.source})")
-        for one, name in zip(several, names, strict=True)
+        dataclasses.replace(one, name=name if number == 1 else f"{name} {number}")
+        for one, name, number in zip(several, names, numbers, strict=True)
     ]
 
 
@@ -186,4 +208,4 @@ def _class_names(known: PretrainedCfg, number: int) -> list[str] | None:
     if subset is None:
         return None
     info = ImageNetInfo(subset)
-    return [info.index_to_description(index) for index in range(number)]
+    return [info.index_to_label_name(index) for index in range(number)]

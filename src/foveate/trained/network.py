@@ -7,16 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from foveate import _checks
-from foveate._images import to_rgb
 from foveate.data import (
     BadImage,
     ImageData,
@@ -27,13 +25,12 @@ from foveate.data import (
     placement,
 )
 from foveate.data.dense import DenseData
-from foveate.data.given import read_upright
-from foveate.io import NetworkMeta, save_network
-from foveate.io.checkpoint import WEIGHTS
-from foveate.io.files import writable_folder
+from foveate.data.given import read_upright, upright_rgb
+from foveate.io import NetworkMeta
 from foveate.models.dense import seen_size
 from foveate.models.inspection import evaluating
 from foveate.trained.evaluation import EvaluationResult, evaluate_trained
+from foveate.trained.saving import save_trained
 
 if TYPE_CHECKING:
     from foveate.explain.finding import Finding
@@ -136,8 +133,7 @@ class TrainedNetwork(ABC):
     def opened(self, image: Picture) -> tuple[str, Image.Image]:
         """Return the name of an image, and it as RGB and upright; raises as `prepare`."""
         if isinstance(image, Image.Image):
-            pixels = to_rgb(ImageOps.exif_transpose(image), intensity_range=self.meta.intensity_range)
-            name = "image"
+            name, pixels = "image", upright_rgb(image, intensity_range=self.meta.intensity_range)
         elif isinstance(image, str | os.PathLike):
             path = Path(image).expanduser()
             name, pixels = path.name, read_upright(path, intensity_range=self.meta.intensity_range)
@@ -147,9 +143,10 @@ class TrainedNetwork(ABC):
         return name, pixels
 
     def tensor(self, images: Sequence[Image.Image]) -> Tensor:
-        """Return RGB images as the network takes them, on its device."""
+        """Return RGB images as the network takes them, on its device, in its floating-point format."""
         transform = make_transform(self.transform, training=False)
-        return torch.stack([transform(image) for image in images]).to(self.device)
+        dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), None)
+        return torch.stack([transform(image) for image in images]).to(self.device, dtype)
 
     def unlike(self, tensor: Tensor, size: tuple[int, int]) -> list[str]:
         """Return in words in what an image, as the network takes it, plainly differs from all training images.
@@ -157,7 +154,7 @@ class TrainedNetwork(ABC):
         Only the part of the input counts that the image, of height and width ``size``, fills.
         """
         left, top, right, bottom = self.placement(size).box_to_input((0, 0, size[1], size[0])).round().astype(int)
-        return self.meta.unlike(tensor[..., top:bottom, left:right])
+        return self.meta.unlike(tensor[..., top:bottom, left:right].float())
 
     def check_shape(self, size: tuple[int, int], name: str) -> None:
         """Refuse an image so long that its shorter side cannot be resized; one of 1×50,000 pixels would take gigabytes.
@@ -277,17 +274,11 @@ class TrainedNetwork(ABC):
         """Write the network to a new folder, whole or not at all, from which `foveate.load` loads the same one again.
 
         Raises:
-            ValueError: There is something in the folder, or it cannot be written to.
+            ValueError: There is something in the folder, or it cannot be written to; or the network was changed, so
+                that its name and arguments do not lead to it any more.
             OSError: The disk is full.
         """
-        folder = Path(folder).expanduser()
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise ValueError(f"{folder} is there already, with something in it; give a new folder")
-        with TemporaryDirectory(dir=writable_folder(folder.parent), prefix=".") as around:
-            built = Path(around) / folder.name
-            built.mkdir()
-            save_network(built / WEIGHTS, self.network, self.meta)
-            built.replace(folder)
+        save_trained(self, Path(folder))
 
 
 def _listing(classes: Sequence[str]) -> str:

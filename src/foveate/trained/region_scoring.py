@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import Subset
 from tqdm import tqdm
 
+from foveate._devices import on_device
 from foveate.data import make_loader, placement
 from foveate.data.dense import VOID, DenseData
 from foveate.data.dense.joint import Evaluation
@@ -62,7 +63,6 @@ def score_regions(
     ``images`` of the split are looked at, at equal distances, or all of them. A `ValueError` says that none of them can
     be read.
     """
-    own = network.device
     loader = make_loader(
         Subset(data.split(split), equally_spaced(data.length(split), images)),
         transform=_WithExtent(network.transform_of(data)),
@@ -77,8 +77,7 @@ def score_regions(
     values: dict[str, dict[str, list[float]]] = {}
     before: dict[str, AttentionRecord] = {}
     seen = empty = 0
-    try:
-        network.network.to(device)
+    with on_device(network.network, device):
         for image, targets in tqdm(loader, desc=network.source, unit="image", disable=None, leave=False):
             height, width = image.shape[2:]
             spanned = network.seen_size((height, width))
@@ -87,7 +86,8 @@ def score_regions(
             image, extent = image[:, :-1], image[0, -1:]
             regions, extent = (F.pad(one, (0, spanned[1] - width, 0, spanned[0] - height)) for one in (regions, extent))
             seen, empty = seen + 1, empty + (not len(regions))
-            for found in attention_records(network.network, image.to(device)):
+            last = {found.name: found for found in attention_records(network.network, image.to(device))}
+            for found in last.values():  # of a module that is called several times, the last call
                 record = spanning(found, spanned)
                 other = before.get(record.name)
                 masses = {
@@ -103,8 +103,6 @@ def score_regions(
                     )
                 layers.setdefault(record.name, LayerScores(record.name, record.kind, {}))
                 before[record.name] = record
-    finally:
-        network.network.to(own)
     if not seen:
         raise ValueError("none of the images can be read")
     for name, layer in layers.items():

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Subset
 
 from foveate import _checks
+from foveate._devices import on_device
 from foveate.data import BoxedImages, ImageData, ImageLoader, InputBoxes, UnreadableImageError, make_loader
 from foveate.data.dense import DenseData
 from foveate.data.splitting import equally_spaced
@@ -157,17 +158,12 @@ def _score_maps(
     chosen = _choose(data, settings)
     how = Measurement(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Measurement)})
     faithful = {chosen[place] for place in equally_spaced(len(chosen), settings.faithful_images)}
-    measured = [
-        score_network(
-            network.network,
-            _loader(network, data, chosen, settings, workers),
-            how,
-            faithful=faithful,
-            device=device,
-            title=network.source,
-        )
-        for network in networks
-    ]
+    measured = []
+    for network in networks:
+        loader = _loader(network, data, chosen, settings, workers)
+        with on_device(network.network, device):
+            found = score_network(network.network, loader, how, faithful=faithful, device=device, title=network.source)
+        measured.append(found)
     truth = measured[0].truth
     blind = {kind: score_baseline(kind, truth, data.image_size, how) for kind in BASELINES}
     return {
@@ -216,7 +212,7 @@ def _check_they_see_the_same(networks: Sequence[TrainedNetwork]) -> None:
     first = networks[0]
     for other in networks[1:]:
         for name in ("img_size", "crop_pct", "fit"):
-            seen, wanted = getattr(other.meta, name), getattr(first.meta, name)
+            seen, wanted = (one.input_size if name == "img_size" else getattr(one.meta, name) for one in (other, first))
             if seen != wanted:
                 raise ValueError(
                     f"networks are compared on the same images, and {other.source} was trained with {name}={seen}, "

@@ -149,7 +149,7 @@ def build_segmenter(
         own["decoder_channels"] = UNET_CHANNELS[:depth]
     if decoder == "fpn":  # it makes what the fourth map from the end is made of
         own["upsampling"] = 2 ** (depth - 3)
-    key = "foveate"  # the library's own way to encoders of others: an entry in its table, here for the moment
+    key = f"foveate-{id(encoder)}"  # an entry in the library's table, its own way to encoders of others, for the moment
     encoders[key] = {"encoder": partial(_same, encoder), "params": {}, "pretrained_settings": {}}
     try:
         model = getattr(smp, DECODERS[decoder])(

@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
+from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -21,6 +21,7 @@ from foveate.cli import main
 from foveate.data import make_transform, open_data, placement
 from foveate.export import export_network
 from foveate.io import NetworkMeta, load_network, save_network
+from foveate.io.class_names import class_name
 from foveate.models import shipped
 from foveate.models.building import build_network
 from foveate.trained import EvaluationResult, Prediction, build, told_apart
@@ -139,8 +140,11 @@ def test_names_with_weights_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path
     found = foveate.load("test_resnet.r160_in1k")
     assert same(found.network, timm.create_model("test_resnet")) is False
     assert all(torch.equal(tensor, weights[name]) for name, tensor in found.network.state_dict().items())
-    assert (len(found.classes), found.classes[1]) == (1000, ImageNetInfo().index_to_description(1))
+    assert (len(found.classes), found.classes[1]) == (1000, "n01443537")
     assert (found.img_size, found.transform.crop_pct) == (160, 0.95)
+    guesses = found.predict(write_photo(tmp_path / "photo.png", 0, (48, 32)), k=1000)
+    assert {guess.name for guess in guesses if guess.label in (1, 134, 517)} == {"goldfish", "crane"}
+    assert class_name("n00007846") == "person"  # of the larger ImageNet
     again = foveate.load(saved_again(found, tmp_path / "again"))
     assert same(again.network, found.network)
 
@@ -260,7 +264,7 @@ def test_it_is_saved_whole_and_loaded_the_same(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("foveate.trained.network.save_network", full)
+    monkeypatch.setattr("foveate.trained.saving.save_network", full)
     with pytest.raises(OSError, match="No space"):
         trained.save(tmp_path / "deep" / "other")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["saved"]

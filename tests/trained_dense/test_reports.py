@@ -1,0 +1,61 @@
+"""The report's inputs and maps are those of the evaluation, where images are padded as well."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foveate.data import TransformConfig, make_transform
+from foveate.data.dense.joint import Evaluation
+from foveate.io import NetworkMeta
+from foveate.models.dense import build_with_head, seen_size
+from foveate.report.grid import _record
+from foveate.report.samples import Sample, extent_of, renormalized
+
+META = NetworkMeta(
+    model="resnet26d",
+    kwargs={},
+    classes=["one"],
+    img_size=(20, 32),
+    mean=(0.7, 0.1, 0.3),
+    std=(0.1, 0.2, 0.3),
+    crop_pct=1.0,
+    interpolation="bilinear",
+)
+
+
+def prepared(image: Image.Image, transform: TransformConfig) -> torch.Tensor:
+    if transform.fit != "pad":
+        return make_transform(transform, training=False)(image)
+    return Evaluation(transform)(image, np.zeros((image.height, image.width), np.uint8))[0]  # as with masks
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "squash"])
+@pytest.mark.parametrize("size", [(13, 37), (37, 23), (11, 53)])
+def test_an_input_is_renormalized_as_if_it_had_been_prepared_so(fit: str, size: tuple[int, int]) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    transform = TransformConfig(img_size=(20, 32), fit=fit, crop_pct=1.0, mean=(0.5, 0.4, 0.3), std=(0.3, 0.2, 0.1))
+    tensor = prepared(image, transform)
+    sample = Sample(0, 0, "", tensor, extent_of(transform, image), image, "", False)
+    expected = prepared(image, transform.replace(mean=META.mean, std=META.std))
+    assert ((expected == 0).all(0).any()) == (fit == "pad")
+    torch.testing.assert_close(renormalized(sample, transform, META), expected, atol=1e-5, rtol=1e-5)
+    same = dataclasses.replace(META, mean=transform.mean, std=transform.std)
+    assert renormalized(sample, transform, same) is tensor
+
+
+@pytest.mark.parametrize("size", [(44, 44), (36, 52), (72, 72)])
+def test_the_outline_of_a_radius_is_around_the_peak_of_its_map(size: tuple[int, int]) -> None:
+    network, _ = build_with_head(
+        "expatt_resnet_tiny", "unet", num_classes=3, img_size=(64, 64), head_args={"decoder_channels": [8, 8, 8]}
+    )
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    record = _record(network.eval(), images, seen_size(network, size))
+    assert record is not None
+    assert record.query is not None
+    peak = divmod(int(record.map[0].argmax()), record.map.shape[2])
+    assert record.position(record.query) == peak
