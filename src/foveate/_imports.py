@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-__all__ = ["import_again", "import_modules", "known_to_all"]
+__all__ = ["import_again", "import_modules", "imported_names", "known_to_all"]
 
 VARIABLE = "FOVEATE_IMPORT"
 """Environment variable that hands the names on to the processes that train side by side."""
@@ -33,19 +33,20 @@ def import_modules(names: Sequence[str]) -> None:
                 "its folder and without .py"
             ) from error
     if names:
-        os.environ[VARIABLE] = ",".join(dict.fromkeys([*_names(), *names]))
+        os.environ[VARIABLE] = ",".join(dict.fromkeys([*imported_names(), *names]))
 
 
 def import_again() -> None:
     """Import what the process that started this one was told to."""
-    import_modules(_names())
+    import_modules(imported_names())
 
 
 def known_to_all(module: str) -> bool:
     """Whether every process that is started from here has what ``module`` registers."""
     package = module.partition(".")[0]
-    return package in ("timm", "foveate", *(name.partition(".")[0] for name in _names()))
+    return package in ("timm", "foveate", *(name.partition(".")[0] for name in imported_names()))
 
 
-def _names() -> list[str]:
+def imported_names() -> list[str]:
+    """Return the modules that this process was told to import."""
     return [name for name in os.environ.get(VARIABLE, "").split(",") if name]

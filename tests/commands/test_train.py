@@ -16,10 +16,13 @@ import yaml
 from PIL import Image
 from torch.nn import functional as F
 
+from foveate.cli import parse_command
 from foveate.data import ClutteredDigits
 from foveate.io import load_network
 from foveate.training import TrainConfig
 from foveate.training import train_network as run
+from foveate.training.distributed import SINGLE_PROCESS
+from foveate.training.run_folder import resume_command
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 31}
 
@@ -241,3 +244,15 @@ def test_workers_do_not_change_the_result(tmp_path: Path) -> None:
     helped = run(config(tmp_path / "helped", epochs=1, workers=2), verbose=False)
     assert helped["history"][0]["train_loss"] == alone["history"][0]["train_loss"]
     assert helped["correct"] == alone["correct"]
+
+
+def test_loggers_are_given_one_by_one_or_as_a_list() -> None:
+    for words in (["--logger", "csv", "--logger=tensorboard"], ["--logger=[csv, tensorboard]"]):
+        assert parse_command("train", ["gsa_resnet_tiny", *words]).logger == ["csv", "tensorboard"]
+    assert parse_command("train", ["gsa_resnet_tiny", "--logger", "csv"]).logger == ["csv"]
+
+
+def test_an_interrupted_run_says_which_modules_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOVEATE_IMPORT", "mine,other.modules")
+    said = resume_command(tmp_path, SINGLE_PROCESS)
+    assert said.startswith("foveate --import mine --import other.modules train --config ")

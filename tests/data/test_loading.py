@@ -131,7 +131,7 @@ def test_an_epoch_is_resumed_where_it_was_left(photo_folder: Path, workers: int)
     iterator = iter(stopped)
     taken = [next(iterator) for _ in range(3)]
     state = stopped.state_dict()
-    assert state == {"epoch": 4, "start": 9}  # what workers have loaded ahead does not count
+    assert state == {"epoch": 4, "start": 9, "bad_images": []}  # what workers have loaded ahead does not count
     resumed = loader()
     resumed.load_state_dict(state)
     assert resumed.state_dict() == state

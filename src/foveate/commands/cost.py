@@ -58,6 +58,11 @@ class CostConfig:
         _checks.integer("in_chans", self.in_chans)
         _checks.integer("depth", self.depth, minimum=0)
         _checks.one_of("task", self.task, HEADS)
+        for name, task in {"decoder": "segmentation", "detector": "detection"}.items():
+            if getattr(self, name) != getattr(CostConfig, name) and self.task != task:
+                raise ValueError(f"{name} is for task={task}; got task={self.task}")
+        if self.head_args and self.task == "classification":
+            raise ValueError("head_args are those of a decoder or a detector; got task=classification")
         _checks.one_of("decoder", self.decoder, tuple(DECODERS))
         _checks.one_of("detector", self.detector, tuple(DETECTORS))
 

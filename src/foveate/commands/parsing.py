@@ -126,7 +126,7 @@ def _spell_out_flags(config_class: type, argv: list[str]) -> list[str]:
 
 def _collect_lists(config_class: type, argv: list[str]) -> list[str]:
     """Merge ``--layers a --layers b`` into ``--layers=["a", "b"]``."""
-    names = [field.name for field in dataclasses.fields(config_class) if field.type == "list[str]"]
+    names = [field.name for field in dataclasses.fields(config_class) if str(field.type).startswith("list[")]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in names:
         parser.add_argument(f"--{name}", action="append", default=[])

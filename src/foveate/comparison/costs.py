@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.benchmark import images_per_second, network_cost, peak_step_memory
 from foveate.comparison.config import CompareConfig
@@ -56,13 +56,18 @@ def _loss_of(config: CompareConfig, data: Data, device: torch.device) -> tuple[C
         return ()
     loaders = data.loaders(batch_size=config.batch_size, seed=0, samples=task.samples)
     targets = to_device(next(iter(loaders.train))[1], device)
-    return (lambda network, images: task.loss(task.forward(network, images, targets), targets),)
+
+    def loss(network: nn.Module, images: Tensor) -> Tensor:
+        images = images[: len(targets)]  # fewer where one could not be read
+        return task.loss(task.forward(network, images, targets), targets)
+
+    return (loss,)
 
 
 def _measured(measure: Callable[[], Figure]) -> Figure | None:
     """Return what ``measure`` gives; None if it fails, for want of memory say: what was trained is to be kept."""
     try:
         return measure()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, LookupError) as error:
         logger.warning("could not be measured and is left out: %s", error)
         return None

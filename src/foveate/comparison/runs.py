@@ -14,7 +14,7 @@ from foveate.comparison.jobs import Finished, JobError, side_by_side
 from foveate.io.files import read_json
 from foveate.tasks import find_task
 from foveate.training import TrainConfig, train_network
-from foveate.training.build import Data
+from foveate.training.build import Data, fingerprint_of
 from foveate.training.run_folder import RESULT
 
 __all__ = ["train_all"]
@@ -27,13 +27,14 @@ def train_all(runs: Sequence[TrainConfig], data: Data, jobs: int, *, verbose: bo
     with several ``jobs`` a terminal shows a bar of all epochs besides.
 
     Raises:
-        ValueError: A run failed; the message names it.
+        ValueError: A run failed, or is finished and was made of other data; the message names it.
         Interrupted: Ctrl-C or SIGTERM.
     """
     names = [f"[{k}/{len(runs)}] {run.folder.parent.name} seed {run.seed}" for k, run in enumerate(runs, 1)]
-    left = []
+    left, fingerprint = [], fingerprint_of(data)
     for index, run in enumerate(runs):
         if (run.folder / RESULT).exists():
+            fingerprint.check(read_json(run.folder / RESULT).get("data"), run.folder)
             if verbose:
                 print(f"{names[index]}: {_verdict(run)}, finished before and reused", flush=True)
         else:

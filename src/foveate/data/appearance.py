@@ -7,6 +7,7 @@ from contextlib import suppress
 from foveate.data.decoding import UnreadableImageError
 from foveate.data.divided import Divided
 from foveate.data.loader_data import LoaderData
+from foveate.data.placement import check_resizable
 from foveate.data.splitting import equally_spaced
 from foveate.data.transforms import make_transform
 from foveate.io import range_of
@@ -28,5 +29,7 @@ def appearance_of(data: Divided | LoaderData) -> dict[str, list[float]] | None:
     images = []
     for index in equally_spaced(len(data.train), LOOKED_AT):
         with suppress(UnreadableImageError):  # the loader counts it
-            images.append(prepared(data.train[index][0]))
+            image = data.train[index][0]
+            check_resizable(data.transform, (image.height, image.width), "image")
+            images.append(prepared(image))
     return range_of(images)

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from foveate import _checks
 from foveate.data.seeding import generators_kept, seed_generators
 from foveate.data.transforms import TransformConfig
 
-__all__ = ["Described", "LoaderData", "Loaders", "from_loaders"]
+__all__ = ["Described", "LoaderData", "Loaders", "checked_targets", "from_loaders"]
 
 
 class Loaders(NamedTuple):
@@ -84,7 +84,9 @@ class LoaderData(Described):
         """Return the loaders, resumable; raise a `ValueError` if several processes are to share them."""
         if world_size > 1:
             raise ValueError("data loaders of your own are for one process; give a folder or a name, or leave torchrun")
-        return Loaders(_Resumable(self.train, seed=seed), self.val, self.test)
+        train = _Resumable(self.train, seed=seed, num_classes=self.num_classes)
+        val, test = (None if one is None else _Checked(one, self.num_classes) for one in (self.val, self.test))
+        return Loaders(train, val, test)
 
 
 def from_loaders(
@@ -117,11 +119,23 @@ def from_loaders(
         name: What results call the data.
 
     Raises:
-        ValueError: A loader gives no such batches, has no length, or the classes are not known.
+        ValueError: A loader gives no such batches, has no length, or the classes are not known; or ``val`` or ``test``
+            is shuffled.
     """
-    for split, loader in {"train": train, "val": val, "test": test}.items():
-        if not (hasattr(loader, "__iter__") and hasattr(loader, "__len__")) and (split, loader) != ("test", None):
+    for split, loader in {"train": train, "val": val, **({} if test is None else {"test": test})}.items():
+        try:
+            known_length = (
+                hasattr(loader, "__iter__") and min(len(loader), len(getattr(loader, "dataset", loader))) >= 0
+            )
+        except (TypeError, NotImplementedError):  # such as of an IterableDataset
+            known_length = False
+        if not (known_length and hasattr(loader, "__iter__")):
             raise ValueError(f"{split} must be a DataLoader of known length; got {type(loader).__name__}")
+        if split != "train" and isinstance(getattr(loader, "sampler", None), RandomSampler):
+            raise ValueError(
+                f"{split} gives its images in another order each time, so that networks could not be compared image by "
+                "image; leave out shuffle=True there"
+            )
     known = getattr(getattr(train, "dataset", None), "classes", None) if classes is None else classes
     if known is None:
         raise ValueError("classes: the data set of the loader does not name them; give classes=[…]")
@@ -150,19 +164,45 @@ def from_loaders(
     return LoaderData(name, tuple(map(str, known)), train, val, test, transform)
 
 
-class _Resumable:
-    """Batches of a data loader that are the same whether an epoch is interrupted or not."""
+def checked_targets(batches: Iterable[Any], num_classes: int) -> Iterator[Any]:
+    """Yield the batches, labels as 64-bit integers, and raise a `ValueError` at the first label that is no class."""
+    from foveate.data.dense.objects import VOID  # only here: that room imports this one
 
-    def __init__(self, loader: DataLoader[Any], *, seed: int) -> None:
-        self.loader, self.seed = loader, seed
-        self.epoch = self.start = self.position = 0
+    for images, targets in batches:
+        for one in [targets] if isinstance(targets, Tensor) else targets:
+            labels = one if isinstance(one, Tensor) else one["labels"]
+            labels = labels[labels != VOID] if labels.ndim > 1 else labels
+            low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+            if low < 0 or high >= num_classes:
+                wrong = low if low < 0 else high
+                raise ValueError(f"data: there is a label {wrong}, and the network has {num_classes} classes, from 0")
+        yield images, targets.long() if isinstance(targets, Tensor) else targets
+
+
+class _Checked:
+    """Batches of a data loader whose labels are looked at."""
+
+    def __init__(self, loader: DataLoader[Any], num_classes: int) -> None:
+        self.loader, self.num_classes = loader, num_classes
 
     def __len__(self) -> int:
         return len(self.loader)
 
+    def __iter__(self) -> Iterator[Any]:
+        return checked_targets(self.loader, self.num_classes)
+
     @property
     def bad_images(self) -> tuple[str, ...]:
         return tuple(getattr(self.loader, "bad_images", ()))
+
+
+class _Resumable(_Checked):
+    """Those that are the same whether an epoch is interrupted or not."""
+
+    def __init__(self, loader: DataLoader[Any], *, seed: int, num_classes: int) -> None:
+        super().__init__(loader, num_classes)
+        self.seed = seed
+        self.epoch = self.start = self.position = 0
 
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:
@@ -180,10 +220,14 @@ class _Resumable:
 
     def __iter__(self) -> Iterator[Any]:
         self._seed(0)  # the order of the epoch, and the seeds of workers
-        batches = iter(self.loader)
+        if getattr(self.loader, "persistent_workers", False):
+            self.loader._iterator = None  # workers are seeded when they start
+        batches = checked_targets(self.loader, self.num_classes)
         for number in range(1, len(self) + 1):
             self._seed(number)  # what was computed since the last batch leaves no trace
-            batch = next(batches)
+            batch = next(batches, None)
+            if batch is None:
+                raise ValueError(f"train gave {number - 1} batches, and its length is {len(self)}")
             self.position = number
             if number > self.start:
                 yield batch

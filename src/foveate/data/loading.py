@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from foveate import _checks
 from foveate.data.decoding import BadImage, UnreadableImageError
+from foveate.data.placement import check_resizable
 from foveate.data.protocols import LabelledImages, SelfOrdered
 from foveate.data.sampling import EpochSampler, SampleKey
 from foveate.data.seeding import generators_kept, seed_generators
@@ -58,13 +59,19 @@ class ImageLoader(DataLoader[Any]):
         """Choose the epoch, counted from 0, that the next iteration gives."""
         self.sampler.set_epoch(epoch)
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the epoch and how many images of it all ranks have been through, each as many as this one."""
-        epoch, start = self._position
-        return {"epoch": epoch, "start": start * self.sampler.world_size}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch, how many images of it all ranks have been through, and what could not be read so far.
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+        Each rank has been through as many as this one.
+        """
+        epoch, start = self._position
+        bad = [[item.path, item.reason] for item in self.bad_images]
+        return {"epoch": epoch, "start": start * self.sampler.world_size, "bad_images": bad}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken, given the same data and seed; the number of ranks may be another."""
+        if self.sampler.rank == 0:  # whose state it is
+            self._bad = {path: BadImage(path, reason) for path, reason in state.get("bad_images", ())}
         self.sampler.resume(state["epoch"], state["start"])
         self._position = (self.sampler.epoch, self.sampler.start)
 
@@ -152,10 +159,12 @@ def make_loader(
             f"batch_size={batch_size} leaves no whole batch of the {len(sampler)} training images"
             f"{f' of each of {world_size} processes' if world_size > 1 else ''}; give at most {len(sampler)}"
         )
+    whole = None
     if isinstance(transform, TransformConfig):
+        whole = None if training and transform.crop == "resized" else transform
         transform = make_transform(transform, training=training)
     return ImageLoader(
-        _Transformed(dataset, transform, seed=seed if training else None),
+        _Transformed(dataset, transform, seed=seed if training else None, whole=whole),
         batch_size=batch_size,
         sampler=sampler,
         drop_last=training,
@@ -170,14 +179,23 @@ def make_loader(
 
 
 class _Transformed(Dataset[Any]):
-    """Tensors of a data set's images; with a seed, by random transforms seeded per image and epoch."""
+    """Tensors of a data set's images; with a seed, by random transforms seeded per image and epoch.
+
+    With ``whole``, the transform resizes them by it before it crops.
+    """
 
     def __init__(
-        self, images: LabelledImages, transform: Callable[[Image.Image], Any] | JointTransform, *, seed: int | None
+        self,
+        images: LabelledImages,
+        transform: Callable[[Image.Image], Any] | JointTransform,
+        *,
+        seed: int | None,
+        whole: TransformConfig | None,
     ) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
+        self.whole = whole
 
     def __len__(self) -> int:
         return len(self.images)
@@ -190,6 +208,8 @@ class _Transformed(Dataset[Any]):
     def _item(self, key: SampleKey) -> tuple[torch.Tensor, Any] | BadImage:
         try:
             image, target = self.images[key.item]
+            if self.whole is not None:
+                check_resizable(self.whole, (image.height, image.width), _name(self.images, key.item))
         except UnreadableImageError as error:
             return error.bad
         if self.seed is not None:
@@ -197,6 +217,11 @@ class _Transformed(Dataset[Any]):
         if isinstance(self.transform, JointTransform):
             return self.transform(image, target)
         return self.transform(image), target
+
+
+def _name(images: LabelledImages, index: int) -> str:
+    samples = getattr(images, "samples", None)  # of a folder, a path and a label each
+    return str(samples[index][0]) if samples else f"image number {index}"
 
 
 def _end_workers(loader: weakref.ref[ImageLoader]) -> None:

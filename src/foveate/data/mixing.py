@@ -27,7 +27,7 @@ class BatchMixup:
     def __call__(
         self, images: torch.Tensor, labels: torch.Tensor, *, epoch: int, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mixed batch; ``images`` is changed in place.
+        """Return the mixed batch.
 
         In a batch of odd length the last image stays as it is.
 
@@ -45,6 +45,7 @@ class BatchMixup:
         if even:
             with generators_kept():
                 seed_generators(self._seed, epoch, step)
+                images = images.clone()  # timm mixes in place, and the batch may be the caller's
                 images[:even], targets[:even] = self._mixup(images[:even], labels[:even])
         return images, targets
 

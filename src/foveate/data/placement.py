@@ -11,10 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from timm.data.transforms import ResizeKeepRatio
 
 from foveate import _checks
+from foveate.data.decoding import BadImage, UnreadableImageError
 from foveate.data.fitting import fitted_size
 from foveate.data.transforms import TransformConfig
 
-__all__ = ["Placement", "placement"]
+__all__ = ["Placement", "check_resizable", "placement"]
+
+MAX_RESIZED = 1 << 27
+"""Most pixels that an image may have when its shorter side has been resized and the longer not yet cropped."""
 
 
 class Placement(NamedTuple):
@@ -85,3 +89,18 @@ def placement(config: TransformConfig, image_size: tuple[int, int]) -> Placement
         new_height, new_width = ResizeKeepRatio.get_params(torch.empty(1, height, width, device="meta"), scaled, 0.0)
     top, left = (round((new - kept) / 2) for new, kept in zip((new_height, new_width), input_size, strict=True))
     return Placement(new_width / width, new_height / height, left, top, input_size)
+
+
+def check_resizable(config: TransformConfig, image_size: tuple[int, int], name: str) -> None:
+    """Refuse an image so long that its shorter side cannot be resized; one of 1×50,000 pixels would take gigabytes.
+
+    Raises:
+        UnreadableImageError: ``name``, of height and width ``image_size``, is one.
+    """
+    height, width = image_size
+    if max(image_size) < 8 * min(image_size):  # as nearly all are, which saves finding out where they would end up
+        return
+    place = placement(config, image_size)
+    if width * place.scale_x * height * place.scale_y > MAX_RESIZED:
+        reason = f"{width}×{height} pixels are too long and narrow for the network; crop it"
+        raise UnreadableImageError(BadImage(name, reason))

@@ -10,7 +10,7 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.data import make_mixup
+from foveate.data import ImageData, LoaderData, make_mixup
 from foveate.models.building import check_classifier
 from foveate.tasks.task import Batch, Metrics, Task
 
@@ -57,6 +57,7 @@ class Classification(Task):
     metric: ClassVar[str] = "top1"
     metric_title: ClassVar[str] = "top-1"
     per_image: ClassVar[str] = "correct"
+    data_class: ClassVar[tuple[type, ...]] = (ImageData, LoaderData)
     unused: ClassVar[tuple[str, ...]] = ("decoder", "dice", "detector", "head_args")
 
     def __init__(self, classes: Sequence[str], *, label_smoothing: float = 0.0, mixing: Mixing | None = None) -> None:

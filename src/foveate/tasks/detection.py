@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate import _checks
 from foveate._extras import check_installed
+from foveate.data import LoaderData
 from foveate.data.dense import DenseData, open_detection
 from foveate.models.dense import DETECTORS, Detector
 from foveate.models.inspection import dry_run
@@ -66,6 +68,8 @@ class Detection(Task):
     name: ClassVar[str] = "detection"
     metric: ClassVar[str] = "map"
     metric_title: ClassVar[str] = "mAP"
+    data_class: ClassVar[tuple[type, ...]] = (DenseData, LoaderData)
+    record_dtype: ClassVar[torch.dtype] = torch.float64
     unused: ClassVar[tuple[str, ...]] = ("decoder", "dice", "mixup", "cutmix", "label_smoothing", "equivariance")
 
     def __init__(
@@ -181,7 +185,10 @@ class _DetectionMetrics(Metrics):
         check_installed("pycocotools", extra="dense")
         # COCO's thresholds, which torchmetrics rounds to float32: a recall of exactly 0.3 would count as less.
         self.map = MeanAveragePrecision(
-            backend="pycocotools", iou_thresholds=THRESHOLDS.tolist(), rec_thresholds=RECALLS.tolist()
+            backend="pycocotools",
+            iou_thresholds=THRESHOLDS.tolist(),
+            rec_thresholds=RECALLS.tolist(),
+            sync_on_compute=False,  # it would gather image by image, as if every process had as many
         )
         self.map.warn_on_many_detections = False
 
@@ -195,9 +202,20 @@ class _DetectionMetrics(Metrics):
         self.map.update([{name: one[name] for name in ("boxes", "labels", "scores")} for one in outputs], wanted)
 
     def compute(self) -> dict[str, float]:
+        if dist.is_available() and dist.is_initialized():
+            self._gather()
         values = self.map.compute()
         self.map.reset()
         return {name: max(0.0, float(values[key])) for name, key in (("map", "map"), ("map50", "map_50"))}
+
+    def _gather(self) -> None:
+        """Take the images of all processes, in the order of those."""
+        lists = [name for name, state in self.map.metric_state.items() if isinstance(state, list)]
+        own = {name: [part.cpu() for part in getattr(self.map, name)] for name in lists}
+        every: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(every, own)
+        for name in lists:
+            setattr(self.map, name, [part for one in every for part in one[name]])
 
 
 def _on_cpu(one: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate import _checks, _extras
+from foveate.data import LoaderData
 from foveate.data.dense import VOID, DenseData, open_segmentation
 from foveate.models.dense import DECODERS
 from foveate.models.inspection import dry_run
@@ -59,6 +60,8 @@ class Segmentation(Task):
     name: ClassVar[str] = "segmentation"
     metric: ClassVar[str] = "mean_iou"
     metric_title: ClassVar[str] = "mean IoU"
+    data_class: ClassVar[tuple[type, ...]] = (DenseData, LoaderData)
+    record_dtype: ClassVar[torch.dtype] = torch.float64
     unused: ClassVar[tuple[str, ...]] = ("detector", "mixup", "cutmix", "label_smoothing")
 
     def __init__(
@@ -129,8 +132,9 @@ class Segmentation(Task):
             label, target = label[where], target[where]
             counts = [torch.bincount(each, minlength=num_classes) for each in (target[label == target], label, target)]
             records.append(torch.stack(counts, dim=1).flatten())
-        losses = _cross_entropies(outputs, targets)[:, None].double()
-        return torch.cat([torch.stack(records).double(), losses], dim=1), torch.zeros(len(outputs), dtype=torch.long)
+        losses = _cross_entropies(outputs, targets)[:, None].cpu().double()  # there: not every GPU has float64
+        kept = torch.cat([torch.stack(records).cpu().double(), losses], dim=1)
+        return kept, torch.zeros(len(outputs), dtype=torch.long)
 
     def evaluate(self, outputs: Tensor, targets: Tensor) -> SegmentationResult:
         """Return the `SegmentationResult` of the records of all images."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,6 +55,10 @@ class Task(ABC):
     per_image: ClassVar[str] = "scores"
     """Field of the result that holds a number per image; networks are compared by their means."""
 
+    data_class: ClassVar[type | tuple[type, ...]] = object
+    """What it is learned from, as `isinstance` has it."""
+    record_dtype: ClassVar[torch.dtype] = torch.float32
+    """Type of what `reduce` keeps."""
     unused: ClassVar[tuple[str, ...]] = ()
     """Fields of `foveate.training.TrainSettings` that mean nothing to the task."""
     head: str = ""
@@ -84,6 +89,15 @@ class Task(ABC):
     def open_data(cls, name: str, **options: Any) -> Any:
         """Open images with what the task learns of them, see `foveate.data.open_data` for the options."""
         return open_data(name, **options)
+
+    @classmethod
+    def check_data(cls, data: Any) -> None:
+        """Raise a `ValueError` unless ``data`` is a `data_class`."""
+        if not isinstance(data, cls.data_class):
+            raise ValueError(
+                f"{data.name} is {type(data).__name__}, from which task={cls.name} cannot be learned; open it for "
+                "that task, by foveate.data.open_data or foveate.data.dense.open_segmentation or open_detection"
+            )
 
     @property
     def outputs(self) -> Sequence[str]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from foveate import _checks
 from foveate._devices import check_device
-from foveate.data.dense import VOID
 from foveate.data.image_data import takes_intensity_range
+from foveate.data.loader_data import checked_targets
 from foveate.io.class_names import class_name
 from foveate.models.inspection import is_channels_last
 
@@ -185,7 +185,7 @@ def evaluate_network(
     _checks.one_of("precision", precision, get_args(Precision))
     check_device(device, precision)
     module = TrainingModule(network, Recipe(precision=precision, channels_last=is_channels_last(network)), task)
-    kept = predict(module, _checked(batches, len(task.classes)), device=device)
+    kept = predict(module, checked_targets(batches, len(task.classes)), device=device)
     if not len(kept[0]):
         raise ValueError("data: there is no image in it that can be read")
     found = task.evaluate(*kept)
@@ -195,19 +195,6 @@ def evaluate_network(
     figures["per_class"] = dict(zip(task.classes, figures["per_class"], strict=True))
     bad_images = [str(bad) for bad in getattr(batches, "bad_images", ())]
     return kind(**{**about, **figures, "images": len(per_image), "bad_images": bad_images})
-
-
-def _checked(batches: Iterable[Any], num_classes: int) -> Iterator[Any]:
-    """Yield the batches, and raise a `ValueError` at the first with a label that is none of the classes."""
-    for images, targets in batches:
-        for one in [targets] if isinstance(targets, Tensor) else targets:
-            labels = one if isinstance(one, Tensor) else one["labels"]
-            labels = labels[labels != VOID] if labels.ndim > 1 else labels
-            low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
-            if low < 0 or high >= num_classes:
-                wrong = low if low < 0 else high
-                raise ValueError(f"data: there is a label {wrong}, and the network has {num_classes} classes, from 0")
-        yield images, targets.long() if isinstance(targets, Tensor) else targets
 
 
 def _text(field: str, value: Any) -> str:

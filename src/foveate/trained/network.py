@@ -16,16 +16,15 @@ from torch.utils.data import DataLoader
 
 from foveate import _checks
 from foveate.data import (
-    BadImage,
     ImageData,
     Placement,
     TransformConfig,
-    UnreadableImageError,
     make_transform,
     placement,
 )
 from foveate.data.dense import DenseData
 from foveate.data.given import read_upright, upright_rgb
+from foveate.data.placement import check_resizable
 from foveate.io import NetworkMeta
 from foveate.models.dense import seen_size
 from foveate.models.inspection import evaluating
@@ -39,8 +38,6 @@ __all__ = ["Picture", "TrainedNetwork"]
 
 Picture = str | Path | Image.Image
 """An image: a file, or what Pillow has opened."""
-MAX_RESIZED = 1 << 27
-"""Most pixels that an image may have when its shorter side has been resized to that of a network's input."""
 PREPARATION = ("mean", "std", "crop_pct", "interpolation")
 
 
@@ -162,10 +159,7 @@ class TrainedNetwork(ABC):
         Raises:
             UnreadableImageError: ``name``, of height and width ``size``, is one.
         """
-        (height, width), place = size, self.placement(size)
-        if width * place.scale_x * height * place.scale_y > MAX_RESIZED:
-            reason = f"{width}×{height} pixels are too long and narrow for {self.name}; crop it"
-            raise UnreadableImageError(BadImage(name, reason))
+        check_resizable(self.transform, size, name)
 
     @abstractmethod
     def predict(self, images: Picture | Iterable[Picture]) -> Any:

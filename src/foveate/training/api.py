@@ -14,7 +14,7 @@ from foveate.tasks import Task, register_task
 from foveate.training.build import Data
 from foveate.training.loggers import check_loggers
 from foveate.training.run import train_network
-from foveate.training.settings import OF_OPENING, TrainConfig, check_keywords
+from foveate.training.settings import OF_OPENING, RANDOM, TrainConfig, check_keywords
 
 Config = TypeVar("Config")
 
@@ -88,6 +88,9 @@ def train(
     names, objects = _split_loggers([] if logger is None else logger)
     if logger is not None:
         settings["logger"] = names
+    for name in RANDOM if augment is not None else ():
+        if name in settings:
+            raise ValueError(f"{name} has no effect beside augment, which takes the place of all that is random")
     config, opened = configured(TrainConfig, "model", model, data, task, settings)
     content = train_network(config, data=opened, verbose=verbose, callbacks=callbacks, loggers=objects, augment=augment)
     return TrainResult(config.folder, content)
@@ -129,7 +132,7 @@ def configured(
         )
     check_keywords(config_class, changes)
     if opened is not None:
-        _check_means_something(settings, opened)
+        _check_means_something(settings, opened, comparing=subject == "models")
     if not isinstance(given, config_class | str | list):
         raise ValueError(
             f"{subject} must be the name of a network, or a {config_class.__name__}; got a {type(given).__name__}. "
@@ -140,11 +143,14 @@ def configured(
     return config_class(**{subject: given, **changes}), opened
 
 
-def _check_means_something(settings: Mapping[str, Any], data: Data) -> None:
+def _check_means_something(settings: Mapping[str, Any], data: Data, *, comparing: bool) -> None:
     """Raise a `ValueError` if a setting is about how images are opened and augmented, and they are opened already."""
     means_nothing = set(OF_OPENING)
     if isinstance(data, LoaderData):
         means_nothing.add("workers")
+        own = getattr(data.train, "batch_size", None)
+        if not comparing and settings.get("batch_size", own) != own:  # in a comparison costs are measured with it
+            raise ValueError(f"batch_size={settings['batch_size']} has no effect: the batches of the loader have {own}")
     for name in settings:
         if name in means_nothing:
             raise ValueError(

@@ -27,7 +27,9 @@ Data = ImageData | DenseData | LoaderData
 
 def configured_task(config: TrainConfig, data: Data, *, seed: int = 0) -> Task:
     """Return the task as ``config`` asks for it on ``data``."""
-    return find_task(config.task).configured(config, data, seed=seed)
+    task = find_task(config.task)
+    task.check_data(data)
+    return task.configured(config, data, seed=seed)
 
 
 def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:

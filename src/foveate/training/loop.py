@@ -203,6 +203,8 @@ class TrainingLoop(CallbackTrainer):
         values = torch.cat([losses, whole_norm[None]]).tolist()
         if not all(map(math.isfinite, values[:-1] if self.scaler else values)):
             self._skip_or_stop(culprit(module, self._images, values[:-1]))
+            if self.scaler is not None:
+                self.scaler.update(self.scaler.get_scale())  # else it would take the next gradients for these
         else:
             if self.recipe.clip_grad:
                 clip_grads_with_norm_(module.model.parameters(), self.recipe.clip_grad, norm)

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from foveate.io.checkpoint import NetworkMeta
+from foveate.models.inspection import without_decay
 from foveate.tasks import Batch, Task
 from foveate.training.equivariance import Equivariance
 from foveate.training.freezing import freeze, keep_statistics
@@ -128,11 +129,25 @@ class TrainingModule(nn.Module):
         recipe = self.recipe
         try:
             optimizer = create_optimizer_v2(
-                self.model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+                _parameter_groups(self.model, recipe.weight_decay),
+                opt=recipe.opt,
+                lr=recipe.lr,
+                weight_decay=0.0,  # that of the groups
+                momentum=recipe.momentum,
             )
         except (AssertionError, ImportError) as error:  # timm's, of packages and devices
             raise ValueError(f"opt={recipe.opt} cannot be used here: {error}; give another, such as adamw") from error
         return optimizer, make_schedule(optimizer, recipe, updates_per_epoch)
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return timm's groups of parameters, with and without weight decay.
+
+    timm asks the network what is to have none; attention in a network that knows nothing of it is asked for itself.
+    """
+    own: Any = getattr(model, "no_weight_decay", set)
+    exempt = own() | without_decay(model)
+    return param_groups_weight_decay(model, weight_decay=weight_decay, no_weight_decay_list=exempt)
 
 
 def to_device(targets: Any, device: torch.device) -> Any:

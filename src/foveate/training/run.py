@@ -146,7 +146,8 @@ class _Run:
             return {}
         save_network(self.out / WEIGHTS, module.network, meta)
         metrics = dataclasses.asdict(task.evaluate(*outputs))
-        return self._write_result(module, metrics, history, bad_images, split="val" if test is None else "test")
+        split = "val" if test is None else "test"
+        return self._write_result(module, metrics, history, bad_images, split=split, data=fingerprint.state())
 
     def _is_to_be_resumed(self) -> bool:
         return is_to_be_resumed(self.config, self.distributed.launched, self.restarted)
@@ -173,6 +174,7 @@ class _Run:
         bad_images: list[str],
         *,
         split: str,
+        data: dict[str, Any],
     ) -> dict[str, Any]:
         config, out, task, size = self.config, self.out, module.task, self.distributed.size
         scores = metrics.pop(task.per_image)
@@ -190,6 +192,7 @@ class _Run:
                 "threads": torch.get_num_threads(),
                 "seconds": sum(row["seconds"] for row in history),
                 "bad_images": bad_images,
+                "data": data,
                 "network": dataclasses.asdict(module.meta),
                 "config": dataclasses.asdict(config),
                 "environment": environment(self.device) | ({"processes": size} if size > 1 else {}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from foveate._imports import imported_names
 from foveate.training.distributed import Distributed
 from foveate.training.settings import TrainConfig
 from foveate.training.settings_file import CONFIG, check_unchanged, read_settings
@@ -48,4 +49,5 @@ def resume_command(out: Path, distributed: Distributed) -> str:
         f"--nproc_per_node={distributed.local_size}",
     ]
     launcher = ["torchrun", *processes, "-m"] if distributed.launched else []
-    return shlex.join([*launcher, "foveate", "train", "--config", str(out / CONFIG), "--resume"])
+    imported = [word for name in imported_names() for word in ("--import", name)]
+    return shlex.join([*launcher, "foveate", *imported, "train", "--config", str(out / CONFIG), "--resume"])

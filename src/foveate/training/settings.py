@@ -81,10 +81,9 @@ class DataConfig:
         )
 
 
-AUGMENTATION = (
-    *("crop", "scale", "hflip", "vflip", "color_jitter", "auto_augment", "random_erasing", "crop_pct"),
-    "interpolation",
-)
+RANDOM = ("crop", "scale", "hflip", "vflip", "color_jitter", "auto_augment", "random_erasing")
+"""Settings of the random part of the transform."""
+AUGMENTATION = (*RANDOM, "crop_pct", "interpolation")
 """Settings of the transform."""
 OF_OPENING = (
     *("data_options", "data_seed", "root", "download", "img_size", "intensity_range", "max_bad_images"),

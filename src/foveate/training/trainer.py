@@ -137,7 +137,7 @@ def predict(
     from foveate.training.fabric import make_fabric
 
     network, task = module.to(device).network.eval(), module.task
-    outputs, targets = [torch.empty(0, *task.record_shape)], [torch.empty(0, dtype=torch.long)]
+    outputs, targets = [torch.empty(0, *task.record_shape, dtype=task.record_dtype)], [torch.empty(0, dtype=torch.long)]
     with _quiet(), make_fabric(module.recipe.precision, device, distributed).autocast():
         for batch in loader:
             images, wanted = module.to_device(batch, device)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
+from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
@@ -80,6 +81,36 @@ class _AsGiven(GeneralizedRCNNTransform):
         return image, target
 
 
+class _Anchors(AnchorGenerator):
+    """torchvision's anchors, in float32 whatever the maps are: bfloat16 would round them to whole pixels and more."""
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        super().set_cell_anchors(torch.promote_types(dtype, torch.float32), device)
+
+
+class _BoxCoder(BoxCoder):
+    """torchvision's boxes from regression, not rounded to the precision of the regression."""
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        return super().decode_single(rel_codes.to(torch.promote_types(rel_codes.dtype, torch.float32)), boxes)
+
+
+class _BoxLinearCoder(BoxLinearCoder):
+    """As `_BoxCoder`, of FCOS."""
+
+    def decode(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        return super().decode(rel_codes.to(torch.promote_types(rel_codes.dtype, torch.float32)), boxes)
+
+
+def _use_own_coders(model: nn.Module) -> None:
+    for module in model.modules():
+        coder = getattr(module, "box_coder", None)
+        if isinstance(coder, BoxCoder):
+            module.box_coder = _BoxCoder(coder.weights, coder.bbox_xform_clip)
+        elif isinstance(coder, BoxLinearCoder):
+            module.box_coder = _BoxLinearCoder(coder.normalize_by_size)
+
+
 class _Backbone(nn.Module):
     """A `Pyramid` whose maps are brought to the same number of channels (Lin et al. 2017), with coarser ones added."""
 
@@ -107,7 +138,7 @@ def _two_stages(pyramid: Pyramid, channels: int) -> dict[str, Any]:
     sizes = tuple((ANCHOR * reduction,) for reduction in levels)
     return {
         "backbone": _Backbone(pyramid, channels, LastLevelMaxPool()),
-        "rpn_anchor_generator": AnchorGenerator(sizes, (ASPECTS,) * len(sizes)),
+        "rpn_anchor_generator": _Anchors(sizes, (ASPECTS,) * len(sizes)),
         "box_roi_pool": _pool(pyramid, 7),
     }
 
@@ -127,7 +158,7 @@ def _one_stage(pyramid: Pyramid, channels: int, anchors: Sequence[float], aspect
     sizes = tuple(tuple(round(reduction * anchor) for anchor in anchors) for reduction in levels)
     return {
         "backbone": _Backbone(pyramid, channels, LastLevelP6P7(channels, channels)),
-        "anchor_generator": AnchorGenerator(sizes, (tuple(aspects),) * len(sizes)),
+        "anchor_generator": _Anchors(sizes, (tuple(aspects),) * len(sizes)),
     }
 
 
@@ -213,6 +244,7 @@ def build_detector(
     except (ValueError, *FAILURES) as error:
         raise ValueError(f"detector {detector} does not take {given or 'these maps'}: {error}") from error
     _scale_initial_weights(model, channels)
+    _use_own_coders(model)
     model.transform = _AsGiven(min(img_size), max(img_size), [0.0] * 3, [1.0] * 3)
     return Detector(model)
 

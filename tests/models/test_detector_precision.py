@@ -1,0 +1,51 @@
+"""Boxes of detectors in bfloat16, whose 8 bits tell whole pixels apart up to 256 alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from foveate.models.dense import DETECTORS, build_with_head
+
+SIZE = (288, 544)
+
+
+def detector(head: str) -> Any:
+    torch.manual_seed(0)
+    score = "box_score_thresh" if "rcnn" in head else "score_thresh"
+    network, _ = build_with_head(
+        "resnet10t", head, num_classes=2, img_size=SIZE, head_args={"channels": 32, score: 0.0}
+    )
+    return network
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", DETECTORS)
+def test_boxes_are_finer_than_the_precision_of_the_network(head: str) -> None:
+    network = detector(head)
+    images = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    target = {"boxes": torch.tensor([[300.3, 100.7, 401.9, 203.2]]), "labels": torch.tensor([1])}
+    if head == "maskrcnn":
+        target["masks"] = torch.zeros(1, *SIZE, dtype=torch.uint8)
+        target["masks"][:, 101:203, 301:401] = 1
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = network.train()(images, [target, target])
+        sum(loss.float() for loss in losses.values()).backward()
+        with torch.no_grad():
+            (found, _) = network.eval()(images)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert found["boxes"].dtype == torch.float32
+    far = found["boxes"][(found["boxes"] > 256) & (found["boxes"] < SIZE[1])]
+    assert len(far) > 10
+    rounded = (far == far.bfloat16().float()).float().mean()
+    assert rounded < 0.5
+
+
+@pytest.mark.parametrize("head", ["retinanet", "fcos"])
+def test_regression_in_bfloat16_moves_anchors_that_are_not_rounded(head: str) -> None:
+    coder = detector(head).model.box_coder
+    anchors, codes = torch.tensor([[301.0, 203.0, 337.0, 259.0]]), torch.zeros(1, 4)
+    exact = (coder.decode_single if head == "retinanet" else coder.decode)(codes, anchors)
+    assert torch.equal((coder.decode_single if head == "retinanet" else coder.decode)(codes.bfloat16(), anchors), exact)

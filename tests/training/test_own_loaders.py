@@ -1,0 +1,143 @@
+"""Data loaders as users have them: shuffled, endless, with workers that stay, with odd labels."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+import foveate
+from foveate.data import from_loaders, open_data
+from foveate.data.dense import open_segmentation
+
+SETTINGS: dict[str, Any] = {"epochs": 2, "lr": 0.01, "device": "cpu", "verbose": False, "logger": [], "sched": "none"}
+GIVEN: dict[str, Any] = {"classes": ["a", "b", "c"], "mean": (0.5,) * 3, "std": (0.5,) * 3}
+DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 32, "val_length": 5, "test_length": 5}
+
+
+def images(number: int) -> torch.Tensor:
+    return torch.randn(number, 3, 16, 16, generator=torch.Generator().manual_seed(number))
+
+
+def loader(number: int, labels: Any = None, **how: Any) -> DataLoader[Any]:
+    labels = torch.arange(number) % 3 if labels is None else labels
+    return DataLoader(TensorDataset(images(number), labels), batch_size=4, **how)
+
+
+class Drawing(Dataset[Any]):
+    """Images of which something is random."""
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return images(16)[index] + random.random() + torch.rand(()), index % 3
+
+
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield images(1)[0], 0
+
+
+class Short(DataLoader[Any]):
+    """Says that it has more batches than it gives."""
+
+    def __len__(self) -> int:
+        return super().__len__() + 2
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_what_is_compared_image_by_image_has_one_order(split: str) -> None:
+    with pytest.raises(ValueError, match=split):
+        from_loaders(loader(8), **{"val": loader(6), split: loader(6, shuffle=True)}, **GIVEN)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_loader_without_length_is_refused(split: str) -> None:
+    given = {"train": loader(8), "val": loader(6), split: DataLoader(Endless(), batch_size=4)}
+    with pytest.raises(ValueError, match=f"{split} must be a DataLoader of known length"):
+        from_loaders(given.pop("train"), given.pop("val"), **given, **GIVEN)
+
+
+def test_a_loader_that_ends_early_is_named(tmp_path: Path) -> None:
+    train = Short(TensorDataset(images(8), torch.arange(8) % 3), batch_size=4)
+    data = from_loaders(train, loader(6), **GIVEN)
+    with pytest.raises(ValueError, match="2 batches, and its length is 4"):
+        foveate.train("test_resnet", data, out=str(tmp_path / "x"), **SETTINGS)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_labels_of_any_integers_are_taken(dtype: torch.dtype, tmp_path: Path) -> None:
+    found = []
+    for kind in (dtype, torch.int64):
+        data = from_loaders(*(loader(n, (torch.arange(n) % 3).to(kind)) for n in (8, 6)), **GIVEN)
+        found.append(foveate.train("test_resnet", data, out=str(tmp_path / str(kind)), **SETTINGS))
+    assert found[0].metrics == found[1].metrics
+
+
+@pytest.mark.parametrize(("split", "label"), [("train", 3), ("val", -1), ("test", 7)])
+def test_a_label_that_is_no_class_is_named(split: str, label: int, tmp_path: Path) -> None:
+    labels = torch.arange(8) % 3
+    labels[5] = label
+    data = from_loaders(**{"train": loader(8), "val": loader(8), split: loader(8, labels)}, **GIVEN)
+    with pytest.raises(ValueError, match=f"label {label}"):
+        foveate.train("test_resnet", data, out=str(tmp_path / "x"), **SETTINGS)
+
+
+class StopAt:
+    def __init__(self, update: int) -> None:
+        self.update = update
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.update:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_workers_that_stay_draw_the_same_after_an_interruption(tmp_path: Path) -> None:
+    def run(name: str, **how: Any) -> Any:
+        train = DataLoader(Drawing(), batch_size=4, shuffle=True, num_workers=1, persistent_workers=True)
+        data = from_loaders(train, loader(6), **GIVEN)
+        return foveate.train("test_resnet", data, out=str(tmp_path / name), checkpoint_updates=1, **SETTINGS, **how)
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("parts", callbacks=[StopAt(5)])
+    parts = run("parts", resume=True)
+    assert [row["train_loss"] for row in parts.history] == [row["train_loss"] for row in whole.history]
+
+
+def test_mixing_leaves_the_batches_of_the_caller_alone(tmp_path: Path) -> None:
+    batches = [(images(4), torch.tensor([0, 1, 2, 0])) for _ in range(2)]
+    before = [one.clone() for one, _ in batches]
+    data = from_loaders(DataLoader(batches, batch_size=None), loader(6), **GIVEN)  # type: ignore[arg-type]
+    foveate.train("test_resnet", data, out=str(tmp_path / "x"), mixup=0.8, cutmix=1.0, **SETTINGS)
+    assert all(torch.equal(one, kept) for (one, _), kept in zip(batches, before, strict=True))
+
+
+def test_settings_that_would_mean_nothing_are_refused(tmp_path: Path) -> None:
+    data = from_loaders(loader(8), loader(6), **GIVEN)
+    with pytest.raises(ValueError, match="batch_size"):
+        foveate.train("test_resnet", data, out=str(tmp_path / "x"), batch_size=512, **SETTINGS)
+    for name, value in {"hflip": 0.5, "scale": (0.5, 1.0), "random_erasing": 0.1}.items():
+        with pytest.raises(ValueError, match=f"{name} has no effect beside augment"):
+            foveate.train(
+                "test_resnet", augment=lambda image: image, out=str(tmp_path / "x"), **{name: value}, **SETTINGS
+            )
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_of_another_task_are_refused(tmp_path: Path) -> None:
+    masks, labels = open_segmentation("digits", options=DIGITS), open_data("digits", options=DIGITS)
+    for data, task in ((masks, "classification"), (labels, "segmentation"), (labels, "detection")):
+        with pytest.raises(ValueError, match=f"task={task} cannot be learned"):
+            foveate.train("conv_resnet_tiny", data, task=task, out=str(tmp_path / "x"), **SETTINGS)
+        with pytest.raises(ValueError, match=f"task={task} cannot be learned"):
+            foveate.compare(["conv_resnet_tiny"], data, task=task, out=str(tmp_path / "x"), **SETTINGS)
+    assert not list(tmp_path.iterdir())
