@@ -79,6 +79,8 @@ def test_json_holds_every_module(capsys: pytest.CaptureFixture[str]) -> None:
         ({"task": "regression"}, "task must be one of"),
         ({"task": "segmentation", "decoder": "unett"}, "decoder must be one of"),
         ({"task": "detection", "detector": "yolo"}, "detector must be one of"),
+        ({"detector": "fcos"}, "detector means nothing to task=classification"),
+        ({"task": "detection", "decoder": "fpn"}, "decoder means nothing to task=detection"),
         ({"head_args": {"channels": 8}}, "head_args"),
         ({"depth": -1}, "depth must be at least 0"),
         ({"model_args": {"colour": "red"}}, "does not take these arguments: .*colour"),

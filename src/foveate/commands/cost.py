@@ -58,13 +58,10 @@ class CostConfig:
         _checks.integer("in_chans", self.in_chans)
         _checks.integer("depth", self.depth, minimum=0)
         _checks.one_of("task", self.task, HEADS)
-        for name, task in {"decoder": "segmentation", "detector": "detection"}.items():
-            if getattr(self, name) != getattr(CostConfig, name) and self.task != task:
-                raise ValueError(f"{name} is for task={task}; got task={self.task}")
-        if self.head_args and self.task == "classification":
-            raise ValueError("head_args are those of a decoder or a detector; got task=classification")
-        _checks.one_of("decoder", self.decoder, tuple(DECODERS))
-        _checks.one_of("detector", self.detector, tuple(DETECTORS))
+        for name, known in {"decoder": DECODERS, "detector": DETECTORS}.items():
+            _checks.one_of(name, getattr(self, name), tuple(known))
+            if HEADS[self.task] != name and getattr(self, name) != getattr(CostConfig, name):
+                raise ValueError(f"{name} means nothing to task={self.task}; give its task, or leave it out")
 
 
 def run(config: CostConfig) -> dict[str, NetworkCost]:
@@ -88,8 +85,7 @@ def run(config: CostConfig) -> dict[str, NetworkCost]:
     if any(cost.attention for cost in costs.values()):
         print(f"\nAttention by stage, without the 3×3 convolution that it augments:\n\n{_attention(costs)}")
     if config.depth:
-        for name, cost in costs.items():
-            print(f"\n{_modules(name, cost, config.depth)}")
+        print(*(f"\n{_modules(name, cost, config.depth)}" for name, cost in costs.items()), sep="\n")
     return costs
 
 
@@ -136,9 +132,8 @@ def _attention(costs: dict[str, NetworkCost]) -> str:
         if len(stages) > 1:
             stages.append(("all", "", sum(stage[2] for stage in stages), sum(stage[3] for stage in stages)))
         for stage, modules, parameters, flops in stages:
-            share = f"{flops / cost.flops:.1%}"
-            rows.append([name, stage, modules, f"{parameters / 1e3:,.1f}", f"{flops / 1e6:,.1f}", share])
-            name = ""
+            figures = [f"{parameters / 1e3:,.1f}", f"{flops / 1e6:,.1f}", f"{flops / cost.flops:.1%}"]
+            rows.append([name if stage == stages[0][0] else "", stage, modules, *figures])
     header = ["network", "stage", "modules", "parameters (k)", "MFLOPs", "of the network's"]
     return columns(header, rows, left=3)
 

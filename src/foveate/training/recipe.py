@@ -52,7 +52,7 @@ class Recipe:
         precision: Arithmetic; the mixed ones keep the weights in 32 bits. 16-mixed needs a GPU.
         compile: Compile the network with torch.compile.
         img_scale: Range of the factor by which the images of each batch are resized in training, [low, high], their
-            masks and boxes with them; networks trained so keep more of their accuracy at other sizes.
+            masks and boxes with them: for networks that will see images of other sizes.
         freeze: Modules that are not trained, by their names in the network, with all that is in them: their weights and
             their batch statistics stay. As in blocks.0; repeat it for several.
         channels_last: Store images and weights with the channels last, often faster on GPUs with mixed precision.
