@@ -70,12 +70,13 @@ def test_the_table_is_made_though_an_image_cannot_be_read(tmp_path: Path) -> Non
     assert table["networks"][0]["peak_memory"] > 0
 
 
-@pytest.mark.parametrize("crop", ["none", "padded"])
+@pytest.mark.parametrize("crop", ["none", "padded", "augment"])
 def test_an_image_too_long_to_be_resized_counts_as_a_bad_one(crop: str, tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set")
     for split in ("train", "val"):
         Image.new("RGB", (1, 20_000)).save(folder / split / "class1" / "thread.png")
-    how = {"img_size": 224, "crop": crop, "out": str(tmp_path / "run"), **SETTINGS}
+    own = {"augment": lambda image: image} if crop == "augment" else {"crop": crop}
+    how: dict[str, Any] = {"img_size": 224, **own, "out": str(tmp_path / "run"), **SETTINGS}
     with pytest.raises(ValueError, match=r"thread\.png.*too long and narrow"):
         foveate.train("test_resnet", str(folder), **{**how, "out": str(tmp_path / "other")})
     result = foveate.train("test_resnet", str(folder), max_bad_images=1, **how)

@@ -47,5 +47,7 @@ def test_boxes_are_finer_than_the_precision_of_the_network(head: str) -> None:
 def test_regression_in_bfloat16_moves_anchors_that_are_not_rounded(head: str) -> None:
     coder = detector(head).model.box_coder
     anchors, codes = torch.tensor([[301.0, 203.0, 337.0, 259.0]]), torch.zeros(1, 4)
-    exact = (coder.decode_single if head == "retinanet" else coder.decode)(codes, anchors)
-    assert torch.equal((coder.decode_single if head == "retinanet" else coder.decode)(codes.bfloat16(), anchors), exact)
+    decode = coder.decode_single if head == "retinanet" else coder.decode
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(decode(codes.bfloat16(), anchors), decode(codes, anchors))
+    assert decode(codes.half(), anchors).dtype == torch.float16  # of a network that is half precision throughout

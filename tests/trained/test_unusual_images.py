@@ -62,7 +62,7 @@ def test_a_network_in_another_precision(tmp_path: Path, dtype: torch.dtype) -> N
     torch.testing.assert_close(found.map.float(), expected.map, rtol=0, atol=close)
 
 
-def test_what_the_caller_draws_does_not_depend_on_networks_built_in_between() -> None:
+def test_what_the_caller_draws_does_not_depend_on_networks_built_in_between(tmp_path: Path) -> None:
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
@@ -70,6 +70,10 @@ def test_what_the_caller_draws_does_not_depend_on_networks_built_in_between() ->
     assert torch.equal(torch.rand(3), wanted)
     again = foveate.trained.build("cram_resnet_tiny", seed=1, num_classes=3, img_size=32)
     other = foveate.trained.build("cram_resnet_tiny", seed=2, num_classes=3, img_size=32)
+    torch.manual_seed(5)
+    foveate.trained.build("cram_resnet_tiny.digits", pretrained=True)
+    first.save(tmp_path / "saved")
+    assert torch.equal(torch.rand(3), wanted)
     weights = [one.network.state_dict()["layer1.0.conv2.weight"] for one in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

@@ -54,6 +54,16 @@ def test_the_command_gives_the_figures_of_the_run(
         assert dataclasses.asdict(getattr(again, score)) == found[score]
 
 
+def test_data_that_were_opened_before_have_to_be_given_again(tmp_path: Path) -> None:
+    digits = open_data("digits", options={**DATA, "length": 40})
+    result = foveate.train(
+        "test_resnet", digits, epochs=1, batch_size=8, out=str(tmp_path / "run"), verbose=False, logger=[]
+    )
+    with pytest.raises(ValueError, match="train: 40 images then"):
+        foveate.evaluate(result.folder)
+    assert foveate.evaluate(result.folder, digits).top1.mean == pytest.approx(result.metrics["top1"])
+
+
 def test_batches_of_ones_own_are_taken(segmenter: TrainedSegmenter) -> None:
     data = open_segmentation("digits", options=DATA)
     images, masks = next(iter(data.loaders(batch_size=13).test))

@@ -6,13 +6,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
+import foveate
 from foveate.data import TransformConfig, make_transform
 from foveate.data.dense.joint import Evaluation
 from foveate.io import NetworkMeta
 from foveate.models.dense import build_with_head, seen_size
+from foveate.nn import GatedAttention
 from foveate.report.grid import _record
 from foveate.report.samples import Sample, extent_of, renormalized
 
@@ -59,3 +62,24 @@ def test_the_outline_of_a_radius_is_around_the_peak_of_its_map(size: tuple[int, 
     assert record.query is not None
     peak = divmod(int(record.map[0].argmax()), record.map.shape[2])
     assert record.position(record.query) == peak
+
+
+class Still(GatedAttention):
+    """The same gate for all images."""
+
+    depends_on_content = False
+
+    def __init__(self, dim: int, *, device: object = None, dtype: object = None) -> None:
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.zeros(()))
+
+    def attention_map(self, x: torch.Tensor) -> torch.Tensor:
+        return self.level.sigmoid().expand(len(x), 1, *x.shape[2:])
+
+
+def test_a_gate_that_is_the_same_for_all_images_is_shown() -> None:
+    network = foveate.insert(timm.create_model("test_resnet", num_classes=3), Still, at=-2).eval()
+    record = _record(network, torch.randn(2, 3, 32, 32), (32, 32))
+    assert record is not None
+    assert record.query is None
+    assert record.map.unique().tolist() == [0.5]

@@ -61,3 +61,17 @@ def test_an_update_that_is_left_out_is_followed_by_others(precision: Any, tmp_pa
     assert all(torch.isfinite(p).all() for p in module.model.parameters())
     assert all(math.isfinite(row["train_loss"]) for row in history)
     assert history[1]["train_loss"] != history[0]["train_loss"]
+
+
+@pytest.mark.parametrize("name", ["hiera_tiny_224", "pvt_v2_b0", "swin_tiny_patch4_window7_224", "resnet18"])
+def test_networks_say_what_is_not_decayed_in_whatever_form(name: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=10)
+    module = TrainingModule(model, Recipe(weight_decay=0.3, sched="none", warmup_epochs=0), Classification(TEN_CLASSES))
+    optimizer, _ = module.configure_optimizers(updates_per_epoch=7)
+    expected = timm.optim.create_optimizer_v2(model, opt="adamw", lr=0.1, weight_decay=0.3)
+    groups = [
+        {group["weight_decay"]: set(map(id, group["params"])) for group in one.param_groups}
+        for one in (optimizer, expected)
+    ]
+    assert groups[0] == groups[1]

@@ -9,11 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+)
 
 import foveate
 from foveate.data import from_loaders, open_data
 from foveate.data.dense import open_segmentation
+from foveate.data.seeding import generators_kept, seed_generators
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "lr": 0.01, "device": "cpu", "verbose": False, "logger": [], "sched": "none"}
 GIVEN: dict[str, Any] = {"classes": ["a", "b", "c"], "mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -141,3 +149,34 @@ def test_data_of_another_task_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"task={task} cannot be learned"):
             foveate.compare(["conv_resnet_tiny"], data, task=task, out=str(tmp_path / "x"), **SETTINGS)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sampler_that_shuffles_in_batches_is_seen(tmp_path: Path) -> None:
+    order = BatchSampler(RandomSampler(range(6)), 4, drop_last=False)
+    shuffled = DataLoader(TensorDataset(images(6), torch.arange(6) % 3), batch_sampler=order)
+    with pytest.raises(ValueError, match="val"):
+        from_loaders(loader(8), shuffled, **GIVEN)
+    whole = from_loaders(shuffled, loader(6), **GIVEN)  # whose batches have no size that is known
+    assert foveate.train("test_resnet", whole, out=str(tmp_path / "x"), batch_size=4, **SETTINGS).content["images"] == 6
+
+
+def test_targets_that_are_no_labels_are_left_alone() -> None:
+    centers = torch.tensor([[0.3, 14.5], [-2.0, 1.0], [0.5, 0.25], [7.0, 8.0]])
+    data = from_loaders(loader(4, centers), loader(4, centers), **GIVEN)
+    for batches in data.loaders(seed=0)[:2]:
+        ((_, targets),) = batches
+        assert torch.equal(targets, centers)
+
+
+def test_the_order_of_an_epoch_is_that_of_its_seed() -> None:
+    """Drawn from the seed, the epoch and the number of the batch, as it was when runs were begun that now go on."""
+    train = DataLoader(TensorDataset(images(12), torch.arange(12)), batch_size=4, shuffle=True)
+    data = from_loaders(train, loader(4), **{**GIVEN, "classes": list("abcdefghijkl")})
+    with generators_kept():
+        seed_generators(0, 0, 0)
+        batches, expected = iter(train), []
+        for number in (1, 2, 3):
+            seed_generators(0, 0, number)
+            expected.append(next(batches)[1].tolist())
+    torch.manual_seed(99)
+    assert [part.tolist() for _, part in data.loaders(seed=0).train] == expected == [[10, 8, 4, 7], *expected[1:]]

@@ -8,13 +8,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from foveate import _checks
 from foveate.data.seeding import generators_kept, seed_generators
 from foveate.data.transforms import TransformConfig
 
 __all__ = ["Described", "LoaderData", "Loaders", "checked_targets", "from_loaders"]
+
+
+SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+"""PyTorch's samplers that give another order each time."""
 
 
 class Loaders(NamedTuple):
@@ -131,7 +135,8 @@ def from_loaders(
             known_length = False
         if not (known_length and hasattr(loader, "__iter__")):
             raise ValueError(f"{split} must be a DataLoader of known length; got {type(loader).__name__}")
-        if split != "train" and isinstance(getattr(loader, "sampler", None), RandomSampler):
+        orders = (getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None))
+        if split != "train" and any(isinstance(order, SHUFFLING) for order in orders):
             raise ValueError(
                 f"{split} gives its images in another order each time, so that networks could not be compared image by "
                 "image; leave out shuffle=True there"
@@ -165,10 +170,16 @@ def from_loaders(
 
 
 def checked_targets(batches: Iterable[Any], num_classes: int) -> Iterator[Any]:
-    """Yield the batches, labels as 64-bit integers, and raise a `ValueError` at the first label that is no class."""
+    """Yield the batches, labels as 64-bit integers, and raise a `ValueError` at the first label that is no class.
+
+    Targets of floating-point numbers are no labels, and are left as they are.
+    """
     from foveate.data.dense.objects import VOID  # only here: that room imports this one
 
     for images, targets in batches:
+        if isinstance(targets, Tensor) and targets.is_floating_point():
+            yield images, targets
+            continue
         for one in [targets] if isinstance(targets, Tensor) else targets:
             labels = one if isinstance(one, Tensor) else one["labels"]
             labels = labels[labels != VOID] if labels.ndim > 1 else labels
@@ -222,7 +233,7 @@ class _Resumable(_Checked):
         self._seed(0)  # the order of the epoch, and the seeds of workers
         if getattr(self.loader, "persistent_workers", False):
             self.loader._iterator = None  # workers are seeded when they start
-        batches = checked_targets(self.loader, self.num_classes)
+        batches = checked_targets(iter(self.loader), self.num_classes)  # which draws the order now
         for number in range(1, len(self) + 1):
             self._seed(number)  # what was computed since the last batch leaves no trace
             batch = next(batches, None)

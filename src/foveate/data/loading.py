@@ -19,7 +19,7 @@ from foveate.data.placement import check_resizable
 from foveate.data.protocols import LabelledImages, SelfOrdered
 from foveate.data.sampling import EpochSampler, SampleKey
 from foveate.data.seeding import generators_kept, seed_generators
-from foveate.data.transforms import JointTransform, TransformConfig, make_transform
+from foveate.data.transforms import Augmented, JointTransform, TransformConfig, make_transform
 
 __all__ = ["ImageLoader", "make_loader"]
 
@@ -60,7 +60,7 @@ class ImageLoader(DataLoader[Any]):
         self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch, how many images of it all ranks have been through, and what could not be read so far.
+        """Return the epoch, how many images of it all ranks have been through, and what this one could not read so far.
 
         Each rank has been through as many as this one.
         """
@@ -70,7 +70,7 @@ class ImageLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken, given the same data and seed; the number of ranks may be another."""
-        if self.sampler.rank == 0:  # whose state it is
+        if self.sampler.rank == 0:  # whose state it is; those of the others are read, and missed, again
             self._bad = {path: BadImage(path, reason) for path, reason in state.get("bad_images", ())}
         self.sampler.resume(state["epoch"], state["start"])
         self._position = (self.sampler.epoch, self.sampler.start)
@@ -163,6 +163,8 @@ def make_loader(
     if isinstance(transform, TransformConfig):
         whole = None if training and transform.crop == "resized" else transform
         transform = make_transform(transform, training=training)
+    elif isinstance(transform, Augmented):
+        whole = transform.config
     return ImageLoader(
         _Transformed(dataset, transform, seed=seed if training else None, whole=whole),
         batch_size=batch_size,
@@ -209,9 +211,9 @@ class _Transformed(Dataset[Any]):
         try:
             image, target = self.images[key.item]
             if self.whole is not None:
-                check_resizable(self.whole, (image.height, image.width), _name(self.images, key.item))
+                check_resizable(self.whole, (image.height, image.width), "")
         except UnreadableImageError as error:
-            return error.bad
+            return error.bad if error.bad.path else BadImage(_name(self.images, key.item), error.bad.reason)
         if self.seed is not None:
             seed_generators(self.seed, *key)
         if isinstance(self.transform, JointTransform):
@@ -220,8 +222,10 @@ class _Transformed(Dataset[Any]):
 
 
 def _name(images: LabelledImages, index: int) -> str:
-    samples = getattr(images, "samples", None)  # of a folder, a path and a label each
-    return str(samples[index][0]) if samples else f"image number {index}"
+    """Return the path of an image of a folder, else its number."""
+    samples = getattr(images, "samples", None)
+    path = getattr(samples[index], "path", None) if isinstance(samples, list | tuple) else None
+    return f"image number {index}" if path is None else str(path)
 
 
 def _end_workers(loader: weakref.ref[ImageLoader]) -> None:

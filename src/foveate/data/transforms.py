@@ -192,7 +192,7 @@ class Augmented:
         if not callable(augment):
             raise ValueError(f"augment must be a callable that takes an image; got {type(augment).__name__}")
         self.augment, self.size = augment, _checks.pair("img_size", config.img_size)
-        self.prepare = make_transform(config, training=False)
+        self.config, self.prepare = config, make_transform(config, training=False)
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Return the augmented image as a normalized tensor ``(3, H, W)``."""

@@ -155,7 +155,7 @@ def numbers(finding: Finding) -> str:
         row, column = record.position(record.query)
         rows.append(("Position", f"row {row + 1}, column {column + 1} of the map"))
     if record.target is not None:
-        rows.append(("Class", finding.classes[record.target[0]]))
+        rows.append(("Class", class_name(finding.classes[record.target[0]])))
     least, most = float(record.map.min()), float(record.map.max())
     rows.append(("Values", f"from {least:.2f} to {most:.2f}"))
     body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)

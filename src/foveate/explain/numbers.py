@@ -9,6 +9,7 @@ import numpy as np
 
 from foveate.explain.finding import Finding
 from foveate.explain.records import AttentionRecord
+from foveate.io.class_names import class_name
 
 __all__ = ["finding_numbers"]
 
@@ -34,7 +35,10 @@ def finding_numbers(finding: Finding) -> dict[str, Any]:
 def _predictions(finding: Finding) -> dict[str, Any]:
     classes, (guesses,) = finding.classes, finding.explanation.top(GUESSES)
     return {
-        "predictions": [{"class": classes[label], "index": label, "probability": p} for label, p in guesses],
+        "predictions": [
+            {"class": classes[label], "name": class_name(classes[label]), "index": label, "probability": p}
+            for label, p in guesses
+        ],
         "correct": None if finding.label is None else classes[guesses[0].label] == finding.label,
     }
 

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from foveate.io.class_names import class_name
 from foveate.models.inspection import FAILURES, unshared
 
 __all__ = ["HubEntry", "check_hub_folder", "push_to_hub", "save_for_hub"]
@@ -36,8 +37,10 @@ class HubEntry:
         """Return the arguments of timm's two functions."""
         # not the network's own entry in timm, which is of other weights
         entry = {"tag": None, "license": self.license}
+        words = {name: class_name(name) for name in self.classes if class_name(name) != name}
+        described = {"label_descriptions": words} if len(words) == len(self.classes) else {}
         return {
-            "model_config": {"label_names": list(self.classes), "pretrained_cfg": entry},
+            "model_config": {"label_names": list(self.classes), **described, "pretrained_cfg": entry},
             "data_config": dict(self.preparation),
             "safe_serialization": True,
         }

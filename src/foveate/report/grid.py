@@ -128,7 +128,8 @@ def _record(model: nn.Module, images: Tensor, spanned: tuple[int, int]) -> Atten
     record = spanning(attention_records(model, images, names=[chosen])[-1], spanned)
     # Explicit attention is the same from everywhere: what the middle attends to says all, the sum over all nothing.
     middle = (images.shape[2] // 2, images.shape[3] // 2)
-    return record if modules[chosen].depends_on_content else record.queried(middle)
+    same = record.weights is not None and not modules[chosen].depends_on_content
+    return record.queried(middle) if same else record
 
 
 def _outline(record: AttentionRecord) -> str:

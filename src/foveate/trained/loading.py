@@ -17,6 +17,7 @@ from torch import nn
 from foveate import _checks
 from foveate._devices import check_device
 from foveate.io import NetworkMeta, load_network
+from foveate.io.files import read_json
 from foveate.io.foreign import build_described
 from foveate.models import shipped
 from foveate.models.shipped import ALIASES
@@ -87,12 +88,14 @@ def evaluate(
     Args:
         source: As `load` takes it.
         data: A folder or the name of a data set, what was opened, or a `DataLoader`. Not given: what the run was
-            trained on, else digits.
+            trained on, else digits; of data that were opened before the training, only the name is known, so that they
+            have to be given.
         device: Where to compute.
         options: ``split``, ``batch_size``, ``workers`` and ``precision``; see `TrainedNetwork.evaluate`.
 
     Raises:
-        ValueError: As `load` and `TrainedNetwork.evaluate` raise it.
+        ValueError: As `load` and `TrainedNetwork.evaluate` raise it; or ``data`` are not given, and what is there under
+            their name is not what the run was trained on.
     """
     trained = load(source, device=device)
     if data is None or isinstance(data, str | Path):
@@ -102,10 +105,27 @@ def evaluate(
 
         named = DataConfig(data=str(data or ""), data_seed=None)  # type: ignore[arg-type]
         meta = trained.meta
-        data = with_data_of_run(named, str(source)).open(
+        opened = with_data_of_run(named, str(source)).open(
             trained.img_size, task=meta.task, intensity_range=meta.intensity_range
         )
+        if data is None:
+            _check_data_of_run(opened, source)
+        data = opened
     return trained.evaluate(data, **options)
+
+
+def _check_data_of_run(data: Any, source: str | Path) -> None:
+    """Raise a `ValueError` if a run was trained on other images than those that were opened for it by their name."""
+    from foveate.training.build import fingerprint_of
+    from foveate.training.run_folder import RESULT
+
+    path = Path(source).expanduser()
+    folder = path if path.is_dir() else path.parent
+    result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
+    try:
+        fingerprint_of(data).check(result.get("data"), folder)
+    except ValueError as error:
+        raise ValueError(f"data: give what {source} is to be evaluated on, opened as it was then; {error}") from error
 
 
 def build(
@@ -131,7 +151,8 @@ def build(
     source, where = "weights of timm" if pretrained else f"untrained, seed {seed}", check_device(device)
     _checks.integer("seed", seed, minimum=0)
     if pretrained and name in shipped() and not model_args:  # whose card says more than timm
-        network, meta = load_network(name)
+        with torch.random.fork_rng(devices=[]):
+            network, meta = load_network(name)
         same_size = img_size is None or _checks.pair("img_size", img_size) == tuple(meta.img_size)
         if same_size and num_classes in (None, len(meta.classes)):
             return _checked(network, dataclasses.replace(meta, model=name), source, where)

@@ -6,6 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import torch
+
 from foveate.io import load_network, save_network
 from foveate.io.checkpoint import WEIGHTS
 from foveate.io.files import writable_folder
@@ -27,7 +29,8 @@ def save_trained(trained: TrainedNetwork, folder: Path) -> None:
         built.mkdir()
         save_network(built / WEIGHTS, trained.network, trained.meta)
         try:
-            load_network(built / WEIGHTS)
+            with torch.random.fork_rng(devices=[]):  # building one draws weights
+                load_network(built / WEIGHTS)
         except ValueError as error:
             raise ValueError(
                 f"the network is not the {trained.meta.model} that it was loaded as, and could not be loaded again; "

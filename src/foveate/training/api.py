@@ -149,7 +149,8 @@ def _check_means_something(settings: Mapping[str, Any], data: Data, *, comparing
     if isinstance(data, LoaderData):
         means_nothing.add("workers")
         own = getattr(data.train, "batch_size", None)
-        if not comparing and settings.get("batch_size", own) != own:  # in a comparison costs are measured with it
+        known = own is not None and not comparing  # in a comparison costs are measured with that of the settings
+        if known and settings.get("batch_size", own) != own:
             raise ValueError(f"batch_size={settings['batch_size']} has no effect: the batches of the loader have {own}")
     for name in settings:
         if name in means_nothing:

@@ -146,7 +146,7 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, A
     timm asks the network what is to have none; attention in a network that knows nothing of it is asked for itself.
     """
     own: Any = getattr(model, "no_weight_decay", set)
-    exempt = own() | without_decay(model)
+    exempt = {*own(), *without_decay(model)}
     return param_groups_weight_decay(model, weight_decay=weight_decay, no_weight_decay_list=exempt)
 
 

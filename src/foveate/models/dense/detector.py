@@ -81,25 +81,30 @@ class _AsGiven(GeneralizedRCNNTransform):
         return image, target
 
 
+def _precise(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the type of coordinates beside features of ``dtype``: that, but for what autocast has made smaller."""
+    return torch.promote_types(dtype, torch.float32) if torch.is_autocast_enabled(device.type) else dtype
+
+
 class _Anchors(AnchorGenerator):
-    """torchvision's anchors, in float32 whatever the maps are: bfloat16 would round them to whole pixels and more."""
+    """torchvision's anchors, in float32 where autocast makes the maps bfloat16: that would round them to pixels."""
 
     def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
-        super().set_cell_anchors(torch.promote_types(dtype, torch.float32), device)
+        super().set_cell_anchors(_precise(dtype, device), device)
 
 
 class _BoxCoder(BoxCoder):
     """torchvision's boxes from regression, not rounded to the precision of the regression."""
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-        return super().decode_single(rel_codes.to(torch.promote_types(rel_codes.dtype, torch.float32)), boxes)
+        return super().decode_single(rel_codes.to(_precise(rel_codes.dtype, rel_codes.device)), boxes)
 
 
 class _BoxLinearCoder(BoxLinearCoder):
     """As `_BoxCoder`, of FCOS."""
 
     def decode(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-        return super().decode(rel_codes.to(torch.promote_types(rel_codes.dtype, torch.float32)), boxes)
+        return super().decode(rel_codes.to(_precise(rel_codes.dtype, rel_codes.device)), boxes)
 
 
 def _use_own_coders(model: nn.Module) -> None:
