@@ -256,7 +256,7 @@ def test_an_image_too_long_to_be_resized_is_refused(networks: dict[str, str], tm
     images = [str(tmp_path / name) for name in ("long.png", "longer.png")]
     result = run(ExplainConfig(images=images, checkpoint=[networks["conv_resnet_tiny"]], out=str(tmp_path / "out")))
     assert [Path(image["file"]).name for image in result["images"]] == ["long.png"]
-    assert result["bad_images"][0]["reason"].startswith("60000×1 pixels are too long and narrow for conv_resnet_tiny")
+    assert result["bad_images"][0]["reason"].startswith("60000×1 pixels")
 
 
 def test_it_writes_over_its_own_files_only(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def uninterrupted(folder: Path, variant: str) -> tuple[dict[str, Any], float]:
 
 def saving(run: Run, process: Any) -> bool:
     """Whether ``process`` is writing a checkpoint, or was when it was killed; what others left does not count."""
-    return any(run.out.glob(f".*.ckpt.{process.pid}.tmp"))
+    return any(run.out.glob(f".*.ckpt.{process.pid}-*.tmp"))
 
 
 def kill_trials(trials: int, seed: int, folder: Path, *, variants: tuple[str, ...] = tuple(VARIANTS)) -> Outcome:

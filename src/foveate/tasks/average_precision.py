@@ -22,6 +22,9 @@ RECALLS = np.linspace(0, 1, 101)
 MAX_DETECTIONS = 100
 """Detections of an image that count, those with the highest scores."""
 
+AT_ONCE = 1 << 21
+"""Detections times resamples that are computed at a time."""
+
 Record = tuple[Sequence[Sequence[float]], Sequence[int]]
 """Of an image: a row ``(class, score, matched, left out)`` for each detection, the last two with a bit for each of
 `THRESHOLDS`; and how many objects of each class there are."""
@@ -69,8 +72,7 @@ def match(detections: Mapping[str, Tensor], target: Mapping[str, Tensor], num_cl
 
 def average_precision(records: Sequence[Record]) -> AveragePrecision:
     """Return the `AveragePrecision` over images with these records."""
-    statistic = _Statistic(records)
-    table = statistic(np.ones(len(records)))  # thresholds, classes
+    (table,) = _Statistic(records)(np.ones((1, len(records))))  # thresholds, classes
     present = ~np.isnan(table[0])
     if not present.any():
         return AveragePrecision(0.0, 0.0, [None] * table.shape[1])
@@ -83,17 +85,19 @@ def ap_statistic(records: Sequence[Record]) -> Any:
     statistic = _Statistic(records)
 
     def mean(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = []
-        for row in weights:
-            table = statistic(row)
-            found.append(0.0 if np.isnan(table).all() else float(np.nanmean(table)))
-        return np.asarray(found)
+        parts = np.array_split(weights, max(1, len(weights) * statistic.largest // AT_ONCE))
+        tables = (table for part in parts for table in statistic(part))
+        return np.asarray([0.0 if np.isnan(table).all() else float(np.nanmean(table)) for table in tables])
 
     return mean
 
 
 class _Statistic:
-    """Average precisions of weighted images: `COCOeval.accumulate`, with each image as often as its weight says."""
+    """Average precisions of weighted images: `COCOeval.accumulate`, with each image as often as its weight says.
+
+    The precision falls with every detection that is wrong, and recall rises with one that is right alone: the highest
+    precision from a recall on is that of a right one, so that the others, nearly all, need only be counted.
+    """
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.counts = np.asarray([counts for _, counts in records], np.float64)  # images, classes
@@ -105,25 +109,32 @@ class _Statistic:
             own = rows[rows[:, 1] == label]
             own = own[np.argsort(-own[:, 2], kind="stable")]
             matched, left_out = ((own[:, which].astype(int) & bits) > 0 for which in (3, 4))
-            self.classes.append((own[:, 0].astype(int), matched & ~left_out, ~matched & ~left_out))
+            right = [np.flatnonzero(row) for row in matched & ~left_out]
+            self.classes.append((own[:, 0].astype(int), right, left_out if left_out.any() else None))
+        self.largest = max((len(images) for images, _, _ in self.classes), default=0)
 
     def __call__(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the table ``(thresholds, classes)``; NaN for classes without objects."""
-        table = np.full((len(THRESHOLDS), len(self.classes)), np.nan)
+        """Return tables ``(rows of weights, thresholds, classes)``; NaN for classes without objects."""
+        tables = np.zeros((len(weights), len(THRESHOLDS), len(self.classes)))
         objects = weights @ self.counts
-        for label, (images, right, wrong) in enumerate(self.classes):
-            if not objects[label]:
-                continue
-            weight = weights[images]
-            right_sums, wrong_sums = np.cumsum(right * weight, axis=1), np.cumsum(wrong * weight, axis=1)
-            recall = right_sums / objects[label]
-            precision = right_sums / np.maximum(right_sums + wrong_sums, np.spacing(1))
-            envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-            for threshold, (at, best) in enumerate(zip(recall, envelope, strict=True)):
-                places = np.searchsorted(at, RECALLS, side="left")
-                reached = places < len(at)
-                table[threshold, label] = best[places[reached]].sum() / len(RECALLS)
-        return table
+        for label, (images, rights, left_out) in enumerate(self.classes):
+            weight = weights[:, images]
+            found = np.cumsum(weight, axis=1) if left_out is None else None
+            number = np.maximum(objects[:, label, None], np.spacing(1))
+            for threshold, places in enumerate(rights):
+                if not len(places):
+                    continue
+                if left_out is not None:
+                    found = np.cumsum(weight * ~left_out[threshold], axis=1)
+                assert found is not None
+                right = np.cumsum(weight[:, places], axis=1)
+                precision = right / np.maximum(found[:, places], np.spacing(1))
+                envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+                for table, recall, best in zip(tables, right / number, envelope, strict=True):
+                    at = np.searchsorted(recall, RECALLS, side="left")
+                    table[threshold, label] = best[at[at < len(places)]].sum() / len(RECALLS)
+            tables[objects[:, label] == 0, :, label] = np.nan
+        return tables
 
 
 def _as_coco(detections: Mapping[str, Tensor], target: Mapping[str, Tensor], num_classes: int) -> tuple[Any, Any]:
