@@ -32,8 +32,9 @@ from tests.export.networks import SIDE, TINY, network
 from tests.export.onnx_deviation import compare
 
 NETWORKS = [f"{family}_resnet_tiny" for family in TINY] + ["test_resnet+cram"]
-COVERED = ("conv_resnet_tiny", "cram_resnet_tiny", "positionwise_resnet_tiny")
-"""Of whose parts the others have all but a gate at each position, two 1×1 convolutions; CRAM is compared below."""
+COVERED = ("conv_resnet_tiny", "cram_resnet_tiny", "positionwise_resnet_tiny", "aa_resnet_tiny")
+"""Of whose parts the others have all but a gate at each position, two 1×1 convolutions, and what is compared below:
+CRAM, and AA as a module."""
 NOTE = {"network": {"model": "ours"}}
 
 

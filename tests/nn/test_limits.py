@@ -161,10 +161,11 @@ def test_a_flat_map_predicts_the_rectangle_of_no_information():
 @pytest.mark.parametrize(
     ("module", "size", "gibibytes"),
     [
-        (ExplicitAttention2d(16), (1, 16, 2048, 2048), 4.0),
+        (ExplicitAttention2d(16), (1, 16, 1024, 1024), 1.0),
+        pytest.param(ExplicitAttention2d(16), (1, 16, 2048, 2048), 4.0, marks=pytest.mark.exhaustive),
         (GlobalSelfAttention2d(64, num_heads=8, feat_size=512), (1, 64, 512, 512), 6.0),  # its scores: 8 GiB
     ],
-    ids=["explicit-2048", "global-self-512"],
+    ids=["explicit-1024", "explicit-2048", "global-self-512"],
 )
 def test_a_training_step_on_a_very_large_map_fits_in_memory(module, size, gibibytes):
     x = torch.randn(size).contiguous(memory_format=torch.channels_last).requires_grad_()

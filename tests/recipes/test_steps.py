@@ -39,11 +39,17 @@ TRIED = {
 }
 
 NEW: dict[str, list[str]] = {}
-"""Of the networks that a recipe compares, those that none of the recipes before it has."""
+"""Of the networks that a recipe compares, those of which none of the recipes before it, nor a network before it in this
+one, has one of its options."""
+earlier: set[tuple[str, str]] = set()
 for compared in COMPARED:
-    earlier = {network for networks in NEW.values() for network in networks}
-    networks = [re.sub(r"[:,]lr=[^,]+", "", network) for network in yaml.safe_load(TEXTS[compared])["models"]]
-    NEW[compared] = [network for network in dict.fromkeys(networks) if network not in earlier]
+    NEW[compared] = []
+    for spec in yaml.safe_load(TEXTS[compared])["models"]:
+        network, *options = re.split(r":|,(?=\w+=)", re.sub(r"[:,]lr=[^,]+", "", spec))
+        parts = {(network, option) for option in options or [""]}
+        if not parts <= earlier:
+            NEW[compared].append(":".join(filter(None, [network, ",".join(options)])))
+        earlier |= parts
 
 
 @pytest.fixture
@@ -176,6 +182,8 @@ def test_it_compares(file: str, out: Path, made: Callable[[str], list[str]], sta
         config.run_of(spec, seed=0).check()
     networks = NEW[file] or config.models[-1:]
     changes = ["--batch_size=4", "--seeds=1", "--jobs=1", f"--out={out}", f"--models={json.dumps(networks)}"]
+    if config.pretrained:  # which takes any size
+        changes.append("--img_size=64")
     assert main(["compare", "--config", str(ROOT / file), *STEPS, *changes, *made(config.data)]) == 0
 
     table = json.loads((out / "compare.json").read_text(encoding="utf-8"))
