@@ -80,6 +80,15 @@ def test_batches_of_ones_own_are_taken(segmenter: TrainedSegmenter) -> None:
         segmenter.evaluate(batches)
 
 
+def test_labels_that_are_floats_are_taken() -> None:
+    trained, images = foveate.load("cram_resnet_tiny.digits"), torch.randn(6, 3, 32, 32)
+    found = [
+        trained.evaluate(DataLoader(TensorDataset(images, torch.arange(6).to(kind)), 4))
+        for kind in (torch.float, torch.long)
+    ]
+    assert found[0].correct == found[1].correct
+
+
 def test_data_of_another_task_are_refused(segmenter: TrainedSegmenter, detector: TrainedDetector) -> None:
     objects = open_detection("digits", options=DATA)
     for trained, data in ((segmenter, open_data("digits", options=DATA)), (segmenter, objects)):

@@ -128,12 +128,10 @@ def from_loaders(
     """
     for split, loader in {"train": train, "val": val, **({} if test is None else {"test": test})}.items():
         try:
-            known_length = (
-                hasattr(loader, "__iter__") and min(len(loader), len(getattr(loader, "dataset", loader))) >= 0
-            )
+            usable = hasattr(loader, "__iter__") and min(len(loader), len(getattr(loader, "dataset", loader))) >= 0
         except (TypeError, NotImplementedError):  # such as of an IterableDataset
-            known_length = False
-        if not (known_length and hasattr(loader, "__iter__")):
+            usable = False
+        if not usable:
             raise ValueError(f"{split} must be a DataLoader of known length; got {type(loader).__name__}")
         orders = (getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None))
         if split != "train" and any(isinstance(order, SHUFFLING) for order in orders):

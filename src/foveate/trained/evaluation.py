@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from foveate import _checks
@@ -185,7 +185,8 @@ def evaluate_network(
     _checks.one_of("precision", precision, get_args(Precision))
     check_device(device, precision)
     module = TrainingModule(network, Recipe(precision=precision, channels_last=is_channels_last(network)), task)
-    kept = predict(module, checked_targets(batches, len(task.classes)), device=device)
+    labelled = ((images, found.long() if isinstance(found, Tensor) else found) for images, found in batches)
+    kept = predict(module, checked_targets(labelled, len(task.classes)), device=device)
     if not len(kept[0]):
         raise ValueError("data: there is no image in it that can be read")
     found = task.evaluate(*kept)
