@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from tests.data.dense.made import write_mask
 from tests.made_sets import write_photo
+from tests.stopping import StopAt
 
 import foveate
 from foveate.data import open_data
@@ -84,17 +85,6 @@ def test_an_image_too_long_to_be_resized_counts_as_a_bad_one(crop: str, tmp_path
     assert result.content["images"] == 6
 
 
-class Stop:
-    """Interrupts a training after an update."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            raise KeyboardInterrupt
-
-
 def test_a_resumed_run_knows_which_images_could_not_be_read(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", train=16)
     for name in ("0.png", "2.png"):
@@ -103,6 +93,6 @@ def test_a_resumed_run_knows_which_images_could_not_be_read(tmp_path: Path) -> N
     whole = foveate.train("test_resnet", str(folder), out=str(tmp_path / "whole"), **how)
     assert len(whole.content["bad_images"]) == 2
     with pytest.raises(KeyboardInterrupt):
-        foveate.train("test_resnet", str(folder), out=str(tmp_path / "parts"), callbacks=[Stop(7)], **how)
+        foveate.train("test_resnet", str(folder), out=str(tmp_path / "parts"), callbacks=[StopAt(7)], **how)
     parts = foveate.train("test_resnet", str(folder), out=str(tmp_path / "parts"), resume=True, **how)
     assert parts.content["bad_images"] == whole.content["bad_images"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+import segmentation_models_pytorch as smp
 import timm
 import torch
 from timm.optim import create_optimizer_v2
@@ -273,14 +277,23 @@ def test_tables_and_radii_have_no_weight_decay(name: str, head: str) -> None:
     assert not [own for own in decayed if "rel_" in own or "radius" in own]
 
 
-def test_networks_are_built_in_several_threads_at_a_time() -> None:
-    names = ["gsa_resnet_tiny", "conv_resnet_tiny"] * 4
+def test_networks_are_built_in_several_threads_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes its own encoder, though all have handed theirs over before one is looked up."""
+    names, everyone = ["gsa_resnet_tiny", "conv_resnet_tiny", "cram_resnet_tiny"], threading.Barrier(3, timeout=60)
+    make = smp.Unet.__init__
+
+    @functools.wraps(make)
+    def waiting(*arguments: Any, **keywords: Any) -> None:
+        everyone.wait()
+        make(*arguments, **keywords)
+
+    monkeypatch.setattr(smp.Unet, "__init__", waiting)
 
     def build(name: str) -> torch.nn.Module:
-        return build_with_head(
-            name, "unet", num_classes=3, img_size=(32, 32), head_args={"decoder_channels": [8, 8, 8]}
-        )[0]
+        return build_with_head(name, "unet", num_classes=3, img_size=(32, 32), head_args=SMALL)[0]
 
-    with ThreadPoolExecutor(4) as pool:
-        found = [set(network.state_dict()) for network in pool.map(build, names)]
-    assert [any("rel_height" in key for key in keys) for keys in found] == [name.startswith("gsa") for name in names]
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = [
+            {type(module).__name__ for module in attention_modules(net).values()} for net in pool.map(build, names)
+        ]
+    assert found == [{"GlobalSelfAttention2d"}, set(), {"RectangularAttention2d"}]

@@ -57,7 +57,6 @@ def test_a_network_in_another_precision(tmp_path: Path, dtype: torch.dtype) -> N
     close = 0.05 if dtype == torch.bfloat16 else 1e-6
     ours, theirs = ({guess.label: guess.probability for guess in one.predict(photo, k=7)} for one in (other, wanted))
     assert ours == pytest.approx(theirs, abs=close)
-    pytest.importorskip("matplotlib")
     (found,), (expected,) = (one.explain(photo, names=["layer3.attention"]).records for one in (other, wanted))
     torch.testing.assert_close(found.map.float(), expected.map, rtol=0, atol=close)
 

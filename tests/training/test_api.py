@@ -15,6 +15,7 @@ import timm
 import torch
 from PIL import Image, ImageOps
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.stopping import StopAt
 from torch.utils.data import DataLoader, TensorDataset
 
 import foveate
@@ -50,15 +51,6 @@ def batches(length: int, *, training: bool = False, workers: int = 0, generator:
     given = torch.Generator().manual_seed(1) if generator else None
     data = (Noisy if training else Plain)(images, labels)
     return DataLoader(data, 8, shuffle=training, num_workers=workers, generator=given)
-
-
-class StopAt:
-    def __init__(self, update: int) -> None:
-        self.update = update
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self.update:
-            raise KeyboardInterrupt
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from tests.training.test_api import DIGITS, SETTINGS, StopAt, weights
+from tests.stopping import StopAt
+from tests.training.test_api import DIGITS, SETTINGS, weights
 
 import foveate
 

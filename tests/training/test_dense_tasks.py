@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.data.dense.made import write_mask, write_masks, write_voc, xml
+from tests.stopping import StopAt
 from tests.training.interruptions import kill_trials
 
 import foveate
@@ -40,23 +41,12 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-class Stop:
-    """Interrupts a training after an update."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_an_interrupted_training_goes_on_to_the_same_weights(task: str, tmp_path: Path) -> None:
     how = {"task": task, "checkpoint_updates": 1, **SETTINGS, **TASKS[task]}
     whole = foveate.train("cram_resnet_tiny", out=str(tmp_path / "whole"), **how)
     with pytest.raises(KeyboardInterrupt):
-        foveate.train("cram_resnet_tiny", out=str(tmp_path / "parts"), callbacks=[Stop(4)], **how)
+        foveate.train("cram_resnet_tiny", out=str(tmp_path / "parts"), callbacks=[StopAt(4)], **how)
     parts = foveate.train("cram_resnet_tiny", out=str(tmp_path / "parts"), resume=True, **how)
     (first, meta), (second, _) = load_network(whole.folder), load_network(parts.folder)
     states = first.state_dict(), second.state_dict()
@@ -83,7 +73,7 @@ def test_a_run_does_not_go_on_with_other_targets(task: str, tmp_path: Path) -> N
     how = {**TASKS[task], "img_size": 32, "epochs": 2, "batch_size": 2, "verbose": False, "logger": [], "task": task}
     how |= {"data": str(root), "out": str(tmp_path / "run"), "checkpoint_updates": 1}
     with pytest.raises(KeyboardInterrupt):
-        foveate.train("conv_resnet_tiny", callbacks=[Stop(2)], **how)
+        foveate.train("conv_resnet_tiny", callbacks=[StopAt(2)], **how)
     before = target.read_bytes()
     if task == "segmentation":
         write_mask(target, changed)
@@ -211,7 +201,7 @@ def test_batches_of_random_sizes_take_their_targets_along_and_are_resumed(task: 
     assert len(trained) >= {1: 6, 8: 3, 32: 1}[padded]
     assert {height for _, _, height, _ in trained} <= set(range(11, 33))
     with pytest.raises(KeyboardInterrupt):
-        foveate.train("conv_resnet_tiny", out=str(tmp_path / "parts"), callbacks=[Stop(3)], **how)
+        foveate.train("conv_resnet_tiny", out=str(tmp_path / "parts"), callbacks=[StopAt(3)], **how)
     parts = foveate.train("conv_resnet_tiny", out=str(tmp_path / "parts"), resume=True, **how)
     first, second = (load_network(one.folder)[0].state_dict() for one in (whole, parts))
     assert all(torch.equal(first[name], second[name]) for name in first)

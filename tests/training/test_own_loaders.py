@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.stopping import StopAt
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -96,15 +97,6 @@ def test_a_label_that_is_no_class_is_named(split: str, label: int, tmp_path: Pat
     data = from_loaders(**{"train": loader(8), "val": loader(8), split: loader(8, labels)}, **GIVEN)
     with pytest.raises(ValueError, match=f"label {label}"):
         foveate.train("test_resnet", data, out=str(tmp_path / "x"), **SETTINGS)
-
-
-class StopAt:
-    def __init__(self, update: int) -> None:
-        self.update = update
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self.update:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.slow
