@@ -4,6 +4,8 @@ BIN := .venv/bin
 JOBS ?= 2
 KERNELS := $(wildcard src/foveate/kernels/cpu/*.cpp src/foveate/kernels/cpu/*.h)
 
+.NOTPARALLEL:  # the rules share .venv
+
 .PHONY: demo test test-all test-fast browser bench networks flowers evidence picture fuzz lint types docs dist check clean
 
 demo: .venv/installed-demo
@@ -54,15 +56,17 @@ networks: .venv/installed-dev
 # photographs in the folder FLOWERS (recipes/flowers/prepare.py says what lies there). Its file holds what differs from the
 # weights in `foveate[photos]`.
 FLOWERS ?= ../data/flowers
+LOOKING := runs/flowers/looking
 FLOWER := runs/flowers/cram_tf_efficientnet_lite0+equivariance=1,hidden=128/seed-0
 flowers: .venv/installed-dev
 	$(BIN)/python recipes/flowers/prepare.py $(FLOWERS) --out data/flowers
 	$(BIN)/foveate compare --config recipes/flowers.yaml --out runs/flowers
 # Then attention and classifier alone, at a high rate, so that the rectangle shrinks around the flower.
-	$(BIN)/foveate train --config $(FLOWER)/config.yaml --checkpoint $(FLOWER) --out runs/flowers/looking --epochs 2 \
+	test -f $(LOOKING)/result.json || $(BIN)/foveate train --config $(FLOWER)/config.yaml --checkpoint $(FLOWER) \
+	--out $(LOOKING) $$(test ! -f $(LOOKING)/last.ckpt || echo --resume) --epochs 2 \
 	--lr 0.01 --warmup_epochs 0.1 --equivariance 4 \
 	--freeze '[conv_stem, bn1, blocks.0, blocks.1, blocks.2, blocks.3, blocks.4.0, blocks.4.1, blocks.4.2, blocks.5, blocks.6, conv_head, bn2]'
-	$(BIN)/foveate export runs/flowers/looking --half --difference --license LicenseRef-research-only \
+	$(BIN)/foveate export $(LOOKING) --half --difference --license LicenseRef-research-only \
 	--name cram_tf_efficientnet_lite0.flowers --out src/foveate/models/weights
 	mkdir -p results/flowers
 	$(BIN)/foveate evaluate cram_tf_efficientnet_lite0.flowers --data data/flowers --split val \

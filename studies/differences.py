@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,7 +13,17 @@ from foveate import _checks
 from foveate.stats import CrossedDifference, Difference, holm
 from foveate.training.run_folder import RESULT
 
-__all__ = ["Raw", "difference_row", "finished_runs", "judge", "label_of", "pair_of", "runs_of_pair", "verdict"]
+__all__ = [
+    "Raw",
+    "beside",
+    "difference_row",
+    "finished_runs",
+    "judge",
+    "label_of",
+    "pair_of",
+    "runs_of_pair",
+    "verdict",
+]
 
 Raw = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Raw results by label and seed."""
@@ -72,6 +82,15 @@ def runs_of_pair(raw: Raw, label: str, other: str, *, named: bool = True) -> tup
     return seeds, [raw[label][seed] for seed in seeds], [raw[other][seed] for seed in seeds]
 
 
+def beside(raw: Raw, reference: str, claims: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the pairs of each network with ``reference`` that are not among the ``claims``.
+
+    A pair needs two seeds that both have: fewer do not tell what a seed changes.
+    """
+    others = [label for label in raw if label != reference and len(raw[label].keys() & raw[reference].keys()) > 1]
+    return [(label, reference) for label in others if (label, reference) not in claims]
+
+
 def difference_row(
     label: str, other: str, seeds: list[int], over_images: Difference, over_both: CrossedDifference
 ) -> dict[str, Any]:
@@ -87,10 +106,15 @@ def difference_row(
 
 
 def judge(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add to the differences that were named beforehand Holm's p-values and what the claims have come to."""
-    for row, value in zip(rows, holm([row["over_images"]["p_value"] for row in rows]), strict=True):
-        row["holm"] = value
+    """Add to the differences that were named beforehand Holm's p-values and what the claims have come to.
+
+    ``holm`` is of the tests over images, by which verdicts go; ``holm_over_both`` of those over images and seeds.
+    """
+    over_images, over_both = (holm([row[name]["p_value"] for row in rows]) for name in ("over_images", "over_both"))
+    for row, images, both in zip(rows, over_images, over_both, strict=True):
+        row["holm"] = images
         row["verdict"] = verdict(row)
+        row["holm_over_both"] = both
     return rows
 
 

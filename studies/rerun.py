@@ -77,7 +77,8 @@ EXPERIMENTS = {
 def commands(name: str, source: Path) -> list[list[str]]:
     """Return the commands that make the experiment ``name`` of the images in ``source``, each a list of words."""
     wanted = EXPERIMENTS[name]
-    foveate = [sys.executable, "-m", "foveate", *(word for each in wanted.imports for word in ("--import", each))]
+    imports = [word for each in wanted.imports for word in ("--import", each)]
+    foveate = [sys.executable, "-m", "foveate", *imports]
     runs = [f"runs/{recipe}" for recipe in wanted.recipes]
     script = f"recipes/{wanted.prepare}/prepare.py"
     laid_out = [[sys.executable, script, str(source), "--out", wanted.out, *wanted.options]] if wanted.prepare else []
@@ -86,15 +87,8 @@ def commands(name: str, source: Path) -> list[list[str]]:
         for recipe, out in zip(wanted.recipes, runs, strict=True)
     ]
     collected = [word for out in runs for word in ("--collect", out)]
-    tables = [
-        sys.executable,
-        "-m",
-        f"studies.{wanted.study}",
-        "--config",
-        f"recipes/{wanted.evidence}.yaml",
-        *collected,
-    ]
-    return [*laid_out, *trained, tables]
+    study = [sys.executable, "-m", f"studies.{wanted.study}", *imports]
+    return [*laid_out, *trained, [*study, "--config", f"recipes/{wanted.evidence}.yaml", *collected]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,14 +115,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, source: Path) -> int:
     wanted = EXPERIMENTS[name]
-    if not wanted.prepare and not (ROOT / wanted.out).exists():
-        shutil.copytree(source, ROOT / wanted.out)
+    if not wanted.prepare:
+        _copy(source, ROOT / wanted.out)
     for command in commands(name, source.resolve()):
         print(f"\n$ {' '.join(command)}", flush=True)
-        code = subprocess.run(command, cwd=ROOT).returncode
+        code = _finish(subprocess.Popen(command, cwd=ROOT))
         if code:
             return code if code > 0 else FAILED
     return 0
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Copy a folder, whole or not at all; one that is there is left as it is."""
+    if folder.exists():
+        return
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    partial.rename(folder)
+
+
+def _finish(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process and return its exit code: Ctrl-C is its own to answer, for it saves what it has."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            print("\nwaiting for it to save what it has …", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -171,6 +171,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, capsys: pytest.Capture
         (["train", "inception_v3", "--data_options", TINY], "inception_v3 does not take an image of 3×16×16: "),
         (["train", "test_resnet", "--model_args.act_layer=nope"], "model test_resnet cannot be built with "),
         (["cost", "test_resnet", "--model_args.num_classes=3"], "model_args cannot set num_classes"),
+        (["cost", "test_resnet", "--model_args", "{at: [[1, 2], [3, 4]]}"], "--model_args: the value of at must be"),
         (["train", "test_resnet", "--model_args.kernel=3"], "model test_resnet does not take these arguments: "),
         (["train", "test_resnet", "--opt=sgdd"], "did you mean 'sgd'"),
         (["train", "test_resnet", "--opt=adahessian"], "opt=adahessian"),

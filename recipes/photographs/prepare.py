@@ -47,6 +47,9 @@ def main() -> int:
     try:
         for name, splits in PARTS.items():
             prepare(given.source, given.out / name, splits)
+    except KeyError as error:
+        sys.stderr.write(f"prepare.py: error: boxes.csv lacks {error}\n")
+        return 2
     except (OSError, ValueError, tarfile.TarError) as error:
         sys.stderr.write(f"prepare.py: error: {error}\n")
         return 2

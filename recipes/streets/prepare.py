@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ SIZE = (160, 120)
 
 
 def main() -> int:
-    """Write the reduced set; return the exit code."""
+    """Write the reduced set, whole or not at all; return the exit code."""
     parser = argparse.ArgumentParser(prog="prepare.py", description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="folder with train, val and test")
     parser.add_argument("--out", type=Path, default=Path("data/streets"), help="where they are put")
@@ -25,12 +26,22 @@ def main() -> int:
     if not files:
         sys.stderr.write(f"prepare.py: error: there is nothing in {given.source}/*/images\n")
         return 2
+    if given.out.exists():
+        sys.stdout.write(f"{given.out} is there already\n")
+        return 0
+    partial = given.out.with_name(f".{given.out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     for file in files:
-        target = given.out / file.relative_to(given.source)
+        target = partial / file.relative_to(given.source)
         target.parent.mkdir(parents=True, exist_ok=True)
         how = Image.Resampling.NEAREST if file.parent.name == "masks" else Image.Resampling.LANCZOS
-        with Image.open(file) as image:
-            image.resize(SIZE, how).save(target)
+        try:
+            with Image.open(file) as image:
+                image.resize(SIZE, how).save(target)
+        except OSError as error:
+            sys.stderr.write(f"prepare.py: error: {file}: {error}\n")
+            return 2
+    partial.replace(given.out)
     sys.stdout.write(f"{len(files)} files in {given.out}\n")
     return 0
 

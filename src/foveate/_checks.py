@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["feature_map", "integer", "number", "one_of", "pair", "suggestion"]
+__all__ = ["feature_map", "integer", "number", "one_of", "pair", "share", "suggestion"]
 
 LARGEST = 2**63 - 1
 
@@ -58,6 +58,13 @@ def number(
     if not (inside and (maximum is None or value <= maximum)):
         raise ValueError(f"{name} must be {wanted}; got {value!r}")
     return value
+
+
+def share(name: str, value: Any) -> float:
+    """Return ``value`` as a float if it is between 0 and 1, both excluded, else raise a `ValueError`."""
+    if number(name, value, above=0) >= 1:
+        raise ValueError(f"{name} must be below 1; got {value:g}. For 95 % pass 0.95")
+    return float(value)
 
 
 def pair(name: str, value: Any, *, minimum: int = 1) -> tuple[int, int]:

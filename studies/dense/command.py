@@ -15,7 +15,7 @@ from foveate.stats import crossed_by_interval
 from foveate.tasks import Task, find_task
 from studies.dense.attention import attention_of, has_weights
 from studies.dense.table import attention_table, classes_table, scores_table
-from studies.differences import Raw, difference_row, finished_runs, judge, label_of, pair_of, runs_of_pair
+from studies.differences import Raw, beside, difference_row, finished_runs, judge, label_of, pair_of, runs_of_pair
 from studies.evidence.figures import draw_differences
 from studies.evidence.table import differences_table
 
@@ -78,14 +78,13 @@ def run(config: DenseConfig) -> dict[str, Any]:
     claims = [pair_of(spec) for spec in config.claims]
     attention = read_json(out / ATTENTION) if (out / ATTENTION).is_file() else {}
     reference = config.reference or claims[0][1]
-    rest = [(label, reference) for label in raw if label != reference]
     table = {
         "metric_title": task.metric_title,
         "images": first["images"],
         "classes": task.classes,
         "networks": [_network(task, label, seeds, attention) for label, seeds in raw.items()],
-        "claims": judge(_differences(task, raw, claims)),
-        "explore": _differences(task, raw, [pair for pair in rest if pair not in claims]),
+        "claims": judge(_differences(task, raw, claims, named=True)),
+        "explore": _differences(task, raw, beside(raw, reference, claims), named=False),
     }
     write_json(out / "evidence.json", table)
     table = read_json(out / "evidence.json")
@@ -104,7 +103,8 @@ def run(config: DenseConfig) -> dict[str, Any]:
 def collect(comparison: Path, out: Path) -> int:
     """Add the results of the finished runs of a comparison to the raw results; return how many are new.
 
-    ``attention.json`` gets what `attention_of` finds in the weights of each, by label and seed.
+    A run that was made again replaces its raw result. ``attention.json`` gets what `attention_of` finds in the weights
+    of each, by label and seed.
 
     Raises:
         ValueError: There is no finished run, or its data are not where they were.
@@ -115,11 +115,12 @@ def collect(comparison: Path, out: Path) -> int:
     new = 0
     for path in runs:
         file = out / RAW / f"{path.parts[-3]}--{path.parts[-2]}.json.gz"
-        if not file.exists():
-            write_bytes(file, gzip.compress(path.read_bytes(), mtime=0))
-            new += 1
         seeds = found.setdefault(label_of(path.parts[-3]), {})
         seed = path.parts[-2].removeprefix("seed-")
+        if not file.exists() or gzip.decompress(file.read_bytes()) != path.read_bytes():
+            write_bytes(file, gzip.compress(path.read_bytes(), mtime=0))
+            seeds.pop(seed, None)  # what was seen in other weights
+            new += 1
         if seed not in seeds and has_weights(path.parent):
             seeds[seed] = attention_of(path.parent, read_json(path))
             write_json(out / ATTENTION, {label: found[label] for label in sorted(found)})
@@ -170,10 +171,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _differences(task: Task, raw: Raw, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+def _differences(task: Task, raw: Raw, pairs: Sequence[tuple[str, str]], *, named: bool) -> list[dict[str, Any]]:
     rows = []
     for label, other in pairs:
-        seeds, ours, theirs = runs_of_pair(raw, label, other)
+        seeds, ours, theirs = runs_of_pair(raw, label, other, named=named)
         over_images = task.difference(*([one[task.per_image] for one in runs] for runs in (ours, theirs)))
         over_both = crossed_by_interval(over_images, images=ours[0]["images"])
         rows.append(difference_row(label, other, seeds, over_images, over_both))

@@ -13,7 +13,7 @@ import numpy as np
 from foveate._extras import require
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
 from foveate.stats import crossed_difference, mean_score, paired_difference
-from studies.differences import Raw, difference_row, judge, pair_of, runs_of_pair
+from studies.differences import Raw, beside, difference_row, judge, pair_of, runs_of_pair
 from studies.evidence.raw import collect, read_costs, read_raw, restore
 from studies.evidence.table import attention_table, differences_table, networks_table
 
@@ -81,12 +81,14 @@ def run(config: EvidenceConfig) -> dict[str, Any]:
     raw = read_raw(out)
     writable_folder(out)
     reference = config.reference or (pair_of(config.claims[0])[1] if config.claims else next(iter(raw)))
+    claims, asked = ([pair_of(spec) for spec in specs] for specs in (config.claims, config.explore))
+    explored = [pair for pair in dict.fromkeys([*asked, *beside(raw, reference, claims)]) if pair not in claims]
     table = {
         "reference": reference,
         "images": len(runs_of_pair(raw, reference, reference)[1][0]["correct"]),
         "networks": _networks(raw, read_costs(out)),
-        "claims": judge(_differences(raw, [pair_of(spec) for spec in config.claims], named=True)),
-        "explore": _differences(raw, _explored(config, raw, reference), named=False),
+        "claims": judge(_differences(raw, claims, named=True)),
+        "explore": _differences(raw, explored, named=False),
     }
     write_json(out / "evidence.json", table)
     table = read_json(out / "evidence.json")
@@ -99,17 +101,6 @@ def run(config: EvidenceConfig) -> dict[str, Any]:
         write_bytes(out / "differences.svg", draw_differences(table))
     print("\n".join([pages["networks"], pages.get("claims", ""), f"saved in {out}"]))
     return table
-
-
-def _explored(config: EvidenceConfig, raw: Raw, reference: str) -> list[tuple[str, str]]:
-    """Return the pairs that are asked for, and each network beside the reference, less those that are claims.
-
-    A network beside the reference needs two seeds that both have: fewer do not tell what a seed changes.
-    """
-    claims = [pair_of(spec) for spec in config.claims]
-    asked = [pair_of(spec) for spec in config.explore]
-    rest = [(label, reference) for label in raw if label != reference and len(raw[label].keys() & raw[reference]) > 1]
-    return [pair for pair in dict.fromkeys([*asked, *rest]) if pair not in claims]
 
 
 def _networks(raw: Raw, costs: Mapping[str, Any]) -> list[dict[str, Any]]:

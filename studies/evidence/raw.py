@@ -30,8 +30,9 @@ COST_FIELDS = ("parameters", "flops", "images_per_second", "peak_memory")
 def collect(comparison: Path, out: Path, say: Callable[[str], None] = lambda _: None) -> int:
     """Write a raw file for each finished run of a comparison that has none yet, and what the networks cost.
 
-    Besides what a run left, a raw file holds what becomes of its network without its attention (`attention_off`), the
-    part that the maps have in the gradient, the radii of explicit attention and how the rectangles of CRAM vary.
+    A run that was made again replaces its raw file. Besides what a run left, a raw file holds what becomes of its
+    network without its attention (`attention_off`), the part that the maps have in the gradient, the radii of explicit
+    attention and how the rectangles of CRAM vary.
 
     Returns:
         How many were written.
@@ -45,11 +46,11 @@ def collect(comparison: Path, out: Path, say: Callable[[str], None] = lambda _: 
     for path in runs:
         label = label_of(path.parts[-3])
         file = out / RAW / f"{path.parts[-3]}.{path.parts[-2]}.json"
-        if file.exists():
-            continue
         result = read_json(path)
         raw = {"label": label, **{name: result[name] for name in KEPT}}
         raw["correct"] = "".join(map(str, result["correct"]))
+        if file.exists() and raw.items() <= read_json(file).items():
+            continue
         raw["attention"] = _attention(path.parent, result)
         write_json(file, raw)
         written += 1

@@ -40,7 +40,7 @@ def differences_table(rows: Sequence[Row], images: int, metric: str = "top-1") -
     """Return differences in points, each with both intervals."""
     corrected = any("holm" in row for row in rows)
     header = ["difference", "seeds", "points", "over images", "over images and seeds", "of the seeds", "p"]
-    header += ["p, Holm"] * corrected + ["visible from"] + ["verdict"] * corrected
+    header += ["p, Holm", "of both"] * corrected + ["visible from"] + ["verdict"] * corrected
     cells = []
     for row in rows:
         images_only, both = row["over_images"], row["over_both"]
@@ -48,7 +48,7 @@ def differences_table(rows: Sequence[Row], images: int, metric: str = "top-1") -
         cell += [_interval(images_only, "+.2f"), _interval(both, "+.2f")]
         cell += [", ".join(f"{100 * value:+.1f}" for value in images_only["per_seed"])]
         cell += [f"{images_only['p_value']:.4f}"]
-        cell += [f"{row['holm']:.4f}"] if corrected else []
+        cell += [f"{row[name]:.4f}" for name in ("holm", "holm_over_both")] if corrected else []
         cell += [f"{100 * both['detectable']:.1f}"]
         cell += [row["verdict"]] if corrected else []
         cells.append(cell)
@@ -56,7 +56,12 @@ def differences_table(rows: Sequence[Row], images: int, metric: str = "top-1") -
         f"Differences of {metric} in points, paired by seed and by image, {images} images. Intervals of 95 %: over "
         "images, bootstrapped, for these trained networks; over images and seeds, Student's, for networks trained "
         "again. p: two-sided permutation test over the images"
-        + (", and corrected for the number of rows by Holm's procedure" if corrected else "; not corrected")
+        + (
+            ", and corrected for the number of rows by Holm's procedure; of both: Student's test over images and "
+            "seeds, corrected likewise, by which no verdict goes"
+            if corrected
+            else "; not corrected"
+        )
         + ". Visible from: the smallest difference that the experiment would have seen in four of five repetitions."
     )
     return f"{markdown(header, cells)}\n\n{textwrap.fill(caption, WIDTH)}\n"

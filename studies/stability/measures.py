@@ -78,8 +78,7 @@ def over_seeds(values: Values, *, confidence: float = 0.95) -> OverSeeds | None:
     Raises:
         ValueError: ``confidence`` is not between 0 and 1.
     """
-    if _checks.number("confidence", confidence, above=0) >= 1:
-        raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")
+    _checks.share("confidence", confidence)
     values = {seeds: value for seeds, value in values.items() if not math.isnan(value)}
     if not values:
         return None

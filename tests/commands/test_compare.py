@@ -136,6 +136,7 @@ def test_the_saved_tables_hold_the_same_figures(compared: tuple[Path, dict[str, 
     assert "1 multiply-add = 2 FLOPs" in markdown
     assert table["layout"] == "NCHW"
     assert "laid out NCHW" in markdown
+    assert table["threads"] == table["protocol"]["threads"]
 
 
 @pytest.mark.slow

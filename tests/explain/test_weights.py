@@ -19,6 +19,7 @@ from foveate.nn import (
     PairwiseAttention,
     RectangularAttention2d,
 )
+from foveate.nn.weights import FormedWeights
 from tests.comparison import relative_error, shaken
 
 HEIGHT, WIDTH = 7, 11
@@ -183,6 +184,18 @@ def test_maps_larger_than_what_is_formed_at_a_time() -> None:
     assert relative_error(record.weights.attended(place), module(x)[:, :, 69, 60]) < 1e-5
 
 
+def test_whole_maps_are_formed_one_after_the_other() -> None:
+    values, formed = torch.randn(5, 1, 2, 3, 4), []
+
+    def form(images: slice) -> torch.Tensor:
+        formed.append(range(5)[images])
+        return torch.arange(5.0)[images, None, None, None].expand(-1, 1, 6, 6)
+
+    weights = FormedWeights(values, form)
+    assert torch.equal(weights.taken_by((1, 2))[:, 0, 0, 0], torch.arange(5.0))
+    assert {len(images) for images in formed} == {1}
+
+
 class Uniform(PairwiseAttention):
     """A module of somebody else's with the public contract."""
 
@@ -219,6 +232,14 @@ def test_bad_input_is_refused() -> None:
         gsa.queried((0, 0), direction="at")
     with pytest.raises(ValueError, match=r"position=\(0, 11\) lies outside of a map of 7×11"):
         gsa.weights.taken_by((0, 11))
+    with pytest.raises(ValueError, match="head must be below 2; got 2"):
+        gsa.weights.received(head=2)
+    with pytest.raises(ValueError, match="rows must follow one another"):
+        gsa.weights.received(rows=slice(0, None, 2))
+    with pytest.raises(ValueError, match="image must be below 2; got 5"):
+        gsa.weights.taken_by_regions(torch.ones(1, HEIGHT, WIDTH), image=5)
+    with pytest.raises(ValueError, match=r"regions must be \(regions, 7, 11\)"):
+        gsa.weights.taken_by_regions(torch.ones(1, HEIGHT + 1, WIDTH))
     gate = recorded(RectangularAttention2d(6), x)
     with pytest.raises(ValueError, match=r"RectangularAttention2d.* has one map for all positions"):
         gate.attention_from((0, 0))

@@ -81,6 +81,11 @@ def test_forward_mode_agrees_with_reverse_mode(make) -> None:
     for found in (forward, other):
         assert torch.allclose(found, (gradient * tangent).sum(), rtol=1e-10)
     assert abs(forward) > 1e-6
+    columns, rows = (
+        torch.autograd.functional.jacobian(module, x.detach(), vectorize=True, strategy=strategy)
+        for strategy in ("forward-mode", "reverse-mode")
+    )
+    assert relative_error(columns, rows) < 1e-10
 
 
 def test_a_batch_of_gradients_at_once() -> None:

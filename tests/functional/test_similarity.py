@@ -243,6 +243,8 @@ def test_gradients_at_squares(aspect: float, rotation: float) -> None:
     gradients = torch.autograd.grad(distance(a, b).sum(), (a, b))
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert gradients[1][:, 4].abs().max() < 1e-12
+    moved = FA.transform_rectangle(a, similarity, aspect=aspect)
+    assert torch.autograd.grad(moved.sum(), a)[0].isfinite().all()
     long, other, three = rectangles(3).requires_grad_(), rectangles(3, seed=9), drawn(3)
     assert torch.autograd.gradcheck(lambda r: FA.rectangle_distance(r, other, similarity=three), (long,))
     assert torch.autograd.gradcheck(lambda r: FA.transform_rectangle(r, three, aspect=aspect), (long,))
@@ -295,18 +297,38 @@ def test_half_precision_and_autocast_compute_in_float32() -> None:
     torch.testing.assert_close(half, FA.warp(images.bfloat16().float(), similarity).bfloat16())
 
 
+def test_no_images_at_all() -> None:
+    images, similarity, rectangle = torch.zeros(0, 3, 5, 7), torch.zeros(0, 4), torch.zeros(0, 5)
+    assert FA.warp(images, similarity).shape == images.shape
+    assert FA.visible(images, similarity).shape == (0, 1, 5, 7)
+    assert FA.compose_similarities(similarity, FA.invert_similarity(similarity)).shape == (0, 4)
+    assert FA.transform_rectangle(rectangle, similarity, aspect=2.0).shape == (0, 5)
+
+
+def test_points_are_carried_in_the_wider_precision_and_where_they_are() -> None:
+    points, similarity = torch.rand(2, 3, 4, 2, dtype=torch.float64), drawn(2)
+    found = FA.transform_points(points, similarity.float())
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, FA.transform_points(points, similarity), atol=1e-6, rtol=0)
+    assert FA.transform_points(points.to("meta"), similarity).device.type == "meta"  # as drawn ones are, on the CPU
+
+
 def test_bad_input_is_refused() -> None:
     images, similarity, rectangle = torch.zeros(2, 3, 5, 7), drawn(2), rectangles(2)
     for call, message in [
         (lambda: FA.warp(images[0], similarity), r"images must be a floating-point batch .*\(3, 5, 7\)"),
         (lambda: FA.warp(images.long(), similarity), "floating-point batch .* torch.int64"),
         (lambda: FA.warp(images, similarity[:1]), "2 images need as many similarities; got 1"),
-        (lambda: FA.warp(images, rectangle), r"a similarity is four numbers a row.*\(2, 5\)"),
+        (lambda: FA.warp(images, rectangle), r"a similarity is four floating-point numbers a row.*\(2, 5\)"),
         (lambda: FA.warp(images, similarity, padding="wrap"), "padding must be one of reflection, border, zeros"),
         (lambda: FA.warp(images, similarity, aspect=0), "aspect must be .* above 0"),
         (lambda: FA.visible(images, similarity[:1]), "2 images need as many"),
+        (lambda: FA.transform_points(torch.ones(2, 2, 3), similarity), r"points must be .* \(2, 2, 3\)"),
+        (lambda: FA.transform_points(torch.ones(1, 2), similarity), "1 rows of points need as many"),
+        (lambda: FA.transform_rectangle(rectangle.long(), similarity), "rectangles must be floating-point"),
+        (lambda: FA.warp(images, similarity.long()), "a similarity is four floating-point numbers .* torch.int64"),
         (lambda: FA.transform_rectangle(similarity, similarity), "a rectangle is five numbers"),
-        (lambda: FA.transform_rectangle(rectangle, rectangle), "a similarity is four numbers"),
+        (lambda: FA.transform_rectangle(rectangle, rectangle), "a similarity is four floating-point numbers"),
         (lambda: FA.transform_rectangle(rectangle, similarity, aspect=-1), "aspect must be"),
         (lambda: FA.rectangle_distance(rectangle, similarity), "a rectangle is five numbers"),
         (lambda: FA.similarity_matrix(similarity, aspect=math.inf), "aspect must be"),

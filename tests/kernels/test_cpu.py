@@ -11,6 +11,7 @@ from torch import Tensor
 from foveate import functional as FA
 from foveate import kernels
 from foveate.kernels import cpu
+from foveate.nn import GlobalSelfAttention2d
 from tests.comparison import TOLERANCE, relative_error
 
 CAPABILITIES = list(cpu.INSTRUCTION_SETS)
@@ -222,6 +223,30 @@ def test_shapes_that_do_not_fit_are_refused(fused: bool) -> None:
     for v in (value[:, :, :, :2], value[:1], value[0]):
         with pytest.raises(ValueError, match="queries and values must be"):
             FA.axial_positional_attention(query, v, table, 0, fused=fused)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_keys_without_channels_give_nothing(fused: bool) -> None:
+    empty, value = torch.randn(2, 2, 3, 5, 0), torch.randn(2, 2, 3, 5, 4)
+    assert not FA.content_attention(empty, empty, value, fused=fused).any()
+    assert not FA.axial_positional_attention(empty, value, torch.randn(5, 0), 0, fused=fused).any()
+
+
+def test_what_the_default_device_is_does_not_matter() -> None:
+    module, x = GlobalSelfAttention2d(8, feat_size=5, fused=True).eval(), torch.randn(1, 8, 5, 3)
+    with torch.no_grad():
+        expected = module(x)
+        with torch.device("meta"):
+            found = module(x)
+    assert torch.equal(found, expected)
+
+
+def test_the_operator_of_inference_refuses_other_types() -> None:
+    norm = torch.ones(4)
+    for dtype in (torch.bfloat16, torch.float16, torch.int64):
+        projection, down, along = torch.ones(1, 12, 3, 5).to(dtype), torch.ones(5, 2), torch.ones(9, 2)
+        with pytest.raises(ValueError, match="float32 or float64"):
+            torch.ops.foveate.global_self(projection, down, along, norm, norm, None, None, 1e-5, 2, 4, 1)
 
 
 def test_a_window_of_another_line_is_refused_by_every_operator() -> None:

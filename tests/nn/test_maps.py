@@ -124,7 +124,12 @@ def test_a_mode_of_training_is_left_alone_by_the_maps():
     x = torch.randn(2, 5, 5, 7, dtype=torch.float64)
     before = module.norm.running_mean.clone()
     by_maps = module.forward_by_maps(x)
+    module.observe(x)
     assert torch.equal(module.norm.running_mean, before)
+    assert module.norm.num_batches_tracked == 0
+    weights = module.observe(x[:, :, :1, :1]).weights  # one value of a channel in each image
+    assert weights is not None
+    assert relative_error(weights.attended((0, 0)), module(x[:, :, :1, :1])[..., 0, 0]) < 1e-12
     assert relative_error(module(x), by_maps) < 1e-12
 
 

@@ -87,6 +87,15 @@ def test_equal_networks_do_not_differ() -> None:
     assert (result.mean, result.low, result.high, result.p_value) == (0, 0, 0, 1)
 
 
+def test_as_many_for_as_against_is_no_difference() -> None:
+    """Means over three seeds are rounded; an exact zero must count as no further out than itself."""
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        a = random.integers(0, 2, (3, 12))
+        b = np.roll(a, 1, axis=1)
+        assert paired_difference(a, b).p_value == 1
+
+
 def test_all_right_and_all_wrong_have_an_interval() -> None:
     assert (mean_score([[1, 1, 1]]).low, mean_score([[0, 0]]).high, mean_score([[1]]).low) == (1, 0, 1)
 

@@ -182,6 +182,10 @@ def test_finished_runs_are_added_and_those_that_are_there_stay(comparison: Path,
     run(EvidenceConfig(out=str(out), collect=[str(comparison)], reference="gsa_resnet_tiny"))
     assert file.stat().st_mtime_ns == before
     assert len(list((out / "runs").iterdir())) == 8
+    again = part / "gsa_resnet_tiny" / "seed-0" / "result.json"
+    again.write_text(json.dumps(json.loads(again.read_text()) | {"seconds": 4321.0}))  # as if it was made again
+    run(EvidenceConfig(out=str(out), collect=[str(part)]))
+    assert json.loads(file.read_text())["seconds"] == 4321.0
 
 
 def row(low: float, high: float, p: float) -> dict[str, Any]:

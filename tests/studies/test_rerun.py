@@ -12,7 +12,7 @@ import yaml
 import foveate_cli
 from foveate.cli import parse_command
 from studies import rerun
-from studies._command import parse_study
+from studies._command import parse_study, split_imports
 from tests.recipes.files import ROOT, TEXTS, header
 
 FETCHED = ["--cifar100", "cifar100", "--bccd", "bccd"]
@@ -36,7 +36,10 @@ def test_its_commands_are_those_in_the_headers(name: str) -> None:
         options = [str(ROOT / word) if word.startswith("recipes/") else word for word in parsed.arguments]
         parse_command(parsed.command, options)
     study = tables[2].removeprefix("studies.")
-    options = [str(ROOT / word) if word.startswith("recipes/") else word for word in tables[3:]]
+    imports, arguments = split_imports(tables[3:])
+    assert imports == list(wanted.imports)
+    assert " ".join(["python", *tables[1:]]) in TEXTS[f"recipes/{wanted.evidence}.yaml"]
+    options = [str(ROOT / word) if word.startswith("recipes/") else word for word in arguments]
     config = parse_study(study, options)
     assert config.out == f"results/{name}"
     assert config.collect == [f"runs/{recipe}" for recipe in wanted.recipes]
@@ -50,7 +53,7 @@ def test_its_commands_are_those_in_the_headers(name: str) -> None:
 def test_what_is_missing_is_listed_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a command was run"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a command was run"))
     (tmp_path / "cifar100").mkdir()
     for names, there, missing in (
         ([], ["cifar100"], {"tiny-imagenet", "flowers", "camvid", "bccd"}),
@@ -75,11 +78,14 @@ def test_experiments_are_run_one_after_the_other_until_one_fails(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rerun, "ROOT", tmp_path)
 
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        ran.append(" ".join(command[1:]))
-        return subprocess.CompletedProcess(command, int(len(ran) == 5))
+    class Command:
+        def __init__(self, words: list[str], **_: Any) -> None:
+            ran.append(" ".join(words[1:]))
 
-    monkeypatch.setattr(subprocess, "run", run)
+        def wait(self) -> int:
+            return int(len(ran) == 5)
+
+    monkeypatch.setattr(subprocess, "Popen", Command)
     assert rerun.main(["cifar100", "cells", *FETCHED]) == 1
     assert [line.split()[0 if line.startswith("recipes") else 1] for line in ran] == [
         "recipes/cifar100/prepare.py",
@@ -90,3 +96,24 @@ def test_experiments_are_run_one_after_the_other_until_one_fails(
     ]
     assert str(tmp_path / "cifar100") in ran[0]
     assert (tmp_path / "data" / "bccd" / "train").is_dir()
+    assert not list((tmp_path / "data").glob(".*"))
+
+
+def test_ctrl_c_leaves_a_command_the_time_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = [0]
+
+    class Saving:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def wait(self) -> int:
+            waits[0] += 1
+            if waits[0] < 3:  # Ctrl-C twice: it was impatient
+                raise KeyboardInterrupt
+            return 130
+
+    (tmp_path / "bccd").mkdir()
+    monkeypatch.setattr(rerun, "ROOT", tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", Saving)
+    assert rerun.main(["cells", "--bccd", str(tmp_path / "bccd")]) == 130
+    assert waits == [3]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from foveate._extras import require
+from foveate._option import check_options
 
 __all__ = ["parse_config"]
 
@@ -58,7 +59,9 @@ def parse_config(config_class: type[Any], argv: Sequence[str], *, prog: str, pos
         raise ValueError(f"{_readable(str(error))} (`{prog} --help` explains the options)") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"--config: the file is not text in UTF-8: {error}") from error
-    return config_class(**{field.name: _at_home(namespace[field.name]) for field in dataclasses.fields(config_class)})
+    values = {field.name: namespace[field.name] for field in dataclasses.fields(config_class)}
+    check_options(values, argv)
+    return config_class(**{name: _at_home(value) for name, value in values.items()})
 
 
 def _parse_plainly(config_class: type[Any], argv: Sequence[str], *, prog: str, positional: str | None) -> Any:

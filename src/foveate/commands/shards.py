@@ -70,7 +70,7 @@ class ShardsConfig:
         parts = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", self.shard_size)
         if parts is None or parts[2] not in UNITS:
             raise ValueError(f"shard_size must be a number and one of {', '.join(UNITS)}; got {self.shard_size!r}")
-        return int(float(parts[1]) * UNITS[parts[2]])
+        return int(min(float(parts[1]) * UNITS[parts[2]], sys.maxsize))
 
 
 def run(config: ShardsConfig) -> ShardIndex:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 
 from foveate._devices import check_device
 from foveate._imports import known_to_all
@@ -27,6 +28,7 @@ from foveate.training.build import Data, build, configured_task
 from foveate.training.distributed import check_single_process
 from foveate.training.settings import TrainSettings
 from foveate.training.settings_file import CONFIG, check_unchanged, read_settings, to_yaml
+from foveate.training.trainer import limited_threads
 
 __all__ = ["COMPARISON", "compare", "compare_networks"]
 
@@ -112,11 +114,14 @@ def compare_networks(config: CompareConfig, *, data: Data | None = None, verbose
         write_text(out / CONFIG, to_yaml(config))
         try:
             results = train_all(runs, data, jobs, verbose=verbose)
-            costs = measure_costs(config, data, device)
+            with limited_threads(config.threads):
+                costs = measure_costs(config, data, device)
+                threads = torch.get_num_threads()
         except KeyboardInterrupt as error:
             signum = getattr(error, "signum", signal.SIGINT)
             raise Interrupted(signum, "run the same command again to go on from here") from error
-        table = _table(config, data, results, costs) | {"environment": environment(device)}
+        measured = {"threads": threads, "environment": environment(device)}
+        table = _table(config, data, results, costs) | measured
         write_json(out / COMPARISON, table)
         write_text(out / "compare.csv", to_csv(table))
         write_text(out / "compare.md", to_markdown(table))

@@ -42,7 +42,7 @@ def _plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 @torch.library.custom_op("foveate::content", mutates_args=())
 def _forward(query: Tensor, key: Tensor, value: Tensor, fused: bool | None) -> Four:
-    if kernel := kernels.content(value, fused):
+    if kernel := kernels.content(query, value, fused):
         return kernel.content_forward(query, key, value)
     check_content(query, key, value)
     q, k, v = (upcast(x).flatten(2, 3) for x in (query, key, value))  # B, heads, N, d
@@ -72,7 +72,7 @@ def _backward(
     total: Tensor,
     fused: bool | None,
 ) -> Three:
-    if kernel := kernels.content(value, fused):
+    if kernel := kernels.content(query, value, fused):
         return kernel.content_backward(grad, query, key, value, context, peak, total)
     check_content(query, key, value, context, peak, total, grad=grad)
     g, q, k, v = (upcast(x).flatten(2, 3) for x in (grad, query, key, value))

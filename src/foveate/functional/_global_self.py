@@ -20,18 +20,19 @@ from foveate.functional._plain import uses_plain_operators
 
 __all__ = ["fits", "global_self_inference"]
 
+WIDE = (torch.float32, torch.float64)
+
 
 def fits(projection: Tensor, fused: bool | None, *others: Tensor) -> bool:
     """Tell whether there is a kernel for a projection (float32 or float64, on a CPU); ``others`` are parameters."""
     if uses_plain_operators(projection, *others, fused=fused):
         return False
-    wide = projection.dtype in (torch.float32, torch.float64)
-    return wide and projection.device.type == "cpu" and _compiled(fused)
+    return projection.dtype in WIDE and projection.device.type == "cpu" and _compiled(fused)
 
 
 @torch.compiler.assume_constant_result
 def _compiled(fused: bool | None) -> bool:
-    return fused is not False and kernels.content(torch.empty(1), fused) is not None
+    return kernels.on_cpu(fused) is not None
 
 
 def global_self_inference(
@@ -58,6 +59,11 @@ def global_self_inference(
 
 def _result(projection: Tensor, small: tuple[Tensor | None, ...], num_heads: int, dim_key: int, stride: int) -> Tensor:
     """Allocate the result for tensors whose sizes fit: the kernel trusts every size."""
+    if projection.dtype not in WIDE or projection.device.type not in ("cpu", "meta"):
+        raise ValueError(
+            f"global_self: a projection must be float32 or float64 on a CPU; got {projection.dtype} on "
+            f"{projection.device}"
+        )
     if min(num_heads, dim_key, stride) < 1 or projection.ndim != 4 or projection.shape[1] <= 2 * dim_key:
         raise ValueError(
             f"global_self: num_heads={num_heads}, dim_key={dim_key} and stride={stride} do not fit a projection "
@@ -96,7 +102,7 @@ def _forward(
     out = _result(projection, tensors, num_heads, dim_key, stride)
     if not out.numel():
         return out
-    kernel = kernels.content(projection, True)
+    kernel = kernels.content(projection, projection, True)
     assert kernel is not None, "fused=True raises where there is none"
     projection = projection.contiguous(memory_format=torch.channels_last)
     small = [x if x is None else x.to(projection.dtype).contiguous() for x in tensors]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = ["by_position", "in_layout_of", "is_channels_last", "merge_heads", "split_heads", "to_channels_last"]
 
@@ -29,8 +30,10 @@ def in_layout_of(like: Tensor, x: Tensor) -> Tensor:
 
 
 def to_channels_last(x: Tensor) -> Tensor:
-    """Return ``x`` in channels_last, or as it is within a transform of `torch.func`, where layouts are not known."""
+    """Return ``x`` in channels_last, or as it is where layouts are not known: within `torch.func`, with a tangent."""
     if torch._C._are_functorch_transforms_active():
+        return x
+    if not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None:
         return x
     return x.contiguous(memory_format=torch.channels_last)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from foveate._shapes import Float
+from foveate.functional._heads import check_alike
 from foveate.functional._precision import autocast_off, upcast, upcast_dtype
 from foveate.functional.relative import relative_scores, relative_vectors, relative_window
 
@@ -33,6 +34,7 @@ def augmented_attention_map(
         >>> FA.augmented_attention_map(query, key, table, table).shape
         torch.Size([2, 4, 15, 15])
     """
+    check_alike(query, key)
     height, width, dim = query.shape[2:]
     with autocast_off(query):
         if isinstance(dim, Tensor):  # in a trace
@@ -63,6 +65,7 @@ def augmented_attention(
         >>> FA.augmented_attention(query, query, value, table, table).shape
         torch.Size([2, 4, 3, 5, 6])
     """
+    check_alike(query, key, value)
     with autocast_off(value):
         weights = augmented_attention_map(query, key, table_rows, table_columns)
         out = torch.matmul(weights.to(upcast_dtype(value.dtype)), upcast(value).flatten(2, 3))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from foveate._shapes import Float
+from foveate.functional._heads import check_alike
 from foveate.functional._precision import autocast_off, upcast
 
 __all__ = ["axial_content_attention", "axial_content_column", "axial_content_map", "axial_content_rows"]
@@ -47,7 +48,7 @@ def axial_content_rows(
         >>> FA.axial_content_rows(query, key, rows=slice(0, 1)).shape
         torch.Size([2, 4, 1, 5, 3, 5])
     """
-    _check(query, key)
+    check_alike(query, key)
     with autocast_off(query):
         lines = upcast(query)[:, :, rows]  # the way turns at (a, q): other lines have no part in it
         along = torch.einsum("bhaxd,bhaqd->bhaxq", lines[:, :, :, columns], upcast(key)[:, :, rows].softmax(3))
@@ -69,7 +70,7 @@ def axial_content_column(
         >>> torch.allclose(FA.axial_content_column(query, key, 2, 1), whole[..., 2, 1], atol=1e-6)
         True
     """
-    _check(query, key)
+    check_alike(query, key)
     with autocast_off(query):
         wide = upcast(query)
         along = torch.einsum("bhyxd,bhyd->bhyx", wide, upcast(key).softmax(3)[:, :, :, column])
@@ -92,20 +93,10 @@ def axial_content_attention(
         >>> torch.allclose(FA.axial_content_attention(query, key, value).flatten(2, 3), by_map, atol=1e-5)
         True
     """
-    _check(query, key)
+    check_alike(query, key, value)
     with autocast_off(value):
         q, k, v = upcast(query), upcast(key), upcast(value)
         for axis, line in ((2, "x"), (3, "y")):  # columns, then rows
             context = torch.einsum(f"bhyxd,bhyxc->bh{line}dc", k.softmax(axis), v)
             v = torch.einsum(f"bhyxd,bh{line}dc->bhyxc", q, context)
         return v.to(value.dtype)
-
-
-def _check(query: Tensor, key: Tensor) -> None:
-    if torch.jit.is_tracing():  # sizes are tensors
-        return
-    if query.ndim != 5 or key.shape != query.shape:
-        raise ValueError(
-            f"queries and keys must be (B, heads, H, W, d), alike; got shapes {tuple(query.shape)} and "
-            f"{tuple(key.shape)}"
-        )

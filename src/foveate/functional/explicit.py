@@ -115,6 +115,8 @@ def gaussian_line_map(size: int, radius: AnyShape) -> Float[Tensor, "{size} {siz
         >>> torch.allclose(torch.kron(column, row), FA.explicit_attention_map(5, 7, torch.tensor(2.0)))
         True
     """
+    integer("size", size)
+    _check("gaussian", radius)
     return _line_map(size, radius, "gaussian")
 
 
@@ -130,10 +132,13 @@ def laplace_line_map(size: int, radius: AnyShape) -> Float[Tensor, "{size} {size
         >>> torch.allclose(torch.kron(column, row), FA.explicit_attention_map(5, 7, torch.tensor(2.0), "laplace_l1"))
         True
     """
+    integer("size", size)
+    _check("laplace_l1", radius)
     return _line_map(size, radius, "laplace_l1")
 
 
 def _line_map(size: int, radius: Tensor, kernel: str) -> Tensor:
+    radius = radius.to(upcast_dtype(radius.dtype)).reshape(())
     # Dividing before squaring keeps r = 1e-6 and r = 1e6 far from the ends of float32.
     distance = _offsets(size, radius) / radius
     logits = -0.5 * distance**2 if kernel == "gaussian" else -distance.abs()
@@ -162,8 +167,8 @@ def explicit_attention(
         >>> torch.allclose(FA.explicit_attention(value, radius).flatten(2), by_map, atol=1e-6)
         True
     """
-    if value.ndim != 4:
-        raise ValueError(f"value must be (B, C, H, W); got shape {tuple(value.shape)}")
+    if value.ndim != 4 or not value.is_floating_point():
+        raise ValueError(f"value must be floating-point (B, C, H, W); got {value.dtype} of shape {tuple(value.shape)}")
     _check(kernel, radius)
     dtype = upcast_dtype(value.dtype)
     with autocast_off(value):
@@ -173,6 +178,8 @@ def explicit_attention(
         elif _one_graph() or value.shape[-2] * value.shape[-1] <= DENSE_MAX_POSITIONS:
             weights = _rows(value.shape[-2], value.shape[-1], radius, kernel).flatten(2).flatten(0, 1)
             out = torch.matmul(wide.flatten(2), weights.transpose(0, 1)).view(wide.shape)
+        elif not value.numel():  # for which there is no FFT
+            out = wide * radius
         else:
             out = _spectral(wide, radius, kernel)
     # The products have a layout of their own.
@@ -181,6 +188,8 @@ def explicit_attention(
 
 def _check(kernel: str, radius: Tensor) -> None:
     one_of("kernel", kernel, KERNELS)
+    if not isinstance(radius, Tensor) or not radius.is_floating_point():
+        raise ValueError(f"radius must be a floating-point tensor of one element; got {radius!r}")
     if not torch.jit.is_tracing() and radius.numel() != 1:
         raise ValueError(f"radius must be a tensor of one element; got shape {tuple(radius.shape)}")
 

@@ -20,6 +20,7 @@ from foveate._checks import one_of
 from foveate._shapes import Float
 from foveate.functional._axial import axial_pass
 from foveate.functional._content import content
+from foveate.functional._heads import check_alike, check_matching
 from foveate.functional._precision import autocast_off, upcast, upcast_dtype
 from foveate.functional.relative import relative_scores, relative_vectors, relative_window
 
@@ -55,6 +56,7 @@ def content_attention_map(
         >>> FA.content_attention_map(query, key).shape
         torch.Size([2, 4, 15, 15])
     """
+    check_matching(query, key)
     with autocast_off(query):
         weights = upcast(key).flatten(2, 3).softmax(2)
         return torch.matmul(_queries(query, normalize_queries).flatten(2, 3), weights.transpose(2, 3))
@@ -79,6 +81,7 @@ def content_attention_column(
         >>> torch.allclose(FA.content_attention_column(query, key, 2, 1), whole[..., 2, 1], atol=1e-6)
         True
     """
+    check_matching(query, key)
     with autocast_off(query):
         weights = upcast(key).flatten(2, 3).softmax(2).view(key.shape)[:, :, row, column]  # B, heads, d
         return torch.einsum("bhyxd,bhd->bhyx", _queries(query, normalize_queries), weights)
@@ -108,9 +111,7 @@ def content_attention(
         >>> torch.allclose(FA.content_attention(query, key, value).flatten(2, 3), by_map, atol=1e-5)
         True
     """
-    _alike(query, value)
-    if not torch.jit.is_tracing() and key.shape != query.shape:
-        raise ValueError(f"keys must have the shape of the queries; got {tuple(key.shape)} and {tuple(query.shape)}")
+    check_alike(query, key, value)
     with autocast_off(value):
         if normalize_queries:
             query = _queries(query, True)
@@ -156,7 +157,7 @@ def axial_positional_attention(
         torch.Size([2, 4, 3, 5, 6])
     """
     _check(query, table, axis)
-    _alike(query, value)
+    check_alike(query, value=value)
     with autocast_off(value):
         window = relative_window(table.to(upcast_dtype(value.dtype)), value.shape[2 + axis])
         return axial_pass(query.to(value.dtype), value, window, axis, fused)
@@ -244,16 +245,6 @@ def _vectors(query: Tensor, table: Tensor, axis: int) -> Tensor:
     """Return the embeddings ``(n, n, d)`` of the offsets along an axis of ``query``, in at least float32."""
     size = query.shape[2 + axis]
     return relative_vectors(relative_window(table.to(upcast_dtype(query.dtype)), size), size)
-
-
-def _alike(query: Tensor, value: Tensor) -> None:
-    if torch.jit.is_tracing():  # sizes are tensors
-        return
-    if query.ndim != 5 or value.ndim != 5 or query.shape[:4] != value.shape[:4]:
-        raise ValueError(
-            f"queries and values must be (B, heads, H, W, channels), alike but for the channels; got shapes "
-            f"{tuple(query.shape)} and {tuple(value.shape)}"
-        )
 
 
 def _check(query: Tensor, table: Tensor, axis: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foveate._checks import number
+from foveate._checks import integer, number
 from foveate._shapes import AnyShape, Float, Line, Rectangles
 from foveate.functional._plain import any_size
 from foveate.functional._precision import autocast_off, upcast
@@ -56,6 +56,9 @@ def rectangle_map(
     """
     check_rectangle(rectangle)
     number("sharpness", sharpness, above=0)
+    if not torch.jit.is_tracing():  # sizes are tensors
+        integer("height", height)
+        integer("width", width)
     with autocast_off(rectangle):
         rectangle = upcast(rectangle)
         x = pixel_centers(width, rectangle)
@@ -94,8 +97,10 @@ def rectangle_corners(rectangle: Rectangles) -> Float[Tensor, "batch 4 2"]:
 
 
 def check_rectangle(rectangle: Tensor) -> None:
-    """Raise a `ValueError` unless ``rectangle`` holds five numbers a row."""
+    """Raise a `ValueError` unless ``rectangle`` holds five floating-point numbers a row."""
     if rectangle.ndim != 2 or (not torch.jit.is_tracing() and rectangle.shape[1] != 5):
         raise ValueError(
             f"a rectangle is five numbers a row, (B, 5): cx, cy, sx, sy, angle; got shape {tuple(rectangle.shape)}"
         )
+    if not rectangle.is_floating_point():
+        raise ValueError(f"rectangles must be floating-point; got {rectangle.dtype}. Convert them with .float()")

@@ -37,7 +37,7 @@ def relative_window(
         offsets = torch.arange(1 - size, size, device=table.device)
         window = table[offsets.clamp(1 - extent, extent - 1) + extent - 1]
         return window if outside == "edge" else window.masked_fill((offsets.abs() >= extent)[:, None], 0)
-    missing = size - extent
+    missing = integer("size", size) - extent
     if missing <= 0:
         return table[-missing : table.shape[0] + missing]
     if outside == "zero":
@@ -57,6 +57,8 @@ def relative_vectors(window: Float[Tensor, "offsets dim"], size: int | None = No
                 [-1.,  0.]])
     """
     size = (window.shape[0] + 1) // 2 if size is None else size
+    if not any_size() and window.shape[0] != 2 * size - 1:
+        raise ValueError(f"a window of a line of {size} pixels has {2 * size - 1} offsets; got {window.shape[0]}")
     positions = torch.arange(size, device=window.device)
     return window[positions - positions[:, None] + size - 1]
 

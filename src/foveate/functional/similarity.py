@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from foveate._checks import integer, number, one_of
 from foveate._shapes import Bool, Float, Rectangles
-from foveate.functional._precision import autocast_off, upcast
+from foveate.functional._precision import autocast_off, upcast, upcast_dtype
 from foveate.functional.rectangle import check_rectangle, pixel_centers
 
 __all__ = [
@@ -89,16 +89,22 @@ def invert_similarity(similarity: Float[Tensor, "batch 4"], *, aspect: float = 1
 def transform_points(
     points: Float[Tensor, "batch *points 2"], similarity: Float[Tensor, "batch 4"], *, aspect: float = 1.0
 ) -> Float[Tensor, "batch *points 2"]:
-    """Return where points ``(x, y)`` in [−1, 1] coordinates are carried: ``A p + t``.
+    """Return where points ``(x, y)`` in [−1, 1] coordinates are carried: ``A p + t``, in at least float32.
 
     Examples:
         >>> quarter_turn = torch.tensor([[0.0, 0.0, torch.pi / 2, 1.0]])
         >>> FA.transform_points(torch.tensor([[[1.0, 0.0]]]), quarter_turn).round()
         tensor([[[-0., 1.]]])
     """
-    matrix = similarity_matrix(similarity, aspect=aspect)
-    flat = points.reshape(len(points), -1, 2).to(matrix.dtype)
+    _check(similarity)
+    if points.ndim < 2 or points.shape[-1] != 2 or not points.is_floating_point():
+        raise ValueError(f"points must be floating-point (B, …, 2); got {points.dtype} of shape {tuple(points.shape)}")
+    if len(points) != len(similarity):
+        raise ValueError(f"{len(points)} rows of points need as many similarities; got {len(similarity)}")
+    dtype = torch.promote_types(upcast_dtype(points.dtype), similarity.dtype)
+    matrix = similarity_matrix(similarity.to(points.device, dtype), aspect=aspect)
     with autocast_off(points):
+        flat = points.to(dtype).reshape(len(points), math.prod(points.shape[1:-1]), 2)
         return (flat @ matrix[:, :, :2].mT + matrix[:, None, :, 2]).view(points.shape)
 
 
@@ -118,8 +124,8 @@ def random_similarities(
     for name, value in (("shift", shift), ("rotation", rotation)):
         number(name, value, minimum=0)
     number("scale", scale, minimum=1)
-    draws = 2 * torch.rand(size, 4, generator=generator) - 1
-    drawn = draws * torch.tensor([shift, shift, rotation, math.log(scale)])
+    draws = 2 * torch.rand(size, 4, generator=generator, dtype=torch.float32, device="cpu") - 1
+    drawn = draws * draws.new_tensor([shift, shift, rotation, math.log(scale)])
     return torch.cat([drawn[:, :3], drawn[:, 3:].exp()], dim=1)
 
 
@@ -144,6 +150,8 @@ def warp(
     """
     one_of("padding", padding, PADDINGS)
     aspect = _aspect(images, similarity, aspect)
+    if not images.numel():  # which PyTorch does not sample
+        return images.clone()
     back = similarity_matrix(invert_similarity(similarity, aspect=aspect), aspect=aspect)
     with autocast_off(images):
         wide = upcast(images)
@@ -185,7 +193,7 @@ def transform_rectangle(
     another one, in general no rectangle of these coordinates. The result is the rectangle with the same center and
     the same second moments: with ``M = R(α) diag(s²) R(α)ᵀ``, those of ``A M Aᵀ``. Its center and area are exact, as is
     all of it where nothing is turned (or by π), and transforms compose. It comes with ``s_x ≥ s_y`` and
-    ``−π/2 ≤ α ≤ π/2``. Where its sides are equal its angle has no gradient: compare by `rectangle_distance`.
+    ``−π/2 ≤ α ≤ π/2``; the gradients of both are 0 where its sides are equal: compare by `rectangle_distance`.
 
     Examples:
         >>> rectangle, shift = torch.tensor([[0.0, 0.0, 0.5, 0.25, 0.0]]), torch.tensor([[0.5, 0.0, 0.0, 2.0]])
@@ -202,8 +210,10 @@ def transform_rectangle(
             return torch.cat([center, sides, rectangle[:, 4:] + similarity[:, 2:3]], dim=1)
         center, shape = _moved(*_form(rectangle), similarity, aspect)
         (a, b), (_, d) = shape[:, 0].unbind(1), shape[:, 1].unbind(1)
-        mean, half = (a + d) / 2, torch.hypot((a - d) / 2, b)
-        angle = torch.atan2(2 * b, a - d) / 2
+        mean, squared = (a + d) / 2, ((a - d) / 2).square() + b.square()
+        oblong = squared > 0  # a square has neither direction nor their gradients
+        half = torch.where(oblong, squared, 1).sqrt() * oblong
+        angle = torch.atan2(2 * b, torch.where(oblong, a - d, 1)) / 2
         return torch.cat([center, torch.stack([mean + half, mean - half, angle], dim=1)], dim=1)
 
 
@@ -268,8 +278,7 @@ def _moved(center: Tensor, shape: Tensor, similarity: Tensor, aspect: float) -> 
     area = factor.square() * (shape[:, 0, 0] * shape[:, 1, 1] - shape[:, 0, 1] * shape[:, 1, 0])
     trace = moments.diagonal(dim1=1, dim2=2).sum(1)
     eye = torch.eye(2, device=shape.device, dtype=shape.dtype)
-    shape = (moments + area[:, None, None] * eye) / (trace + 2 * area).sqrt()[:, None, None]
-    return center, shape
+    return center, (moments + area[:, None, None] * eye) / (trace + 2 * area).sqrt()[:, None, None]
 
 
 def _aspect(images: Tensor, similarity: Tensor, aspect: float | None) -> float:
@@ -284,7 +293,8 @@ def _aspect(images: Tensor, similarity: Tensor, aspect: float | None) -> float:
 
 
 def _check(similarity: Tensor) -> None:
-    if similarity.ndim != 2 or similarity.shape[1] != 4:
+    if similarity.ndim != 2 or similarity.shape[1] != 4 or not similarity.is_floating_point():
         raise ValueError(
-            f"a similarity is four numbers a row, (B, 4): t_x, t_y, angle, factor; got shape {tuple(similarity.shape)}"
+            "a similarity is four floating-point numbers a row, (B, 4): t_x, t_y, angle, factor; got "
+            f"{similarity.dtype} of shape {tuple(similarity.shape)}"
         )

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-__all__ = ["axial", "content", "found"]
+__all__ = ["axial", "content", "found", "on_cpu"]
 
 
 def axial(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
@@ -27,16 +27,25 @@ def axial(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None
     Raises:
         ValueError: ``fused`` is true and there are none.
     """
-    return _demanded(_cpu(value, fused) or _cuda(query, value, fused), value, fused)
+    return _demanded(_cpu(query, value, fused) or _cuda(query, value, fused), query, value, fused)
 
 
-def content(value: Tensor, fused: bool | None) -> ModuleType | None:
+def content(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
     """Return the module whose ``content_forward`` and ``content_backward`` fit, as `axial` does.
 
     On CUDA, content attention is a few products of matrices and needs no kernels: None, whatever ``fused`` is.
     """
-    found = _cpu(value, fused)
-    return found if value.is_cuda else _demanded(found, value, fused)
+    found = _cpu(query, value, fused)
+    return found if value.is_cuda else _demanded(found, query, value, fused)
+
+
+def on_cpu(fused: bool | None) -> ModuleType | None:
+    """Return the kernels of the CPU, if there are any and ``fused`` does not decline them."""
+    if not _wanted(fused):
+        return None
+    from foveate.kernels import cpu
+
+    return cpu if cpu.library() is not None else None
 
 
 def found() -> dict[str, str]:
@@ -58,12 +67,9 @@ def _wanted(fused: bool | None) -> bool:
     return os.environ.get("FOVEATE_FUSED", "1") not in ("0", "") if fused is None else fused
 
 
-def _cpu(value: Tensor, fused: bool | None) -> ModuleType | None:
-    if not _wanted(fused) or value.device.type != "cpu" or not value.numel() or not value.is_floating_point():
-        return None
-    from foveate.kernels import cpu
-
-    return cpu if cpu.library() is not None else None
+def _cpu(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
+    there = value.device.type == "cpu" and value.is_floating_point() and query.numel() and value.numel()
+    return on_cpu(fused) if there else None
 
 
 def _cuda(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
@@ -76,8 +82,8 @@ def _cuda(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None
     return axial_triton if axial_triton.supports(query, value) else None
 
 
-def _demanded(found: ModuleType | None, value: Tensor, fused: bool | None) -> ModuleType | None:
-    if fused and found is None and value.numel():
+def _demanded(found: ModuleType | None, query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
+    if fused and found is None and query.numel() and value.numel():
         raise ValueError(
             f"fused=True, but there are no kernels for {value.dtype} on {value.device}. On a CPU they need a C++ "
             f"compiler when foveate is installed; on CUDA, Triton, and for the positional passes half precision or "

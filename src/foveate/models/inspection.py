@@ -144,17 +144,23 @@ def dry_run(
     *,
     name: str | None = None,
 ) -> Result:
-    """Return ``run(twin, image)`` for a copy of ``network`` in evaluation mode and one image, both on the meta device.
+    """Return ``run(twin, image)`` for a copy of ``network`` in evaluation mode and an image, both on the meta device.
 
-    Nothing is computed and no activation allocated; ``network`` is not touched. ``input_size`` is ``(channels, height,
-    width)``, ``name`` that of the network in messages. A `ValueError` says that it does not take such an image.
+    Nothing is computed and no activation allocated, but where a network looks at values on its way: such a one sees a
+    black image on the CPU. ``network`` is not touched. ``input_size`` is ``(channels, height, width)``, ``name`` that
+    of the network in messages. A `ValueError` says that it does not take such an image.
     """
     twin = meta_copy(network).eval()
     dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
     image = torch.empty(1, *input_size, device="meta", dtype=dtype)
     try:
         with torch.no_grad():
-            return run(twin, image)
+            try:
+                return run(twin, image)
+            except RuntimeError as error:
+                if "meta tensors" not in str(error).lower():
+                    raise
+                return run(copy.deepcopy(network).cpu().eval(), torch.zeros_like(image, device="cpu"))
     except (ValueError, *FAILURES) as error:
         raise ValueError(
             f"{name or type(network).__name__} does not take an image of {'×'.join(map(str, input_size))}: {error}; "

@@ -59,7 +59,8 @@ def scale_reach(model: nn.Module, factor: float) -> nn.Module:
     """Multiply the radius of every explicit attention of ``model`` by ``factor``, in place; return it.
 
     For images ``factor`` times as large as those of the training, in which the objects are as much larger; a radius is
-    in positions of the map. Other attention stays as it is.
+    in positions of the map. Other attention stays as it is. The radii are new parameters: training on needs a new
+    optimizer.
 
     Examples:
         >>> network = foveate.scale_reach(timm.create_model("expatt_resnet_tiny"), 2.0)

@@ -10,7 +10,7 @@ from foveate.functional._precision import upcast_dtype
 from foveate.nn.spatial_attention import detached
 from foveate.nn.weights import PARTS, PairwiseWeights
 
-__all__ = ["AxialWeights", "GlobalSelfWeights", "axial_map", "gain_and_shift"]
+__all__ = ["AxialWeights", "GlobalSelfWeights", "axial_map", "gain_and_shift", "normalized"]
 
 LINEAR = 1e-3
 """Largest relative error at which a normalization counts as a gain and a shift per channel."""
@@ -151,10 +151,10 @@ def gain_and_shift(norm: nn.Module, before: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: They do not exist.
     """
-    after = norm(before)
-    zeros = torch.zeros_like(before[:1])
-    shift = norm(zeros).double()[:, :, 0, 0]
-    gain = norm(zeros + 1).double()[:, :, 0, 0] - shift
+    after = normalized(norm, before)
+    zeros = before.new_zeros(2, *before.shape[1:])  # two: one value of a channel has no deviation in training
+    shift = normalized(norm, zeros)[:1].double()[:, :, 0, 0]
+    gain = normalized(norm, zeros + 1)[:1].double()[:, :, 0, 0] - shift
     x, y = before.double().flatten(2), after.double().flatten(2)
     if not _explains(gain, shift, x, y):
         mean, mean_after = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
@@ -168,6 +168,12 @@ def gain_and_shift(norm: nn.Module, before: Tensor) -> tuple[Tensor, Tensor]:
                 "names=…"
             )
     return gain.expand(x.shape[:2]), shift.expand(x.shape[:2])
+
+
+def normalized(norm: nn.Module, x: Tensor) -> Tensor:
+    """Return ``norm(x)``; in training by the statistics of ``x``, and the running ones stay as they are."""
+    buffers = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    return torch.func.functional_call(norm, buffers, x)
 
 
 def _explains(gain: Tensor, shift: Tensor, x: Tensor, y: Tensor) -> bool:

@@ -12,12 +12,7 @@ from foveate._checks import feature_map, integer, number, one_of
 from foveate._shapes import Float
 from foveate.functional._pooling import average_pool, strided_size, upsample_to_stride
 from foveate.functional._precision import upcast
-from foveate.functional.explicit import (
-    KERNELS,
-    explicit_attention,
-    explicit_attention_map,
-    explicit_attention_rows,
-)
+from foveate.functional.explicit import KERNELS, explicit_attention, explicit_attention_map, explicit_attention_rows
 from foveate.nn._explicit_folded import convolve_and_attend
 from foveate.nn._scripting import NotScriptable
 from foveate.nn.spatial_attention import Observation, PairwiseAttention, detached
@@ -93,7 +88,10 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
 
     @property
     def radius(self) -> Float[Tensor, " 1"]:
-        """The radius ``r > 0`` in pixels of the attended map, a tensor of one element with its gradient."""
+        """The radius ``r > 0`` in pixels of the attended map, a tensor of one element with its gradient.
+
+        Set to a number it is a new parameter: training on needs a new optimizer.
+        """
         return _radius(self.log_radius)
 
     @radius.setter
@@ -101,7 +99,8 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         # A new parameter, not new contents: copies of the network that share the tensor keep their radius.
         logarithm = math.log(number("radius", radius, above=0))
         trainable = self.log_radius.requires_grad
-        self.log_radius = nn.Parameter(torch.full_like(self.log_radius, logarithm), requires_grad=trainable)
+        with torch.inference_mode(False):
+            self.log_radius = nn.Parameter(torch.full_like(self.log_radius, logarithm), requires_grad=trainable)
 
     def project(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
         """Return ``V = W_V x`` at the attended resolution."""
@@ -158,7 +157,7 @@ class ExplicitAttention2d(NotScriptable, PairwiseAttention):
         return {"log_radius": slice(None)}
 
     def scale_reach(self, factor: float) -> None:
-        """Multiply the radius."""
+        """Multiply the radius, which becomes a new parameter."""
         self.radius = self.radius.item() * number("factor", factor, above=0)
 
     def no_weight_decay(self) -> set[str]:

@@ -21,7 +21,7 @@ from foveate.functional.global_self import (
     global_positional_map,
 )
 from foveate.nn._global_self_fused import attend_fused
-from foveate.nn._global_self_weights import AxialWeights, GlobalSelfWeights, axial_map, gain_and_shift
+from foveate.nn._global_self_weights import AxialWeights, GlobalSelfWeights, axial_map, gain_and_shift, normalized
 from foveate.nn._heads import divisible, merge_heads, split_heads
 from foveate.nn.relative_tables import TABLES, RelativeTables2d, warn_if_larger
 from foveate.nn.weights import PARTS, PairwiseWeights
@@ -150,8 +150,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
 
     def _projection(self, x: Tensor) -> Tensor:
         feature_map(x, self.dim, "GlobalSelfAttention2d")
-        if self.tables:
-            warn_if_larger(x, self.feat_size)
+        warn_if_larger(x, self._extents())
         return not_float16(to_channels_last(self.qkv(x)))
 
     def values(
@@ -209,8 +208,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
             axis = TABLES.index(name)
             scores = axial_positional_map(query, getattr(self, name), axis).to(value.dtype)
             if name != self.tables[0]:
-                buffers = {name: buffer.clone() for name, buffer in self.norm.named_buffers()}  # statistics stay
-                hidden = torch.func.functional_call(self.norm, buffers, merge_heads(hidden))
+                hidden = normalized(self.norm, merge_heads(hidden))
                 (hidden,) = split_heads(hidden, (self.dim_out,), self.num_heads)
             hidden = torch.einsum(("bhyxk,bhkxd->bhyxd", "bhyxk,bhykd->bhyxd")[axis], scores, hidden)
         return hidden

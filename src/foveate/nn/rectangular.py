@@ -135,7 +135,7 @@ class _Readout(nn.Linear):
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if torch.jit.is_scripting():
-        return F.linear(x, weight, bias)
+        return F.linear(x, weight.to(x.dtype), bias.to(x.dtype))
     else:  # noqa: RET505
         with autocast_off(x):
             return F.linear(x, weight.to(x.dtype), bias.to(x.dtype))

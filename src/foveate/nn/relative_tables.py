@@ -71,23 +71,25 @@ class RelativeTables2d(NotScriptable, PairwiseAttention):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def resize(self, feat_size: int | tuple[int, int]) -> None:
-        """Stretch the tables to another ``feat_size`` by linear interpolation."""
+        """Stretch the tables to another ``feat_size`` by linear interpolation; they are new parameters."""
         self.feat_size = pair("feat_size", feat_size)
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             for name, extent in self._extents().items():
                 table = getattr(self, name)
                 resized = resize_relative_table(table, extent)
                 setattr(self, name, nn.Parameter(resized, requires_grad=table.requires_grad))
 
 
-def warn_if_larger(x: Tensor, feat_size: tuple[int, int]) -> None:
+def warn_if_larger(x: Tensor, extents: dict[str, int]) -> None:
     """Warn that far positions of ``x`` do not see each other; Python shows it once for each size of tables."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
-    if x.shape[2] > feat_size[0] or x.shape[3] > feat_size[1]:
+    if any(x.shape[2 + TABLES.index(name)] > extent for name, extent in extents.items()):
+        sides = "×".join(str(extent) for extent in extents.values())
+        window = "×".join(str(2 * extent - 1) for extent in extents.values())
         warnings.warn(
-            f"a map is larger than the relative tables of GlobalSelfAttention2d, which are for {feat_size[0]}×"
-            f"{feat_size[1]}: its positional attention is a window of {2 * feat_size[0] - 1}×{2 * feat_size[1] - 1} "
-            "positions around each; foveate.resize_relative_tables(model, img_size) stretches the tables",
+            f"a map is larger than the relative tables of GlobalSelfAttention2d, which are for {sides}: its positional "
+            f"attention is a window of {window} positions around each; "
+            "foveate.resize_relative_tables(model, img_size) stretches the tables",
             stacklevel=2,
         )

@@ -78,7 +78,9 @@ class PairwiseWeights(ABC):
         ``head`` is one head; all if None.
         """
         self._check((0, 0), part)
-        heads = slice(None) if head is None else slice(head, head + 1)
+        heads = slice(None) if head is None else slice(head, _below("head", head, self.heads) + 1)
+        if rows.step not in (None, 1):
+            raise ValueError(f"rows must follow one another; got {rows}. Add what the others receive")
         total = self.values.new_zeros(self.images, *self.size)
         wanted = range(self.size[0])[rows]
         for images, chunk in self._chunks():
@@ -96,7 +98,12 @@ class PairwiseWeights(ABC):
         ``regions`` has the weight ``r_i`` of each attending position, once for each region.
         """
         self._check((0, 0), part)
-        total = torch.zeros(len(regions), *self.size, dtype=torch.double)
+        _below("image", image, self.images)
+        if regions.ndim != 3 or tuple(regions.shape[1:]) != self.size:
+            raise ValueError(
+                f"regions must be (regions, {self.size[0]}, {self.size[1]}), as the map is; got {tuple(regions.shape)}"
+            )
+        total = self.values.new_zeros(len(regions), *self.size, dtype=torch.double)
         for images, rows in self._chunks():
             if image not in range(self.images)[images]:
                 continue
@@ -130,6 +137,12 @@ class PairwiseWeights(ABC):
         return row, column
 
 
+def _below(name: str, value: int, limit: int) -> int:
+    if _checks.integer(name, value, minimum=0) >= limit:
+        raise ValueError(f"{name} must be below {limit}; got {value}")
+    return value
+
+
 class FormedWeights(PairwiseWeights):
     """Weights whose map can only be formed as a whole, image by image.
 
@@ -152,6 +165,9 @@ class FormedWeights(PairwiseWeights):
             )
 
     def rows(self, images: slice, rows: slice, columns: slice, part: str = "both") -> Tensor:  # noqa: D102
+        wanted = range(self.images)[images]
+        if len(wanted) > 1:  # one after the other: what is wanted of a map is mostly a small part of it
+            return torch.cat([self.rows(slice(image, image + 1), rows, columns).clone() for image in wanted])
         weights = self._form(images).unflatten(3, self.size).unflatten(2, self.size)
         return weights[:, :, rows, columns]
 

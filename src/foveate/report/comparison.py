@@ -46,10 +46,15 @@ def to_markdown(table: dict[str, Any]) -> str:
             "with the same seeds; p is that of a two-sided permutation test. 1 multiply-add = 2 FLOPs. Images/s:",
             f"inference in batches of {table['batch_size']}, all networks interleaved, median. Step: memory that a",
             "training step adds, 1 MB = 10⁶ bytes. Both in float32, whatever the precision of training, with images",
-            f"laid out {table['layout']}. Measured on: {table['environment']['device']}.",
+            f"laid out {table['layout']}. Measured on: {table['environment']['device']}{_threads(table)}.",
             "",
         ]
     )
+
+
+def _threads(table: dict[str, Any]) -> str:
+    threads = table.get("threads")  # tables of before 0.2 do not say
+    return "" if threads is None else f", {threads} thread{'s' * (threads != 1)}"
 
 
 def _flat(network: dict[str, Any], metric: str) -> dict[str, Any]:

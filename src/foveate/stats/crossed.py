@@ -57,8 +57,7 @@ def crossed_difference(correct: ArrayLike, reference: ArrayLike, *, confidence: 
     bootstrap*, 2007). The interval is Student's with Welch–Satterthwaite degrees of freedom; few seeds widen it. The
     minimum detectable effect is ``(t_{(1+confidence)/2} + t_{0.8}) · standard_error``.
     """
-    if _checks.number("confidence", confidence, above=0) >= 1:
-        raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")
+    _checks.share("confidence", confidence)
     a, b = paired_matrices(correct, reference)
     seeds, images = a.shape
     if seeds < 2:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from foveate.stats.bootstrap import RESAMPLES, at_once, interval
 
-__all__ = ["Difference", "MeanScore", "mean_score", "paired_difference", "paired_matrices"]
+__all__ = ["Difference", "MeanScore", "mean_score", "paired_difference", "paired_matrices", "spread"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def mean_score(scores: ArrayLike, *, confidence: float = 0.95, seed: int = 0) ->
     matrix = _matrix("scores", scores)
     low, high = interval(matrix.mean(axis=0), confidence, seed)
     per_seed = matrix.mean(axis=1)
-    return MeanScore(float(matrix.mean()), low, high, confidence, tuple(per_seed.tolist()), _spread(per_seed))
+    return MeanScore(float(matrix.mean()), low, high, confidence, tuple(per_seed.tolist()), spread(per_seed))
 
 
 def paired_difference(
@@ -86,7 +86,7 @@ def paired_difference(
     from scipy import stats
 
     test = stats.permutation_test(
-        (difference,),
+        ((a - b).sum(axis=0),),  # of 0 and 1 without rounding, so that what is equal counts as equal
         np.mean,
         permutation_type="samples",
         n_resamples=RESAMPLES,
@@ -101,7 +101,7 @@ def paired_difference(
         confidence,
         float(test.pvalue),
         tuple(per_seed.tolist()),
-        _spread(per_seed),
+        spread(per_seed),
     )
 
 
@@ -130,5 +130,6 @@ def _matrix(name: str, value: ArrayLike) -> NDArray[np.float64]:
     return matrix
 
 
-def _spread(per_seed: NDArray[np.float64]) -> float | None:
+def spread(per_seed: NDArray[np.float64]) -> float | None:
+    """Return the sample standard deviation over the seeds; None for a single one."""
     return float(per_seed.std(ddof=1)) if len(per_seed) > 1 else None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from foveate import _checks
 from foveate.stats.bootstrap import RESAMPLES
-from foveate.stats.paired import Difference, MeanScore
+from foveate.stats.paired import Difference, MeanScore, spread
 
 __all__ = ["Statistic", "record_difference", "record_score"]
 
@@ -52,7 +52,7 @@ def record_score(
     per_seed = np.concatenate([value(np.ones((1, images))) for value in values])
     drawn = _resampled(lambda weights: np.mean([value(weights) for value in values], axis=0), images, seed, resamples)
     low, high = _ends(drawn, confidence)
-    return MeanScore(float(per_seed.mean()), low, high, confidence, tuple(per_seed.tolist()), _spread(per_seed))
+    return MeanScore(float(per_seed.mean()), low, high, confidence, tuple(per_seed.tolist()), spread(per_seed))
 
 
 def record_difference(
@@ -96,7 +96,7 @@ def record_difference(
     margin = 1e-12
     tails = [int(np.sum(flips >= observed - margin)), int(np.sum(flips <= observed + margin))]
     p_value = min(1.0, 2 * (min(tails) + 1) / (resamples + 1))
-    return Difference(observed, low, high, confidence, p_value, tuple(per_seed.tolist()), _spread(per_seed))
+    return Difference(observed, low, high, confidence, p_value, tuple(per_seed.tolist()), spread(per_seed))
 
 
 def _images(records: Sequence[Sequence[Any]]) -> int:
@@ -128,11 +128,6 @@ def _batches(
 
 
 def _ends(drawn: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    if _checks.number("confidence", confidence, above=0) >= 1:
-        raise ValueError(f"confidence must be below 1; got {confidence:g}. For 95 % pass 0.95")
+    _checks.share("confidence", confidence)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     return low, high
-
-
-def _spread(per_seed: NDArray[np.float64]) -> float | None:
-    return float(per_seed.std(ddof=1)) if len(per_seed) > 1 else None

@@ -1,0 +1,33 @@
+"""Queries, keys and values of several heads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_alike", "check_matching"]
+
+
+def check_matching(query: Tensor, key: Tensor) -> None:
+    """Raise a `ValueError` unless both are ``(B, heads, H, W, d)``, alike but for the positions."""
+    if torch.jit.is_tracing():
+        return
+    if query.ndim != 5 or key.ndim != 5 or query.shape[:2] != key.shape[:2] or query.shape[4] != key.shape[4]:
+        raise ValueError(
+            f"queries and keys must be (B, heads, H, W, d), alike but for H and W; got shapes {tuple(query.shape)} and "
+            f"{tuple(key.shape)}"
+        )
+
+
+def check_alike(query: Tensor, key: Tensor | None = None, value: Tensor | None = None) -> None:
+    """Raise a `ValueError` unless all are ``(B, heads, H, W, d)``, alike; values may have another ``d``."""
+    if torch.jit.is_tracing():  # sizes are tensors
+        return
+    if query.ndim != 5 or (key is not None and key.shape != query.shape):
+        got = tuple(query.shape) if key is None else f"{tuple(query.shape)} and {tuple(key.shape)}"
+        raise ValueError(f"queries and keys must be (B, heads, H, W, d), alike; got shapes {got}")
+    if value is not None and (value.ndim != 5 or value.shape[:4] != query.shape[:4]):
+        raise ValueError(
+            f"queries and values must be (B, heads, H, W, channels), alike but for the channels; got shapes "
+            f"{tuple(query.shape)} and {tuple(value.shape)}"
+        )
