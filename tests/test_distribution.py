@@ -43,12 +43,12 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in files:
         shutil.copy(ROOT / name, folder / name)
     ignored = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
-    for name in ("src", "tests", "studies", "recipes"):
+    for name in ("src", "tests", "studies", "recipes", "LICENSES"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     with tarfile.open(build("sdist", folder, folder)) as archive:
         archive.extractall(folder, filter="data")
     unpacked = folder / f"foveate-{__version__}"
-    assert {path.name for path in unpacked.iterdir()} == {*files, "src", "setup.cfg", "PKG-INFO"}
+    assert {path.name for path in unpacked.iterdir()} == {*files, "LICENSES", "src", "setup.cfg", "PKG-INFO"}
     return unpacked
 
 

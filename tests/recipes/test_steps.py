@@ -1,6 +1,7 @@
 """Every network of a recipe trains on its data: a few updates through the command itself, on images made alike.
 
-Two recipes that differ in their schedules alone would do the same in these updates; one of them is tried.
+Two recipes that differ in their schedules alone would do the same in these updates, and two depths of a ResNet repeat
+the same blocks; one of them is tried, the shallowest.
 """
 
 from __future__ import annotations
@@ -32,10 +33,16 @@ from tests.recipes.files import COMPARED, ROOT, TEXTS, TRAINED, configuration
 
 pytestmark = pytest.mark.slow
 
+
+def family(model: str) -> tuple[str, int]:
+    """Return the name of a network without its depth, and that: ResNets differ in the number of their blocks."""
+    found = re.fullmatch(r"(.*resnet)(\d+)(d?)", model)
+    return (found[1] + found[3], int(found[2])) if found else (model, 0)
+
+
+CONFIGURED = sorted(((configuration(file), file) for file in TRAINED), key=lambda one: -family(one[0].model)[1])
 TRIED = {
-    (config.model, config.data, config.img_size, config.equivariance): file
-    for file in reversed(TRAINED)
-    for config in [configuration(file)]
+    (family(config.model)[0], config.data, config.img_size, config.equivariance): file for config, file in CONFIGURED
 }
 
 NEW: dict[str, list[str]] = {}
