@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import foveate  # noqa: F401  registers the networks
 from foveate.export.program import export_program, smallest_side
-from foveate.models.dense import DECODERS, DETECTORS, Pyramid, build_segmenter, build_with_head
+from foveate.models.dense import DECODERS, DETECTORS, Pyramid, build_detector, build_segmenter, build_with_head
 from foveate.models.inspection import attention_modules
 
 SMALL = {"decoder_channels": [16, 8, 8]}
@@ -77,6 +77,12 @@ def test_segmenters_learn_and_take_any_size(name: str, decoder: str) -> None:
         padded = F.pad(images, (0, -53 % network.divisor, 0, -37 % network.divisor))
         assert torch.equal(network(images), network.model(padded)[..., :37, :53])
     assert kwargs["num_classes"] == 3
+
+
+def test_maps_that_were_chosen_are_those_of_a_detector() -> None:
+    for chosen, reductions in (([1, 2, 3, 4], [4, 8, 16, 32]), ([2, 3, 4], [8, 16, 32])):
+        detector = build_detector("resnet18", {"out_indices": chosen}, num_classes=3, img_size=(64, 64))
+        assert detector.model.backbone.pyramid.reductions == reductions
 
 
 def test_deeplab_dilates_where_the_network_can_and_leaves_stages_out_where_not() -> None:

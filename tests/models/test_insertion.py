@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import foveate
-from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
+from foveate.nn import ExplicitAttention2d, PositionwiseAttention2d, RectangularAttention2d
 from tests.comparison import relative_error
 
 FAMILIES = [
@@ -184,6 +184,13 @@ def test_a_failed_insertion_changes_nothing():
             foveate.insert(model, attention, **options)
     with pytest.raises(ValueError, match="sharpness must be"):
         foveate.insert(model, RectangularAttention2d, sharpness=-1.0)
+    for attention, options in ((ExplicitAttention2d, {"dim_out": 64}), (ExplicitAttention2d, {"stride": 2})):
+        with pytest.raises(ValueError, match=r"ExplicitAttention2d makes .* must keep the shape"):
+            foveate.insert(model, attention, **options)
+    with pytest.raises(ValueError, match="attention must be a module; got int"):
+        foveate.insert(model, lambda channels, device, dtype: channels)
+    with pytest.raises(ValueError, match="model must be a network"):
+        foveate.insert("resnet18", RectangularAttention2d)
     assert str(model) == shape
 
 
@@ -216,6 +223,60 @@ def test_a_network_without_stages_wants_a_name():
 def test_a_transformer_is_refused():
     with pytest.raises(ValueError, match="not feature maps"):
         foveate.insert(network("vit_tiny_patch16_224"), RectangularAttention2d, at="blocks.3")
+
+
+class Half(nn.Module):
+    def __init__(self, *_, **__) -> None:
+        super().__init__()
+
+    def forward(self, x):
+        return x / 2
+
+
+class InPlace(nn.Module):
+    """Adds its shortcut to what its body returns in the same memory, as torchvision's blocks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+
+    def forward(self, x):
+        y = self.body(x)
+        y += x
+        return y
+
+
+def test_what_a_block_adds_in_place_is_attended_to_as_well() -> None:
+    model, image = nn.Sequential(InPlace(), nn.Conv2d(3, 5, 1)).eval(), torch.randn(2, 3, 7, 11)
+    expected = model[1](model[0](image) / 2)
+    foveate.insert(model, Half, at="0")
+    assert relative_error(model(image), expected) < 1e-6
+
+
+def test_float16_networks_with_tables_are_tried_on_the_meta_device() -> None:
+    model = foveate.insert(timm.create_model("gsa_resnet_tiny", img_size=32).half(), RectangularAttention2d)
+    assert {p.dtype for p in model.layer3.attention.parameters()} == {torch.float16}
+    assert foveate.resize_relative_tables(model, 48).layer1[0].conv2.feat_size == (48, 48)
+
+
+def test_maps_with_their_channels_last_that_nobody_lists_are_refused() -> None:
+    class Last(nn.Module):
+        def forward(self, x):
+            return x.permute(0, 2, 3, 1)
+
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), Last(), nn.Linear(6, 4))
+    with pytest.raises(ValueError, match="channels last"):
+        foveate.insert(model, RectangularAttention2d, at="1")
+
+
+def test_initial_weights_are_those_of_the_attention_wherever_it_is() -> None:
+    model = timm.create_model("cram_resnet_tiny")
+    attention = model.layer3.attention
+    nn.init.normal_(attention.readout.weight)
+    model.init_weights()
+    fresh = RectangularAttention2d(attention.dim)
+    spreads = [module.readout.weight.detach().std().item() for module in (attention, fresh)]
+    assert spreads[0] == pytest.approx(spreads[1], rel=0.5, abs=1e-6)
 
 
 def test_maps_with_their_channels_last_are_refused() -> None:

@@ -100,6 +100,8 @@ def test_the_convolution_beside_attention_stays() -> None:
         (Own, GlobalSelfAttention2d, ("dilated", "no_such"), {"num_heads": 4}),
         (Own, GlobalSelfAttention2d, (), {}),
         (Own, GlobalSelfAttention2d, -1, {}),
+        (Own, GlobalSelfAttention2d, None, {}),
+        (Own, GlobalSelfAttention2d, 1.5, {}),
         (Own, RectangularAttention2d, "dilated", {}),
         (Own, ExpAttConv2d, "dilated", {"no_such": 1}),
         (lambda: timm.create_model("efficientnet_b0"), GlobalSelfAttention2d, -1, {}),

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_off", "not_float16", "upcast", "upcast_dtype"]
+__all__ = ["autocast_off", "autocasts", "not_float16", "upcast", "upcast_dtype"]
 
 
 def upcast_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -22,11 +22,14 @@ def upcast(x: Tensor) -> Tensor:
 
 def autocast_off(x: Tensor) -> AbstractContextManager:
     """Return a context in which autocast leaves the operations on the device of ``x`` alone."""
-    kind = x.device.type
-    wanted = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.autocast(kind, enabled=False) if wanted else nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x.device) else nullcontext()
+
+
+def autocasts(device: torch.device) -> bool:
+    """Tell whether autocast is on for a device; there is none for ``meta``."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def not_float16(x: Tensor) -> Tensor:
     """Return ``x`` in float32 where autocast made it float16, whose range is small."""
-    return x.float() if x.dtype == torch.float16 and torch.is_autocast_enabled(x.device.type) else x
+    return x.float() if x.dtype == torch.float16 and autocasts(x.device) else x

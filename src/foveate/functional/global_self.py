@@ -149,8 +149,8 @@ def axial_positional_attention(
     The scores, ``heads·N·n`` numbers, are many times the size of the activations: only a cache-sized part of them
     exists at any time, and the backward pass computes them again. Sums are in at least float32, and so are scores,
     which Triton's kernels on CUDA round to the dtype of ``value`` before they weigh it: above 65504 they are infinite
-    in float16. The result has the dtype of ``value``. ``table`` and ``axis`` are as in `axial_positional_map`, ``fused``
-    as in `content_attention`.
+    in float16. The result has the dtype of ``value``. ``table`` and ``axis`` are as in `axial_positional_map`, and
+    ``fused`` as in `content_attention`.
 
     Examples:
         >>> query, value, table = torch.randn(2, 4, 3, 5, 8), torch.randn(2, 4, 3, 5, 6), torch.randn(9, 8)

@@ -13,7 +13,7 @@ from foveate._checks import integer, one_of, pair
 from foveate.models.inspection import attention_modules
 from foveate.models.stem import RESNET, timm_output_stride, use_small_stem
 from foveate.models.tables import relative_tables, resize_relative_tables
-from foveate.nn import AttentionAugmentedConv2d, ExpAttConv2d, GlobalSelfAttention2d
+from foveate.nn import AttentionAugmentedConv2d, ExpAttConv2d, GlobalSelfAttention2d, SpatialAttention
 
 __all__ = [
     "AttentionResNet",
@@ -85,9 +85,13 @@ class AttentionResNet(ResNet):
     def init_weights(self, zero_init_last: bool = True) -> None:
         """Initialize all weights: the convolutions as timm does, the attention as its modules do."""
         super().init_weights(zero_init_last=zero_init_last)
-        for name, module in self.named_modules():  # none yet when timm's constructor comes here
-            if name.endswith(".conv2") and not isinstance(module, nn.Conv2d):
-                module.reset_parameters()
+        done: set[nn.Module] = set()
+        for name, module in self.named_modules():  # no attention yet when timm's constructor comes here
+            instead = name.endswith(".conv2") and not isinstance(module, nn.Conv2d)
+            if module not in done and (instead or isinstance(module, SpatialAttention)):
+                done.update(module.modules())
+                if reset := getattr(module, "reset_parameters", None):
+                    reset()
 
     @torch.jit.ignore
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:

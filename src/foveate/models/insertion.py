@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from foveate._checks import suggestion
-from foveate.models.inspection import dry_run, feature_stages
+from foveate.models.inspection import FAILURES, RefusedError, dry_run, feature_stages, meta_copy
 from foveate.models.places import NAME, following, places, works
 
 __all__ = ["image_size", "insert", "resolve"]
@@ -53,9 +56,10 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
     size = image_size(model)
     maps = dry_run(model, size, lambda twin, image: _outputs(twin, name, image))
     channels = [x.shape[1] for x in maps]
-    _check_channels_first(model, name, maps)
-    parameter = next(p for p in model.parameters() if p.is_floating_point())
-    placed = {"device": parameter.device, "dtype": parameter.dtype}
+    _check_channels_first(model, name, maps, size)
+    parameters = (*model.get_submodule(name).parameters(), *model.parameters())
+    like = next((p for p in parameters if p.is_floating_point()), torch.empty(0))
+    placed = {"device": like.device, "dtype": like.dtype}
     try:
         modules = [attention(number, **options, **placed) for number in channels]
     except TypeError as error:
@@ -63,6 +67,8 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
             f"attention must be a class called as attention(channels, **options, device=…, dtype=…); {attention!r} "
             f"cannot be called so{f' with {known}' if (known := ', '.join(options)) else ''}: {error}"
         ) from error
+    for one, x in zip(modules, maps, strict=True):
+        _check_shape(one, x)
     module = modules[0] if len(modules) == 1 else ForEach(modules)
     for place in places(model, name, size):
         if dry_run(model, size, lambda twin, image, place=place: works(twin, place, image, channels)):  # type: ignore[misc]
@@ -82,21 +88,49 @@ class ForEach(nn.ModuleList):
         return [module(x) for module, x in zip(self, maps, strict=True)]
 
 
-def _check_channels_first(model: nn.Module, name: str, maps: Sequence[Tensor]) -> None:
-    """Raise a `ValueError` if timm knows the last dimension of the maps as their channels, as in Swin."""
+def _check_shape(attention: nn.Module, x: Tensor) -> None:
+    """Raise a `ValueError` unless attention to a map, on the meta device, is a map of the same shape."""
+    if not isinstance(attention, nn.Module):
+        raise ValueError(f"attention must be a module; got {type(attention).__name__}")
+    try:
+        with torch.no_grad():
+            attended = meta_copy(attention).eval()(x)
+    except FAILURES:  # it looks at values, or will say itself in a pass what it does not take
+        return
+    if not isinstance(attended, Tensor) or attended.shape != x.shape:
+        got = tuple(attended.shape) if isinstance(attended, Tensor) else type(attended).__name__
+        raise ValueError(
+            f"{type(attention).__name__} makes {got} of a map {tuple(x.shape)}; what is inserted must keep the shape: "
+            "leave its options as they are (foveate.replace changes convolutions)"
+        )
+
+
+def _check_channels_first(model: nn.Module, name: str, maps: Sequence[Tensor], size: tuple[int, int, int]) -> None:
+    """Raise a `ValueError` if the channels of the maps come last in shape, as in Swin.
+
+    Then timm knows the last dimension as channels, or the second one follows the height of the image.
+    """
     infos = getattr(model, "feature_info", None) or ()
-    for info in getattr(infos, "info", infos):
-        wanted = info.get("num_chs") if isinstance(info, dict) and info.get("module") == name else None
-        for x in maps:
-            if wanted not in (None, x.shape[1]) and x.shape[-1] == wanted:
-                raise ValueError(
-                    f"{name!r} of {type(model).__name__} returns maps {tuple(x.shape)} with their channels last in "
-                    "shape; attention takes (B, C, H, W): choose a network of such maps"
-                )
+    listed = [info for info in getattr(infos, "info", infos) if isinstance(info, dict) and info.get("module") == name]
+    known = {info.get("num_chs") for info in listed}
+    last = any(x.shape[1] not in known and x.shape[-1] in known for x in maps)
+    if not last:
+        channels, height, width = size
+        with contextlib.suppress(ValueError), warnings.catch_warnings():  # some networks take one size alone
+            warnings.simplefilter("ignore", UserWarning)  # of maps that are larger than tables
+            higher = dry_run(model, (channels, height + 64, width), lambda twin, image: _outputs(twin, name, image))
+            last = any(x.shape[1] != y.shape[1] for x, y in zip(maps, higher, strict=True))
+    if last:
+        raise ValueError(
+            f"{name!r} of {type(model).__name__} returns maps {tuple(maps[0].shape)} with their channels last in "
+            "shape; attention takes (B, C, H, W): choose a network of such maps"
+        )
 
 
 def resolve(model: nn.Module, at: int | str) -> str:
     """Return the name of the module that ``at`` means."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a network, as timm.create_model makes one; got {model!r}")
     names = [name for name, _ in model.named_modules() if name]
     if isinstance(at, str):
         if at not in names:
@@ -140,16 +174,18 @@ def _outputs(twin: nn.Module, name: str, image: Tensor) -> list[Tensor]:
     behind = following(parent, last)
     first = next(iter(parent.get_submodule(behind)._modules), "") if behind else ""
     if hasattr(target, NAME) or hasattr(parent, f"{last}_{NAME}") or first == NAME:
-        raise ValueError(f"{name!r} has attention already, or an attribute {NAME!r} of its own; choose another module")
+        raise RefusedError(
+            f"{name!r} has attention already, or an attribute {NAME!r} of its own; choose another module"
+        )
     outputs: list[Any] = []
     target.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     twin(image)
     if len(outputs) != 1:
-        raise ValueError(
+        raise RefusedError(
             f"{name!r} is called {len(outputs)} times in a pass of {type(twin).__name__}; choose a module called once"
         )
     maps = outputs[0] if isinstance(outputs[0], list | tuple) else [outputs[0]]
     if not all(isinstance(x, Tensor) and x.ndim == 4 for x in maps):
         shapes = ", ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in maps)
-        raise ValueError(f"{name!r} returns {shapes}, not feature maps (B, C, H, W); choose another module")
+        raise RefusedError(f"{name!r} returns {shapes}, not feature maps (B, C, H, W); choose another module")
     return list(maps)

@@ -14,6 +14,7 @@ from foveate.nn import SpatialAttention
 
 __all__ = [
     "FAILURES",
+    "RefusedError",
     "attention_modules",
     "dry_run",
     "eager",
@@ -31,6 +32,10 @@ Result = TypeVar("Result")
 
 FAILURES = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
 """Errors that networks raise for keywords and images that they do not take, besides `ValueError`."""
+
+
+class RefusedError(ValueError):
+    """What was asked of a network is refused, though it takes the image of a `dry_run`."""
 
 
 def without_decay(model: nn.Module) -> set[str]:
@@ -161,6 +166,8 @@ def dry_run(
                 if "meta tensors" not in str(error).lower():
                     raise
                 return run(copy.deepcopy(network).cpu().eval(), torch.zeros_like(image, device="cpu"))
+    except RefusedError:
+        raise
     except (ValueError, *FAILURES) as error:
         raise ValueError(
             f"{name or type(network).__name__} does not take an image of {'×'.join(map(str, input_size))}: {error}; "

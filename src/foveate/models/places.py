@@ -87,14 +87,23 @@ def places(model: nn.Module, name: str, size: tuple[int, int, int]) -> Iterator[
 
 
 def _same_output(twin: nn.Module, name: str, image: Tensor) -> list[str]:
-    """Return the containers within ``name`` that return the very tensor that it returns, the outermost first."""
-    outputs: dict[str, Any] = {}
+    """Return the containers within ``name`` that return the very tensor that it returns, the outermost first.
+
+    One to whose output a block adds its shortcut in place returns the same tensor, with other numbers in it.
+    """
+    outputs: dict[str, tuple[Any, list[int]]] = {}
+
+    def note(inner: str, output: Any) -> None:
+        outputs[inner] = output, [x._version for x in _tensors(output)]
+
     for inner, module in twin.get_submodule(name).named_modules(prefix=name):
         if inner == name or list(module.children()):
-            module.register_forward_hook(lambda _, inputs, output, inner=inner: outputs.update({inner: output}))
-    twin(image)
-    whole = outputs.pop(name, None)
-    return [inner for inner in sorted(outputs, key=len) if outputs[inner] is whole]
+            module.register_forward_hook(lambda _, inputs, output, inner=inner: note(inner, output))
+    with torch.inference_mode(False):
+        twin(torch.empty_like(image))
+    whole, versions = outputs.pop(name, (None, []))
+    same = {inner for inner, (output, then) in outputs.items() if output is whole and then == versions}
+    return sorted(same, key=lambda inner: (len(inner), inner))
 
 
 def works(twin: nn.Module, place: Place, image: Tensor, channels: list[int]) -> bool:

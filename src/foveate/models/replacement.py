@@ -57,9 +57,9 @@ def replace(
         >>> network.layer4[0].conv1.feat_size, network.layer4[0].conv2.feat_size
         ((14, 14), (7, 7))
     """
+    names = _convolutions(model, [at] if isinstance(at, str) or not isinstance(at, Sequence) else at)
     channels, *made_for = image_size(model)
     height, width = pair("img_size", tuple(made_for) if img_size is None else img_size)
-    names = _convolutions(model, [at] if isinstance(at, int | str) else at)
     convolutions = {name: model.get_submodule(name) for name in names}
     shapes = dry_run(model, (channels, height, width), lambda twin, image: _shapes(twin, names, image))
     if uncalled := [name for name in names if len(shapes[name]) != 1]:

@@ -16,6 +16,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from torchvision.ops.poolers import initLevelMapper
 
 from foveate import _checks
+from foveate.functional._precision import autocasts
 from foveate.models.dense.keywords import keywords_of
 from foveate.models.dense.pyramid import Pyramid
 from foveate.models.inspection import FAILURES, without_decay
@@ -83,7 +84,7 @@ class _AsGiven(GeneralizedRCNNTransform):
 
 def _precise(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the type of coordinates beside features of ``dtype``: that, but for what autocast has made smaller."""
-    return torch.promote_types(dtype, torch.float32) if torch.is_autocast_enabled(device.type) else dtype
+    return torch.promote_types(dtype, torch.float32) if autocasts(device) else dtype
 
 
 class _Anchors(AnchorGenerator):
@@ -239,9 +240,11 @@ def build_detector(
     for keyword in given:
         _checks.one_of(f"keyword of detector {detector}", keyword, ("channels", *known))
     channels = _checks.integer("channels", given.pop("channels", CHANNELS))
+    _checks.integer("num_classes", num_classes)
+    img_size = _checks.pair("img_size", img_size)
     pyramid = Pyramid(name, kwargs, pretrained=pretrained)
     if pyramid.reductions[-1] >= 32:  # a map at half the resolution would make most of the boxes and of the cost
-        maps = zip(pyramid.indices, pyramid.reductions, strict=True)
+        maps = zip(pyramid.out_indices, pyramid.reductions, strict=True)
         coarse = [index for index, reduction in maps if reduction >= 4]
         pyramid = Pyramid(name, kwargs, pretrained=pretrained, out_indices=coarse)
     try:

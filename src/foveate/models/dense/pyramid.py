@@ -58,6 +58,8 @@ class Pyramid(nn.Module):
             raise ValueError(f"{name} gives no maps: {error}; use a convolutional network") from error
         last = {reduction: index for index, reduction in enumerate(reductions)}
         self.indices = sorted(last.values())
+        chosen_maps = keywords.get("out_indices") or range(len(reductions))
+        self.out_indices = [chosen_maps[index] for index in self.indices]  # as timm counts them
         self.reductions: list[int] = [reductions[index] for index in self.indices]
         self.channels: list[int] = [channels[index] for index in self.indices]
         first = self.reductions[0]

@@ -142,6 +142,7 @@ def build_segmenter(
     )
     for keyword in given:
         _checks.one_of(f"keyword of decoder {decoder}", keyword, known)
+    _checks.integer("num_classes", num_classes)
     pyramid, own = _maps(name, kwargs, decoder, pretrained)
     encoder = _Encoder(pyramid, kwargs.get("in_chans", 3))
     depth = len(encoder.out_channels) - 1
@@ -178,7 +179,7 @@ def _maps(name: str, kwargs: Mapping[str, Any], decoder: str, pretrained: bool) 
         if dilatable(name, kwargs, COARSEST):
             pyramid = Pyramid(name, kwargs, pretrained=pretrained, output_stride=COARSEST)
         else:
-            maps = zip(pyramid.indices, pyramid.reductions, strict=True)
+            maps = zip(pyramid.out_indices, pyramid.reductions, strict=True)
             kept = [index for index, reduction in maps if reduction <= COARSEST]
             pyramid = Pyramid(name, kwargs, pretrained=pretrained, out_indices=kept)
     return pyramid, {"encoder_output_stride": pyramid.reductions[-1]}
