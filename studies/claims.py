@@ -19,6 +19,7 @@ __all__ = ["EXPERIMENTS", "claims_table", "main"]
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = {
     "photographs": ("photographs (classification)", "evidence.md"),
+    "cifar100": ("CIFAR-100 (classification)", "cifar100.md"),
     "streets": ("street scenes (segmentation)", "streets.md"),
     "streets-pretrained": ("street scenes, pretrained", "streets.md"),
     "cells": ("blood cells (detection)", "cells.md"),
@@ -57,6 +58,8 @@ def _short(label: str) -> str:
     name, _, options = label.partition(":")
     for ending in ENDINGS:
         name = name.removesuffix(ending)
+    # Learning rates are a matter of the protocol: the claim is the same.
+    options = ",".join(option for option in options.split(",") if not option.startswith("lr="))
     return f"{name} ({options})" if options else name
 
 

@@ -13,7 +13,8 @@ from studies.dense.command import ATTENTION, DenseConfig, run
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
-RECIPES = [path for folder in EXPERIMENTS if (path := ROOT / "recipes" / f"evidence-{folder}.yaml").is_file()]
+DENSE = [folder for folder in EXPERIMENTS if (RESULTS / folder / ATTENTION).is_file()]
+RECIPES = [ROOT / "recipes" / f"evidence-{folder}.yaml" for folder in DENSE]
 
 
 def test_the_claims_are_those_of_all_experiments() -> None:
