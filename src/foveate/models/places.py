@@ -102,8 +102,8 @@ def _same_output(twin: nn.Module, name: str, image: Tensor) -> list[str]:
     with torch.inference_mode(False):
         twin(torch.empty_like(image))
     whole, versions = outputs.pop(name, (None, []))
-    same = {inner for inner, (output, then) in outputs.items() if output is whole and then == versions}
-    return sorted(same, key=lambda inner: (len(inner), inner))
+    same = [inner for inner, (output, then) in outputs.items() if output is whole and then == versions]
+    return sorted(same, key=len)
 
 
 def works(twin: nn.Module, place: Place, image: Tensor, channels: list[int]) -> bool:
