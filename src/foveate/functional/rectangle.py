@@ -56,7 +56,7 @@ def rectangle_map(
     """
     check_rectangle(rectangle)
     number("sharpness", sharpness, above=0)
-    if not torch.jit.is_tracing():  # sizes are tensors
+    if not any_size():  # where sizes are symbols or tensors
         integer("height", height)
         integer("width", width)
     with autocast_off(rectangle):
