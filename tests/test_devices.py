@@ -113,8 +113,8 @@ def test_a_device_without_kernels_gets_operators() -> None:
         query, value = (torch.empty(1, 2, 5, 7, channels, device="mps") for channels in (3, 4))
         assert value.device.type == "mps"
         assert kernels.axial(query, value, None) is None
-        assert kernels.content(value, None) is None
-        for demand in (lambda: kernels.axial(query, value, True), lambda: kernels.content(value, True)):
+        assert kernels.content(query, value, None) is None
+        for demand in (lambda: kernels.axial(query, value, True), lambda: kernels.content(query, value, True)):
             with pytest.raises(ValueError, match="no kernels"):
                 demand()
 
