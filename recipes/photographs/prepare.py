@@ -47,9 +47,6 @@ def main() -> int:
     try:
         for name, splits in PARTS.items():
             prepare(given.source, given.out / name, splits)
-    except KeyError as error:
-        sys.stderr.write(f"prepare.py: error: boxes.csv lacks {error}\n")
-        return 2
     except (OSError, ValueError, tarfile.TarError) as error:
         sys.stderr.write(f"prepare.py: error: {error}\n")
         return 2
@@ -71,6 +68,8 @@ def prepare(source: Path, out: Path, splits: dict[str, dict[str, int | None]]) -
     for split, archives in splits.items():
         for archive, most in archives.items():
             for path, content in images(source / f"{archive}.tar", classes, most):
+                if str(path) not in boxes:
+                    raise ValueError(f"boxes.csv has no box of {path}")
                 name = f"{split}/{path.parent.name}/{path.name}"
                 target = partial / name
                 target.parent.mkdir(parents=True, exist_ok=True)

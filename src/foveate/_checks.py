@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["feature_map", "integer", "number", "one_of", "pair", "share", "suggestion"]
+__all__ = ["confidence", "feature_map", "integer", "number", "one_of", "pair", "suggestion"]
 
 LARGEST = 2**63 - 1
 
@@ -60,11 +60,10 @@ def number(
     return value
 
 
-def share(name: str, value: Any) -> float:
-    """Return ``value`` as a float if it is between 0 and 1, both excluded, else raise a `ValueError`."""
-    if number(name, value, above=0) >= 1:
-        raise ValueError(f"{name} must be below 1; got {value:g}. For 95 % pass 0.95")
-    return float(value)
+def confidence(value: Any) -> None:
+    """Raise a `ValueError` unless ``value``, the coverage of an interval, is between 0 and 1, both excluded."""
+    if number("confidence", value, above=0) >= 1:
+        raise ValueError(f"confidence must be below 1; got {value:g}. For 95 % pass 0.95")
 
 
 def pair(name: str, value: Any, *, minimum: int = 1) -> tuple[int, int]:

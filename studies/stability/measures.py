@@ -78,7 +78,7 @@ def over_seeds(values: Values, *, confidence: float = 0.95) -> OverSeeds | None:
     Raises:
         ValueError: ``confidence`` is not between 0 and 1.
     """
-    _checks.share("confidence", confidence)
+    _checks.confidence(confidence)
     values = {seeds: value for seeds, value in values.items() if not math.isnan(value)}
     if not values:
         return None

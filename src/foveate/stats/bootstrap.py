@@ -21,7 +21,7 @@ def interval(values: NDArray[np.float64], confidence: float, seed: int) -> tuple
     It holds the central ``confidence`` of the means of `RESAMPLES` samples of as many images, drawn with replacement;
     ``seed`` makes it reproducible.
     """
-    _checks.share("confidence", confidence)
+    _checks.confidence(confidence)
     if np.ptp(values) == 0:  # scipy refuses a single image, and warns of equal values
         return float(values[0]), float(values[0])
     from scipy import stats  # slow to import

@@ -57,7 +57,7 @@ def crossed_difference(correct: ArrayLike, reference: ArrayLike, *, confidence: 
     bootstrap*, 2007). The interval is Student's with Welch–Satterthwaite degrees of freedom; few seeds widen it. The
     minimum detectable effect is ``(t_{(1+confidence)/2} + t_{0.8}) · standard_error``.
     """
-    _checks.share("confidence", confidence)
+    _checks.confidence(confidence)
     a, b = paired_matrices(correct, reference)
     seeds, images = a.shape
     if seeds < 2:

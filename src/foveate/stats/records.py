@@ -128,6 +128,6 @@ def _batches(
 
 
 def _ends(drawn: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    _checks.share("confidence", confidence)
+    _checks.confidence(confidence)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     return low, high
