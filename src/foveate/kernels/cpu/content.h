@@ -54,10 +54,8 @@ template <typename T> struct Content {
         std::fill(context + first * c, context + last * c, T(0));
         each(0, pixels, [&](int64_t from, int64_t count) {
             const Block<const T> block = local.keys.read(k, from, count);
-            raise(block, first, last, count, peak);
-        });
-        each(0, pixels, [&](int64_t from, int64_t count) {
-            weigh(local.keys.read(k, from, count), first, last, count, peak, total, local.weights.data);
+            raise(block, first, last, count, peak, total, context);
+            weigh(block, first, last, count, peak, total, local.weights.data);
             const Block<const T> values = local.values.read(v, from, count);
             for (int64_t j = first; j < last;) {  // what is wanted of each head
                 const int64_t head = j / s.d, next = std::min(last, (head + 1) * s.d);
@@ -81,24 +79,44 @@ template <typename T> struct Content {
         });
     }
 
-    static void raise(Block<const T> from, int64_t first, int64_t last, int64_t count, T *peak) {
-        for (int64_t pixel = 0; pixel < count; ++pixel) {
-            const T *row = from.data + pixel * from.row;
-            for (int64_t j = first; j < last; ++j) peak[j] = peak[j] < row[j] ? row[j] : peak[j];
+    // Raise each peak to the largest of its channel's keys, and scale what was summed under the old one. Out of line, as
+    // `weigh`: of a vector of channels the peaks are to stay in a register over all pixels.
+    __attribute__((noinline)) void raise(Block<const T> from, int64_t first, int64_t last, int64_t count, T *peak,
+                                         T *total, T *context) const {
+        using V = typename Vector<T, WIDE>::type;
+        for (int64_t j = first; j < last; j += LANES<T>) {
+            const int64_t size = std::min(LANES<T>, last - j);
+            const V old = load(peak + j, size);
+            V top = old;
+            const T *key = from.data + j;
+            for (int64_t pixel = 0; pixel < count; ++pixel, key += from.row) {
+                const V keys = load(key, size);
+                top = top < keys ? keys : top;
+            }
+            const V factor = exponential(old - top);
+            for (int64_t i = 0; i < size; ++i) {
+                if (top[i] == old[i]) continue;
+                peak[j + i] = top[i];
+                total[j + i] *= factor[i];
+                for (int64_t at = 0; at < c; ++at) context[(j + i) * c + at] *= factor[i];
+            }
         }
     }
 
     // exp(k − peak) of key channels first … last, and its sums.
-    void weigh(Block<const T> from, int64_t first, int64_t last, int64_t count, const T *peak, T *total,
-               T *weights) const {
+    __attribute__((noinline)) void weigh(Block<const T> from, int64_t first, int64_t last, int64_t count,
+                                         const T *peak, T *total, T *weights) const {
         using V = typename Vector<T, WIDE>::type;
+        const int64_t row = whole<T>(keys);
         for (int64_t j = first; j < last; j += LANES<T>) {
             const int64_t size = std::min(LANES<T>, last - j);
             const V top = load(peak + j, size);
             V sum = load(total + j, size);
-            for (int64_t pixel = 0; pixel < count; ++pixel) {
-                const V weight = exponential(load(from.data + pixel * from.row + j, size) - top);
-                *reinterpret_cast<V *>(weights + pixel * whole<T>(keys) + j) = weight;
+            const T *key = from.data + j;
+            T *to = weights + j;
+            for (int64_t pixel = 0; pixel < count; ++pixel, key += from.row, to += row) {
+                const V weight = exponential(load(key, size) - top);
+                *reinterpret_cast<V *>(to) = weight;
                 sum += weight;
             }
             for (int64_t i = 0; i < size; ++i) total[j + i] = sum[i];

@@ -139,7 +139,7 @@ template <typename T> struct LanePass {
 #endif
     static constexpr int STRIPE = 4;
     const Offsets<T> &r;
-    const int64_t n, d, c, wide;  // `wide`: c in whole stripes
+    const int64_t n, d, c, wide, row;  // `wide`: c in whole stripes; `row`: of scores, with what is off the line
     Buffer<T> queries, values, out, scores;
 
     LanePass(const Offsets<T> &r, int64_t c)
@@ -148,10 +148,11 @@ template <typename T> struct LanePass {
           d(r.d),
           c(c),
           wide((c + STRIPE - 1) / STRIPE * STRIPE),
+          row(n + QUERIES - 1),
           queries((n * d + STRIPE) * LANES<T>),  // read in whole stripes
           values(n * wide * LANES<T>, wide != c),
           out(n * wide * LANES<T>, false),
-          scores(QUERIES * n * LANES<T>, false) {}
+          scores((QUERIES + QUERIES * row) * LANES<T>, false) {}
 
     void read(const Rows<const T> &q, const Rows<const T> &v) {
         for (int64_t k = 0; k < n; ++k) {
@@ -166,33 +167,45 @@ template <typename T> struct LanePass {
         for (int64_t a = 0; a < n; ++a) separate<T>(out.data + a * wide * LANES<T>, y, a, c, store);
     }
 
-    // s[k] = Σ_j q[j] r[j][k] for KEYS keys.
-    template <int KEYS>
-    __attribute__((always_inline)) static inline void score(int64_t d, const V *q, const T *r, int64_t span, V *s) {
-        V sums[KEYS];
-#pragma GCC unroll 8
-        for (int u = 0; u < KEYS; ++u) sums[u] = V{};
-        for (int64_t j = 0; j < d; ++j, r += span) {
-            const V entry = q[j];
-#pragma GCC unroll 8
-            for (int u = 0; u < KEYS; ++u) sums[u] += entry * r[u];
+    // s[u][k] = Σ_j q[u][j] r[j][k − u] for COUNT queries that follow one another and the keys on OFFSETS diagonals, each
+    // of which shares its embedding.
+    template <int COUNT, int OFFSETS>
+    __attribute__((always_inline)) inline void score(const V *q, const T *embeddings, V *s) const {
+        const int64_t d = this->d, span = r.span, row = this->row;
+        V sums[COUNT][OFFSETS];
+#pragma GCC unroll 4
+        for (int u = 0; u < COUNT; ++u)
+#pragma GCC unroll 4
+            for (int o = 0; o < OFFSETS; ++o) sums[u][o] = V{};
+        for (int64_t j = 0; j < d; ++j, embeddings += span, ++q) {
+            V entries[COUNT];
+#pragma GCC unroll 4
+            for (int u = 0; u < COUNT; ++u) entries[u] = q[u * d];
+#pragma GCC unroll 4
+            for (int o = 0; o < OFFSETS; ++o) {
+                const V embedding = embeddings[o] - V{};
+#pragma GCC unroll 4
+                for (int u = 0; u < COUNT; ++u) sums[u][o] += entries[u] * embedding;
+            }
         }
-#pragma GCC unroll 8
-        for (int u = 0; u < KEYS; ++u) s[u] = sums[u];
+#pragma GCC unroll 4
+        for (int u = 0; u < COUNT; ++u)
+#pragma GCC unroll 4
+            for (int o = 0; o < OFFSETS; ++o) s[u * row + u + o] = sums[u][o];
     }
 
-    __attribute__((noinline)) void score_query(int64_t a, V *s) const {
+    // The scores of queries a, a + 1, …; beside those of each there is room for what is off its line.
+    template <int COUNT> __attribute__((noinline)) void score_queries(int64_t a, V *s) const {
         const V *q = reinterpret_cast<const V *>(queries.data) + a * d;
         const T *embeddings = r.seen_by(a);
-        int64_t k = 0;
-        for (; k + 8 <= n; k += 8) score<8>(d, q, embeddings + k, r.span, s + k);
-        if (k + 4 <= n) score<4>(d, q, embeddings + k, r.span, s + k), k += 4;
-        for (; k < n; ++k) score<1>(d, q, embeddings + k, r.span, s + k);
+        int64_t k = 1 - COUNT;
+        for (; k + 4 <= n; k += 4) score<COUNT, 4>(q, embeddings + k, s + k);
+        for (; k < n; ++k) score<COUNT, 1>(q, embeddings + k, s + k);
     }
 
     // y[u][i] = Σ_k s[u][k] v[k][i] for COUNT queries and a stripe of channels.
     template <int COUNT>
-    __attribute__((noinline)) static void weigh(int64_t n, int64_t row, const V *s, const V *v, V *y) {
+    __attribute__((noinline)) static void weigh(int64_t n, int64_t wide, int64_t row, const V *s, const V *v, V *y) {
         V sums[COUNT][STRIPE];
 #pragma GCC unroll 4
         for (int u = 0; u < COUNT; ++u)
@@ -204,7 +217,7 @@ template <typename T> struct LanePass {
             for (int i = 0; i < STRIPE; ++i) stripe[i] = v[i];
 #pragma GCC unroll 4
             for (int u = 0; u < COUNT; ++u) {
-                const V weight = s[u * n + k];
+                const V weight = s[u * row + k];
 #pragma GCC unroll 4
                 for (int i = 0; i < STRIPE; ++i) sums[u][i] += weight * stripe[i];
             }
@@ -212,14 +225,14 @@ template <typename T> struct LanePass {
 #pragma GCC unroll 4
         for (int u = 0; u < COUNT; ++u)
 #pragma GCC unroll 4
-            for (int i = 0; i < STRIPE; ++i) y[u * row + i] = sums[u][i];
+            for (int i = 0; i < STRIPE; ++i) y[u * wide + i] = sums[u][i];
     }
 
     template <int COUNT> void tile(int64_t a) {
-        V *s = reinterpret_cast<V *>(scores.data), *y = reinterpret_cast<V *>(out.data) + a * wide;
+        V *s = reinterpret_cast<V *>(scores.data) + QUERIES, *y = reinterpret_cast<V *>(out.data) + a * wide;
         const V *v = reinterpret_cast<const V *>(values.data);
-        for (int u = 0; u < COUNT; ++u) score_query(a + u, s + u * n);
-        for (int64_t i = 0; i < wide; i += STRIPE) weigh<COUNT>(n, wide, s, v + i * n, y + i);
+        score_queries<COUNT>(a, s);
+        for (int64_t i = 0; i < wide; i += STRIPE) weigh<COUNT>(n, wide, row, s, v + i * n, y + i);
     }
 
 #if defined(__AVX512F__)

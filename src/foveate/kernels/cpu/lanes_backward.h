@@ -11,13 +11,13 @@ namespace foveate {
 template <typename T> struct LaneBackward : LanePass<T> {
     using V = Wide<T>;
     using Pass = LanePass<T>;
-    using Pass::c, Pass::d, Pass::n, Pass::QUERIES, Pass::STRIPE, Pass::wide;
+    using Pass::c, Pass::d, Pass::n, Pass::QUERIES, Pass::row, Pass::STRIPE, Pass::wide;
     static constexpr int KEYS = QUERIES;     // at a time
     static constexpr int MARGIN = KEYS - 1;  // zeros beside the scores' gradients: what is off a diagonal
     static constexpr int PART = 16;          // queries whose scores exist at a time
 
     const T *window;  // the embeddings, [offset][channel]
-    const int64_t stripes, row;
+    const int64_t stripes, g_row;  // `g_row`: of the scores' gradients
     // [pixel][channel], but for values and embeddings [stripe][pixel or offset][channel of the stripe].
     Buffer<T> grads, weights, g_scores, g_query, g_value, g_offsets;
 
@@ -25,10 +25,10 @@ template <typename T> struct LaneBackward : LanePass<T> {
         : Pass(r, c),
           window(window),
           stripes((r.d + STRIPE - 1) / STRIPE),
-          row(r.n + 2 * MARGIN),
+          g_row(r.n + 2 * MARGIN),
           grads(r.n * wide * LANES<T>),
-          weights(std::min<int64_t>(PART, r.n) * r.n * LANES<T>, false),
-          g_scores(std::min<int64_t>(PART, r.n) * row * LANES<T>),
+          weights((QUERIES + std::min<int64_t>(PART, r.n) * Pass::row) * LANES<T>, false),
+          g_scores(std::min<int64_t>(PART, r.n) * g_row * LANES<T>),
           g_query(r.n * r.d * LANES<T>, false),
           g_value(r.n * wide * LANES<T>, false),
           g_offsets(stripes * STRIPE * r.span * LANES<T>, false) {}
@@ -92,7 +92,7 @@ template <typename T> struct LaneBackward : LanePass<T> {
 #pragma GCC unroll 4
         for (int u = 0; u < COUNT; ++u)
 #pragma GCC unroll 4
-            for (int k = 0; k < KEYS; ++k) gs[u * row + k] = sums[u][k];
+            for (int k = 0; k < KEYS; ++k) gs[u * g_row + k] = sums[u][k];
     }
 
     template <int COUNT> __attribute__((noinline)) void dots(const V *g, V *gs) const {
@@ -130,8 +130,8 @@ template <typename T> struct LaneBackward : LanePass<T> {
 
     __attribute__((noinline)) void add_values(int64_t count, const V *s, const V *g, V *gv) const {
         int64_t k = 0;
-        for (; k + KEYS <= n; k += KEYS) add<KEYS>(count, s + k, n, g, wide, gv + k * STRIPE);
-        for (; k < n; ++k) add<1>(count, s + k, n, g, wide, gv + k * STRIPE);
+        for (; k + KEYS <= n; k += KEYS) add<KEYS>(count, s + k, row, g, wide, gv + k * STRIPE);
+        for (; k < n; ++k) add<1>(count, s + k, row, g, wide, gv + k * STRIPE);
     }
 
     // The keys at one offset stand on a diagonal of gs, which is followed where it has any.
@@ -139,7 +139,7 @@ template <typename T> struct LaneBackward : LanePass<T> {
     __attribute__((always_inline)) inline void add_diagonals(int64_t o, int64_t first, int64_t end, const V *gs,
                                                              const V *q, V *gr) const {
         const int64_t from = std::max(first, n - o - OFFSETS), to = std::min(end, 2 * n - 1 - o);
-        add<OFFSETS>(to - from, gs + (from - first) * row + o - (n - 1) + from, row + 1, q + (from - first) * d, d,
+        add<OFFSETS>(to - from, gs + (from - first) * g_row + o - (n - 1) + from, g_row + 1, q + (from - first) * d, d,
                      gr + o * STRIPE);
     }
 
@@ -149,42 +149,58 @@ template <typename T> struct LaneBackward : LanePass<T> {
         for (; o < 2 * n - 1 - first; ++o) add_diagonals<1>(o, first, end, gs, q, gr);
     }
 
-    // gq[j] = Σ_k gs[k] r[k][j] for SIZE channels.
-    template <int SIZE>
-    __attribute__((always_inline)) static inline void turn(int64_t n, int64_t d, const V *gs, const T *r, V *gq) {
-        V sums[SIZE];
-#pragma GCC unroll 8
-        for (int j = 0; j < SIZE; ++j) sums[j] = V{};
-        for (int64_t k = 0; k < n; ++k, r += d) {
-            const V weight = gs[k];
-#pragma GCC unroll 8
-            for (int j = 0; j < SIZE; ++j) sums[j] += weight * r[j];
+    // gq[u][j] = Σ_k gs[u][k] r[k − u][j] for COUNT queries that follow one another and SIZE channels, `offsets` diagonals.
+    template <int COUNT, int SIZE>
+    __attribute__((always_inline)) inline void turn(int64_t offsets, const V *gs, const T *r, V *gq) const {
+        V sums[COUNT][SIZE];
+#pragma GCC unroll 4
+        for (int u = 0; u < COUNT; ++u)
+#pragma GCC unroll 4
+            for (int j = 0; j < SIZE; ++j) sums[u][j] = V{};
+        for (int64_t o = 0; o < offsets; ++o, ++gs, r += d) {
+            V grads[COUNT];
+#pragma GCC unroll 4
+            for (int u = 0; u < COUNT; ++u) grads[u] = gs[u * (g_row + 1)];
+#pragma GCC unroll 4
+            for (int j = 0; j < SIZE; ++j) {
+                const V embedding = r[j] - V{};
+#pragma GCC unroll 4
+                for (int u = 0; u < COUNT; ++u) sums[u][j] += grads[u] * embedding;
+            }
         }
-#pragma GCC unroll 8
-        for (int j = 0; j < SIZE; ++j) gq[j] = sums[j];
+#pragma GCC unroll 4
+        for (int u = 0; u < COUNT; ++u)
+#pragma GCC unroll 4
+            for (int j = 0; j < SIZE; ++j) gq[u * d + j] = sums[u][j];
     }
 
-    __attribute__((noinline)) void turn_query(int64_t a, const V *gs) {
+    // Of queries a, a + 1, …: what is off the line of one of them has no gradient there.
+    template <int COUNT> __attribute__((noinline)) void turn_queries(int64_t a, const V *gs) {
         V *gq = reinterpret_cast<V *>(g_query.data) + a * d;
-        const T *embeddings = window + (n - 1 - a) * d;
+        const T *embeddings = window + (n - a - COUNT) * d;
+        gs -= COUNT - 1;
         int64_t j = 0;
-        for (; j + 8 <= d; j += 8) turn<8>(n, d, gs, embeddings + j, gq + j);
-        for (; j < d; ++j) turn<1>(n, d, gs, embeddings + j, gq + j);
+        for (; j + 4 <= d; j += 4) turn<COUNT, 4>(n + COUNT - 1, gs, embeddings + j, gq + j);
+        for (; j < d; ++j) turn<COUNT, 1>(n + COUNT - 1, gs, embeddings + j, gq + j);
     }
 
     // What queries first … end − 1 add.
     void part(int64_t first, int64_t end) {
-        V *s = reinterpret_cast<V *>(weights.data), *gs = reinterpret_cast<V *>(g_scores.data) + MARGIN;
+        V *s = reinterpret_cast<V *>(weights.data) + QUERIES, *gs = reinterpret_cast<V *>(g_scores.data) + MARGIN;
         const V *g = reinterpret_cast<const V *>(grads.data) + first * wide;
         const V *q = reinterpret_cast<const V *>(Pass::queries.data) + first * d;
         V *gv = reinterpret_cast<V *>(g_value.data), *gr = reinterpret_cast<V *>(g_offsets.data);
         const int64_t count = end - first;
         int64_t u = 0;
-        for (; u + QUERIES <= count; u += QUERIES) dots<QUERIES>(g + u * wide, gs + u * row);
-        for (; u < count; ++u) dots<1>(g + u * wide, gs + u * row);
-        for (u = 0; u < count; ++u) {
-            Pass::score_query(first + u, s + u * n);
-            turn_query(first + u, gs + u * row);
+        for (; u + QUERIES <= count; u += QUERIES) dots<QUERIES>(g + u * wide, gs + u * g_row);
+        for (; u < count; ++u) dots<1>(g + u * wide, gs + u * g_row);
+        for (u = 0; u + QUERIES <= count; u += QUERIES) {
+            Pass::template score_queries<QUERIES>(first + u, s + u * row);
+            turn_queries<QUERIES>(first + u, gs + u * g_row);
+        }
+        for (; u < count; ++u) {
+            Pass::template score_queries<1>(first + u, s + u * row);
+            turn_queries<1>(first + u, gs + u * g_row);
         }
         for (int64_t i = 0; i < wide; i += STRIPE) add_values(count, s, g + i, gv + i * n);
         for (int64_t j = 0; j < stripes; ++j)
