@@ -13,7 +13,7 @@ from foveate.models.building import build_network
 from studies.bench.references import itself, network_reference
 from studies.bench.subject import Case, Subject, Suite
 
-__all__ = ["NETWORKS", "OVERHEAD", "network"]
+__all__ = ["NETWORKS", "OVERHEAD", "SMALL", "network"]
 
 CLASSES = 1000
 SIDE = 224
@@ -31,11 +31,11 @@ COMPARED: tuple[tuple[str, dict[str, Any]], ...] = (
 JOINED = ("resnet50", "efficientnet_b0", "mobilenetv3_large_100")
 
 
-def network(name: str, side: int, **model_args: Any) -> Subject:
+def network(name: str, side: int, classes: int = CLASSES, **model_args: Any) -> Subject:
     """Return a network that is built for images of ``side``."""
 
     def build() -> nn.Module:
-        built, _ = build_network(name, num_classes=CLASSES, img_size=(side, side), model_args=model_args)
+        built, _ = build_network(name, num_classes=classes, img_size=(side, side), model_args=model_args)
         return built
 
     keywords = ", ".join(f"{key}={value}" for key, value in model_args.items())
@@ -91,4 +91,22 @@ OVERHEAD = Suite(
         )
         for base in JOINED
     ),
+)
+
+SMALL = Suite(
+    "small",
+    "Small networks, whose time goes into calls as much as into arithmetic",
+    ("One bottleneck a stage, maps of 32×32, 16×16, 8×8 and 4×4 positions, 10 classes: the networks of the digits.",),
+    (
+        Case(
+            "32×32",
+            (3, 32, 32),
+            tuple(
+                network(f"{kind}_resnet_tiny", 32, classes=10)
+                for kind in ("conv", "expatt", "gsa", "aa", "cram", "positionwise")
+            ),
+            network=True,
+        ),
+    ),
+    batch_size=64,
 )

@@ -1,6 +1,7 @@
 // The content attention of GSA on a CPU as an operator of its own, forward and backward.
 
 #include "content.h"
+#include "lanes.h"
 
 namespace foveate {
 namespace {
@@ -104,12 +105,32 @@ template <typename T> struct ContentBackward {
         for (int64_t head = first; head < end; ++head) {
             const int64_t index = image * s.heads + head;
             const T *forward = context + index * s.d * s.c, *backward = g_context.data + index * s.d * c;
-            transpose<T>(s.d, s.c, {forward, s.c}, {turned.data + index * s.c * d, d});
-            transpose<T>(s.d, s.c, {backward, c}, {g_turned.data + index * s.c * d, d});
-            for (int64_t i = 0; i < s.d; ++i)
-                for (int64_t j = 0; j < s.c; ++j)
-                    means.data[index * s.d + i] += forward[i * s.c + j] * backward[i * c + j];
+            turn({forward, s.c}, {turned.data + index * s.c * d, d});
+            turn({backward, c}, {g_turned.data + index * s.c * d, d});
+            const Matrix<const T> ahead{turned.data + index * s.c * d, d}, back{g_turned.data + index * s.c * d, d};
+            for (int64_t j = 0; j < s.c; ++j)
+                for (int64_t i = 0; i < s.d; ++i)
+                    means.data[index * s.d + i] += ahead.data[j * d + i] * back.data[j * d + i];
         }
+    }
+
+    // The transpose of a head's (d × c).
+    void turn(Matrix<const T> from, Matrix<T> to) const {
+        constexpr int64_t side = NARROW_LANES<T>;
+        const int64_t rows = s.d / side * side, columns = s.c / side * side;
+        for (int64_t i = 0; i < rows; i += side)
+            for (int64_t j = 0; j < columns; j += side) {
+                Narrow<T> square[side];
+#pragma GCC unroll 8
+                for (int64_t k = 0; k < side; ++k)
+                    square[k] = *reinterpret_cast<const Narrow<T> *>(from.data + (i + k) * from.row + j);
+                transpose_square(square);
+#pragma GCC unroll 8
+                for (int64_t k = 0; k < side; ++k)
+                    *reinterpret_cast<Narrow<T> *>(to.data + (j + k) * to.row + i) = square[k];
+            }
+        transpose<T>(rows, s.c - columns, {from.data + columns, from.row}, {to.data + columns * to.row, to.row});
+        transpose<T>(s.d - rows, s.c, from.from(rows), {to.data + rows, to.row});
     }
 
     // The gradients at some pixels of an image.
@@ -127,16 +148,24 @@ template <typename T> struct ContentBackward {
                 product<T>(count, d, s.c, values.of(head), {g_turned.data + index * s.c * d, d}, g_key.of(head), false);
                 product<T>(count, c, s.d, {local.weights.data + head * s.d, row}, {g_context.data + index * s.d * c, c},
                            g_value.of(head), false);
-                for (int64_t pixel = 0; pixel < count; ++pixel) {
-                    T *out = g_key.of(head).from(pixel).data;
-                    const T *weight = local.weights.data + pixel * row + head * s.d, *mean = means.data + index * s.d;
-                    for (int64_t j = 0; j < s.d; ++j) out[j] = weight[j] * (out[j] - mean[j]);
-                }
+                soften(count, g_key.of(head), local.weights.data + head * s.d, means.data + index * s.d);
             }
             local.g_query.flush(to_q, from, count);
             local.g_key.flush(to_k, from, count);
             local.out.flush(to_v, from, count);
         });
+    }
+
+    // gk = w ∘ (gk − means), in whole vectors: what is beyond a head's channels is padding or not yet written.
+    __attribute__((noinline)) void soften(int64_t count, Matrix<T> g_key, const T *weights, const T *mean) const {
+        using V = Narrow<T>;
+        for (int64_t j = 0; j < d; j += NARROW_LANES<T>) {
+            const V lost = *reinterpret_cast<const V *>(mean + j);
+            T *out = g_key.data + j;
+            const T *weight = weights + j;
+            for (int64_t pixel = 0; pixel < count; ++pixel, out += g_key.row, weight += row)
+                *reinterpret_cast<V *>(out) = *reinterpret_cast<const V *>(weight) * (*reinterpret_cast<V *>(out) - lost);
+        }
     }
 
     // The weights of the softmax.

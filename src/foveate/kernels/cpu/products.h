@@ -75,29 +75,44 @@ __attribute__((always_inline)) inline void block(int64_t depth, Matrix<const T> 
         for (int j = 0; j < COUNT; ++j) *reinterpret_cast<V *>(c.data + i * c.row + j * lanes) = sums[i][j];
 }
 
-template <typename T, int ROWS>
-__attribute__((always_inline)) inline void rows(int64_t columns, int64_t depth, Matrix<const T> a, Matrix<const T> b,
-                                                Matrix<T> c, bool add) {
+#if defined(__AVX512F__)
+constexpr int ROWS = 8, ROWS_OF_THREE = 8;  // of two and three vectors at a time: as many sums as there are registers for
+#else
+constexpr int ROWS = 6, ROWS_OF_THREE = 4;
+#endif
+
+// All rows of some columns. Few rows are left over only where there are few: 8 are 4 and 4, not 6, 1 and 1.
+template <typename T, int64_t bytes, int COUNT, int MOST>
+__attribute__((always_inline)) inline void columns(int64_t count, int64_t depth, Matrix<const T> a, Matrix<const T> b,
+                                                   Matrix<T> c, bool add) {
+    for (int64_t i = 0, left = count; left > 0; i = count - left) {
+        if (left >= MOST + 4 || left == MOST)
+            block<T, bytes, MOST, COUNT>(depth, a.from(i), b, c.from(i), add), left -= MOST;
+        else if (left >= 4)
+            block<T, bytes, 4, COUNT>(depth, a.from(i), b, c.from(i), add), left -= 4;
+        else
+            block<T, bytes, 1, COUNT>(depth, a.from(i), b, c.from(i), add), left -= 1;
+    }
+}
+
+// c = a b, or c += a b: `count` rows, `size` columns (a multiple of the padding, next to one another in b and c).
+// Kept out of line: where it is part of a long function the compiler runs out of registers.
+template <typename T>
+__attribute__((noinline)) void product(int64_t count, int64_t size, int64_t depth, Matrix<const T> a, Matrix<const T> b,
+                                       Matrix<T> c, bool add) {
     constexpr int64_t wide = WIDE / sizeof(T), narrow = NARROW / sizeof(T);
     int64_t j = 0;
     auto right = [&](auto m) {
         m.data += j;
         return m;
     };
-    for (; j + 2 * wide <= columns; j += 2 * wide) block<T, WIDE, ROWS, 2>(depth, a, right(b), right(c), add);
-    for (; j + wide <= columns; j += wide) block<T, WIDE, ROWS, 1>(depth, a, right(b), right(c), add);
-    for (; j < columns; j += narrow) block<T, NARROW, ROWS, 1>(depth, a, right(b), right(c), add);
-}
-
-// c = a b, or c += a b: `count` rows, `columns` columns (a multiple of the padding, next to one another in b and c).
-// Kept out of line: where it is part of a long function the compiler runs out of registers.
-template <typename T>
-__attribute__((noinline)) void product(int64_t count, int64_t columns, int64_t depth, Matrix<const T> a,
-                                       Matrix<const T> b, Matrix<T> c, bool add) {
-    int64_t i = 0;
-    for (; i + 8 <= count; i += 8) rows<T, 8>(columns, depth, a.from(i), b, c.from(i), add);
-    for (; i + 4 <= count; i += 4) rows<T, 4>(columns, depth, a.from(i), b, c.from(i), add);
-    for (; i < count; ++i) rows<T, 1>(columns, depth, a.from(i), b, c.from(i), add);
+    if (size >= 3 * wide && size / wide % 2 == 1) {
+        columns<T, WIDE, 3, ROWS_OF_THREE>(count, depth, a, b, c, add);
+        j = 3 * wide;
+    }
+    for (; j + 2 * wide <= size; j += 2 * wide) columns<T, WIDE, 2, ROWS>(count, depth, a, right(b), right(c), add);
+    for (; j + wide <= size; j += wide) columns<T, WIDE, 1, 8>(count, depth, a, right(b), right(c), add);
+    for (; j < size; j += narrow) columns<T, NARROW, 1, 8>(count, depth, a, right(b), right(c), add);
 }
 
 }  // namespace foveate
