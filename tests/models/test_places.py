@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.utils import reparameterize_model
 
+import foveate
 from foveate.models.inspection import attention_modules
 from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
 
@@ -42,3 +44,31 @@ def test_a_list_of_places_has_a_module_each(name: str, kind: type) -> None:
 def test_places_that_are_none_are_refused(at: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         timm.create_model("cram_resnet_tiny", num_classes=10, at=at)
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("levit_conv_128s", "stages.0.blocks.1.attn.qkv"),
+        ("efficientvit_m0", "stages.0.blocks.0.mixer.m.attn.qkvs.1"),
+        ("repvit_m0_9", -2),
+    ],
+)
+def test_attention_stays_when_a_network_fuses_its_layers(name: str, at: int | str) -> None:
+    torch.manual_seed(0)
+    network = foveate.insert(timm.create_model(name, num_classes=5), RectangularAttention2d, at=at).eval()
+    image = torch.randn(1, *network.pretrained_cfg["input_size"])
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+        expected = network(image)
+        fused = reparameterize_model(network)
+        torch.testing.assert_close(fused(image), expected, rtol=1e-4, atol=1e-5)
+    (attention,) = [module for module in fused.modules() if isinstance(module, RectangularAttention2d)]
+    with torch.no_grad():
+        called = []
+        attention.register_forward_hook(lambda module, inputs, output: called.append(output))
+        fused(image)
+    assert len(called) == 1

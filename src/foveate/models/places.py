@@ -25,13 +25,30 @@ class Attended:
     """
 
     attention: nn.Module
+    made_from: type[nn.Module]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Attend to the output of the module."""
         return self.attention(super().forward(*args, **kwargs))  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        return _remake, (type(self).__mro__[2],), self.__dict__
+        return _remake, (self.made_from, True), self.__dict__
+
+
+class Fused:
+    """Mixin for the class of a sequence that fuses its layers: the attention among them stays behind what comes of it.
+
+    `timm.utils.reparameterize_model` puts what ``fuse()`` returns in the module's place.
+    """
+
+    made_from: type[nn.Module]
+
+    def fuse(self) -> nn.Module:
+        """Fuse the module without its attention."""
+        return _fused(self, self.made_from)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        return _remake, (self.made_from, False), self.__dict__
 
 
 @dataclass(frozen=True)
@@ -60,8 +77,8 @@ class Place:
             both.add_module(NAME, module)
             parent._modules[last] = both.train(target.training)
         else:
-            if self.how == "class":
-                target.__class__ = _attended(type(target))
+            if self.how == "class" or hasattr(target, "fuse"):
+                target.__class__ = _attended(type(target), self.how == "class")
             target.add_module(NAME, module)
 
 
@@ -203,15 +220,33 @@ def _insert_behind(parent: nn.Module, before: str, name: str, module: nn.Module)
     parent._modules.update([*children[:index], (name, module), *children[index:]])
 
 
-_CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
+_CLASSES: dict[tuple[type[nn.Module], bool], type[nn.Module]] = {}
 
 
-def _attended(base: type[nn.Module]) -> type[nn.Module]:
-    if base not in _CLASSES:
-        _CLASSES[base] = type(f"Attended{base.__name__}", (Attended, base), {"__module__": __name__})
-    return _CLASSES[base]
+def _attended(base: type[nn.Module], calls: bool) -> type[nn.Module]:
+    """Return the class of a module that ``calls`` its attention in its own forward, or has it among its layers."""
+    if (base, calls) not in _CLASSES:
+        mixins = (Attended,) * calls + (Fused,) * hasattr(base, "fuse")
+        members = {"__module__": __name__, "made_from": base}
+        _CLASSES[base, calls] = type(f"Attended{base.__name__}", (*mixins, base), members)
+    return _CLASSES[base, calls]
 
 
-def _remake(base: type[nn.Module]) -> nn.Module:
-    kind = _attended(base)
+def _remake(base: type[nn.Module], calls: bool) -> nn.Module:
+    kind = _attended(base, calls)
     return kind.__new__(kind)
+
+
+def _fused(module: Any, base: Any) -> nn.Module:
+    """Return what the module without its attention is fused to, and the attention behind it."""
+    attention = module._modules.pop(NAME)  # some count their layers
+    try:
+        fused = base.fuse(module)
+    finally:
+        module.add_module(NAME, attention)
+    if fused is module:
+        return fused
+    both = nn.Sequential()
+    both.add_module("layer", fused)
+    both.add_module(NAME, attention)
+    return both.train(module.training)

@@ -7,5 +7,13 @@ __all__ = ["SUITES"]
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
-    for suite in (gsa.SUITE, expatt.SUITE, cram.SUITE, networks.NETWORKS, networks.OVERHEAD, networks.SMALL, scaling.SUITE)
+    for suite in (
+        gsa.SUITE,
+        expatt.SUITE,
+        cram.SUITE,
+        networks.NETWORKS,
+        networks.OVERHEAD,
+        networks.SMALL,
+        scaling.SUITE,
+    )
 }
