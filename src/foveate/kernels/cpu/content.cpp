@@ -1,6 +1,7 @@
 // The content attention of GSA on a CPU as an operator of its own, forward and backward.
 
 #include "content.h"
+
 #include "lanes.h"
 
 namespace foveate {
@@ -164,7 +165,8 @@ template <typename T> struct ContentBackward {
             T *out = g_key.data + j;
             const T *weight = weights + j;
             for (int64_t pixel = 0; pixel < count; ++pixel, out += g_key.row, weight += row)
-                *reinterpret_cast<V *>(out) = *reinterpret_cast<const V *>(weight) * (*reinterpret_cast<V *>(out) - lost);
+                *reinterpret_cast<V *>(out) =
+                    *reinterpret_cast<const V *>(weight) * (*reinterpret_cast<V *>(out) - lost);
         }
     }
 

@@ -79,8 +79,8 @@ template <typename T> struct Content {
         });
     }
 
-    // Raise each peak to the largest of its channel's keys, and scale what was summed under the old one. Out of line, as
-    // `weigh`: of a vector of channels the peaks are to stay in a register over all pixels.
+    // Raise each peak to the largest of its channel's keys, and scale what was summed under the old one. Out of line,
+    // as `weigh`: of a vector of channels the peaks are to stay in a register over all pixels.
     __attribute__((noinline)) void raise(Block<const T> from, int64_t first, int64_t last, int64_t count, T *peak,
                                          T *total, T *context) const {
         using V = typename Vector<T, WIDE>::type;
@@ -104,8 +104,8 @@ template <typename T> struct Content {
     }
 
     // exp(k − peak) of key channels first … last, and its sums.
-    __attribute__((noinline)) void weigh(Block<const T> from, int64_t first, int64_t last, int64_t count,
-                                         const T *peak, T *total, T *weights) const {
+    __attribute__((noinline)) void weigh(Block<const T> from, int64_t first, int64_t last, int64_t count, const T *peak,
+                                         T *total, T *weights) const {
         using V = typename Vector<T, WIDE>::type;
         const int64_t row = whole<T>(keys);
         for (int64_t j = first; j < last; j += LANES<T>) {

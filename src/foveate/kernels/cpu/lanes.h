@@ -167,8 +167,8 @@ template <typename T> struct LanePass {
         for (int64_t a = 0; a < n; ++a) separate<T>(out.data + a * wide * LANES<T>, y, a, c, store);
     }
 
-    // s[u][k] = Σ_j q[u][j] r[j][k − u] for COUNT queries that follow one another and the keys on OFFSETS diagonals, each
-    // of which shares its embedding.
+    // s[u][k] = Σ_j q[u][j] r[j][k − u] for COUNT queries that follow one another and the keys on OFFSETS diagonals,
+    // each of which shares its embedding.
     template <int COUNT, int OFFSETS>
     __attribute__((always_inline)) inline void score(const V *q, const T *embeddings, V *s) const {
         const int64_t d = this->d, span = r.span, row = this->row;

@@ -16,7 +16,7 @@ template <typename T> struct LaneBackward : LanePass<T> {
     static constexpr int MARGIN = KEYS - 1;  // zeros beside the scores' gradients: what is off a diagonal
     static constexpr int PART = 16;          // queries whose scores exist at a time
 
-    const T *window;  // the embeddings, [offset][channel]
+    const T *window;               // the embeddings, [offset][channel]
     const int64_t stripes, g_row;  // `g_row`: of the scores' gradients
     // [pixel][channel], but for values and embeddings [stripe][pixel or offset][channel of the stripe].
     Buffer<T> grads, weights, g_scores, g_query, g_value, g_offsets;
@@ -149,7 +149,8 @@ template <typename T> struct LaneBackward : LanePass<T> {
         for (; o < 2 * n - 1 - first; ++o) add_diagonals<1>(o, first, end, gs, q, gr);
     }
 
-    // gq[u][j] = Σ_k gs[u][k] r[k − u][j] for COUNT queries that follow one another and SIZE channels, `offsets` diagonals.
+    // gq[u][j] = Σ_k gs[u][k] r[k − u][j] for COUNT queries that follow one another and SIZE channels, `offsets`
+    // diagonals.
     template <int COUNT, int SIZE>
     __attribute__((always_inline)) inline void turn(int64_t offsets, const V *gs, const T *r, V *gq) const {
         V sums[COUNT][SIZE];

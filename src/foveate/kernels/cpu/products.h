@@ -76,7 +76,8 @@ __attribute__((always_inline)) inline void block(int64_t depth, Matrix<const T> 
 }
 
 #if defined(__AVX512F__)
-constexpr int ROWS = 8, ROWS_OF_THREE = 8;  // of two and three vectors at a time: as many sums as there are registers for
+constexpr int ROWS = 8,
+              ROWS_OF_THREE = 8;  // of two and three vectors at a time: as many sums as there are registers for
 #else
 constexpr int ROWS = 6, ROWS_OF_THREE = 4;
 #endif
