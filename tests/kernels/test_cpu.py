@@ -196,9 +196,10 @@ def test_kernels_that_are_not_there_are_not_demanded(monkeypatch: pytest.MonkeyP
         FA.axial_positional_attention(query, value, torch.randn(13, 5), 0, fused=True)
 
 
-def test_masked_keys_do_not_attend(instruction_set: str) -> None:
+@pytest.mark.parametrize("rows", [4, 17])  # within the pixels that are read together, and more than those
+def test_masked_keys_do_not_attend(instruction_set: str, rows: int) -> None:
     query, key, value, _ = (x.detach() for x in tensors(10, (2, 2, 32, 8, 4, 4), torch.float32))
-    key[:, :, :4] = -torch.inf
+    key[:, :, :rows] = -torch.inf
     key[:, :, 20:, :, 1] = -torch.inf
     got = FA.content_attention(query, key, value, fused=True)
     assert relative_error(got, content(query.double(), key.double(), value.double())) <= 1e-5

@@ -17,6 +17,7 @@
 namespace foveate {
 
 template <typename T> struct Content {
+    static constexpr T LOWEST = std::numeric_limits<T>::lowest();
     const Sizes s;
     const int64_t c, keys;        // value channels of a head, padded; key channels of all heads
     const int64_t together;       // pixels at a time
@@ -49,7 +50,7 @@ template <typename T> struct Content {
     void attend(Pixels<const T> k, Pixels<const T> v, int64_t part, int64_t end, Local &local, T *context, T *peak,
                 T *total) const {
         const int64_t first = part * LANES<T>, last = std::min(keys, end * LANES<T>);
-        std::fill(peak + first, peak + last, -std::numeric_limits<T>::infinity());
+        std::fill(peak + first, peak + last, LOWEST);  // and not −∞: pixels that come first may all be masked
         std::fill(total + first, total + last, T(0));
         std::fill(context + first * c, context + last * c, T(0));
         each(0, pixels, [&](int64_t from, int64_t count) {
@@ -64,8 +65,10 @@ template <typename T> struct Content {
                 j = next;
             }
         });
-        for (int64_t j = first; j < last; ++j)
+        for (int64_t j = first; j < last; ++j) {
+            if (peak[j] == LOWEST) total[j] = std::numeric_limits<T>::quiet_NaN();  // all are masked
             for (int64_t i = 0; i < c; ++i) context[j * c + i] /= total[j];
+        }
     }
 
     // The result for some pixels.
