@@ -46,14 +46,11 @@ def test_what_cram_adds_follows_from_the_counts():
 
 def derived() -> set[str]:
     """Return the figures that the README may give besides those that stand in results, from which they follow."""
-    module, networks = ((RESULTS / "bench" / f"bench-{name}.md").read_text("utf-8") for name in ("gsa", "networks"))
     digits = json.loads((RESULTS / "digits" / "compare.json").read_text(encoding="utf-8"))["networks"]
     history = json.loads((RESULTS / "tiny-imagenet-100" / "result.json").read_text(encoding="utf-8"))["history"]
     return {
         *(f"{value:.1f}" for value in share("expatt_resnet152", "aa_resnet152")),
         *(f"{float(gflops):.1f}" for _, gflops in counted().values()),
-        f"{float(cell(module, '56×56×64: forward in', 'gsa-pytorch', 3).split()[0]):.1f}",
-        f"{float(cell(networks, '224×224: forward', 'gsa_resnet50, compiled', 4).split()[0]):.2f}",
         *(f"{100 * value:.2f}" for network in digits for value in network["top1"]["per_seed"]),
         *(f"{row[name]:.3f}" for row in history for name in ("train_loss", "val_loss")),
         *(f"{100 * row['val_top1']:.2f}" for row in history),
