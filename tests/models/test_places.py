@@ -6,10 +6,11 @@ import pytest
 import timm
 import torch
 from timm.utils import reparameterize_model
+from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 import foveate
 from foveate.models.inspection import attention_modules
-from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
+from foveate.nn import GlobalSelfAttention2d, PositionwiseAttention2d, RectangularAttention2d
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,32 @@ def test_attention_stays_when_a_network_fuses_its_layers(name: str, at: int | st
         attention.register_forward_hook(lambda module, inputs, output: called.append(output))
         fused(image)
     assert len(called) == 1
+
+
+def test_places_in_the_backbone_of_a_detector() -> None:
+    detector = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=64, max_size=96).eval()
+    names = list(detector.state_dict())
+    assert foveate.insert(detector, RectangularAttention2d, at="backbone.body.layer3") is detector
+    foveate.replace(detector, GlobalSelfAttention2d, at=["backbone.body.layer4.1.conv2"], img_size=64)
+    assert {name: type(module) for name, module in attention_modules(detector).items()} == {
+        "backbone.body.layer3.attention": RectangularAttention2d,
+        "backbone.body.layer4.1.conv2": GlobalSelfAttention2d,
+    }
+    assert [name for name in detector.state_dict() if "attention" not in name and "layer4.1.conv2" not in name] == [
+        name for name in names if "layer4.1.conv2" not in name
+    ]
+    image = [torch.rand(3, 64, 64)]
+    assert set(detector(image)[0]) == {"boxes", "labels", "scores"}
+    for at in ("rpn", "roi_heads.box_head", -1):
+        with pytest.raises(ValueError, match=r"backbone|feature_info"):
+            foveate.insert(detector, RectangularAttention2d, at=at)
+
+
+@pytest.mark.parametrize("name", ["tresnet_m", "csatv2"])
+def test_stems_that_move_pixels_to_channels(name: str) -> None:
+    network = timm.create_model(name, num_classes=5)
+    (found,) = attention_modules(foveate.insert(network, RectangularAttention2d, at=-2)).values()
+    sizes = []
+    found.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[1]))
+    network.eval()(torch.randn(1, *network.pretrained_cfg["input_size"]))
+    assert sizes == [network.feature_info[-2]["num_chs"]]

@@ -14,7 +14,7 @@ from foveate._checks import suggestion
 from foveate.models.inspection import FAILURES, RefusedError, dry_run, feature_stages, meta_copy
 from foveate.models.places import NAME, following, places, works
 
-__all__ = ["image_size", "insert", "resolve"]
+__all__ = ["detector_backbone", "image_size", "in_backbone", "insert", "resolve"]
 
 
 def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str = -2, **options: Any) -> nn.Module:
@@ -36,7 +36,8 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
     module of its own.
 
     Args:
-        model: Any timm convolutional network, or any network with NCHW feature maps if ``at`` is a name.
+        model: Any timm convolutional network, or any network with NCHW feature maps if ``at`` is a name, which in
+            torchvision's detectors is one within their ``backbone``.
         attention: A module class such as `foveate.nn.RectangularAttention2d` or `foveate.nn.PositionwiseAttention2d`;
             called as ``attention(channels, **options, device=…, dtype=…)``.
         at: Index into ``model.feature_info`` (−2, the default: the last stage but one), or the name of a module
@@ -52,6 +53,9 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
         >>> type(network.layer3.attention).__name__
         'RectangularAttention2d'
     """
+    if (backbone := detector_backbone(model)) is not None:
+        insert(backbone, attention, in_backbone(at), **options)
+        return model
     name = resolve(model, at)
     size = image_size(model)
     maps = dry_run(model, size, lambda twin, image: _outputs(twin, name, image))
@@ -78,6 +82,25 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
         f"attention behind {name!r} would not be computed in a pass of {type(model).__name__}, or nothing would "
         "depend on it: the network calls parts of it by themselves; choose the stage around it, or another module"
     )
+
+
+def detector_backbone(model: nn.Module) -> nn.Module | None:
+    """Return the backbone of one of torchvision's detectors: the part that takes a batch of images as any network."""
+    if not isinstance(getattr(model, "backbone", None), nn.Module) or not hasattr(model, "transform"):
+        return None
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform  # only where there may be one
+
+    return model.backbone if isinstance(model.transform, GeneralizedRCNNTransform) else None  # type: ignore[return-value]
+
+
+def in_backbone(at: int | str) -> int | str:
+    """Return what a place in a detector is called in its backbone."""
+    if isinstance(at, str) and not at.startswith("backbone."):
+        raise ValueError(
+            f"at={at!r} is not in the detector's backbone, the part that takes a batch of images; name a module as in "
+            "at='backbone.body.layer3'"
+        )
+    return at.removeprefix("backbone.") if isinstance(at, str) else at
 
 
 class ForEach(nn.ModuleList):
@@ -163,7 +186,12 @@ def image_size(model: nn.Module) -> tuple[int, int, int]:
     if first is None:
         raise ValueError(f"{type(model).__name__} has no convolution; insert is for convolutional networks")
     configuration = getattr(model, "pretrained_cfg", None) or {}
-    return (first.in_channels, *configuration.get("input_size", (3, 224, 224))[1:])
+    channels, height, width = configuration.get("input_size", (3, 224, 224))
+    if first.in_channels > channels:  # behind a stem that moves pixels to channels, or of more channels than usual
+        with contextlib.suppress(ValueError):
+            dry_run(model, (channels, height, width), lambda twin, image: twin(image))
+            return (channels, height, width)
+    return (first.in_channels, height, width)
 
 
 def _outputs(twin: nn.Module, name: str, image: Tensor) -> list[Tensor]:

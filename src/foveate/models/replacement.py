@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate._checks import pair
-from foveate.models.insertion import image_size, resolve
+from foveate.models.insertion import detector_backbone, image_size, in_backbone, resolve
 from foveate.models.inspection import dry_run
 from foveate.models.tables import watch_tables
 from foveate.nn import ExpAttConv2d, SpatialAttention
@@ -38,7 +38,8 @@ def replace(
     sees in an image of ``img_size``.
 
     Args:
-        model: Any network with NCHW feature maps; of timm's, stages can be given by their index.
+        model: Any network with NCHW feature maps; of timm's, stages can be given by their index; of torchvision's
+            detectors, by their names within the ``backbone``.
         attention: A module class such as `foveate.nn.GlobalSelfAttention2d`, `foveate.nn.ExpAttConv2d` or
             `foveate.nn.AttentionAugmentedConv2d`; called as ``attention(in_channels, out_channels, stride=…, **options,
             device=…, dtype=…)``, with ``feat_size`` and ``dilation`` if it takes them.
@@ -57,7 +58,11 @@ def replace(
         >>> network.layer4[0].conv1.feat_size, network.layer4[0].conv2.feat_size
         ((14, 14), (7, 7))
     """
-    names = _convolutions(model, [at] if isinstance(at, str) or not isinstance(at, Sequence) else at)
+    parts = [at] if isinstance(at, str) or not isinstance(at, Sequence) else at
+    if (backbone := detector_backbone(model)) is not None:
+        replace(backbone, attention, [in_backbone(part) for part in parts], img_size=img_size, **options)
+        return model
+    names = _convolutions(model, parts)
     channels, *made_for = image_size(model)
     height, width = pair("img_size", tuple(made_for) if img_size is None else img_size)
     convolutions = {name: model.get_submodule(name) for name in names}
