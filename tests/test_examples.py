@@ -55,7 +55,7 @@ def check_tools(found: dict[str, Any]) -> None:
     assert [tuple(x.shape[1:]) for x in found["maps"]] == [(96, 16, 24), (192, 8, 12)]
     assert found["larger"].layer1[0].conv2.feat_size == (96, 96)
     assert found["segmenter"].encoder.model.layer1[0].conv2.feat_size == (24, 32)
-    for name, modules in (("segmenter", 8), ("classifier", 1), ("detector", 1), ("again", 4)):
+    for name, modules in (("segmenter", 8), ("classifier", 1), ("detector", 2), ("again", 4)):
         assert len(attention_modules(found[name])) == modules, name
     assert found["explanation"].logits is None
     assert found["explanation"].output.shape == (1, 11, 96, 128)
