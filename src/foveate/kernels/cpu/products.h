@@ -75,9 +75,9 @@ __attribute__((always_inline)) inline void block(int64_t depth, Matrix<const T> 
         for (int j = 0; j < COUNT; ++j) *reinterpret_cast<V *>(c.data + i * c.row + j * lanes) = sums[i][j];
 }
 
+// Rows of two and of three vectors at a time: as many sums as there are registers for.
 #if defined(__AVX512F__)
-constexpr int ROWS = 8,
-              ROWS_OF_THREE = 8;  // of two and three vectors at a time: as many sums as there are registers for
+constexpr int ROWS = 8, ROWS_OF_THREE = 8;
 #else
 constexpr int ROWS = 6, ROWS_OF_THREE = 4;
 #endif
