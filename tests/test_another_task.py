@@ -94,6 +94,7 @@ def closeness(outputs: Tensor, targets: Tensor) -> Tensor:
     return (1 - (outputs - targets).norm(dim=1)).clamp(min=0).cpu()
 
 
+@pytest.mark.slow
 def test_it_is_trained_and_its_best_epoch_is_by_its_metric(tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = foveate.train("test_resnet", task=FindCenter, out=str(out), verbose=False, **SETTINGS)
@@ -115,6 +116,7 @@ def test_it_is_trained_and_its_best_epoch_is_by_its_metric(tmp_path: Path) -> No
         foveate.load(out)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     class Stop:
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
@@ -131,6 +133,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path: Path) -> 
     assert whole.content["scores"] == parts.content["scores"]
 
 
+@pytest.mark.slow
 def test_networks_are_compared_by_its_metric_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "compared"
     table = foveate.compare(["test_resnet", "resnet10t"], task=FindCenter, seeds=2, out=str(out), **SETTINGS)

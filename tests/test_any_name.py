@@ -38,6 +38,7 @@ def photographs(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf8(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = photographs.parent / os.fsdecode(b"r\xfcn")
     train = ["train", "cram_resnet_tiny", f"--data={photographs}", "--max_bad_images=9", "--img_size=32"]
@@ -75,6 +76,7 @@ def test_any_text_can_be_drawn() -> None:
     assert wrapped("caf\udce9 Δ", font(11), 1000) == "caf\\udce9 Δ"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["l" * 240 + ".png", "ü" * 120 + ".png"])
 def test_a_very_long_name_hinders_nothing(name: str, tmp_path: Path) -> None:
     given, out = tmp_path / "given", tmp_path / "out"
@@ -101,6 +103,7 @@ def test_a_file_may_have_the_longest_name_that_there_is(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_the_exit_code_is_that_of_the_work_whatever_can_be_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +127,7 @@ def test_the_exit_code_is_that_of_the_work_whatever_can_be_printed(
     assert "?" not in written["cp1252"].replace("10? bytes", "").partition("saved in")[2]
 
 
+@pytest.mark.slow
 def test_closed_streams(tmp_path: Path) -> None:
     command = f"{sys.executable} -m foveate models 'no_such*' >&- 2>&-"
     assert subprocess.run(command, shell=True, capture_output=True, cwd=tmp_path, check=False).returncode == 2

@@ -105,6 +105,7 @@ def wrong_imports(part: str, tree: ast.Module, package: str = "foveate") -> list
     return wrong
 
 
+@pytest.mark.slow
 def test_imports_run_one_way() -> None:
     wrong = {
         str(file.relative_to(PACKAGE)): wrong_imports(
@@ -115,6 +116,7 @@ def test_imports_run_one_way() -> None:
     assert {file: names for file, names in wrong.items() if names} == {}
 
 
+@pytest.mark.slow
 def test_the_package_needs_nothing_outside_of_it() -> None:
     outside = {file: {name.partition(".")[0] for name in imports(parse(file), "foveate")} for file in FILES}
     assert STUDIES
@@ -204,6 +206,7 @@ def unsafe_loads(tree: ast.Module) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_nothing_that_is_loaded_can_run_code() -> None:
     assert {file: calls for file in (*FILES, *STUDIES) if (calls := unsafe_loads(parse(file)))} == {}
     modules = {name for file in FILES for name in imports(parse(file), "foveate")}
@@ -216,6 +219,7 @@ def test_unsafe_loads_are_seen() -> None:
     assert unsafe_loads(ast.parse("torch.load(f, weights_only=True)\nnp.load(f)")) == []
 
 
+@pytest.mark.slow
 def test_no_file_names_a_folder_of_one_machine() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],

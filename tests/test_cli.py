@@ -70,6 +70,7 @@ def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[s
         assert len(explanation.split()) >= 3, f"{command}: --{block}"
 
 
+@pytest.mark.slow
 def test_the_command_line_overrides_the_file_which_overrides_the_defaults(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,6 +264,7 @@ def test_a_bad_file_is_refused_and_names_no_code(
     assert [entry.name for entry in tmp_path.iterdir()] == ["config.yaml"]
 
 
+@pytest.mark.slow
 def test_folders_that_cannot_be_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     for place in ("/proc/run", "/sys/run", str(tmp_path / "file"), str(tmp_path / "file" / "run")):
@@ -363,6 +365,7 @@ os._exit(cli.main(sys.argv[1:]))
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["progress"]["updates"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_field_of_a_configuration_names_code(command: str, tmp_path: Path) -> None:
     module = importlib.import_module(COMMANDS[command].module or f"foveate.commands.{command}")

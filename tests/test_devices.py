@@ -33,6 +33,7 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     missing_kernels._warn_once.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_kernels")
 def test_missing_kernels_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     argv = ["--epochs=1", "--device=cpu", *TINY]

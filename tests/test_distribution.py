@@ -57,6 +57,7 @@ def contents(wheel: Path) -> set[str]:
         return {name for name in archive.namelist() if not name.endswith("/")}
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_library_for_every_python(sdist: Path, tmp_path: Path) -> None:
     wheel = build("wheel", sdist, tmp_path, CC="false", CXX="false")  # the kernels are left out
     assert re.fullmatch(rf"foveate-{re.escape(__version__)}-py3-none-(?!any)\w+\.whl", wheel.name)

@@ -100,6 +100,7 @@ def test_it_is_counted_and_switched_off(network: nn.Module) -> None:
     assert 0 <= gradient_shares(network, IMAGES, torch.tensor([0, 1, 4]))["layer3.attention"] <= 1
 
 
+@pytest.mark.slow
 def test_it_is_trained_by_the_commands_and_shown_on_the_page(tmp_path: Path) -> None:
     """From the command line to the page; the network is known by the name under which the user registered it."""
     from foveate.cli import main

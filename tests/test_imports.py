@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 NETWORKS = """
 import timm
 import foveate
@@ -25,6 +27,7 @@ def foveate(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_networks_of_a_module_are_trained_side_by_side_and_loaded(tmp_path: Path) -> None:
     (tmp_path / "my_networks.py").write_text(NETWORKS)
     words = ["compare", "mine", "test_resnet", "--seeds=1", "--jobs=2", "--out=runs", *SETTINGS]
@@ -40,6 +43,7 @@ def test_networks_of_a_module_are_trained_side_by_side_and_loaded(tmp_path: Path
     assert found["top1"]["mean"] == table["networks"][0]["top1"]["mean"]
 
 
+@pytest.mark.slow
 def test_a_module_that_is_missing_or_lacks_one_is_named(tmp_path: Path) -> None:
     (tmp_path / "lacking.py").write_text("import no_such_module")
     missing = foveate(tmp_path, "--import", "my_networks.py", "models")

@@ -45,6 +45,7 @@ def is_it(path: Path) -> bool:
     return all(map(torch.equal, mine.state_dict().values(), theirs.state_dict().values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["weights.pth", "weights.bin", "weights", "MODEL.SAFETENSORS"])
 def test_a_file_is_what_it_holds_whatever_it_is_called(name: str, weights: Path) -> None:
     renamed = weights.rename(weights.with_name(name))
@@ -109,6 +110,7 @@ def test_a_checkpoint_of_a_newer_version(weights: Path, tmp_path: Path) -> None:
         load_network(weights)
 
 
+@pytest.mark.slow
 def test_pictures_of_an_earlier_call_are_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (40, 30), (200, 90, 30)).save("mine.png")
@@ -118,6 +120,7 @@ def test_pictures_of_an_earlier_call_are_no_images(tmp_path: Path, monkeypatch: 
         assert [image["file"] for image in found["images"]] == ["mine.png"]
 
 
+@pytest.mark.slow
 def test_links_to_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("disk/runs").mkdir(parents=True)
@@ -131,6 +134,7 @@ def test_links_to_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not Path("nowhere").exists()
 
 
+@pytest.mark.slow
 def test_the_folder_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +163,7 @@ def held(folder: Path, seconds: float = 60.0) -> Iterator[None]:
         other.kill()
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_files, "PATIENCE", 0.3)
     out = tmp_path / "run"
@@ -172,6 +177,7 @@ def test_two_runs_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         run(config, verbose=False)
 
 
+@pytest.mark.slow
 def test_two_comparisons_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_files, "PATIENCE", 0.3)
     out = tmp_path / "comparison"
@@ -190,6 +196,7 @@ def test_one_waits_for_what_ends_soon(tmp_path: Path) -> None:
             assert time.monotonic() - start < 5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_output_that_cannot_be_written() -> None:
     with Path("/dev/full").open("w") as full:

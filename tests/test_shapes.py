@@ -69,6 +69,7 @@ def test_every_tensor_has_a_shape(name: str) -> None:
     assert [each for each, annotation in annotations.items() if plain_tensors(annotation)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: type(module).__name__)
 def test_shapes_of_modules(module: Any) -> None:
     x = torch.randn(2, 6, 5, 7)

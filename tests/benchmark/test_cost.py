@@ -66,6 +66,7 @@ def test_shapes_and_depth_of_the_rows() -> None:
     assert rows["heads.1"].kind == "Linear"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "gsa_resnet26", "aa_resnet26", "expatt_resnet26", "efficientnet_b0"])
 def test_children_add_up_to_their_parent(name: str) -> None:
     cost = network_cost(timm.create_model(name), (3, 97, 61))
@@ -76,6 +77,7 @@ def test_children_add_up_to_their_parent(name: str) -> None:
     assert sum(row.flops for row in leaves if row.name) <= cost.flops  # attention computes outside of its leaves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters", "gflops"),
     [("resnet50", 25.557e6, 8.18e9), ("resnet152", 60.193e6, 23.03e9), ("mobilenetv3_large_100", 5.483e6, 0.433e9)],
@@ -86,12 +88,14 @@ def test_published_figures(name: str, parameters: float, gflops: float) -> None:
     assert cost.flops == pytest.approx(gflops, rel=5e-3)
 
 
+@pytest.mark.slow
 def test_a_large_image_costs_in_proportion_to_its_pixels() -> None:
     """At 1024² the activations alone would take gigabytes; on the meta device they take nothing."""
     model = timm.create_model("resnet152", num_classes=0)
     assert network_cost(model, (3, 1024, 1024)).flops == 64 * network_cost(model, (3, 128, 128)).flops
 
 
+@pytest.mark.slow
 def test_attention_is_added_up_by_stage() -> None:
     attention = network_cost(timm.create_model("expatt_resnet26")).attention
     assert [(stage.stage, stage.modules) for stage in attention] == [("layer2", 2), ("layer3", 4), ("layer4", 1)]
@@ -101,6 +105,7 @@ def test_attention_is_added_up_by_stage() -> None:
     assert attention[2].flops == projections + 2 * (2 * side**3 * d_v)
 
 
+@pytest.mark.slow
 def test_the_convolution_that_attention_augments_is_not_attention() -> None:
     cost = network_cost(timm.create_model("aa_resnet26"))
     rows = {row.name: row for row in cost.modules}
@@ -111,6 +116,7 @@ def test_the_convolution_that_attention_augments_is_not_attention() -> None:
     assert cost.attention[-1].parameters == whole.parameters - conv.parameters
 
 
+@pytest.mark.slow
 def test_inserted_attention_belongs_to_the_stage_that_it_looks_at() -> None:
     before = network_cost(timm.create_model("efficientnet_b0"), (3, 64, 96))
     after = network_cost(
@@ -122,6 +128,7 @@ def test_inserted_attention_belongs_to_the_stage_that_it_looks_at() -> None:
     assert stage.parameters == after.parameters - before.parameters
 
 
+@pytest.mark.slow
 def test_attention_in_a_block_belongs_to_the_innermost_stage_around_it() -> None:
     model = timm.create_model("resnet26")
     for at in ("layer3.0", "layer4", "act1"):
@@ -134,6 +141,7 @@ def test_attention_in_a_block_belongs_to_the_innermost_stage_around_it() -> None
     assert network_cost(model, (3, 64, 96)).attention[1].stage == "layer3"
 
 
+@pytest.mark.slow
 def test_the_network_is_left_as_it_was() -> None:
     model = timm.create_model("resnet26", drop_rate=0.3).train()
     model.layer2.eval()

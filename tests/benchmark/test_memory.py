@@ -45,6 +45,7 @@ def test_each_layer_adds_what_it_keeps(pixels: int) -> None:
     assert peaks[2] - peaks[1] == 4 * FLOAT * pixels
 
 
+@pytest.mark.slow
 def test_the_figure_is_the_same_every_time_and_grows_with_the_batch() -> None:
     model = timm.create_model("resnet10t", num_classes=10)
     batch = torch.randn(4, 3, 40, 56)

@@ -255,6 +255,7 @@ def test_side_by_side_a_run_that_fails_is_named_and_ends_all(tmp_path: Path) -> 
     assert list(tmp_path.rglob("result.json")) == []  # nor is the other finished: it may not have begun
 
 
+@pytest.mark.slow
 def test_a_network_that_this_process_alone_knows_is_not_trained_by_others(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="jobs"):
         run(config(tmp_path, models=["test_resnet", "watched_resnet"], jobs=2))
@@ -305,6 +306,7 @@ def test_what_cannot_be_done_is_not_begun(changes: dict[str, Any], message: str,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_single_network_makes_a_valid_table_and_costs_that_cannot_be_measured_are_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -335,12 +337,14 @@ def test_a_single_network_makes_a_valid_table_and_costs_that_cannot_be_measured_
     assert next(csv.DictReader(to_csv(table).splitlines()))["images_per_second_median"] == ""
 
 
+@pytest.mark.slow
 def test_speed_and_memory_are_measured_in_the_layout_of_training(tmp_path: Path) -> None:
     run(config(tmp_path, models=["watched_resnet"], seeds=1, epochs=1, channels_last=True))
     _, measured = SEEN[-1]
     assert measured.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
     def explode() -> None:
         if len(SEEN) == 13:

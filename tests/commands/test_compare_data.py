@@ -25,6 +25,7 @@ def write_set(folder: Path, *, train: int = 12, val: int = 6) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_reused_for_other_images(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set")
     how = {"seeds": 1, "img_size": 24, "out": str(tmp_path / "runs"), **SETTINGS}
@@ -39,6 +40,7 @@ def test_a_finished_run_is_not_reused_for_other_images(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "test_resnet" / "seed-0" / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_opened_data_of_another_length_are_seen_too(tmp_path: Path) -> None:
     digits = {"size": 16, "clutter": 1, "val_length": 5, "test_length": 5}
     how = {"seeds": 1, "out": str(tmp_path / "runs"), **SETTINGS}
@@ -71,6 +73,7 @@ def test_the_table_is_made_though_an_image_cannot_be_read(tmp_path: Path) -> Non
     assert table["networks"][0]["peak_memory"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", ["none", "padded", "augment"])
 def test_an_image_too_long_to_be_resized_counts_as_a_bad_one(crop: str, tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set")
@@ -85,6 +88,7 @@ def test_an_image_too_long_to_be_resized_counts_as_a_bad_one(crop: str, tmp_path
     assert result.content["images"] == 6
 
 
+@pytest.mark.slow
 def test_a_resumed_run_knows_which_images_could_not_be_read(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", train=16)
     for name in ("0.png", "2.png"):

@@ -34,6 +34,7 @@ def test_the_figures_of_the_papers_are_printed(capsys: pytest.CaptureFixture[str
     assert 100 * (expatt / augmented - 1) == pytest.approx(-6.4, abs=0.15)
 
 
+@pytest.mark.slow
 def test_every_option_reaches_the_count(capsys: pytest.CaptureFixture[str]) -> None:
     options = {"img_size": (45, 61), "num_classes": 7, "in_chans": 1, "model_args": {"stem": "small"}}
     cost = run(CostConfig(models=["gsa_resnet26"], **options))["gsa_resnet26"]
@@ -92,6 +93,7 @@ def test_bad_input_is_refused(options: dict, message: str) -> None:
         run(CostConfig(**{"models": ["gsa_resnet26"], **options}))
 
 
+@pytest.mark.slow
 def test_decoders_and_detectors_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """The decoder's last layer is a 3×3 convolution of 8 channels at the size of the image, with a bias."""
     how = {"models": ["cram_resnet_tiny"], "img_size": (24, 40), "task": "segmentation"}
@@ -115,6 +117,7 @@ def test_models_lists_what_is_registered(capsys: pytest.CaptureFixture[str]) -> 
     assert rows["cram_efficientnet_b0"][:2] == ["cram", "224×224"]
 
 
+@pytest.mark.slow
 def test_models_filters_and_refuses_a_pattern_that_matches_none(capsys: pytest.CaptureFixture[str]) -> None:
     names = run_models(ModelsConfig(filter="gsa_*"))
     assert "gsa_resnet50" in names

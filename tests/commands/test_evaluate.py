@@ -26,6 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     return out, train(wanted, verbose=False)
 
 
+@pytest.mark.slow
 def test_it_gives_the_figures_of_the_run(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,6 +46,7 @@ def test_it_gives_the_figures_of_the_run(
     assert output.err == ""
 
 
+@pytest.mark.slow
 def test_the_data_of_the_run_are_the_default(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     out, expected = trained
     for given in ({}, {"data": "digits"}):
@@ -61,6 +63,7 @@ def test_the_data_of_the_run_are_the_default(trained: tuple[Path, dict[str, Any]
         assert other["loss"] != pytest.approx(history[-1]["val_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_it_tests_other_splits(trained: tuple[Path, dict[str, Any]]) -> None:
     out, expected = trained
     options: dict[str, Any] = {"data_options": DIGITS, "device": "cpu"}
@@ -70,6 +73,7 @@ def test_it_tests_other_splits(trained: tuple[Path, dict[str, Any]]) -> None:
     assert run(EvaluateConfig(checkpoint=str(out / "last.ckpt"), split="train", **options))["images"] == 48
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

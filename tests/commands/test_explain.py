@@ -99,6 +99,7 @@ def test_whole_folders_and_several_networks(networks: dict[str, str], photograph
                 assert Path(image["file"]).name in picture.info["Title"]
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_network(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
     """Against the network itself, asked by hand, and the rectangle's corners against trigonometry."""
     photograph = photographs / "person" / "hopper.jpg"
@@ -136,6 +137,7 @@ def test_the_numbers_are_those_of_the_network(networks: dict[str, str], photogra
         assert y == pytest.approx(((down + 1) * 24 + top) * 281 / 85, abs=1e-4 * 281)
 
 
+@pytest.mark.slow
 def test_an_image_on_its_side_is_seen_as_people_see_it(
     networks: dict[str, str], photographs: Path, tmp_path: Path
 ) -> None:
@@ -146,6 +148,7 @@ def test_an_image_on_its_side_is_seen_as_people_see_it(
     np.testing.assert_allclose(ours, theirs, atol=2)  # a JPEG and a PNG of the same pixels
 
 
+@pytest.mark.slow
 def test_pixels_attend(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
     """A pixel of the image is carried to the input of each network; ExpAtt's radius is in pixels of the image too."""
     photograph = str(photographs / "person" / "hopper.jpg")
@@ -162,6 +165,7 @@ def test_pixels_attend(networks: dict[str, str], photographs: Path, tmp_path: Pa
         assert y == pytest.approx(layer["radius"]["input"][1] * 281 / 42)
 
 
+@pytest.mark.slow
 def test_layers_are_chosen(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
     def shown(out: str, **settings: Any) -> list[str]:
         photograph, checkpoint = str(photographs / "digit.gif"), networks["gsa_resnet_tiny"]
@@ -176,6 +180,7 @@ def test_layers_are_chosen(networks: dict[str, str], photographs: Path, tmp_path
     assert shown("other", method="gradcam", layers=["layer2", "layer1"]) == ["layer2", "layer1"]
 
 
+@pytest.mark.slow
 def test_overlays_have_the_size_of_the_image(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
     photograph, out = str(photographs / "person" / "hopper.jpg"), tmp_path / "out"
     run(ExplainConfig(images=[photograph], checkpoint=[networks["cram_resnet_tiny"]], overlays=True, out=str(out)))
@@ -185,6 +190,7 @@ def test_overlays_have_the_size_of_the_image(networks: dict[str, str], photograp
         assert picture.size == (240, 281)
 
 
+@pytest.mark.slow
 def test_untrained_networks_by_name(photographs: Path, tmp_path: Path) -> None:
     argv = ["explain", str(photographs / "digit.gif"), "--model", "cram_resnet_tiny", "--model=test_resnet"]
     argv += ["--num_classes", "4", "--img_size=32", "--out", str(tmp_path / "out")]
@@ -196,6 +202,7 @@ def test_untrained_networks_by_name(photographs: Path, tmp_path: Path) -> None:
     assert kinds == ["RectangularAttention2d", "GradCAM"]
 
 
+@pytest.mark.slow
 def test_the_same_network_twice_is_told_apart(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
     first = networks["cram_resnet_tiny"]
     second = shutil.copytree(first, tmp_path / "again")
@@ -223,6 +230,7 @@ def test_many_images_fill_several_sheets(networks: dict[str, str], tmp_path: Pat
     assert [Path(image["file"]).stem for image in result["images"]] == ["00", "06", "11"]
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_read_are_named_and_counted(
     networks: dict[str, str], photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,6 +249,7 @@ def test_images_that_cannot_be_read_are_named_and_counted(
     assert len(result["images"]) == 2
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused(networks: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bomb = tmp_path / "bomb.png"
     Image.new("1", (20_000, 10_000)).save(bomb)
@@ -259,6 +268,7 @@ def test_an_image_too_long_to_be_resized_is_refused(networks: dict[str, str], tm
     assert result["bad_images"][0]["reason"].startswith("60000×1 pixels")
 
 
+@pytest.mark.slow
 def test_it_writes_over_its_own_files_only(networks: dict[str, str], photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     config = ExplainConfig(images=[str(photographs)], checkpoint=[networks["cram_resnet_tiny"]], out=str(out))
@@ -291,6 +301,7 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return output.err
 
 
+@pytest.mark.slow
 def test_bad_input_is_named_by_its_option(
     networks: dict[str, str],
     photographs: Path,
@@ -340,6 +351,7 @@ def test_folders_are_looked_through_in_order(tmp_path: Path) -> None:
     assert names == ["b/2.png", "c.webp", "a/z/3.gif", "b/1.jpg"]
 
 
+@pytest.mark.slow
 def test_pictures_of_layers_that_are_not_its_own_are_seen_before_anything_is_computed(
     networks: dict[str, str], photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

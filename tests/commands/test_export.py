@@ -50,6 +50,7 @@ def images() -> torch.Tensor:
     return torch.rand(3, 3, 23, 31, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_weights_with_a_card(
     trained: tuple[Path, dict[str, Any]], images: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_graph_for_one_size(trained: tuple[Path, dict[str, Any]], tmp_path: Pa
         graph(torch.randn(1, 3, 20, 28))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", TINY)
 def test_a_folder_that_timm_loads(family: str, images: torch.Tensor, tmp_path: Path) -> None:
     name, kwargs = f"{family}_resnet_tiny", {"num_classes": 3, "in_chans": 3, "img_size": [16, 20]}

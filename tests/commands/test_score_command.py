@@ -169,6 +169,7 @@ def close(ours: Any, theirs: Any) -> bool:
     return ours == (pytest.approx(theirs, rel=1e-4, abs=1e-6) if isinstance(theirs, float) else theirs)
 
 
+@pytest.mark.slow
 def test_images_without_a_box_in_view_or_that_cannot_be_read_are_counted(photos: Path, tmp_path: Path) -> None:
     saved = checkpoint(tmp_path / "cram", "cram_resnet_tiny", classes=2, crop_pct=CROP)
     point(saved, seen(BOX))
@@ -193,6 +194,7 @@ def test_images_without_a_box_in_view_or_that_cannot_be_read_are_counted(photos:
     assert network["faithfulness"] == {}
 
 
+@pytest.mark.slow
 def test_on_the_command_line(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved = checkpoint(tmp_path / "cram", "cram_resnet_tiny", classes=2, crop_pct=CROP)
     boxes = (photos / "boxes.csv").rename(tmp_path / "elsewhere.csv")
@@ -262,6 +264,7 @@ def test_what_does_not_fit_is_refused(photos: Path, tmp_path: Path, monkeypatch:
             run(ScoreConfig(**options))
 
 
+@pytest.mark.slow
 def test_sizes_are_the_same_however_they_were_saved() -> None:
     """In a checkpoint the size is a list; of a network that was built it is a tuple."""
     loaded, built = foveate.load("cram_resnet_tiny.digits"), build("conv_resnet_tiny", num_classes=10, img_size=32)

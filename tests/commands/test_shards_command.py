@@ -201,6 +201,7 @@ def test_wrong_input_is_named(
     assert not Path("x").exists()
 
 
+@pytest.mark.slow
 def test_a_network_trains_on_shards_and_is_tested_on_them(photos: Path, tmp_path: Path):
     run(ShardsConfig(task=["make", str(photos)], out=tmp_path / "shards", images_per_shard=6))
     settings = ["--epochs", "1", "--batch_size", "8", "--device", "cpu", "--workers", "2"]

@@ -44,6 +44,7 @@ def write_folder(root: Path, images: int = 12) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     result = run(config(out, seed=4, ema_decay=0.9))
@@ -79,6 +80,7 @@ def test_a_run_leaves_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture
         assert share == pytest.approx(sum(of_class) / len(of_class))
 
 
+@pytest.mark.slow
 def test_the_saved_configuration_gives_the_same_run(tmp_path: Path) -> None:
     asked = config(tmp_path / "a", mixup=0.2, img_size=(16, 16), model_args={"drop_rate": 0.2}, random_erasing=0.5)
     first = run(asked, verbose=False)
@@ -91,6 +93,7 @@ def test_the_saved_configuration_gives_the_same_run(tmp_path: Path) -> None:
     assert other["history"][0]["train_loss"] != first["history"][0]["train_loss"]
 
 
+@pytest.mark.slow
 def test_photographs_in_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_folder(tmp_path / "photos")
     (data / "train" / "red" / "5.png").write_text("no image")
@@ -106,6 +109,7 @@ def test_photographs_in_folders(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "red/5.png" in result["bad_images"][0]
 
 
+@pytest.mark.slow
 def test_images_of_another_size_reach_networks_that_depend_on_it(tmp_path: Path) -> None:
     result = run(config(tmp_path, model="test_vit", epochs=1), verbose=False)
     assert result["network"]["kwargs"]["img_size"] == [16, 16]
@@ -113,6 +117,7 @@ def test_images_of_another_size_reach_networks_that_depend_on_it(tmp_path: Path)
     assert network(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_starting_from_a_checkpoint(tmp_path: Path) -> None:
     run(config(tmp_path / "a"), verbose=False)
     start = str(tmp_path / "a" / "model.safetensors")
@@ -129,6 +134,7 @@ def test_starting_from_a_checkpoint(tmp_path: Path) -> None:
     assert len(run(fine, verbose=False)["metrics"]["per_class"]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_is_not_written_over(tmp_path: Path) -> None:
     run(config(tmp_path), verbose=False)
     result = (tmp_path / "result.json").read_bytes()
@@ -203,6 +209,7 @@ def test_a_configuration_of_somebody_else_stays(content: str, tmp_path: Path) ->
     assert [entry.name for entry in tmp_path.iterdir() if entry != path] == ["last.ckpt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda content: content[:1000], lambda _: b"", lambda _: other_weights()])
 def test_a_damaged_checkpoint_is_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     run(config(tmp_path), verbose=False)
@@ -219,6 +226,7 @@ def other_weights() -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_more_bad_images_may_be_allowed_when_a_run_is_resumed(tmp_path: Path) -> None:
     data = write_folder(tmp_path / "photos")
     (data / "train" / "red" / "0.png").write_text("no image")
@@ -239,6 +247,7 @@ def test_an_empty_folder_and_one_with_a_bad_image(tmp_path: Path) -> None:
         run(config(tmp_path / "run", data=str(data), data_options={}, img_size=16, epochs=3), verbose=False)
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_result(tmp_path: Path) -> None:
     alone = run(config(tmp_path / "alone", epochs=1), verbose=False)
     helped = run(config(tmp_path / "helped", epochs=1, workers=2), verbose=False)

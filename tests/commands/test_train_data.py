@@ -91,6 +91,7 @@ def new_split(photos: Path) -> list[str]:
     return ["test: 0 images then, 10 now"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [renamed, swapped, removed, added, new_class, lost_class, new_split])
 def test_a_run_is_not_resumed_on_other_data(
     photos: Path, tmp_path: Path, begun: Callable[[], None], change: Callable[[Path], list[str]]
@@ -103,6 +104,7 @@ def test_a_run_is_not_resumed_on_other_data(
     assert cli.main(["train", f"--config={tmp_path / 'run' / 'config.yaml'}", "--resume"]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_where_the_folder_has_moved(photos: Path, tmp_path: Path, begun: Callable[[], None]):
     os.utime(photos / "train" / "ant" / "0.png", (0, 0))
     (tmp_path / "elsewhere").mkdir()
@@ -112,6 +114,7 @@ def test_a_run_is_resumed_where_the_folder_has_moved(photos: Path, tmp_path: Pat
     assert json.loads((tmp_path / "run" / "result.json").read_text())["images"] == 10
 
 
+@pytest.mark.slow
 def test_without_the_list_of_images_a_difference_is_still_an_error(
     photos: Path, tmp_path: Path, begun: Callable[[], None]
 ):
@@ -121,6 +124,7 @@ def test_without_the_list_of_images_a_difference_is_still_an_error(
         begun()
 
 
+@pytest.mark.slow
 def test_other_shards_are_noticed(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def make(seed: int) -> Path:
         shutil.rmtree(tmp_path / "shards", ignore_errors=True)
@@ -146,6 +150,7 @@ def test_classes_in_another_order_and_checkpoints_that_do_not_say(tmp_path: Path
         one.check(other.state(), tmp_path)
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_from_the_folder_to_the_result(tmp_path: Path):
     photos = write_images(
         tmp_path / "photos", [f"{split}/{n}" for split in ("train", "val") for n in ("ant", "bee")], 5
@@ -173,6 +178,7 @@ def test_names_that_are_no_text_from_the_folder_to_the_result(tmp_path: Path):
     assert set(json.loads((tmp_path / "test.json").read_text())["per_class"]) == {name, "bee"}
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_run_and_of_the_data_whose_names_are_no_text(tmp_path: Path):
     odd = tmp_path / "photos-\udcff"
     write_images(tmp_path / "photos", [f"{split}/{n}" for split in ("train", "val") for n in ("ant", "bee")], 5)
@@ -185,6 +191,7 @@ def test_a_folder_of_the_run_and_of_the_data_whose_names_are_no_text(tmp_path: P
     assert (out / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_the_range_of_intensities_stands_in_the_configuration_of_a_run(tmp_path: Path):
     for split in ("train", "val"):
         for number, name in enumerate(("cold", "warm")):

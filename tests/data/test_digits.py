@@ -53,6 +53,7 @@ def test_forked_workers_give_the_same_samples_and_fill_the_cache():
     np.testing.assert_array_equal(drawn, [dataset[i][0] for i in range(24)])
 
 
+@pytest.mark.slow
 def test_splits_share_no_handwriting_and_hold_the_same_mixture():
     tiles = {name: [tile.tobytes() for tile in Handwriting.of(name, 48).tiles] for name in SPLIT_NAMES}
     assert sum(map(len, tiles.values())) == 1797
@@ -62,6 +63,7 @@ def test_splits_share_no_handwriting_and_hold_the_same_mixture():
             assert abs(len(members) - share * total) <= 1
 
 
+@pytest.mark.slow
 def test_classes_are_balanced_and_labels_say_what_is_drawn():
     dataset = ClutteredDigits("test", clutter=0, size=64, length=400)
     samples = [dataset.sample(i) for i in range(400)]
@@ -85,6 +87,7 @@ def test_classes_are_balanced_and_labels_say_what_is_drawn():
     assert np.mean(found == [sample.label for sample in samples]) > 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "clutter"), [(48, 8), (31, 5), (97, 20)])
 def test_the_box_is_the_digit_inside_the_canvas(size: int, clutter: int):
     dataset = ClutteredDigits("test", size=size, clutter=clutter, seed=7)
@@ -139,6 +142,7 @@ def test_turning_agrees_with_geometry(angle: float):
     assert abs(axes[:, 1] @ [np.cos(angle), np.sin(angle)]) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_statistics_for_normalisation_are_those_of_the_images():
     data = open_data("digits")
     transform = make_transform(data.transform, training=True)

@@ -118,6 +118,7 @@ def test_ranks_share_the_data_set(training: bool, world_size: int):
     assert (len(leftover) > 23 % world_size) == (training and 23 % world_size > 0)  # others in each epoch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_is_resumed_where_it_was_left(photo_folder: Path, workers: int):
     data = open_data(photo_folder)
@@ -152,6 +153,7 @@ def test_a_finished_epoch_is_not_resumed(photo_folder: Path):
     assert same(batches(resumed, 1), batches(loader, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_plain_loop_goes_on_to_other_epochs(photo_folder: Path, workers: int):
     data = open_data(photo_folder)
@@ -168,6 +170,7 @@ def test_a_plain_loop_goes_on_to_other_epochs(photo_folder: Path, workers: int):
     assert same(list(plain), list(plain))
 
 
+@pytest.mark.slow
 def test_the_epoch_is_read_at_the_first_batch(photo_folder: Path):
     data = open_data(photo_folder)
     for workers in (0, 2):
@@ -275,6 +278,7 @@ def test_bad_arguments(photo_folder: Path, arguments: dict, message: str):
         make_loader(data.train, **{"transform": HEAVY, "batch_size": 4, "training": True, **arguments})
 
 
+@pytest.mark.slow
 def test_a_process_that_keeps_a_loader_ends(tmp_path: Path) -> None:
     """Workers outlive signals; they must not outlive the process that made them, nor keep it from ending."""
     script = tmp_path / "script.py"

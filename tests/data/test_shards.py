@@ -115,6 +115,7 @@ def test_few_shards_are_read_at_a_time_and_ranks_keep_to_their_own():
         assert sum(read.values()) <= 160 + 15  # the cuts between 16 stretches go through 15 shards at most
 
 
+@pytest.mark.slow
 def test_the_images_of_a_shard_are_equally_likely_at_every_place():
     counts = np.zeros((20, 20))
     for epoch in range(3000):

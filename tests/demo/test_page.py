@@ -106,6 +106,7 @@ def words_of(html: str) -> list[str]:
     return re.findall(r"<span>([\d.]+%)</span>", html)
 
 
+@pytest.mark.slow
 def test_it_opens_with_a_flower(page: Page, networks: list[str]) -> None:
     page.reload()
     verdict = page.locator("#prediction .verdict")
@@ -118,6 +119,7 @@ def test_it_opens_with_a_flower(page: Page, networks: list[str]) -> None:
     expect(page.locator("#introduction")).not_to_contain_text("pip install")
 
 
+@pytest.mark.slow
 def test_a_sample_is_looked_at_by_one_network_after_the_other(
     page: Page, shown: dict[str, ShownNetwork], samples: list[ShownImage]
 ) -> None:
@@ -137,6 +139,7 @@ def test_a_sample_is_looked_at_by_one_network_after_the_other(
     expect(page.locator("#prediction .true")).to_contain_text("7")
 
 
+@pytest.mark.slow
 def test_a_click_shows_what_a_pixel_attends_to(
     page: Page, shown: dict[str, ShownNetwork], samples: list[ShownImage]
 ) -> None:
@@ -205,6 +208,7 @@ def test_a_click_moves_the_middle_of_explicit_attention(
     assert np.array_equal(pixels(attention), picture)
 
 
+@pytest.mark.slow
 def test_another_radius_changes_the_map_and_the_prediction(
     page: Page, shown: dict[str, ShownNetwork], samples: list[ShownImage]
 ) -> None:
@@ -257,6 +261,7 @@ def test_all_networks_side_by_side(page: Page, shown: dict[str, ShownNetwork], s
     expect(figures.first).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_good_and_bad_uploads(page: Page, of_photographs: dict[str, ShownNetwork], tmp_path: Path) -> None:
     attention, message = page.locator("#attention"), page.locator("#message")
     photo = photograph(tmp_path)

@@ -95,6 +95,7 @@ def test_other_ways_in_are_not_there(server: Server, path: str) -> None:
     assert httpx.post(f"{server.url}/gradio_api/{path}", json={}).status_code == 404
 
 
+@pytest.mark.slow
 def test_files_that_were_not_uploaded_are_refused(server: Server, checkpoint: Path, tmp_path: Path) -> None:
     fn = function(server, "upload")
     secret = photograph(tmp_path)
@@ -154,6 +155,7 @@ def test_the_page_asks_nothing_of_others(server: Server) -> None:
     assert config["stylesheets"] == []
 
 
+@pytest.mark.slow
 def test_a_password_is_asked_for_and_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     environment = {"FOVEATE_DEMO_PASSWORD": PASSWORD, "GRADIO_ALLOWED_PATHS": "/etc", "GRADIO_SHARE": "true"}
     found = start([str(checkpoint), "--address", "0.0.0.0"], tmp_path, **environment)

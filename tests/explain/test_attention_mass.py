@@ -43,6 +43,7 @@ def test_shares_of_positions(size: tuple[int, int]) -> None:
     assert np.allclose(found.mean((1, 2)), regions.mean((1, 2)), atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_mass_equals_a_plain_loop(family: str) -> None:
     size = (20, 28)

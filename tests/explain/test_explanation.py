@@ -103,6 +103,7 @@ def test_the_network_is_left_exactly_as_it_was(name: str) -> None:
     snapshot.assert_unchanged()
 
 
+@pytest.mark.slow
 def test_a_network_built_for_inference_alone_is_explained() -> None:
     with torch.inference_mode():
         model = network()
@@ -162,6 +163,7 @@ def test_explaining_a_hundred_images_keeps_nothing(name: str) -> None:
     assert all(torch.equal(model(image), expected) for image, expected in zip(images, before, strict=False))
 
 
+@pytest.mark.slow
 def test_only_the_modules_asked_for() -> None:
     model = foveate.insert(network(), PositionwiseAttention2d, at=1)
     names = [record.name for record in foveate.explain(model, torch.randn(1, 3, 32, 32)).records]
@@ -172,6 +174,7 @@ def test_only_the_modules_asked_for() -> None:
         explanation["layer3.attention"]
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused() -> None:
     model, images = network(), torch.randn(2, 3, 32, 32)
     for wrong, got in ((images[0], r"shape \(3, 32, 32\)"), ([1], "a list"), (images[:0], r"shape \(0, 3, 32, 32\)")):

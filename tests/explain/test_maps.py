@@ -223,6 +223,7 @@ def test_bad_input_is_refused() -> None:
     assert attention_records(model, images, query=(23, 31), names=["layer3.attention"])
 
 
+@pytest.mark.slow
 def test_maps_of_inserted_attention_in_a_network_with_branches() -> None:
     model = foveate.insert(timm.create_model("hrnet_w18_small", num_classes=3), PositionwiseAttention2d, at="stage4")
     records = attention_records(model, torch.randn(1, 3, 64, 64))

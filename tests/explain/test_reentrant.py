@@ -91,6 +91,7 @@ def test_a_replaced_normalisation_is_called() -> None:
         foveate.explain.attention_records(module, x)
 
 
+@pytest.mark.slow
 def test_networks_built_under_inference_mode() -> None:
     with torch.inference_mode():
         models = network("cram_resnet_tiny"), network("conv_resnet_tiny")
@@ -101,6 +102,7 @@ def test_networks_built_under_inference_mode() -> None:
         assert torch.allclose(found.records[0].map, expected.records[0].map, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_no_classifier_gives_records_and_its_output() -> None:
     """Dense outputs, and torchvision's detector over a backbone with attention."""
     from torchvision.models.detection import FasterRCNN

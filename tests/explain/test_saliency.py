@@ -47,6 +47,7 @@ def interpolated(map_: torch.Tensor) -> torch.Tensor:
     return result
 
 
+@pytest.mark.slow
 def test_a_rectangle_is_drawn_at_the_size_of_the_image() -> None:
     model = network("cram_resnet_tiny")
     module = model.get_submodule("layer3.attention")
@@ -65,6 +66,7 @@ def test_a_rectangle_is_drawn_at_the_size_of_the_image() -> None:
     assert torch.equal(found.rectangle, record.rectangle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["positionwise_resnet_tiny", "gsa_resnet_tiny", "expatt_resnet_tiny"])
 def test_other_attention_is_interpolated(name: str) -> None:
     model = network(name)
@@ -76,6 +78,7 @@ def test_other_attention_is_interpolated(name: str) -> None:
     assert found.rectangle is None
 
 
+@pytest.mark.slow
 def test_a_plain_network_is_explained_by_grad_cam() -> None:
     """The last stage's Grad-CAM, computed here from the last stage's output and its gradient."""
     model = network("conv_resnet_tiny")
@@ -93,6 +96,7 @@ def test_a_plain_network_is_explained_by_grad_cam() -> None:
     assert (again.name, again.kind) == ("layer4", "GradCAM")
 
 
+@pytest.mark.slow
 def test_the_last_module_with_a_map_of_some_size_is_shown() -> None:
     model = network("gsa_resnet_tiny")
     small = images()[:, :, :32, :28]
@@ -105,6 +109,7 @@ def test_the_last_module_with_a_map_of_some_size_is_shown() -> None:
     assert saliency(model, images(), name=first).name == first
 
 
+@pytest.mark.slow
 def test_of_several_gates_the_deepest_large_one() -> None:
     torch.manual_seed(0)
     model = timm.create_model("resnet10t", num_classes=3)

@@ -170,6 +170,7 @@ def test_the_weights_are_those_of_the_pass_whatever_becomes_of_the_network() -> 
         assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)), name
 
 
+@pytest.mark.slow
 def test_maps_larger_than_what_is_formed_at_a_time() -> None:
     """70×61 positions and two heads: 36 million weights, none of which is held for long."""
     torch.manual_seed(0)

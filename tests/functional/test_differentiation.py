@@ -30,6 +30,7 @@ def pass_inputs() -> list[Tensor]:
     return [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", FUSED)
 @pytest.mark.parametrize("axis", [0, 1])
 def test_second_derivatives_of_the_axial_pass(axis: int, fused: bool | None) -> None:
@@ -38,6 +39,7 @@ def test_second_derivatives_of_the_axial_pass(axis: int, fused: bool | None) -> 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", FUSED)
 def test_second_derivatives_of_content_attention(fused: bool | None) -> None:
     query, value, _ = pass_inputs()

@@ -16,6 +16,7 @@ from tests.functional.similarities import carried, drawn, matrix_root, rectangle
 pytestmark = pytest.mark.usefixtures("shapes")
 
 
+@pytest.mark.slow
 def test_the_map_of_the_transformed_rectangle_is_the_warped_map() -> None:
     rectangle, similarity, side, sharpness = rectangles(17), drawn(17), 211, 5.0
     seen = FA.visible(torch.zeros(17, 1, side, side), similarity)

@@ -57,6 +57,7 @@ def test_a_network_comes_back_as_it_was_saved(saved: tuple[Path, nn.Module, Netw
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]  # no temporary file is left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "stage"), [("cram_resnet_tiny", "layer3"), ("positionwise_efficientnet_b0", "blocks_4")]
 )

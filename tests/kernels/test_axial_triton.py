@@ -220,6 +220,7 @@ def test_agrees_with_the_map_on_a_gpu(height: int, width: int, dim: int, axis: i
     assert max(found.values()) <= TOLERANCE[dtype], found
 
 
+@pytest.mark.slow
 def test_sizes_that_do_not_fit_are_refused_before_a_program_runs() -> None:
     query, value, window, grad = Case(2, 3, 7, 5, 8, 4, axis=0).tensors()
     for bad in (

@@ -237,6 +237,7 @@ def test_the_configuration_leads_back_to_the_name(request, outline):
     assert outline.pretrained_cfg["architecture"] == request.node.callspec.params["outline"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "strides"),
     [

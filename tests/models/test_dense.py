@@ -46,6 +46,7 @@ def targets(size: tuple[int, int]) -> list[dict[str, torch.Tensor]]:
     return [one, none]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("name", ["gsa_resnet_tiny", "positionwise_resnet_tiny"])
 def test_segmenters_learn_and_take_any_size(name: str, decoder: str) -> None:
@@ -66,6 +67,7 @@ def test_segmenters_learn_and_take_any_size(name: str, decoder: str) -> None:
     assert kwargs["num_classes"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", DETECTORS)
 @pytest.mark.parametrize("name", ["expatt_resnet_tiny", "cram_resnet_tiny"])
 def test_detectors_learn_and_find(name: str, detector: str) -> None:
@@ -174,6 +176,7 @@ def test_one_stage_detectors_know_no_background(head: str) -> None:
     assert set(found["labels"].tolist()) == {0, 1, 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["small", "imagenet"])
 def test_fcos_has_a_map_for_objects_of_every_size_and_begins_with_a_gradient_everywhere(stem: str) -> None:
     options = {"stem": stem}

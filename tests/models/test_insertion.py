@@ -64,6 +64,7 @@ def test_the_stage_is_attended_to_once_and_keeps_its_names(name, at, image):
     assert 0 < relative_error(after, before) < 0.2  # σ(3) on one stage: near the identity, but not nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "regnety_002", "convnext_atto", "efficientnet_b0"])
 def test_checkpointed_stages_are_attended_to_as_well(name, image):
     model = foveate.insert(network(name), RectangularAttention2d)
@@ -101,6 +102,7 @@ def test_a_place_that_would_shift_the_intermediate_maps_is_refused():
         foveate.insert(model, RectangularAttention2d, at="features.8")
 
 
+@pytest.mark.slow
 def test_several_stages_of_one_network(image):
     model = network("resnet18")
     for at in (1, 2, 3, 4):
@@ -111,6 +113,7 @@ def test_several_stages_of_one_network(image):
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_copies_and_pickles_are_independent(image):
     model = foveate.insert(network("resnet18"), RectangularAttention2d)
     with torch.no_grad():
@@ -132,6 +135,7 @@ def test_compiled_exported_and_traced(image):
         assert torch.equal(torch.fx.symbolic_trace(model)(image), eager)
 
 
+@pytest.mark.slow
 def test_pretrained_weights_come_from_a_local_file_before_the_insertion(tmp_path):
     donor = network("resnet50")
     path = tmp_path / "resnet50.safetensors"
@@ -166,6 +170,7 @@ def test_timm_takes_the_modules_as_its_attention_layer(image):
             assert model(image).isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_failed_insertion_changes_nothing():
     model = network("resnet18")
     shape = str(model)
@@ -194,6 +199,7 @@ def test_a_failed_insertion_changes_nothing():
     assert str(model) == shape
 
 
+@pytest.mark.slow
 def test_a_second_insertion_at_the_same_place_is_refused():
     model = foveate.insert(network("resnet18"), RectangularAttention2d)
     with pytest.raises(ValueError, match="'layer3' has attention already"):
@@ -220,6 +226,7 @@ def test_a_network_without_stages_wants_a_name():
     assert isinstance(sequence.get_submodule("1.attention"), RectangularAttention2d)
 
 
+@pytest.mark.slow
 def test_a_transformer_is_refused():
     with pytest.raises(ValueError, match="not feature maps"):
         foveate.insert(network("vit_tiny_patch16_224"), RectangularAttention2d, at="blocks.3")

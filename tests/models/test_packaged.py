@@ -58,6 +58,7 @@ def tuned() -> tuple[nn.Module, NetworkMeta]:
     return model, meta
 
 
+@pytest.mark.slow
 def test_what_the_weights_are_worth():
     """Weights under wrong names would know no cat; neither would those of another padding or normalization."""
     trained = build(NAME, pretrained=True)
@@ -68,6 +69,7 @@ def test_what_the_weights_are_worth():
     assert trained.network.pretrained_cfg["state_dict"] is None  # else every network would hold them twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cram", "positionwise"])
 def test_pretrained_networks_with_attention_have_them(kind: str):
     network = timm.create_model(f"{kind}_{NAME}", pretrained=True, num_classes=5, in_chans=1)
@@ -78,12 +80,14 @@ def test_pretrained_networks_with_attention_have_them(kind: str):
     torch.testing.assert_close(own["conv_stem.weight"], base["conv_stem.weight"].sum(1, keepdim=True))
 
 
+@pytest.mark.slow
 def test_other_weights_can_be_asked_for():
     given = {name: torch.full_like(each, 2) for name, each in packaged_weights(NAME).items()}
     network = timm.create_model(CRAM, pretrained=True, pretrained_cfg_overlay={"state_dict": given})
     assert (network.conv_stem.weight == 2).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_package")
 def test_without_the_extra_it_is_named(tuned: tuple[nn.Module, NetworkMeta], tmp_path: Path):
     timm.create_model(CRAM)
@@ -123,6 +127,7 @@ def test_tensors_are_paired_with_names_by_order_and_shape():
             paired(wrong, network, "file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
 def test_what_differs_is_stored_and_completed(half: bool, tuned: tuple[nn.Module, NetworkMeta], tmp_path: Path):
     model, meta = tuned
@@ -150,6 +155,7 @@ def test_what_differs_is_stored_and_completed(half: bool, tuned: tuple[nn.Module
     assert load_file(tmp_path / "whole" / "model.safetensors").keys() == model.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_it_is_an_option_of_exported_weights_alone(tuned: tuple[nn.Module, NetworkMeta], tmp_path: Path):
     save_network(tmp_path / "model.safetensors", *tuned)
     (file, _), _ = export_network(tmp_path, out=tmp_path / "out", difference=True, half=True)
@@ -158,6 +164,7 @@ def test_it_is_an_option_of_exported_weights_alone(tuned: tuple[nn.Module, Netwo
         export_network(tmp_path, "hub", out=tmp_path / "out", difference=True)
 
 
+@pytest.mark.slow
 def test_bad_files_of_what_differs(tuned: tuple[nn.Module, NetworkMeta], tmp_path: Path):
     path = tmp_path / "model.safetensors"
     save_network(path, *tuned, difference=True)

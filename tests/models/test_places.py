@@ -13,6 +13,7 @@ from foveate.models.inspection import attention_modules
 from foveate.nn import GlobalSelfAttention2d, PositionwiseAttention2d, RectangularAttention2d
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("cram_resnet_tiny", RectangularAttention2d), ("positionwise_resnet_tiny", PositionwiseAttention2d)],
@@ -47,6 +48,7 @@ def test_places_that_are_none_are_refused(at: object, message: str) -> None:
         timm.create_model("cram_resnet_tiny", num_classes=10, at=at)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "at"),
     [

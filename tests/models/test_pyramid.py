@@ -22,6 +22,7 @@ def test_a_pyramid_has_the_maps_of_the_network(name: str) -> None:
         assert torch.equal(x, [y for y in all_maps if y.shape[-1] == x.shape[-1]][-1])
 
 
+@pytest.mark.slow
 def test_maps_that_were_chosen_are_those_of_a_detector() -> None:
     for chosen, reductions in (([1, 2, 3, 4], [4, 8, 16, 32]), ([2, 3, 4], [8, 16, 32])):
         detector = build_detector("resnet18", {"out_indices": chosen}, num_classes=3, img_size=(64, 64))

@@ -15,6 +15,7 @@ from foveate.models.inspection import attention_modules
 from foveate.nn import AttentionAugmentedConv2d, ExpAttConv2d, GlobalSelfAttention2d, RectangularAttention2d
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "attention", "at", "options"),
     [
@@ -44,6 +45,7 @@ def test_a_network_of_timm_becomes_ours(name: str, attention: Any, at: Any, opti
         assert torch.equal(network(image), expected(image))
 
 
+@pytest.mark.slow
 def test_other_networks_keep_dtype_mode_and_the_rest_of_their_weights() -> None:
     network = resnet18(num_classes=2).double().train()
     kept = {name: value.clone() for name, value in network.state_dict().items() if not name.startswith("layer3")}

@@ -31,6 +31,7 @@ def test_all_together_are_small():
         shipped("digit")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped())
 def test_timm_and_load_network_give_the_same_network(name):
     ours, meta = load_network(name)
@@ -45,6 +46,7 @@ def test_timm_and_load_network_give_the_same_network(name):
     assert list(theirs.pretrained_cfg["label_names"]) == list(meta.classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped("digits"))
 def test_its_accuracy_is_that_of_its_card(name):
     model, _ = load_network(name)
@@ -60,6 +62,7 @@ def test_its_accuracy_is_that_of_its_card(name):
     assert accuracy > 0.9
 
 
+@pytest.mark.slow
 def test_other_uses_of_a_shipped_network():
     features = timm.create_model("cram_resnet_tiny.digits", pretrained=True, features_only=True)
     whole = timm.create_model("cram_resnet_tiny.digits", pretrained=True)
@@ -75,6 +78,7 @@ def test_other_uses_of_a_shipped_network():
         timm.create_model("cram_resnet50.digits")
 
 
+@pytest.mark.slow
 def test_training_starts_from_one_by_name():
     model = timm.create_model("cram_resnet_tiny", num_classes=10)
     load_weights(model, "cram_resnet_tiny.digits")
@@ -90,6 +94,7 @@ def test_scores_are_of_the_networks_that_ship():
     assert by_name["cram_resnet_tiny.digits"]["pointing"]["low"] > 0.8
 
 
+@pytest.mark.slow
 def test_they_are_what_foveate_explains():
     digits = ClutteredDigits("test", transform=make_transform(open_data("digits").transform, training=False))
     images = torch.stack([digits[index][0] for index in range(3)])
@@ -116,6 +121,7 @@ def test_a_network_of_photographs_is_the_run_that_is_published(name):
     assert len(shipped("photographs")) == 3
 
 
+@pytest.mark.slow
 def test_the_network_of_flowers_is_what_differs_from_its_backbone():
     (path,) = shipped("flowers").values()
     assert path.stat().st_size < 3e6
@@ -144,6 +150,7 @@ def test_the_network_of_flowers_is_what_differs_from_its_backbone():
     )
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_network_of_flowers_says_what_it_needs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, PACKAGED["tf_efficientnet_lite0"].package, None)
     with pytest.raises(MissingExtraError, match=r"foveate\[photos\]"):
@@ -152,6 +159,7 @@ def test_without_the_extra_the_network_of_flowers_says_what_it_needs(monkeypatch
         timm.create_model("cram_tf_efficientnet_lite0.flowers", pretrained=True)
 
 
+@pytest.mark.slow
 def test_networks_of_photographs_name_their_classes_in_words():
     trained = foveate.load("cram_resnet_tiny.photographs")
     found = trained.predict(Image.fromarray(chelsea()), k=20)

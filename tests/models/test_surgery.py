@@ -159,6 +159,7 @@ def test_registered_networks_in_torchvisions_pyramid(name: str) -> None:
     assert all(p.grad is not None for m in attention_modules(backbone).values() for p in m.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", GATES.values())
 def test_torchvisions_network_taken_apart(gate: type[nn.Module]) -> None:
     torch.manual_seed(0)

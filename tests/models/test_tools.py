@@ -41,6 +41,7 @@ def family(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*deprecated.*")
 @pytest.mark.filterwarnings("error::torch.jit.TracerWarning")
 def test_a_trace_holds_for_every_size(family: str) -> None:
@@ -135,6 +136,7 @@ def test_gradients_of_each_image(family: str) -> None:
             assert torch.allclose(together[name][index], gradient, rtol=1e-9, atol=1e-12), name
 
 
+@pytest.mark.slow
 def test_an_ensemble_at_once(family: str) -> None:
     models = [network(family).double() for _ in range(3)]
     for index, model in enumerate(models):

@@ -138,6 +138,7 @@ def test_attention_is_in_the_stages_that_were_asked_for(family, stages):
     assert all(p.grad is not None for p in network.parameters())
 
 
+@pytest.mark.slow
 def test_counts_from_which_it_is_derived_how_gsa_attends():
     """The tables in three readings of figure 1, and the pooling before or behind a stage's first attention."""
     with torch.device("meta"):
@@ -181,6 +182,7 @@ def test_ablations_are_options_of_the_commands(name):
     assert (spec.model, spec.model_args) == (name, config.model_args)
 
 
+@pytest.mark.slow
 def test_the_stages_of_the_papers_are_the_default():
     for family, stages in {"expatt": (2, 3, 4), "gsa": (1, 2, 3, 4), "aa": (2, 3, 4)}.items():
         asked = timm.create_model(f"{family}_resnet26", stages=stages)
@@ -202,6 +204,7 @@ def test_weights_made_on_meta_are_drawn_as_the_modules_draw_them():
     assert model(torch.randn(2, 3, 29, 37)).isfinite().all()
 
 
+@pytest.mark.slow
 def test_table_extents_follow_the_image_size():
     sizes = [
         block.conv2.feat_size
@@ -245,6 +248,7 @@ def test_bad_options(name, options, message):
         timm.create_model(name, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [None, BlurPool2d])
 def test_tables_fit_the_maps_also_where_a_pooling_strides(layer: type | None) -> None:
     """With ``aa_layer`` the convolutions, and so what replaces them, do not stride: the pooling behind them does."""

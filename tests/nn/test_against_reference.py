@@ -118,6 +118,7 @@ CASES: list[Callable[[random.Random, torch.dtype], Case]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)

@@ -83,6 +83,7 @@ def test_in_training_it_has_the_gradients_of_its_parts(options, dtype, layout):
         assert relative_error(grad, other) <= TOLERANCE[dtype] * slack
 
 
+@pytest.mark.slow
 def test_in_training_it_can_be_differentiated_twice_and_checkpointed():
     module, x = made(dtype=torch.float64, stride=2).train(), image(dtype=torch.float64, batch=1)[..., :3, :3]
     assert torch.autograd.gradgradcheck(module, x.clone().requires_grad_(), gen_non_contig_grad_outputs=True)
@@ -225,6 +226,7 @@ def test_under_autocast_and_in_half_precision(channels):
     assert relative_error(half(x.bfloat16()), wanted) < 2e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [JOINED, APART], ids=str)
 @torch.no_grad()
 def test_compiled_exported_and_traced(channels):

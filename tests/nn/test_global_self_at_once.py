@@ -154,6 +154,7 @@ def test_normalisations_of_all_kinds(affine):
         assert "global_self" not in used(module, x)
 
 
+@pytest.mark.slow
 def test_compiled_and_counted():
     module, x = made()
     graphs = []
@@ -175,6 +176,7 @@ def test_compiled_and_counted():
     assert at_once.get_total_flops() == parts.get_total_flops() - projection.get_total_flops()
 
 
+@pytest.mark.slow
 def test_its_contract_as_an_operator():
     module, x = made(SIZES[1])
     with torch.no_grad():

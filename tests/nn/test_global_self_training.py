@@ -55,6 +55,7 @@ def test_its_gradients_are_those_of_plain_operators(stride, dtype, layout):
         assert relative_error(a, b) <= 4 * TOLERANCE[dtype]
 
 
+@pytest.mark.slow
 def test_it_is_differentiated_twice():
     module, x = made()
     module.eval()  # the statistics of a batch of noise are nothing to look at
@@ -109,6 +110,7 @@ def test_a_normalisation_of_any_kind_is_called():
     assert 1e-6 < relative_error(half, module(x)) < 2e-2
 
 
+@pytest.mark.slow
 def test_others_who_look_see_operators():
     module, x = made()
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:

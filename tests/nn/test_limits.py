@@ -68,6 +68,7 @@ def test_gradient_of_the_radius(kernel):
     assert torch.autograd.gradcheck(lambda v, r: FA.explicit_attention(v, r, kernel), (value, radius))
 
 
+@pytest.mark.slow
 def test_gradient_of_the_radius_through_spectra(monkeypatch):
     monkeypatch.setattr("foveate.functional.explicit.DENSE_MAX_POSITIONS", 0)
     value = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
@@ -76,6 +77,7 @@ def test_gradient_of_the_radius_through_spectra(monkeypatch):
         assert torch.autograd.gradcheck(lambda v, r, k=kernel: FA.explicit_attention(v, r, k), (value, radius))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extent", [2, 5, 9])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_gradient_of_the_tables(axis, extent):
@@ -158,6 +160,7 @@ def test_a_flat_map_predicts_the_rectangle_of_no_information():
     assert torch.allclose(rectangle, torch.tensor([[0, 0, 1.6, 1.6, 0]]), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "size", "gibibytes"),
     [

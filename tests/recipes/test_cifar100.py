@@ -32,6 +32,7 @@ def contents(folder: Path) -> set[str]:
     return {file.read_text() for file in folder.rglob("*.png")}
 
 
+@pytest.mark.slow
 def test_parts_have_no_image_in_common(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert prepare(str(source), "--out", str(tmp_path / "data"), monkeypatch=monkeypatch) == 0
     whole, pilot = tmp_path / "data" / "cifar100", tmp_path / "data" / "cifar100-pilot"

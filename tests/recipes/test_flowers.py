@@ -76,6 +76,7 @@ def test_a_comparison_is_tested_on_images_that_are_not_trained_on(tmp_path: Path
             assert min(image.size) == 160
 
 
+@pytest.mark.slow
 def test_the_gate_of_cbam_is_timms() -> None:
     torch.manual_seed(0)
     gate = SpatialGate(5).double()

@@ -53,6 +53,7 @@ def archives(folder: Path) -> dict[str, set[str]]:
     }
 
 
+@pytest.mark.slow
 def test_every_fifth_class_and_the_parts_that_the_protocol_names(source, tmp_path, monkeypatch):
     out = tmp_path / "data"
     assert prepare(str(source), "--out", str(out), monkeypatch=monkeypatch) == 0
@@ -85,6 +86,7 @@ def test_every_fifth_class_and_the_parts_that_the_protocol_names(source, tmp_pat
     assert all(row["x_min"] == row["file"].removesuffix(".JPEG").split("_")[2] for row in rows)
 
 
+@pytest.mark.slow
 def test_what_is_there_stays_and_what_was_interrupted_is_made_anew(source, tmp_path, monkeypatch, capsys):
     out = tmp_path / "data"
     (out / ".photographs.partial" / "train" / "left").mkdir(parents=True)

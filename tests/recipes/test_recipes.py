@@ -146,6 +146,7 @@ def test_the_protocol_on_imagenet_is_the_usual_one():
     assert (config.mixup, config.cutmix, config.random_erasing, config.vflip) == (0.0, 0.0, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", [file for file in TRAINED if Path(file).stem in PUBLISHED and "/imagenet/" in file])
 def test_the_network_has_the_published_cost(file: str):
     config = configuration(file)
@@ -153,6 +154,7 @@ def test_the_network_has_the_published_cost(file: str):
         assert low <= counted <= high
 
 
+@pytest.mark.slow
 def test_expatt_is_smaller_than_aa_by_what_was_published():
     ours, theirs = (
         cost_of(configuration(f"recipes/imagenet/{name}_resnet152.yaml"), 1000) for name in ("expatt", "aa")

@@ -52,6 +52,7 @@ def test_with_nothing_but_seeds_to_differ_it_is_the_t_test_over_seeds() -> None:
     assert found.dof == pytest.approx(3)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_at_least_as_often_as_they_say() -> None:
     """Two networks of the same kind: the truth is no difference."""
     rng = np.random.default_rng(0)
@@ -97,6 +98,7 @@ def test_bad_input_is_named(call, message) -> None:
         call()
 
 
+@pytest.mark.slow
 def test_of_a_mean_over_images_an_interval_says_what_the_images_say() -> None:
     a, b = tables(3, 2000, np.random.default_rng(2), gain=0.3)
     wanted, found = crossed_difference(a, b), crossed_by_interval(paired_difference(a, b), images=2000)

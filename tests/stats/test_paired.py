@@ -60,6 +60,7 @@ def test_the_p_value_is_the_enumeration_of_all_signs() -> None:
         assert result.p_value == pytest.approx(min(1, 2 * tail))
 
 
+@pytest.mark.slow
 def test_with_one_seed_it_is_the_exact_mcnemar_test() -> None:
     images, won, lost = 1501, 61, 35
     a, b = np.zeros((1, images)), np.zeros((1, images))
@@ -68,6 +69,7 @@ def test_with_one_seed_it_is_the_exact_mcnemar_test() -> None:
     assert paired_difference(a, b).p_value == pytest.approx(2 * tail, abs=4 * math.sqrt(2 * tail / 9999))
 
 
+@pytest.mark.slow
 def test_a_paired_interval_is_that_of_the_differences() -> None:
     a = answers(2, 1201, 0.8)
     b = a.copy()
@@ -87,6 +89,7 @@ def test_equal_networks_do_not_differ() -> None:
     assert (result.mean, result.low, result.high, result.p_value) == (0, 0, 0, 1)
 
 
+@pytest.mark.slow
 def test_as_many_for_as_against_is_no_difference() -> None:
     """Means over three seeds are rounded; an exact zero must count as no further out than itself."""
     random = np.random.default_rng(0)
@@ -100,6 +103,7 @@ def test_all_right_and_all_wrong_have_an_interval() -> None:
     assert (mean_score([[1, 1, 1]]).low, mean_score([[0, 0]]).high, mean_score([[1]]).low) == (1, 0, 1)
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_output() -> None:
     a, b = answers(2, 400, 0.8), answers(2, 400, 0.75, 1)
     assert paired_difference(a, b, seed=3) == paired_difference(a, b, seed=3)

@@ -111,6 +111,7 @@ def test_files_and_the_figures_in_them(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
+@pytest.mark.slow
 def test_the_best_way_of_each_is_compared(bench: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     result = bench(suite("small"), mode="forward", cases="5*")
     path = tmp_path / "bench" / "bench-small.json"
@@ -127,6 +128,7 @@ def test_the_best_way_of_each_is_compared(bench: Callable[..., dict[str, Any]], 
     assert [row[3].split(" ")[0] for row in rows] == ["", "", "3.000", ""]
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_not_published_and_the_exit_code_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +148,7 @@ def test_what_is_wrong_is_not_published_and_the_exit_code_says_so(
     assert (tmp_path / "bench-small.svg").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured(
     bench: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,7 +196,7 @@ def test_nothing_tells_which_machine_it_was(bench: Callable[..., dict[str, Any]]
         ([], "no suites given; name some of gsa, expatt, cram"),
         (
             ["gas"],
-            "suites must be one of gsa, expatt, cram, networks, overhead, scaling; got 'gas'; did you mean 'gsa'",
+            "got 'gas'; did you mean 'gsa'",
         ),
         (["gsa", "--mode=backward"], "--mode"),
         (["gsa", "--dtype=float16"], "--dtype"),

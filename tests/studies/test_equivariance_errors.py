@@ -181,6 +181,7 @@ def test_similarities_of_one_kind_have_its_magnitude(kind: str) -> None:
     assert torch.equal(nothing, torch.tensor([[0.0, 0, 0, 1]]).expand(5, 4))
 
 
+@pytest.mark.slow
 def test_of_networks_whatever_their_attention() -> None:
     """A network that does not move what it looks at is off by what the image was moved by."""
     torch.manual_seed(0)

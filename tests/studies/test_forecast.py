@@ -45,9 +45,12 @@ def test_it_is_within_a_factor_of_two_or_so(module: nn.Module, mode: str, dtype:
     assert all(parameter.grad is None for parameter in module.parameters())
     call = Workload(module, x, mode=mode, dtype=dtype, network=False)
     call()
-    assert 0.4 < forecast / peak_memory(call, CPU) < 2.5
+    # Convolutions in bfloat16 are computed in float32 where the processor has nothing for them.
+    converts = dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability() != "AVX512"
+    assert (0.2 if converts else 0.4) < forecast / peak_memory(call, CPU) < 2.5
 
 
+@pytest.mark.slow
 def test_of_a_network() -> None:
     network = timm.create_model("gsa_resnet_tiny", num_classes=7)
     x = torch.randn(8, 3, 40, 40)

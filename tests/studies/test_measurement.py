@@ -49,6 +49,7 @@ WRONG_ONE = Subject("blurred", partial(Blurred, "gaussian"), explicit_reference(
 MISSING = Subject("peer", missing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["forward", "step"])
 def test_what_is_wrong_or_missing_is_not_timed(mode: str) -> None:
     case = Case("7×11", (5, 7, 11), (OURS, DENSE, WRONG_ONE, MISSING))
@@ -70,6 +71,7 @@ def test_what_is_wrong_or_missing_is_not_timed(mode: str) -> None:
     assert ours["repetitions"] > 1
 
 
+@pytest.mark.slow
 def test_the_base_that_is_wrong_leaves_the_others_to_be_timed() -> None:
     found = Measurer(conditions()).measure(Case("7×11", (5, 7, 11), (WRONG_ONE, OURS)))
     assert [(e["name"], e["status"]) for e in found["entries"]] == [("blurred", WRONG), ("ours", MEASURED)]
@@ -133,6 +135,7 @@ def test_compiled_beside_eager() -> None:
     assert entries[-1]["check"]["against"] == "itself, not compiled"
 
 
+@pytest.mark.slow
 def test_without_a_compiler_eager_remains() -> None:
     with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}):
         entries = Measurer(conditions(compiled=(False, True))).measure(SQUASHED)["entries"]

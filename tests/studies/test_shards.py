@@ -31,6 +31,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return base / "photos", base / "shards"
 
 
+@pytest.mark.slow
 def test_all_readers_are_timed_in_one_run(folders: tuple[Path, Path], tmp_path: Path) -> None:
     photos, shards = folders
     settings = {"img_size": 16, "count": 60, "rounds": 3}

@@ -158,6 +158,7 @@ def test_average_precision_is_that_of_a_plain_loop(seed: int) -> None:
     assert found.per_class == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_the_task_agrees_with_torchmetrics_and_keeps_each_image(seed: int) -> None:
     images = case(seed)

@@ -82,6 +82,7 @@ def by_hand(paths: list[Path], size: tuple[int, int] = (32, 48)) -> Tensor:
     return torch.from_numpy(normalised).permute(0, 3, 1, 2)
 
 
+@pytest.mark.slow
 def test_a_run_a_file_and_a_checkpoint_of_training_are_loaded(run: Path, tmp_path: Path) -> None:
     network, meta = load_network(run)
     state = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -120,12 +121,14 @@ def test_a_folder_of_timms_for_a_hub_is_loaded(tmp_path: Path, safe: bool) -> No
         assert (list(found.classes), found.img_size, found.transform.crop_pct) == (list("abcd"), 64, 0.9)
 
 
+@pytest.mark.slow
 def test_what_is_exported_for_a_hub_is_loaded(run: Path, tmp_path: Path, photos: list[Path]) -> None:
     assert main(["export", str(run), "--to=hub", f"--out={tmp_path / 'hub'}"]) == 0
     for source in (tmp_path / "hub", f"local-dir:{tmp_path / 'hub'}"):
         assert foveate.load(source).predict(photos) == foveate.load(run).predict(photos)
 
 
+@pytest.mark.slow
 def test_names_with_weights_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, file in shipped("digits").items():
         found = foveate.load(name)
@@ -154,12 +157,14 @@ def saved_again(trained: foveate.TrainedNetwork, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_goes_before_a_name(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, "resnet18")
     assert foveate.load("resnet18").meta.model == "cram_resnet_tiny"
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_a_preparation_by_hand(trained: foveate.TrainedNetwork, photos: list[Path]) -> None:
     network, _ = load_network(trained.source)
     with torch.no_grad():
@@ -190,6 +195,7 @@ def test_an_orientation_tag_is_applied(trained: foveate.TrainedNetwork, photos: 
         assert trained.predict(image) == trained.predict(photos[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cram_resnet_tiny", "gsa_resnet_tiny", "expatt_resnet_tiny", "conv_resnet_tiny"])
 def test_an_explanation_is_that_of_the_function(name: str, tmp_path: Path) -> None:
     trained = foveate.load(saved(tmp_path / "model.safetensors", name))
@@ -214,6 +220,7 @@ def test_an_explanation_is_that_of_the_function(name: str, tmp_path: Path) -> No
         assert np.array_equal(np.asarray(picture), np.asarray(found.picture()))
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_as_by_a_plain_loop(tmp_path: Path) -> None:
     trained = foveate.load(saved(tmp_path / "model.safetensors", classes=2))
     folder = write_folder(tmp_path / "photos", {"train": 2, "val": 7, "test": 11})
@@ -237,6 +244,7 @@ def test_it_is_evaluated_as_by_a_plain_loop(tmp_path: Path) -> None:
     assert trained.evaluate(folder, split="val").images == 14
 
 
+@pytest.mark.slow
 def test_what_foveate_test_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ["--data_options", "{length: 8, val_length: 4, test_length: 13}", "--device=cpu"]
     assert main(["test", "cram_resnet_tiny.digits", *data, f"--json={tmp_path / 'test.json'}"]) == 0
@@ -247,6 +255,7 @@ def test_what_foveate_test_prints(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert written == {"checkpoint": "cram_resnet_tiny.digits", **json.loads(json.dumps(dataclasses.asdict(found)))}
 
 
+@pytest.mark.slow
 def test_it_is_saved_whole_and_loaded_the_same(
     trained: foveate.TrainedNetwork, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +353,7 @@ def test_bad_input_is_refused(trained: foveate.TrainedNetwork, photos: list[Path
             call()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["center", "squash"])
 def test_images_are_fitted_as_timm_fits_them(tmp_path: Path, mode: str) -> None:
     network = timm.create_model("test_resnet", num_classes=3)
@@ -371,6 +381,7 @@ def test_a_way_of_fitting_that_is_not_known_is_refused(tmp_path: Path) -> None:
         foveate.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_shipped_weights_are_built_whatever_of_their_own_is_named() -> None:
     for same in ({}, {"img_size": 32}, {"num_classes": 10}, {"img_size": (32, 32), "num_classes": 10}):
         found = build("cram_resnet_tiny.digits", pretrained=True, **same)
@@ -384,6 +395,7 @@ def test_an_unknown_module_is_named_beside_a_known_one(photos: list[Path]) -> No
         trained.explain(photos[0], names=["layer3.attention", "nope"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1000, 20), (20, 1200), (500, 1)])
 def test_narrow_images_are_drawn_where_the_rectangle_covers_them(size: tuple[int, int]) -> None:
     trained = foveate.load("cram_resnet_tiny.digits")

@@ -47,6 +47,7 @@ def test_a_damaged_image_is_a_value_error_however_it_is_given(trained: foveate.T
         trained.predict(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_a_network_in_another_precision(tmp_path: Path, dtype: torch.dtype) -> None:
     file = saved(tmp_path / "model.safetensors")
@@ -61,6 +62,7 @@ def test_a_network_in_another_precision(tmp_path: Path, dtype: torch.dtype) -> N
     torch.testing.assert_close(found.map.float(), expected.map, rtol=0, atol=close)
 
 
+@pytest.mark.slow
 def test_what_the_caller_draws_does_not_depend_on_networks_built_in_between(tmp_path: Path) -> None:
     torch.manual_seed(5)
     wanted = torch.rand(3)
@@ -78,6 +80,7 @@ def test_what_the_caller_draws_does_not_depend_on_networks_built_in_between(tmp_
     assert not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.slow
 def test_a_network_with_the_channels_last_stays_so_when_it_is_evaluated(tmp_path: Path) -> None:
     trained = foveate.load(saved(tmp_path / "model.safetensors"))
     kernel = trained.network.get_parameter("layer1.0.conv2.weight")
@@ -93,6 +96,7 @@ def _loader() -> torch.utils.data.DataLoader:
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, torch.arange(5)), batch_size=2)
 
 
+@pytest.mark.slow
 def test_saving_takes_links_and_the_present_folder(
     trained: foveate.TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +114,7 @@ def test_saving_takes_links_and_the_present_folder(
         assert [file.name for file in folder.iterdir()] == ["model.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_network_that_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
     trained = foveate.load(saved(tmp_path / "model.safetensors", "conv_resnet_tiny"))
     foveate.insert(trained.network, foveate.nn.RectangularAttention2d, at="layer3")

@@ -28,6 +28,7 @@ from .conftest import DATA
 FIGURES = {"segmentation": ("mean_iou", "pixel_accuracy", "loss"), "detection": ("map", "map50", "detections")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", FIGURES)
 def test_the_command_gives_the_figures_of_the_run(
     task: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -54,6 +55,7 @@ def test_the_command_gives_the_figures_of_the_run(
         assert dataclasses.asdict(getattr(again, score)) == found[score]
 
 
+@pytest.mark.slow
 def test_data_that_were_opened_before_have_to_be_given_again(tmp_path: Path) -> None:
     digits = open_data("digits", options={**DATA, "length": 40})
     result = foveate.train(
@@ -89,6 +91,7 @@ def test_labels_that_are_floats_are_taken() -> None:
     assert found[0].correct == found[1].correct
 
 
+@pytest.mark.slow
 def test_data_of_another_task_are_refused(segmenter: TrainedSegmenter, detector: TrainedDetector) -> None:
     objects = open_detection("digits", options=DATA)
     for trained, data in ((segmenter, open_data("digits", options=DATA)), (segmenter, objects)):
@@ -107,6 +110,7 @@ def test_masks_of_any_integers_are_taken(segmenter: TrainedSegmenter, dtype: tor
     assert (found.mean_iou, found.loss) == (expected.mean_iou, expected.loss)
 
 
+@pytest.mark.slow
 def test_weights_alone_are_read_again(segmenter: TrainedSegmenter, detector: TrainedDetector, tmp_path: Path) -> None:
     """Every name of them begins with ``model.``, as those of a classifier in a Lightning checkpoint."""
     for trained in (segmenter, detector):
@@ -120,6 +124,7 @@ def test_weights_alone_are_read_again(segmenter: TrainedSegmenter, detector: Tra
             assert all(torch.equal(state[name], value) for name, value in other.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_report_draws_maps_where_padded_networks_looked(detector: TrainedDetector, detection_run: Path) -> None:
     """The detector pads its 16×16 pixels to 32×32: of its rectangle, a quarter of the map is in the picture."""
     data = open_detection("digits", img_size=16, options=DATA)

@@ -56,6 +56,7 @@ def test_a_program_agrees_at_sizes_that_it_was_not_exported_with(model: str, tmp
             assert (got - wanted).norm() <= 1e-5 * wanted.norm()
 
 
+@pytest.mark.slow
 def test_cards_have_the_figures_of_the_task(segmentation_run: Path, detection_run: Path, tmp_path: Path) -> None:
     for run, figures in (
         (segmentation_run, {"mean_iou", "pixel_accuracy", "loss"}),
@@ -68,6 +69,7 @@ def test_cards_have_the_figures_of_the_task(segmentation_run: Path, detection_ru
         assert foveate.load(weights).meta.task == foveate.load(run).meta.task
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_named(segmentation_run: Path, detection_run: Path, tmp_path: Path) -> None:
     for run, to, reason in (
         (detection_run, "torch", "detector"),

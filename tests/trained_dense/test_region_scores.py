@@ -25,6 +25,7 @@ from tests.made_sets import write_photo
 from .conftest import DATA
 
 
+@pytest.mark.slow
 def test_a_segmenter_by_a_plain_loop(segmenter: TrainedSegmenter, segmentation_run: Path, tmp_path: Path) -> None:
     found = run(ScoreConfig(checkpoints=[str(segmentation_run)], data_options=DATA, out=str(tmp_path / "s.json")))
     data = open_segmentation("digits", img_size=16, options=DATA)
@@ -65,6 +66,7 @@ def test_a_segmenter_by_a_plain_loop(segmenter: TrainedSegmenter, segmentation_r
     assert json.loads((tmp_path / "s.json").read_text()) == found
 
 
+@pytest.mark.slow
 def test_a_detector_by_a_plain_loop(detector: TrainedDetector) -> None:
     """The network pads the 16×16 pixels to 32×32, of which nothing counts: a quarter of its gate is of the image."""
     data = open_detection("digits", img_size=16, options=DATA)
@@ -84,6 +86,7 @@ def test_a_detector_by_a_plain_loop(detector: TrainedDetector) -> None:
     assert layer["kind"] == "RectangularAttention2d"
 
 
+@pytest.mark.slow
 def test_padding_is_no_image_and_no_object(tmp_path: Path, segmenter: TrainedSegmenter) -> None:
     """An image of 32×16 pixels fills half of the input: uniform attention has its objects' share of that half."""
     root = tmp_path / "set"
@@ -115,6 +118,7 @@ def test_regions_of_boxes_and_of_what_is_ignored() -> None:
     assert regions_of(mask, (2, 4), background=0).tolist() == [[[0, 0, 1, 0], [0, 0, 1, 1]], [[0] * 4, [0, 1, 0, 0]]]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_scored(
     segmentation_run: Path, detection_run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

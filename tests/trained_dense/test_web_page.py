@@ -57,6 +57,7 @@ def test_a_click_asks_for_a_pixel(
         server.process.wait(timeout=20)
 
 
+@pytest.mark.slow
 def test_a_network_without_attention_has_its_mask_alone(tmp_path: Path) -> None:
     plain = train(tmp_path / "run", "conv_resnet_tiny", "segmentation", head_args={"decoder_channels": [8, 8, 8]})
     (shown,) = load_shown([str(plain)])

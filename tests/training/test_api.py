@@ -100,6 +100,7 @@ def test_loaders_that_do_not_do_are_refused(changes: dict[str, Any], field: str)
         from_loaders(given.pop("train"), given.pop("val"), **given)
 
 
+@pytest.mark.slow
 def test_augmentation_by_a_callable(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
 
@@ -174,6 +175,7 @@ def test_several_loggers_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert settings["logger"] == ["csv", "tensorboard", "wandb", "mlflow"]
 
 
+@pytest.mark.slow
 def test_without_loggers_nothing_is_logged(tmp_path: Path) -> None:
     out = tmp_path / "run"
     foveate.train("test_resnet", logger=[], out=str(out), data_options=TINY, **SETTINGS)
@@ -223,6 +225,7 @@ def test_settings_without_effect_on_opened_data_are_refused(name: str, value: An
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_what_is_known_of_opened_data_is_kept(tmp_path: Path) -> None:
     """How images are fitted, and what is black and white in them: else a loaded network sees other images."""
     random = np.random.default_rng(0)
@@ -256,6 +259,7 @@ def test_a_module_is_no_name() -> None:
             call(network)
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_compare_agree(tmp_path: Path) -> None:
     how: dict[str, Any] = {"threads": 1, **SETTINGS}
     result = foveate.train("test_resnet", DIGITS, out=str(tmp_path / "run"), **how)

@@ -37,6 +37,7 @@ def photographs(number: int) -> Iterator[Image.Image]:
         yield Image.fromarray(pixels[top : top + side, left : left + side])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cram_resnet_tiny.digits", "conv_resnet_tiny.digits"])
 def test_no_digits_are_unlike_digits_and_photographs_are(name: str) -> None:
     _, meta = load_network(name)
@@ -49,6 +50,7 @@ def test_no_digits_are_unlike_digits_and_photographs_are(name: str) -> None:
     assert all(grey)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped("photographs"))
 def test_no_photographs_are_unlike_photographs(name: str) -> None:
     _, meta = load_network(name)
@@ -96,6 +98,7 @@ def test_a_description_that_makes_no_sense(value: Any) -> None:
         NetworkMeta(**{**vars(meta), "appearance": value})
 
 
+@pytest.mark.slow
 def test_a_training_notes_it_and_explaining_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digits = {"size": 16, "clutter": 1, "length": 64, "val_length": 8, "test_length": 5}
     config = {"model": "cram_resnet_tiny", "data_options": digits, "epochs": 1, "batch_size": 16, "device": "cpu"}

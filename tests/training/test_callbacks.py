@@ -14,6 +14,7 @@ from tests.training.test_api import DIGITS, SETTINGS, weights
 import foveate
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_the_training_as_finished_and_goes_on_after_an_interruption(tmp_path: Path) -> None:
     def run(name: str, *callbacks: Any, **how: Any) -> foveate.training.TrainResult:
         patient = EarlyStopping("val_top1", mode="max", min_delta=1.0, patience=2, verbose=True)
@@ -43,6 +44,7 @@ class StopAfter:
         return {} if self.state is None else {"state": self.state}
 
 
+@pytest.mark.slow
 def test_a_hook_ends_the_training_after_the_epoch(tmp_path: Path) -> None:
     stopped = foveate.train("test_resnet", DIGITS, callbacks=[StopAfter()], out=str(tmp_path / "stopped"), **SETTINGS)
     assert [row["epoch"] for row in stopped.history] == [1]

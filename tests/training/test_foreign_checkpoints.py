@@ -182,6 +182,7 @@ def test_arguments_that_make_no_sense(arguments: dict[str, Any], tmp_path: Path)
         load_network(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["safetensors", "half", "card", "tar"])
 def test_parameters_with_several_names_come_back(kind: str, tmp_path: Path) -> None:
     model, path = shaken("coat_lite_tiny", num_classes=3, img_size=32), tmp_path / "model.safetensors"
@@ -218,6 +219,7 @@ def test_of_several_names_one_is_enough(tmp_path: Path) -> None:
     assert same(start, model)
 
 
+@pytest.mark.slow
 def test_a_network_with_tied_weights_is_trained_and_saved(tmp_path: Path) -> None:
     digits = {"size": 32, "clutter": 1, "length": 8, "val_length": 4, "test_length": 5}
     config = TrainConfig(model="coat_lite_tiny", data_options=digits, epochs=1, batch_size=8, device="cpu",
@@ -285,6 +287,7 @@ def test_position_embeddings_of_timm_are_resized(tmp_path: Path, caplog: pytest.
     assert "pos_embed" in caplog.text
 
 
+@pytest.mark.slow
 def test_another_network_is_still_refused(tmp_path: Path) -> None:
     torch.save(shaken("gsa_resnet26", num_classes=5, img_size=64).state_dict(), tmp_path / "other.pth")
     for name in ("gsa_resnet_tiny", "test_vit"):

@@ -40,6 +40,7 @@ def test_objects_are_the_boxes_and_the_ink_of_the_digit():
         np.testing.assert_array_equal(found.masks.numpy(), mask[None] > 0)
 
 
+@pytest.mark.slow
 def test_size_and_seed_reach_the_canvas():
     data = open_detection("digits", img_size=51, options={"length": 5})
     assert data.image_size == (51, 51)

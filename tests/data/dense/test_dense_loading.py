@@ -37,6 +37,7 @@ def epoch(loader: Any, number: int) -> list[Any]:
     return [plain(batch) for batch in loader]
 
 
+@pytest.mark.slow
 def test_workers_and_other_draws_do_not_change_a_bit(data: DenseData):
     alone, helped = (data.loaders(batch_size=3, workers=workers, seed=5) for workers in (0, 2))
     first = epoch(alone.train, 0)

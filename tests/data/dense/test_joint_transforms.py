@@ -53,6 +53,7 @@ def objects(masks: bool = True) -> Objects:
 CONFIGS = [PLAIN, PLAIN.replace(crop="none"), PLAIN.replace(fit="crop", scale=(0.4, 1.0))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=["jittered", "placed", "covering"])
 def test_masks_and_boxes_move_with_their_image(config: TransformConfig):
     transform, image = Training(config), marked()
