@@ -89,8 +89,11 @@ def test_places_in_the_backbone_of_a_detector() -> None:
     assert [name for name in detector.state_dict() if "attention" not in name and "layer4.1.conv2" not in name] == [
         name for name in names if "layer4.1.conv2" not in name
     ]
-    image = [torch.rand(3, 64, 64)]
-    assert set(detector(image)[0]) == {"boxes", "labels", "scores"}
+    called = []
+    for module in attention_modules(detector).values():
+        module.register_forward_hook(lambda module, inputs, output: called.append(type(module)))
+    assert set(detector([torch.rand(3, 64, 64)])[0]) == {"boxes", "labels", "scores"}
+    assert called == [RectangularAttention2d, GlobalSelfAttention2d]
     for at in ("rpn", "roi_heads.box_head", -1):
         with pytest.raises(ValueError, match=r"backbone|feature_info"):
             foveate.insert(detector, RectangularAttention2d, at=at)

@@ -86,11 +86,12 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
 
 def detector_backbone(model: nn.Module) -> nn.Module | None:
     """Return the backbone of one of torchvision's detectors: the part that takes a batch of images as any network."""
-    if not isinstance(getattr(model, "backbone", None), nn.Module) or not hasattr(model, "transform"):
+    backbone, transform = getattr(model, "backbone", None), getattr(model, "transform", None)
+    if not isinstance(backbone, nn.Module) or transform is None:
         return None
     from torchvision.models.detection.transform import GeneralizedRCNNTransform  # only where there may be one
 
-    return model.backbone if isinstance(model.transform, GeneralizedRCNNTransform) else None  # type: ignore[return-value]
+    return backbone if isinstance(transform, GeneralizedRCNNTransform) else None
 
 
 def in_backbone(at: int | str) -> int | str:
