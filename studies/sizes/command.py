@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from foveate import _checks
-from foveate.data.digits import DEFAULT_SIZE
+from foveate.data import ImageData
+from foveate.data.dense import DenseData
+from foveate.data.digits import DEFAULT_CLUTTER, DEFAULT_SIZE
 from foveate.io import load_network
 from foveate.io.environment import environment
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
@@ -25,16 +27,19 @@ from foveate.training.build import configured_task
 from studies.sizes.report import draw, to_markdown
 from studies.trained import runs_of
 
-__all__ = ["AS_TRAINED", "SizesConfig", "run"]
+__all__ = ["AS_TRAINED", "MAGNIFIED", "WIDER", "SizesConfig", "run"]
 
 AS_TRAINED = "as trained"
+MAGNIFIED = "objects as much larger"
+WIDER = "more around the objects"
 
 
 @dataclass(kw_only=True)
 class SizesConfig:
     """Evaluate trained networks of any task on images larger than those of the training.
 
-    Digits are drawn larger; the images of a folder are resized to the larger input. Each network is evaluated as it was
+    Digits are drawn as much larger, and then on canvases as much larger with digits as large as before, as densely
+    cluttered; the images of a folder are resized to the larger input. Each network is evaluated as it was
     trained, which leaves global self-attention a window and explicit attention its radius in positions, and with its
     relative tables stretched or its radii scaled, if it has any.
 
@@ -67,9 +72,10 @@ def run(config: SizesConfig) -> dict[str, Any]:
     """Evaluate, print the table, and save it with its figure in ``config.out``.
 
     Returns:
-        What ``sizes.json`` holds. ``rows`` is a list with, for each network, factor and variant: ``label``, ``task``,
-        ``metric``, ``factor``, ``variant``, ``seeds``, the ``score`` (see `foveate.stats.mean_score`) and the
-        ``difference`` to the same networks at the size of their training.
+        What ``sizes.json`` holds. ``rows`` is a list with, for each network, scene, factor and variant: ``label``,
+        ``task``, ``metric``, ``scene`` (None at the size of the training), ``factor``, ``variant``, ``seeds``, the
+        ``score`` (see `foveate.stats.mean_score`), the ``difference`` to the same networks at the size of their
+        training, and the ``gain`` over the same networks as they were trained, on the same images.
 
     Raises:
         ValueError: A setting is wrong, or there are no such runs.
@@ -100,12 +106,13 @@ def label_of(label: str | None, path: Path) -> str:
 def _rows(config: SizesConfig, label: str, paths: Sequence[Path], device: torch.device) -> Iterator[dict[str, Any]]:
     runs = [_settings(path) for path in paths]
     reference: list[Any] = []
-    for factor in sorted(config.factors, key=lambda factor: factor != 1):
+    for scene, factor in _cases(runs[0], config.factors):
         scores: dict[str, list[Any]] = {}
+        opened: dict[str, ImageData | DenseData] = {}
         for path, settings in zip(paths, runs, strict=True):
             network = load_network(path)[0]
-            at = _larger(settings, factor)
-            data = at.open()
+            at = _larger(settings, factor, scene)
+            data = opened.setdefault(repr((at.data_options, at.data_seed)), at.open())  # digits are drawn once
             task = configured_task(at, data)
             loaders = data.loaders(batch_size=config.batch_size, samples=task.samples)
             images = loaders.val if loaders.test is None else loaders.test
@@ -113,22 +120,30 @@ def _rows(config: SizesConfig, label: str, paths: Sequence[Path], device: torch.
                 module = TrainingModule(adapted, settings, task)
                 found = dataclasses.asdict(task.evaluate(*predict(module, images, device=device)))
                 scores.setdefault(variant, []).append(found[task.per_image])
-        if factor == 1:
-            reference = scores[AS_TRAINED]
+        as_trained = scores[AS_TRAINED]
+        reference = reference or as_trained  # the size of the training comes first
         for variant, own in scores.items():
-            difference = None if own is reference else dataclasses.asdict(task.difference(own, reference))
             yield {
                 "label": label,
                 "task": task.name,
                 "metric": task.metric_title,
                 "size": list(data.image_size),
+                "scene": scene,
                 "factor": factor,
                 "variant": variant,
                 "seeds": len(paths),
                 "images": len(own[0]),
                 "score": dataclasses.asdict(task.score(own)),
-                "difference": difference,
+                "difference": None if own is reference else dataclasses.asdict(task.difference(own, reference)),
+                "gain": None if own is as_trained else dataclasses.asdict(task.difference(own, as_trained)),
             }
+
+
+def _cases(settings: TrainConfig, factors: Sequence[float]) -> Iterator[tuple[str | None, float]]:
+    """Yield what the images show and how much larger they are, first those of the training."""
+    yield None, 1.0
+    for scene in (MAGNIFIED, WIDER) if settings.data == "digits" else (MAGNIFIED,):
+        yield from ((scene, factor) for factor in sorted(set(factors)) if factor != 1)
 
 
 def variants(network: nn.Module, factor: float, size: tuple[int, int]) -> Iterator[tuple[str, nn.Module]]:
@@ -148,11 +163,14 @@ def _settings(path: Path) -> TrainConfig:
     return TrainConfig(**{name: value for name, value in settings.items() if name in known})
 
 
-def _larger(settings: TrainConfig, factor: float) -> TrainConfig:
-    """Return the settings with larger images; digits are drawn as large."""
+def _larger(settings: TrainConfig, factor: float, scene: str | None) -> TrainConfig:
+    """Return the settings with larger images; digits are drawn as large, or with as much more around them."""
     if settings.data == "digits":
         options: dict[str, Any] = settings.data_options
-        side = round(options.get("size", DEFAULT_SIZE) * factor)
-        return dataclasses.replace(settings, data_options={**settings.data_options, "size": side}, img_size=None)
+        size, clutter = options.get("size", DEFAULT_SIZE), options.get("clutter", DEFAULT_CLUTTER)
+        drawn = {**options, "size": round(size * factor)}
+        if scene == WIDER:
+            drawn |= {"unit": options.get("unit", size), "clutter": round(clutter * factor**2)}
+        return dataclasses.replace(settings, data_options=drawn, img_size=None)
     height, width = settings.open().image_size
     return dataclasses.replace(settings, img_size=(round(height * factor), round(width * factor)))

@@ -3,78 +3,113 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from foveate.report.figures import OKABE_ITO
+from foveate.report.figures import GRAY, OKABE_ITO
 from foveate.report.text import WIDTH, markdown
 from studies.figures import STYLE, svg
 
 __all__ = ["draw", "to_markdown"]
 
+Rows = Sequence[Mapping[str, Any]]
+
 LINES = {"as trained": "-", "tables stretched": "--", "radii scaled": ":"}
 
 
 def to_markdown(table: Mapping[str, Any]) -> str:
-    """Return the scores by network, factor and variant, and what the columns mean."""
-    parts = []
-    for task in dict.fromkeys(row["task"] for row in table["rows"]):
-        rows = [row for row in table["rows"] if row["task"] == task]
-        cells = [
-            [
-                row["label"],
-                row["variant"],
-                f"{row['factor']:g}",
-                f"{row['size'][0]}×{row['size'][1]}",
-                str(row["seeds"]),
-                f"{100 * row['score']['mean']:.1f}",
-                _interval(row["score"]),
-                f"{100 * row['difference']['mean']:+.1f}" if row["difference"] else "",
-                _interval(row["difference"]) if row["difference"] else "",
-            ]
-            for row in rows
-        ]
-        metric = f"{rows[0]['metric']} %"
-        header = ["network", "variant", "factor", "size", "seeds", metric, "interval", "Δ", "interval"]
+    """Return the scores by network, variant and size, a table for each task and scene, and what adaptation changed."""
+    return "\n".join(part for task in _tasks(table) for part in _of_task(_of(table, task=task)))
+
+
+def _of_task(rows: Rows) -> Iterator[str]:
+    native = {row["label"]: row for row in rows if row["scene"] is None}
+    task, metric = rows[0]["task"], f"{rows[0]['metric']} in %"
+    for scene in _scenes(rows):
+        own = [row for row in rows if row["scene"] == scene]
+        factors = sorted({row["factor"] for row in own})
+        cells = []
+        for label, variant in dict.fromkeys((row["label"], row["variant"]) for row in own):
+            at = {row["factor"]: row for row in own if (row["label"], row["variant"]) == (label, variant)}
+            scores = [_with_difference(at[factor]) for factor in factors]
+            cells.append([label, variant, f"{100 * native[label]['score']['mean']:.1f}", *scores])
+        header = ["network", "variant", "size of the training", *(f"{factor:g} times the size" for factor in factors)]
         caption = (
-            f"{task}: {rows[0]['images']} images. Factor: the size of the images in that of the training. Δ: to the "
-            "same networks at the size of their training, in points. Intervals (95 %) are bootstrapped over the "
-            "images, each with all of its seeds."
+            f"{task.capitalize()}, {scene}: {metric} of {own[0]['images']} images, means of {_seeds(own)}; in brackets "
+            "the interval of the difference to the size of the training, in points."
         )
-        parts.append(f"{markdown(header, cells, left=2)}\n\n{textwrap.fill(caption, WIDTH)}\n")
-    return "\n".join(parts)
+        yield f"{markdown(header, cells, left=2)}\n\n{textwrap.fill(caption, WIDTH)}\n"
+    gains = [row for row in rows if row["gain"]]
+    if gains:
+        cells = [
+            [row["label"], row["variant"], row["scene"], f"{row['factor']:g}", *_signed(row["gain"])] for row in gains
+        ]
+        header = ["network", "variant", "images", "times the size", "points", "interval"]
+        caption = (
+            f"{task.capitalize()}: what adaptation changed against the same networks on the same images as they were "
+            "trained. Intervals (95 %) are bootstrapped over the images, each with all of its seeds."
+        )
+        yield f"{markdown(header, cells, left=3)}\n\n{textwrap.fill(caption, WIDTH)}\n"
 
 
 def draw(table: Mapping[str, Any]) -> bytes:
-    """Return the scores against the factor as SVG, one panel for each task."""
-    tasks = list(dict.fromkeys(row["task"] for row in table["rows"]))
+    """Return the scores against the factor as SVG, one panel for each task and scene."""
+    panels = [(task, scene) for task in _tasks(table) for scene in _scenes(_of(table, task=task))]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.5 * len(tasks), 4), layout="constrained")
-        for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-            rows = [row for row in table["rows"] if row["task"] == task]
+        figure = Figure(figsize=(4.6 * len(panels), 4), layout="constrained")
+        for axes, (task, scene) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            rows = [row for row in _of(table, task=task) if row["scene"] in (None, scene)]
             labels = list(dict.fromkeys(row["label"] for row in rows))
             for number, label in enumerate(labels):
+                own = [row for row in rows if row["label"] == label]
                 for variant, line in LINES.items():
-                    own = [row for row in rows if row["label"] == label and row["variant"] in ("as trained", variant)]
-                    own = [row for row in own if row["variant"] == variant or row["factor"] == 1]
-                    if len(own) < 2:
-                        continue
-                    own.sort(key=lambda row: row["factor"])
-                    color = OKABE_ITO[number % len(OKABE_ITO)]
-                    name = label if variant == "as trained" else f"{label}, {variant}"
-                    xs, ys = [row["factor"] for row in own], [100 * row["score"]["mean"] for row in own]
-                    axes.plot(xs, ys, line, color=color, label=name, marker="o", markersize=3)
+                    if any(row["variant"] == variant and row["scene"] for row in own):
+                        along = [row for row in own if row["variant"] == variant or row["scene"] is None]
+                        _line(axes, along, label if line == "-" else None, line, OKABE_ITO[number % len(OKABE_ITO)])
             axes.set_xscale("log", base=2)
             factors = sorted({row["factor"] for row in rows})
             axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
             axes.minorticks_off()
-            axes.set(title=task, xlabel="size of the images, in that of the training", ylabel=f"{rows[0]['metric']} %")
-            axes.legend(fontsize="x-small")
+            title = f"{task}: {scene}"
+            axes.set(title=title, xlabel="size of the images, in that of the training", ylabel=f"{rows[0]['metric']} %")
+        for variant, line in list(LINES.items())[1:]:
+            if any(row["variant"] == variant for row in table["rows"]):
+                axes.plot([], [], line, color=GRAY, label=variant)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
         return svg(figure)
 
 
-def _interval(one: Mapping[str, Any]) -> str:
-    return f"{100 * one['low']:.1f} to {100 * one['high']:.1f}"
+def _line(axes: Axes, rows: Rows, label: str | None, line: str, color: str) -> None:
+    rows = sorted(rows, key=lambda row: row["factor"])
+    xs, ys = [row["factor"] for row in rows], [100 * row["score"]["mean"] for row in rows]
+    axes.plot(xs, ys, line, color=color, label=label, marker="o", markersize=3)
+
+
+def _tasks(table: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(row["task"] for row in table["rows"]))
+
+
+def _of(table: Mapping[str, Any], *, task: str) -> Rows:
+    return [row for row in table["rows"] if row["task"] == task]
+
+
+def _scenes(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["scene"] for row in rows if row["scene"]))
+
+
+def _seeds(rows: Rows) -> str:
+    numbers = sorted({row["seeds"] for row in rows})
+    return f"{numbers[0] if len(numbers) == 1 else f'{numbers[0]} to {numbers[-1]}'} seed(s)"
+
+
+def _with_difference(row: Mapping[str, Any]) -> str:
+    low, high = (100 * row["difference"][end] for end in ("low", "high"))
+    return f"{100 * row['score']['mean']:.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _signed(one: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{100 * one['mean']:+.1f}", f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f}"

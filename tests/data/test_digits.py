@@ -106,6 +106,30 @@ def test_the_box_is_the_digit_inside_the_canvas(size: int, clutter: int):
     assert clear >= 0.95 * 150  # fragments keep away from the digit
 
 
+@pytest.mark.parametrize("unit", [16, 32])
+def test_on_a_larger_canvas_digits_are_as_large_as_their_unit_says(unit: int):
+    small, large = (ClutteredDigits("test", size=size, unit=unit, clutter=0, seed=3) for size in (unit, 3 * unit + 1))
+    corners = []
+    for i in range(60):
+        assert large.digit(i).height == small.digit(i).height  # and their place is drawn over the whole canvas
+        box, usual = np.array(large.boxes(i)), np.array(small.boxes(i))
+        np.testing.assert_allclose(box[2:] - box[:2], usual[2:] - usual[:2], atol=2)
+        corners.append(box)
+    assert np.min(corners) <= unit / 4
+    assert np.max(corners) >= 2.75 * unit
+    usual = ClutteredDigits("test", size=unit, seed=3)
+    for i in range(20):
+        np.testing.assert_array_equal(
+            pixels(ClutteredDigits("test", size=unit, unit=unit, seed=3), i), pixels(usual, i)
+        )
+
+
+@pytest.mark.parametrize("unit", [15, 33, 20.0])
+def test_a_unit_is_at_most_the_canvas(unit):
+    with pytest.raises(ValueError, match="unit"):
+        ClutteredDigits(size=32, unit=unit)
+
+
 def test_places_sizes_and_boxes_vary_over_the_whole_canvas():
     boxes = np.array([ClutteredDigits("train", length=400, size=48).boxes(i) for i in range(400)])
     assert boxes.min() <= 2

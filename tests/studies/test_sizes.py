@@ -14,7 +14,7 @@ import foveate
 from foveate.data import open_data
 from foveate.io import load_network
 from foveate.models.inspection import attention_modules
-from studies.sizes.command import SizesConfig, run, variants
+from studies.sizes.command import MAGNIFIED, WIDER, SizesConfig, run, variants
 
 pytestmark = pytest.mark.slow
 
@@ -37,28 +37,39 @@ def test_networks_are_evaluated_at_other_sizes(tmp_path: Path) -> None:
     folders = [str(tmp_path / name) for name in ("gsa-0", "gsa-1", "masks")]
     table = run(SizesConfig(checkpoints=folders, factors=[1, 1.5], out=str(tmp_path / "sizes"), device="cpu"))
     assert json.loads((tmp_path / "sizes" / "sizes.json").read_text()) == table
-    rows = {(row["label"], row["factor"], row["variant"]): row for row in table["rows"]}
+    rows = {(row["label"], row["scene"], row["factor"], row["variant"]): row for row in table["rows"]}
     masks = "conv_resnet_tiny (trained at 1 to 1.5)"
     assert set(rows) == {
-        ("gsa_resnet_tiny", 1, "as trained"),
-        ("gsa_resnet_tiny", 1.5, "as trained"),
-        ("gsa_resnet_tiny", 1.5, "tables stretched"),
-        (masks, 1, "as trained"),
-        (masks, 1.5, "as trained"),
+        ("gsa_resnet_tiny", None, 1, "as trained"),
+        *(("gsa_resnet_tiny", scene, 1.5, "as trained") for scene in (MAGNIFIED, WIDER)),
+        *(("gsa_resnet_tiny", scene, 1.5, "tables stretched") for scene in (MAGNIFIED, WIDER)),
+        (masks, None, 1, "as trained"),
+        *((masks, scene, 1.5, "as trained") for scene in (MAGNIFIED, WIDER)),
     }
-    data = open_data("digits", options={**DIGITS, "size": 24})
+    scored = {scene: rows["gsa_resnet_tiny", scene, 1.5, "tables stretched"]["score"] for scene in (MAGNIFIED, WIDER)}
+    assert scored[MAGNIFIED]["per_seed"] == stretched(tmp_path, {"size": 24})
+    assert scored[WIDER]["per_seed"] == stretched(tmp_path, {"size": 24, "unit": 16, "clutter": 2})  # 1 · 1.5²
+    native = rows["gsa_resnet_tiny", None, 1, "as trained"]
+    assert native["difference"] is native["gain"] is None
+    for scene in (MAGNIFIED, WIDER):
+        found = rows["gsa_resnet_tiny", scene, 1.5, "as trained"]
+        assert found["gain"] is None
+        assert found["difference"]["mean"] == pytest.approx(found["score"]["mean"] - native["score"]["mean"])
+        gain = rows["gsa_resnet_tiny", scene, 1.5, "tables stretched"]["gain"]
+        assert gain["mean"] == pytest.approx(scored[scene]["mean"] - found["score"]["mean"])
+
+
+def stretched(folder: Path, drawn: dict[str, int]) -> Any:
+    """Return top-1 of both seeds on the test digits as they are drawn, tables stretched, computed by hand."""
+    data = open_data("digits", options={**DIGITS, **drawn})
     images, labels = next(iter(data.loaders(batch_size=21).test))
     expected = []
     for seed in (0, 1):
-        network, _ = load_network(tmp_path / f"gsa-{seed}")
+        network, _ = load_network(folder / f"gsa-{seed}")
         foveate.resize_relative_tables(network, 24)
         with torch.inference_mode():
             expected.append((network(images).argmax(1) == labels).double().mean().item())
-    assert rows["gsa_resnet_tiny", 1.5, "tables stretched"]["score"]["per_seed"] == pytest.approx(expected)
-    found = rows["gsa_resnet_tiny", 1.5, "as trained"]
-    native = rows["gsa_resnet_tiny", 1, "as trained"]
-    assert native["difference"] is None
-    assert found["difference"]["mean"] == pytest.approx(found["score"]["mean"] - native["score"]["mean"])
+    return pytest.approx(expected)
 
 
 def test_variants_leave_the_network_as_it_is() -> None:

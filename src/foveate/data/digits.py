@@ -17,9 +17,11 @@ from torch.utils.data import Dataset
 from foveate import _checks
 from foveate.data.drawing import SPLITS, Digit, Handwriting, draw_digit, draw_fragments, paste
 
-__all__ = ["DEFAULT_SIZE", "DIGITS_MEAN", "DIGITS_STD", "ClutteredDigits", "DigitSample"]
+__all__ = ["DEFAULT_CLUTTER", "DEFAULT_SIZE", "DIGITS_MEAN", "DIGITS_STD", "ClutteredDigits", "DigitSample"]
 
 DEFAULT_SIZE = 32
+DEFAULT_CLUTTER = 8
+MIN_SIZE = 16
 DIGITS_MEAN = (0.14, 0.14, 0.14)
 DIGITS_STD = (0.31, 0.31, 0.31)
 """Measured over the training images at the default size and clutter."""
@@ -42,15 +44,17 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
     balanced; which handwriting of that class, and everything else, is drawn at random. The splits share no
     handwriting, in the digits or in the fragments, whatever the seed.
 
-    The digit's ink is 0.3 to 0.5 of the canvas high, turned by up to 30°, and wholly inside. A fragment is a part of
-    another digit, about half as high and wide, drawn at nearly the same scale and turned by any angle; fragments may
-    reach over the edge of the canvas and over each other, but lie beside the digit wherever there is room. Where ink
-    meets ink the brighter counts.
+    The digit's ink is 0.3 to 0.5 of the unit high, turned by up to 30°, and wholly inside the canvas. A fragment is a
+    part of another digit, about half as high and wide, drawn at nearly the same scale and turned by any angle;
+    fragments may reach over the edge of the canvas and over each other, but lie beside the digit wherever there is
+    room. Where ink meets ink the brighter counts.
 
     Args:
         split: ``train``, ``val`` or ``test``: 60, 15 and 25 % of the handwriting.
         size: Side of the square canvas in pixels, at least 16.
         clutter: Number of fragments.
+        unit: What the digit is measured in, in pixels: 16 to ``size``, which it is by default. On a canvas larger than
+            its unit there is more around digits as large as before.
         length: Number of samples; 12,000, 1,000 and 2,000 by default.
         seed: Seed of everything but the division into splits.
         transform: Applied to the image of ``dataset[index]``.
@@ -68,15 +72,19 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
         split: str = "train",
         *,
         size: int = DEFAULT_SIZE,
-        clutter: int = 8,
+        clutter: int = DEFAULT_CLUTTER,
+        unit: int | None = None,
         length: int | None = None,
         seed: int = 0,
         transform: Callable[[Image.Image], Any] | None = None,
         cache: bool = True,
     ) -> None:
         self.split = _checks.one_of("split", split, SPLITS)
-        self.size = _checks.integer("size", size, minimum=16)
+        self.size = _checks.integer("size", size, minimum=MIN_SIZE)
         self.clutter = _checks.integer("clutter", clutter, minimum=0)
+        self.unit = _checks.integer("unit", self.size if unit is None else unit, minimum=MIN_SIZE)
+        if self.unit > self.size:
+            raise ValueError(f"unit must be at most the size of the canvas, {self.size}; got {self.unit}")
         self.length = _checks.integer("length", LENGTHS[split] if length is None else length)
         self.seed = _checks.integer("seed", seed, minimum=0)
         self.transform = transform
@@ -101,7 +109,7 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
 
     def digit(self, index: int) -> Digit:
         """Return the whole digit of a canvas as it was drawn, without what lies over it."""
-        return draw_digit(self._generator(self._checked(index)), self._handwriting, index % 10, self.size)
+        return draw_digit(self._generator(self._checked(index)), self._handwriting, index % 10, self.size, self.unit)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
@@ -111,7 +119,7 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
         self._prepare()
 
     def _prepare(self) -> None:
-        self._handwriting = Handwriting.of(self.split, self.size)
+        self._handwriting = Handwriting.of(self.split, self.unit)
         # An anonymous map is shared with forked workers, so they fill one cache between them.
         pixels = self.size**2 * self.length if self.cache else 0
         buffer = mmap.mmap(-1, pixels + self.length)
@@ -137,8 +145,8 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
 
     def _draw(self, index: int) -> np.ndarray:
         generator = self._generator(index)
-        digit = draw_digit(generator, self._handwriting, index % 10, self.size)
-        clutter = draw_fragments(generator, self._handwriting, digit, self.size, self.clutter)
+        digit = draw_digit(generator, self._handwriting, index % 10, self.size, self.unit)
+        clutter = draw_fragments(generator, self._handwriting, digit, self.size, self.unit, self.clutter)
         canvas = np.zeros((self.size, self.size), np.uint8)
         for piece in (digit.drawn, *clutter):
             paste(canvas, piece)

@@ -17,7 +17,7 @@ __all__ = ["SPLITS", "Digit", "Drawn", "Handwriting", "draw_digit", "draw_fragme
 SPLITS = {"train": 0.6, "val": 0.15, "test": 0.25}
 """Shares of the handwriting."""
 DIGIT_HEIGHT = (0.3, 0.5)
-"""Height of the digit's ink before it is turned, as a share of the canvas."""
+"""Height of the digit's ink before it is turned, as a share of the unit, which is the canvas unless said otherwise."""
 DIGIT_ANGLE = math.radians(30)
 FRAGMENT_SCALE = (0.8, 1.1)
 """Height of the digit that a fragment is cut from, as a share of the whole digit's on the same canvas."""
@@ -25,7 +25,7 @@ FRAGMENT_PART = (0.4, 0.65)
 """Height and width of a fragment, as a share of those of the digit that it is cut from."""
 PLACES_TRIED = 16
 GAP = 0.03
-"""Room kept between the digit's box and a fragment's, as a share of the canvas; touching strokes would mislead."""
+"""Room kept between the digit's box and a fragment's, as a share of the unit; touching strokes would mislead."""
 INK = 64
 """A pixel of at least this value is ink, for the box."""
 
@@ -64,23 +64,23 @@ class Handwriting(NamedTuple):
 
     @classmethod
     @lru_cache(maxsize=8)
-    def of(cls, split: str, size: int) -> Handwriting:
-        """Return the digits of ``split`` at a resolution that suits canvases of ``size`` pixels."""
+    def of(cls, split: str, unit: int) -> Handwriting:
+        """Return the digits of ``split`` at a resolution that suits a unit of that many pixels."""
         images, labels = _extras.require("sklearn.datasets", extra="train").load_digits(return_X_y=True)
         parts = stratified_split(labels, list(SPLITS.values()), seed=0)  # fixed: no seed moves a digit between splits
         chosen = parts[list(SPLITS).index(split)]
-        height = math.ceil(DIGIT_HEIGHT[1] * size)  # as high as the highest digit, so that tiles only shrink
+        height = math.ceil(DIGIT_HEIGHT[1] * unit)  # as high as the highest digit, so that tiles only shrink
         tiles = [_enlarge(pixels.reshape(8, 8), height) for pixels in images[chosen]]
         return cls(tiles, [np.flatnonzero(labels[chosen] == digit).tolist() for digit in range(10)])
 
 
-def draw_digit(generator: np.random.Generator, handwriting: Handwriting, label: int, size: int) -> Digit:
-    """Draw a digit of class ``label`` wholly inside a canvas of ``size`` pixels."""
+def draw_digit(generator: np.random.Generator, handwriting: Handwriting, label: int, size: int, unit: int) -> Digit:
+    """Draw a digit of class ``label`` wholly inside a canvas of ``size`` pixels, as large as ``unit`` says."""
     which, height, angle, x, y = generator.random(5).tolist()
     members = handwriting.by_class[label]
     source = members[int(which * len(members))]
     tile = handwriting.tiles[source]
-    height = _between(DIGIT_HEIGHT, height) * size
+    height = _between(DIGIT_HEIGHT, height) * unit
     scale = height / tile.height
     angle = (2 * angle - 1) * DIGIT_ANGLE
     half_x, half_y = _half_extent(tile, scale, angle)
@@ -90,7 +90,7 @@ def draw_digit(generator: np.random.Generator, handwriting: Handwriting, label: 
 
 
 def draw_fragments(
-    generator: np.random.Generator, handwriting: Handwriting, digit: Digit, size: int, count: int
+    generator: np.random.Generator, handwriting: Handwriting, digit: Digit, size: int, unit: int, count: int
 ) -> list[Drawn]:
     """Draw parts of ``count`` other digits beside ``digit``, on a canvas of ``size`` pixels.
 
@@ -106,7 +106,7 @@ def draw_fragments(
         part = _cut(tile, *cut)
         angle *= 2 * math.pi
         half_x, half_y = _half_extent(part, scale, angle)
-        overlap = _overlap(tried, (half_x + GAP * size, half_y + GAP * size), digit.box)
+        overlap = _overlap(tried, (half_x + GAP * unit, half_y + GAP * unit), digit.box)
         drawn.append(_turn(part, tuple(tried[overlap.argmin()]), scale, angle, size))
     return drawn
 

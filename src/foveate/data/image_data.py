@@ -22,7 +22,7 @@ from foveate.data.transforms import Augment, Augmented, TransformConfig
 __all__ = ["ImageData", "checked_range", "open_data", "takes_intensity_range"]
 
 NAMED_PREFIXES = ("torch/", "torchvision/")
-DIGIT_OPTIONS = ("size", "clutter", "length", "val_length", "test_length")
+DIGIT_OPTIONS = ("size", "clutter", "unit", "length", "val_length", "test_length")
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def open_data(
         download: Fetch the files of a named set if they are missing.
         seed: Decides how a set without a validation split is divided, and what digits are drawn.
         max_bad_images: How many images that cannot be read are left out before it is an error.
-        options: For ``digits`` only: ``size``, ``clutter``, ``length`` (of the training split), ``val_length``,
-            ``test_length``.
+        options: For ``digits`` only: ``size``, ``clutter``, ``unit``, ``length`` (of the training split),
+            ``val_length``, ``test_length``, see `ClutteredDigits`.
         boxes: For a folder of images only: a CSV file with the box of each image, see `open_folder`; ``boxes.csv`` in
             the folder is found without.
         intensity_range: For a folder of images or shards only: ``(black, white)``, the stored values of 16-bit
@@ -188,7 +188,7 @@ def _open_digits(img_size: int | tuple[int, int] | None, seed: int, options: dic
                 f"size={options.get('size')}. Give one integer as either of them"
             )
         options["size"] = height
-    canvas = {name: options[name] for name in ("size", "clutter") if name in options}
+    canvas = {name: options[name] for name in ("size", "clutter", "unit") if name in options}
     lengths = {"train": options.get("length"), "val": options.get("val_length"), "test": options.get("test_length")}
     train, val, test = (ClutteredDigits(split, length=length, seed=seed, **canvas) for split, length in lengths.items())
     transform = TransformConfig(

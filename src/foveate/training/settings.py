@@ -29,7 +29,7 @@ class DataConfig:
     Attributes:
         data: digits (they come with the library), a folder of images or of tar shards, or a set that timm
             (torch/cifar100) or torchvision (torchvision/OxfordIIITPet) knows.
-        data_options: For digits, any of size, clutter, length, val_length, test_length; {size: 32, clutter: 8}.
+        data_options: For digits, any of size, clutter, unit, length, val_length, test_length; {size: 32, clutter: 8}.
         data_seed: Decides how a set without validation images is divided, and which digits are drawn.
         root: Where the files of a named set are or are put; the folder that a relative image folder starts from.
         download: Fetch the files of a named set if they are missing.
