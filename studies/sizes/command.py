@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import multiprocessing
+import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +52,7 @@ class SizesConfig:
         checkpoints: Folders of runs, or of comparisons, which stand for all of their runs.
         factors: Sizes of the images, in sizes of the training.
         batch_size: Images per step.
+        jobs: Networks evaluated side by side, each in a process of one thread.
         out: Folder for sizes.json, sizes.md and sizes.svg.
         device: As in foveate train.
     """
@@ -54,6 +60,7 @@ class SizesConfig:
     checkpoints: list[str] = field(default_factory=list)
     factors: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0, 4.0])
     batch_size: int = 16
+    jobs: int = 1
     out: str = "runs/sizes"
     device: str = "auto"
 
@@ -66,6 +73,7 @@ class SizesConfig:
         if 1 not in self.factors:
             raise ValueError(f"factors must hold 1, which the others are compared to; got {self.factors}")
         _checks.integer("batch_size", self.batch_size)
+        _checks.integer("jobs", self.jobs)
 
 
 def run(config: SizesConfig) -> dict[str, Any]:
@@ -86,7 +94,12 @@ def run(config: SizesConfig) -> dict[str, Any]:
     labels: dict[str, list[Path]] = {}
     for label, path in [one for given in config.checkpoints for one in runs_of(Path(given))]:
         labels.setdefault(label_of(label, path), []).append(path)
-    rows = [row for label, paths in labels.items() for row in _rows(config, label, paths, device)]
+    work = partial(_rows, config, device)
+    rows: list[dict[str, Any]] = []
+    with _mapping(config.jobs) as mapping:
+        for found in mapping(work, labels, labels.values()):
+            print(f"{found[0]['label']}: evaluated", file=sys.stderr)
+            rows += found
     write_json(out / "sizes.json", {"rows": rows, "factors": config.factors, "environment": environment(device)})
     table = read_json(out / "sizes.json")
     write_text(out / "sizes.md", to_markdown(table))
@@ -103,7 +116,19 @@ def label_of(label: str | None, path: Path) -> str:
     return f"{label or settings['model']}{trained}"
 
 
-def _rows(config: SizesConfig, label: str, paths: Sequence[Path], device: torch.device) -> Iterator[dict[str, Any]]:
+@contextmanager
+def _mapping(jobs: int) -> Iterator[Any]:
+    """Give a function that does what `map` does, in order, by so many processes."""
+    if jobs == 1:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool.map
+
+
+def _rows(config: SizesConfig, device: torch.device, label: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     runs = [_settings(path) for path in paths]
     reference: list[Any] = []
     for scene, factor in _cases(runs[0], config.factors):
@@ -123,7 +148,7 @@ def _rows(config: SizesConfig, label: str, paths: Sequence[Path], device: torch.
         as_trained = scores[AS_TRAINED]
         reference = reference or as_trained  # the size of the training comes first
         for variant, own in scores.items():
-            yield {
+            row = {
                 "label": label,
                 "task": task.name,
                 "metric": task.metric_title,
@@ -137,6 +162,8 @@ def _rows(config: SizesConfig, label: str, paths: Sequence[Path], device: torch.
                 "difference": None if own is reference else dataclasses.asdict(task.difference(own, reference)),
                 "gain": None if own is as_trained else dataclasses.asdict(task.difference(own, as_trained)),
             }
+            rows.append(row)
+    return rows
 
 
 def _cases(settings: TrainConfig, factors: Sequence[float]) -> Iterator[tuple[str | None, float]]:

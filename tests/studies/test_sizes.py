@@ -36,6 +36,8 @@ def test_networks_are_evaluated_at_other_sizes(tmp_path: Path) -> None:
     )
     folders = [str(tmp_path / name) for name in ("gsa-0", "gsa-1", "masks")]
     table = run(SizesConfig(checkpoints=folders, factors=[1, 1.5], out=str(tmp_path / "sizes"), device="cpu"))
+    parallel = run(SizesConfig(checkpoints=folders, factors=[1, 1.5], jobs=2, out=str(tmp_path / "two"), device="cpu"))
+    assert parallel["rows"] == table["rows"]
     assert json.loads((tmp_path / "sizes" / "sizes.json").read_text()) == table
     rows = {(row["label"], row["scene"], row["factor"], row["variant"]): row for row in table["rows"]}
     masks = "conv_resnet_tiny (trained at 1 to 1.5)"
