@@ -88,17 +88,17 @@ def test_a_larger_square_image_is_taken_too(network):
         assert network(torch.randn(1, 3, 97, 97)).isfinite().all()
 
 
-def test_backward_reaches_every_parameter(name, images):
-    network = build(name).train()
+def test_backward_reaches_every_parameter(network, images):
+    network = copy.deepcopy(network).train()
     network(torch.cat([images, images.flip(3)])).square().mean().backward()
     missing = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not missing
 
 
-def test_checkpointing_changes_no_output_and_no_gradient(name, images):
-    results = []
+def test_checkpointing_changes_no_output_and_no_gradient(network, images):
+    results, original = [], network
     for checkpointing in (False, True):
-        network = build(name).train()
+        network = copy.deepcopy(original).train()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.0  # a checkpointed block runs twice
@@ -148,8 +148,8 @@ def test_state_dict_round_trip(name, network, images, logits):
         assert torch.equal(copy.deepcopy(network)(images), logits)
 
 
-def test_reset_classifier(name, images):
-    network = build(name).eval()
+def test_reset_classifier(network, images):
+    network = copy.deepcopy(network)
     with torch.no_grad():
         for classes in (11, 0):
             network.reset_classifier(classes)
@@ -181,14 +181,18 @@ def test_the_stem_of_large_images_is_built_where_it_is_asked_for(name):
         assert network.forward_features(torch.randn(1, 3, 64, 96)).shape[2:] == (2, 3)
 
 
-SMALL = ("_tiny", "_resnet26")
-"""Endings of the names of networks that are built at once."""
+SMALL, DEEP = ("_tiny", "_resnet26"), ("_resnet101", "_resnet152")
+"""Endings of the names of networks that are built at once, and of those that repeat the blocks of others."""
 
 
-@pytest.fixture(
-    scope="module",
-    params=[name if name.endswith(SMALL) else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
-)
+def outline_marks(name: str) -> list[pytest.MarkDecorator]:
+    """Return how the outline of a network is marked; tests of recipes count what the deep ones have."""
+    if name.endswith(SMALL):
+        return []
+    return [pytest.mark.slow, pytest.mark.exhaustive] if name.endswith(DEEP) else [pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=outline_marks(name)) for name in NAMES])
 def outline(request):
     """Every network, without numbers."""
     with torch.device("meta"):

@@ -18,6 +18,7 @@ import foveate  # noqa: F401  registers the networks
 from foveate.export.program import export_program, smallest_side
 from foveate.models.dense import DECODERS, DETECTORS, build_with_head
 from foveate.models.inspection import attention_modules
+from tests.sweeps import in_turn
 
 SMALL = {"decoder_channels": [16, 8, 8]}
 ARGUMENTS = {
@@ -47,8 +48,7 @@ def targets(size: tuple[int, int]) -> list[dict[str, torch.Tensor]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("name", ["gsa_resnet_tiny", "positionwise_resnet_tiny"])
+@pytest.mark.parametrize(("decoder", "name"), in_turn(DECODERS, ["gsa_resnet_tiny", "positionwise_resnet_tiny"]))
 def test_segmenters_learn_and_take_any_size(name: str, decoder: str) -> None:
     torch.manual_seed(0)
     network, kwargs = build_with_head(name, decoder, num_classes=3, img_size=(32, 48), head_args=ARGUMENTS[decoder])
@@ -68,8 +68,7 @@ def test_segmenters_learn_and_take_any_size(name: str, decoder: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("detector", DETECTORS)
-@pytest.mark.parametrize("name", ["expatt_resnet_tiny", "cram_resnet_tiny"])
+@pytest.mark.parametrize(("detector", "name"), in_turn(DETECTORS, ["expatt_resnet_tiny", "cram_resnet_tiny"]))
 def test_detectors_learn_and_find(name: str, detector: str) -> None:
     torch.manual_seed(0)
     size = (32, 48)
@@ -135,8 +134,7 @@ def test_fcos_takes_one_image_whose_coarsest_map_has_one_position(channels: int)
     assert found["boxes"].isfinite().all()
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("name", ["conv_resnet_tiny", "resnet18"])
+@pytest.mark.parametrize(("decoder", "name"), in_turn(DECODERS, ["conv_resnet_tiny", "resnet18"]))
 def test_what_is_seen_at_a_place_is_answered_there(name: str, decoder: str) -> None:
     """Another corner of the image changes the logits in that corner most, by place, not a magnified corner."""
     torch.manual_seed(0)

@@ -14,6 +14,7 @@ from torch import nn
 import foveate
 from foveate.nn import ExplicitAttention2d, PositionwiseAttention2d, RectangularAttention2d
 from tests.comparison import relative_error
+from tests.sweeps import in_turn
 
 FAMILIES = [
     "resnet18",
@@ -41,8 +42,7 @@ def image():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [-1, -2, -3])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "at"), in_turn(FAMILIES, [-1, -2, -3]))
 def test_the_stage_is_attended_to_once_and_keeps_its_names(name, at, image):
     model = network(name)
     names = list(model.state_dict())

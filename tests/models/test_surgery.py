@@ -7,6 +7,7 @@ the gradients are those of the attended network and the attention is in ``state_
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,11 @@ FAMILIES = [
     "rexnet_100",
     "mobilenetv4_conv_small_050",
 ]
+LIKE_OTHERS = (
+    *("resnext50_32x4d", "regnety_002", "mobilenetv3_small_050", "dla46_c"),
+    *("repvgg_a0", "ghostnet_050", "rexnet_100", "mobilenetv4_conv_small_050"),
+)
+"""Those that are built of the same blocks as another one, for operations that know nothing of the network."""
 NARROWER = {"vgg11_bn": {"mlp_ratio": 1 / 32}}
 """Options by which the head of a network is no larger than the rest."""
 GATES = {"cram": RectangularAttention2d, "positionwise": PositionwiseAttention2d}
@@ -76,13 +82,19 @@ SURGERIES: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
+OPERATED = [
+    pytest.param(name, gate, marks=[pytest.mark.exhaustive] if name in LIKE_OTHERS else [])
+    for name, gate in zip(FAMILIES, itertools.cycle(GATES))
+]
+
+
 def gradient_of_attention(model: nn.Module) -> list[torch.Tensor]:
     parameters = [p.requires_grad_() for module in attention_modules(model).values() for p in module.parameters()]
     return list(torch.autograd.grad(model(IMAGE).square().mean(), parameters))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "gate"), in_turn(FAMILIES, GATES))
+@pytest.mark.parametrize(("name", "gate"), OPERATED)
 def test_attention_comes_along(name: str, gate: str) -> None:
     model = attended(name, gate)
     own = [f"{path}.{key}" for path, module in attention_modules(model).items() for key in module.state_dict()]

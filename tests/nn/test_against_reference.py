@@ -119,8 +119,16 @@ CASES: list[Callable[[random.Random, torch.dtype], Case]] = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "part"),
+    [
+        # Float64 says whether it is right; of what float32 adds, rounding, the first part says enough every time.
+        pytest.param(dtype, part, marks=pytest.mark.exhaustive if dtype == torch.float32 and part else [])
+        for dtype in TOLERANCE
+        for part in range(PARTS)
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 def test_values_and_gradients(make, dtype, part, monkeypatch):
     for index in range(part, CONFIGURATIONS, PARTS):

@@ -72,7 +72,7 @@ def test_layout_is_kept_and_changes_no_number(make, x, layout):
 COMPILERS = [(name, "aot_eager") for name in MODULES]
 """Each module's graph, executed operator by operator."""
 INDUCTOR = ("explicit", "global-self", "rectangular", "positionwise", "augmented")
-"""One module of each mechanism: code is made of it every time."""
+"""One module of each mechanism: code is made of it every time, from the graph that is else executed as it is."""
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_graphs_of_ablations_give_the_eager_result(name, x):
 @pytest.mark.parametrize(
     ("module", "backend"),
     [
-        *COMPILERS,
+        *(pytest.param(*one, marks=[pytest.mark.exhaustive] if one[0] in INDUCTOR else []) for one in COMPILERS),
         *(
             pytest.param(name, "inductor", marks=[] if name in INDUCTOR else [pytest.mark.exhaustive])
             for name in MODULES

@@ -1,7 +1,8 @@
 """Every network of a recipe trains on its data: a few updates through the command itself, on images made alike.
 
 Two recipes that differ in their schedules alone would do the same in these updates, and two depths of a ResNet repeat
-the same blocks; one of them is tried, the shallowest.
+the same blocks; one of them is tried, the shallowest. Of what is left `make test` trains each data set, network, base
+and task once, `make test-all` every combination.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,28 @@ CONFIGURED = sorted(((configuration(file), file) for file in TRAINED), key=lambd
 TRIED = {
     (family(config.model)[0], config.data, config.img_size, config.equivariance): file for config, file in CONFIGURED
 }
+
+REPRESENTATIVES = {
+    "recipes/cifar100/gsa_resnet26.yaml",
+    "recipes/expatt-cifar10/expatt_resnet50.yaml",
+    "recipes/expatt-tiny-imagenet/conv_resnet50.yaml",
+    "recipes/imagenet/aa_resnet50.yaml",
+    "recipes/pets/efficientnet_b0.yaml",
+    "recipes/pets/cram_mobilenetv3_large_100.yaml",
+    "recipes/pets/cram_efficientnet_b0_equivariance.yaml",
+    "recipes/pets/positionwise_mobilenetv3_large_100_equivariance.yaml",
+}
+assert set(TRIED.values()) >= REPRESENTATIVES
+REPEATING = {
+    f"recipes/{name}.yaml" for name in ("cifar100-pilot", "cifar100", "digits", "shipped", "sizes", "flowers-pilot")
+}
+"""Comparisons of networks that others compare, by nothing but other schedules."""
+
+
+def rarely(files: Iterable[str], rare: Container[str]) -> list[Any]:
+    """Return the files for ``parametrize``, the rare ones exhaustive."""
+    return [pytest.param(file, marks=pytest.mark.exhaustive) if file in rare else file for file in files]
+
 
 NEW: dict[str, list[str]] = {}
 """Of the networks that a recipe compares, those of which none of the recipes before it, nor a network before it in this
@@ -156,7 +179,7 @@ def only_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("only_steps")
-@pytest.mark.parametrize("file", sorted(TRIED.values()))
+@pytest.mark.parametrize("file", rarely(sorted(TRIED.values()), {*TRIED.values()} - REPRESENTATIVES))
 def test_it_trains(file: str, out: Path, made: Callable[[str], list[str]], starts: list[Start]):
     config = configuration(file)
     batch = {"torch/cifar10": 4, "torch/cifar100": 4, "torchvision/OxfordIIITPet": 16}.get(config.data, 2)
@@ -182,7 +205,7 @@ def test_it_trains(file: str, out: Path, made: Callable[[str], list[str]], start
 
 
 @pytest.mark.usefixtures("only_steps")
-@pytest.mark.parametrize("file", COMPARED)
+@pytest.mark.parametrize("file", rarely(COMPARED, REPEATING))
 def test_it_compares(file: str, out: Path, made: Callable[[str], list[str]], starts: list[Start]):
     config = configuration(file)
     for spec in config.models:

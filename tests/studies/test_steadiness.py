@@ -14,7 +14,7 @@ import torch
 from foveate.benchmark import Quartiles
 from foveate.benchmark.interleaving import Samples
 from foveate.benchmark.machine import cores
-from studies.bench import measurement
+from studies.bench import measurement, roofline
 from studies.bench.command import BenchConfig, run
 from studies.bench.dense import DenseExplicit, FactoredExplicit
 from studies.bench.figures import draw
@@ -123,6 +123,8 @@ def test_the_table_says_so_and_gives_no_ratio_of_what_is_unsteady(monkeypatch: p
 @pytest.mark.slow
 def test_processes_beside_a_benchmark_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(SUITES, "small", Suite("small", "A small suite", (), (CASE,)))
+    monkeypatch.setitem(roofline.PRODUCT, "cpu", (1024, 64))
+    monkeypatch.setitem(roofline.COPY_BYTES, "cpu", 2**16)
     config = BenchConfig(suites=["small"], mode="forward", rounds=11, threads=1, repeats=1, out=tmp_path)
     with spinning(2 * cores()):
         (case,) = run(config)["small"]["cases"]

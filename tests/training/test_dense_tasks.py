@@ -86,6 +86,7 @@ def test_a_run_does_not_go_on_with_other_targets(task: str, tmp_path: Path) -> N
     assert len(foveate.train("conv_resnet_tiny", resume=True, **how).history) == 2
 
 
+@pytest.mark.exhaustive
 def test_killed_runs_of_segmentation_go_on_as_if_they_had_not_been(tmp_path: Path) -> None:
     outcome = kill_trials(1, 3, tmp_path / "trials", variants=("segmentation",))
     assert outcome.failures == []

@@ -101,7 +101,9 @@ def test_ranks_that_cannot_share_what_is_left_are_refused() -> None:
         EpochSampler(100, training=True, rank=0, world_size=3).resume(0, 20)
 
 
-@pytest.mark.parametrize(("before", "after"), [("ddp", "fsdp"), ("fsdp", "ddp")])
+@pytest.mark.parametrize(
+    ("before", "after"), [pytest.param("ddp", "fsdp", marks=pytest.mark.exhaustive), ("fsdp", "ddp")]
+)
 def test_four_processes_go_on_as_two(before: str, after: str, tmp_path: Path) -> None:
     wrong, text = four_then_two(tmp_path, before, after)
     assert wrong == [0, 0, 0, 0]

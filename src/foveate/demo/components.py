@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
 from PIL import Image
 
-__all__ = ["heading", "html", "picture", "refusal", "take_no_addresses"]
+__all__ = ["appearance", "heading", "html", "picture", "refusal", "take_no_addresses"]
+
+
+def appearance() -> dict[str, Any]:
+    """Return how the page looks, for `gradio.Blocks.launch`; nothing of it comes from another server."""
+    letters = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
+    theme = gr.themes.Base(
+        primary_hue="teal", neutral_hue="slate", radius_size="sm", font=letters, font_mono=["ui-monospace", "monospace"]
+    )
+    return {"theme": theme, "css": Path(__file__).with_name("page.css").read_text(encoding="utf-8")}
 
 
 def heading(text: str) -> None:

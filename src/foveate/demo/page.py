@@ -19,7 +19,7 @@ from foveate.demo.server import CACHED
 from foveate.explain.overlay import zoom_of
 from foveate.explain.pictures import answered, enlarged, looked_at
 
-__all__ = ["appearance", "build_page"]
+__all__ = ["build_page"]
 
 PANEL, SMALL_PANEL, THUMBNAIL = 448, 256, 96
 """Longest sides of the large pictures, of those side by side, and of the samples, in pixels."""
@@ -30,15 +30,6 @@ INTRODUCTION = """
 Choose an image. The network says what it is, and the colors show where it looked in order to say so, on the grid on
 which it works; each cell of the grid is called a *position*.
 """
-
-
-def appearance() -> dict[str, Any]:
-    """Return how the page looks, for `gradio.Blocks.launch`; nothing of it comes from another server."""
-    letters = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
-    theme = gr.themes.Base(
-        primary_hue="teal", neutral_hue="slate", radius_size="sm", font=letters, font_mono=["ui-monospace", "monospace"]
-    )
-    return {"theme": theme, "css": Path(__file__).with_name("page.css").read_text(encoding="utf-8")}
 
 
 def build_page(networks: Sequence[ShownNetwork], samples: Sequence[ShownImage], note: str = "") -> gr.Blocks:

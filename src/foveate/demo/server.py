@@ -127,7 +127,7 @@ def serve(page: Any, *, address: str, port: int | None, password: str | None) ->
     """
     from starlette.middleware import Middleware
 
-    from foveate.demo.page import appearance
+    from foveate.demo.components import appearance
 
     def admits(user: str, given: str) -> bool:
         return user == USER and hmac.compare_digest(given.encode(), (password or "").encode())
