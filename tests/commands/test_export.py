@@ -68,6 +68,7 @@ def test_weights_with_a_card(
     assert card.data["name"] == "digits"
     assert card.data["options"] == DIGITS
     assert card.data["seed"] == 0
+    assert card.data["sizes"] == {"train": 48, "val": 20, "test": 31}
     assert (card.recipe["epochs"], card.recipe["batch_size"], card.recipe["seed"]) == (2, 8, 0)
     assert not {"out", "root", "device", "model", "crop_pct"} & card.recipe.keys()
     metrics = {name: result["metrics"][name] for name in ("top1", "top5", "loss")}

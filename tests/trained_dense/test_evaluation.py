@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import foveate
@@ -51,7 +52,7 @@ def test_the_command_gives_the_figures_of_the_run(
     assert f"{found[score]['low']:.2%}" in printed
     assert run(EvaluateConfig(checkpoint=str(folder), data_options=DATA, split="val", device="cpu"))["images"] == 5
     for given in ({}, {"data": "digits"}):  # from Python too they are opened as in the training
-        again = foveate.evaluate(folder, **given, batch_size=5)
+        again = foveate.evaluate(f"local-dir:{folder}", **given, batch_size=5)
         assert dataclasses.asdict(getattr(again, score)) == found[score]
 
 
@@ -64,6 +65,28 @@ def test_data_that_were_opened_before_have_to_be_given_again(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="train: 40 images then"):
         foveate.evaluate(result.folder)
     assert foveate.evaluate(result.folder, digits).top1.mean == pytest.approx(result.metrics["top1"])
+
+
+def lighter(image: Image.Image) -> Image.Image:
+    return image.point(lambda value: min(2 * value, 255))
+
+
+@pytest.mark.slow
+def test_augmentation_of_the_training_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = foveate.train(
+        "test_resnet",
+        augment=lighter,
+        data_options=DATA,
+        epochs=1,
+        batch_size=8,
+        out=str(tmp_path / "run"),
+        verbose=False,
+        logger=[],
+    )
+    assert foveate.evaluate(result.folder).top1.mean == pytest.approx(result.metrics["top1"])
+    monkeypatch.chdir(result.folder)
+    found = foveate.evaluate("conv_resnet_tiny.digits", batch_size=64)  # a name; the run around it is another matter
+    assert found.images == 2000
 
 
 def test_batches_of_ones_own_are_taken(segmenter: TrainedSegmenter) -> None:
@@ -134,6 +157,12 @@ def test_a_report_draws_maps_where_padded_networks_looked(detector: TrainedDetec
     place = detector.placement((16, 16))._replace(input_size=(32, 32))
     expected = overlay(samples[0].seen, record, zoom=zoom_of(samples[0].seen), placement=place)
     assert column.answers[0].picture == encoded(expected)
+
+
+def test_a_report_leaves_out_images_that_the_loader_leaves_out() -> None:
+    images = [(Image.new("RGB", size), 0) for size in ((50_000, 1), (20, 16), (1, 50_000))]
+    data = dataclasses.replace(open_data("digits", img_size=64), test=images)
+    assert [sample.index for sample in choose_samples(data, "test", 3)] == [1]
 
 
 def test_a_report_shows_networks_images_as_they_were_trained_on_them(tmp_path: Path, segmentation_run: Path) -> None:

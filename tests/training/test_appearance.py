@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from foveate.cli import main
-from foveate.data import ClutteredDigits, TransformConfig, make_transform
+from foveate.data import ClutteredDigits, TransformConfig, make_transform, open_data
+from foveate.data.appearance import appearance_of
 from foveate.io import NetworkMeta, load_network
 from foveate.io.appearance import FEATURES, FEWEST, appearance, range_of, unlike
 from foveate.models import shipped
@@ -72,6 +74,22 @@ def test_what_is_measured_is_what_is_said() -> None:
         "contrast": (sum((value - sum(grey) / 77) ** 2 for value in grey) / 77) ** 0.5,
     }
     assert found == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [(30, 60), (60, 30)])
+def test_padding_is_none_of_what_images_look_like(size: tuple[int, int]) -> None:
+    random = np.random.default_rng(1)
+    images = [Image.fromarray(random.integers(140, 250, (*size, 3), np.uint8)) for _ in range(FEWEST)]
+    data = dataclasses.replace(
+        open_data("digits", options={"size": 48}),
+        train=[(image, 0) for image in images],
+        transform=TransformConfig(img_size=48, fit="pad", crop="none", crop_pct=1.0),
+    )
+    found = appearance_of(data)
+    assert found is not None
+    assert found["dark"] == [0, 0]
+    whole = make_transform(data.transform.replace(mean=(0.0,) * 3, std=(1.0,) * 3), training=False)(images[0])
+    assert appearance(whole)["dark"] == pytest.approx(0.5)
 
 
 def test_plainly_is_beyond_half_of_the_range() -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from foveate.data.decoding import UnreadableImageError
 from foveate.data.divided import Divided
 from foveate.data.loader_data import LoaderData
-from foveate.data.placement import check_resizable
+from foveate.data.placement import check_resizable, placement
 from foveate.data.splitting import equally_spaced
 from foveate.data.transforms import make_transform
 from foveate.io import range_of
@@ -21,6 +21,7 @@ LOOKED_AT = 200
 def appearance_of(data: Divided | LoaderData) -> dict[str, list[float]] | None:
     """Return the range of what images to train on look like, of some at equal distances, as the network sees them.
 
+    Padding does not count.
     Of data loaders nothing is known: their images cannot be had without the augmentation.
     """
     if isinstance(data, LoaderData):
@@ -30,6 +31,8 @@ def appearance_of(data: Divided | LoaderData) -> dict[str, list[float]] | None:
     for index in equally_spaced(len(data.train), LOOKED_AT):
         with suppress(UnreadableImageError):  # the loader counts it
             image = data.train[index][0]
-            check_resizable(data.transform, (image.height, image.width), "image")
-            images.append(prepared(image))
+            size = (image.height, image.width)
+            check_resizable(data.transform, size, "image")
+            left, top, right, bottom = placement(data.transform, size).extent(size)
+            images.append(prepared(image)[:, top:bottom, left:right])
     return range_of(images)

@@ -53,6 +53,14 @@ class Placement(NamedTuple):
         height, width = self.input_size
         return self.to_input(np.reshape(box, (2, 2))).clip(0, (width, height)).reshape(4)
 
+    def extent(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Return the pixels of the tensor that an image of height and width ``size`` fills; the rest is padding.
+
+        They are left, top, right and bottom, the last two exclusive.
+        """
+        left, top, right, bottom = self.box_to_input((0, 0, size[1], size[0])).round().astype(int).tolist()
+        return left, top, right, bottom
+
     def pixel(self, point: ArrayLike) -> tuple[int, int] | None:
         """Return row and column of the tensor's pixel in which ``point``, x and y in pixels of the image, ends up.
 

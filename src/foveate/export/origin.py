@@ -59,7 +59,8 @@ def origin(checkpoint: Path) -> dict[str, Any]:
 def _data(settings: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     names = {"name": "data", "options": "data_options", "seed": "data_seed"}
     known = {name: _portable(settings.get(setting)) for name, setting in names.items()}
-    return known | ({"sizes": result["sizes"]} if "sizes" in result else {})
+    sizes = result.get("data", {}).get("images")
+    return known | ({"sizes": sizes} if sizes else {})
 
 
 def _test(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foveate.data import BoxedImages, ImageData, LabelledImages, TransformConfig, UnreadableImageError, make_transform
 from foveate.data.dense import DenseData
-from foveate.data.placement import Placement
+from foveate.data.placement import Placement, check_resizable
 from foveate.explain import AttentionRecord, Scale, attention_records, draw_box, overlay
 from foveate.io.class_names import class_name
 from foveate.models.inspection import attention_modules, evaluating
@@ -67,6 +67,7 @@ def choose_samples(data: ImageData | DenseData, split: str, number: int) -> list
     for index in _indices(len(images), number):
         try:
             image, label = images[index]
+            check_resizable(data.transform, (image.height, image.width), "image")
         except UnreadableImageError:
             continue
         tensor = transform(image)

@@ -50,13 +50,8 @@ def denormalized(tensor: Tensor, transform: TransformConfig) -> Image.Image:
 
 def extent_of(transform: TransformConfig, image: Image.Image) -> tuple[int, int, int, int]:
     """Return the part of the input that an image fills: left, top, right, bottom."""
-    place = placement(transform, (image.height, image.width))
-    height, width = place.input_size
-    corners = place.box_to_input((0, 0, image.width, image.height)).round().astype(int).tolist()
-    left, top, right, bottom = (
-        min(max(value, 0), most) for value, most in zip(corners, 2 * (width, height), strict=True)
-    )
-    return left, top, right, bottom
+    size = (image.height, image.width)
+    return placement(transform, size).extent(size)
 
 
 def renormalized(sample: Sample, transform: TransformConfig, meta: NetworkMeta) -> Tensor:

@@ -27,7 +27,7 @@ from foveate.trained.evaluation import EvaluationResult
 from foveate.trained.network import TrainedNetwork
 from foveate.trained.segmenter import TrainedSegmenter
 
-__all__ = ["build", "evaluate", "load", "told_apart"]
+__all__ = ["build", "evaluate", "load", "told_apart", "without_prefix"]
 
 KINDS: dict[str, type[TrainedNetwork]] = {
     "classification": TrainedClassifier,
@@ -62,7 +62,7 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
             "with foveate.io.save_network, under a name that timm.models.register_model knows"
         )
     where = check_device(device)
-    name = str(source).removeprefix(LOCAL)
+    name = without_prefix(source)
     name = ALIASES.get(name, name)
     path = Path(name).expanduser()
     if not path.exists() and name not in shipped() and timm.is_model(name):
@@ -105,7 +105,7 @@ def evaluate(
 
         named = DataConfig(data=str(data or ""), data_seed=None)  # type: ignore[arg-type]
         meta = trained.meta
-        opened = with_data_of_run(named, str(source)).open(
+        opened = with_data_of_run(named, without_prefix(source)).open(
             trained.img_size, task=meta.task, intensity_range=meta.intensity_range
         )
         if data is None:
@@ -114,16 +114,21 @@ def evaluate(
     return trained.evaluate(data, **options)
 
 
+def without_prefix(source: str | Path) -> str:
+    """Return what `load` takes without timm's mark of a folder."""
+    return str(source).removeprefix(LOCAL)
+
+
 def _check_data_of_run(data: Any, source: str | Path) -> None:
     """Raise a `ValueError` if a run was trained on other images than those that were opened for it by their name."""
     from foveate.training.build import fingerprint_of
     from foveate.training.run_folder import RESULT
 
-    path = Path(source).expanduser()
+    path = Path(without_prefix(source)).expanduser()
     folder = path if path.is_dir() else path.parent
-    result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
+    result = read_json(folder / RESULT) if path.exists() and (folder / RESULT).is_file() else {}
     try:
-        fingerprint_of(data).check(result.get("data"), folder)
+        fingerprint_of(data, augment=result.get("data", {}).get("augment", "")).check(result.get("data"), folder)
     except ValueError as error:
         raise ValueError(f"data: give what {source} is to be evaluated on, opened as it was then; {error}") from error
 

@@ -150,7 +150,7 @@ class TrainedNetwork(ABC):
 
         Only the part of the input counts that the image, of height and width ``size``, fills.
         """
-        left, top, right, bottom = self.placement(size).box_to_input((0, 0, size[1], size[0])).round().astype(int)
+        left, top, right, bottom = self.placement(size).extent(size)
         return self.meta.unlike(tensor[..., top:bottom, left:right].float())
 
     def check_shape(self, size: tuple[int, int], name: str) -> None:

@@ -115,8 +115,8 @@ class _WithExtent(Evaluation):
 
     def __call__(self, image: Image.Image, target: Any) -> tuple[Tensor, Any]:
         tensor, moved = super().__call__(image, target)
-        place = placement(self.config, (image.height, image.width))
-        left, top, right, bottom = place.box_to_input([0, 0, image.width, image.height]).round().astype(int).tolist()
+        size = (image.height, image.width)
+        left, top, right, bottom = placement(self.config, size).extent(size)
         extent = torch.zeros(1, *tensor.shape[1:])
         extent[:, top:bottom, left:right] = 1
         return torch.cat([tensor, extent]), moved

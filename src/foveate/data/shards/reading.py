@@ -115,9 +115,12 @@ class ShardImages(Dataset[tuple[Image.Image, int]]):
         """Return image ``index`` undecoded.
 
         Raises:
+            IndexError: ``index`` is not from 0 to the number of images.
             UnreadableImageError: The shard cannot be read, or ends inside of the image.
             ValueError: The index of the shard is damaged.
         """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be from 0 to {len(self) - 1}; got {index}")
         number = bisect.bisect_right(self._ends, index)
         shard = self.shards[number]
         within = index - self._ends[number] + shard.images
