@@ -28,6 +28,8 @@ SIZES = [  # images, heads, height, width, channels of queries, of values
     (2, 8, 7, 11, 20, 24),
     (1, 12, 13, 5, 33, 40),
     (3, 4, 2, 29, 16, 48),
+    (2, 4, 11, 19, 64, 37),  # from here on the sums of an image are too many for the innermost cache at once
+    (1, 5, 6, 23, 48, 32),
 ]
 
 
@@ -130,7 +132,7 @@ def test_what_is_not_a_number_stays_so(instruction_set: str, which: int) -> None
         assert out[1, 0, :3].isfinite().all()
 
 
-@pytest.mark.parametrize("channels", [8, 32])
+@pytest.mark.parametrize("channels", [8, 32, 64])
 def test_any_number_of_threads_gives_the_same_bits(instruction_set: str, channels: int) -> None:
     def everything() -> list[Tensor]:
         query, key, value, cotangent = tensors(5, (3, 4, 19, 23, channels, channels), torch.float32)
@@ -207,6 +209,27 @@ def test_masked_keys_do_not_attend(instruction_set: str, rows: int) -> None:
     got = FA.content_attention(query, key, value, fused=True)
     assert got[1, 0].isnan().all()
     assert got[0].isfinite().all()
+
+
+def test_masks_of_the_lowest_number_are_as_exact(instruction_set: str) -> None:
+    """It weighs nothing beside other keys, and as much as all others where there are no other keys."""
+    query, key, value, _ = (x.detach() for x in tensors(12, (2, 2, 17, 8, 4, 4), torch.float32))
+    lowest = torch.finfo(torch.float32).min
+    key[0, :, :9] = lowest
+    value[0, :, 3] = 1e37
+    key[1, 0] = lowest
+    key[1, 1, 3:, :, 0] = -torch.inf
+    key[1, 1, :3, :, 0] = lowest
+    got = FA.content_attention(query, key, value, fused=True)
+    assert relative_error(got, content(query.double(), key.double(), value.double())) <= 1e-5
+
+
+def test_sums_over_large_maps_lose_nothing(instruction_set: str) -> None:
+    """Many equal keys: rounding at every pixel would be off by the same every time."""
+    key = torch.zeros(1, 1, 640, 512, 1)
+    key[..., 100, 7, 0] = 1.2
+    got = FA.content_attention(torch.ones_like(key), key, torch.full_like(key, 0.37), fused=True)
+    assert (got / 0.37 - 1).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -144,6 +144,7 @@ def global_self(
     batch, _, height, width = projection.shape
     *statistics, epsilon = norm
     tensors = (projection, *windows, *statistics, out)
+    stride = min(stride, max(height, width))  # one beyond the map does the same
     sizes = (batch, num_heads, height, width, dim_key // num_heads, out.shape[1] // num_heads, stride)
     pointers = (ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors)
     kernel = getattr(library(), f"global_self_{str(projection.dtype).removeprefix('torch.')}")
@@ -172,7 +173,8 @@ class _Lines:
 
 def _ready(x: Tensor) -> Tensor:
     """Return ``x`` in a dtype of the kernels, its channels next to one another."""
-    return _wide(x) if x.stride(-1) == 1 or x.shape[-1] == 1 else _result(x).copy_(x)
+    x = _wide(x)  # first: of strides that overlap it makes others
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else _result(x).copy_(x)
 
 
 def _wide(x: Tensor) -> Tensor:

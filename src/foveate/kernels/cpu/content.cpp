@@ -77,7 +77,7 @@ template <typename T> struct ContentBackward {
           g_context(s.images * keys * c),
           g_turned(s.images * s.heads * s.c * d),
           turned(s.images * s.heads * s.c * d),
-          means(s.images * keys) {}
+          means(s.images * s.heads * d) {}
 
     struct Local {
         Window<T> queries, keys, values, grads, out, g_query, g_key;
@@ -111,7 +111,7 @@ template <typename T> struct ContentBackward {
             const Matrix<const T> ahead{turned.data + index * s.c * d, d}, back{g_turned.data + index * s.c * d, d};
             for (int64_t j = 0; j < s.c; ++j)
                 for (int64_t i = 0; i < s.d; ++i)
-                    means.data[index * s.d + i] += ahead.data[j * d + i] * back.data[j * d + i];
+                    means.data[index * d + i] += ahead.data[j * d + i] * back.data[j * d + i];
         }
     }
 
@@ -149,7 +149,7 @@ template <typename T> struct ContentBackward {
                 product<T>(count, d, s.c, values.of(head), {g_turned.data + index * s.c * d, d}, g_key.of(head), false);
                 product<T>(count, c, s.d, {local.weights.data + head * s.d, row}, {g_context.data + index * s.d * c, c},
                            g_value.of(head), false);
-                soften(count, g_key.of(head), local.weights.data + head * s.d, means.data + index * s.d);
+                soften(count, g_key.of(head), local.weights.data + head * s.d, means.data + index * d);
             }
             local.g_query.flush(to_q, from, count);
             local.g_key.flush(to_k, from, count);

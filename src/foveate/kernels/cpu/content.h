@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "exponential.h"
 #include "lines.h"
@@ -18,28 +19,41 @@ namespace foveate {
 
 template <typename T> struct Content {
     static constexpr T LOWEST = std::numeric_limits<T>::lowest();
+    static constexpr int64_t CACHED = 16384;  // bytes of the context that are to stay in the innermost cache
     const Sizes s;
     const int64_t c, keys;        // value channels of a head, padded; key channels of all heads
     const int64_t together;       // pixels at a time
     const int64_t pixels, parts;  // of an image; sets of key channels that can be done apart
+    const int64_t step, block;    // key channels, of whole heads, that are summed over at a time; pixels of them
     explicit Content(const Sizes &s)
         : s(s),
           c(padded<T>(s.c)),
           keys(s.heads * s.d),
-          together(std::max<int64_t>(8, std::min<int64_t>(64, 4096 / (s.heads * s.d)))),
+          together(some_pixels(keys)),
           pixels(s.lines * s.n),
-          parts(whole<T>(keys) / LANES<T>) {}
+          parts(whole<T>(keys) / LANES<T>),
+          step(some_channels(s, c)),
+          block(some_pixels(step)) {}
+
+    static int64_t some_pixels(int64_t channels) {
+        return std::max<int64_t>(8, std::min<int64_t>(64, 4096 / channels));
+    }
+    static int64_t some_channels(const Sizes &s, int64_t c) {
+        const int64_t heads = std::lcm(s.d, LANES<T>), fit = CACHED / (c * sizeof(T));
+        return std::min(s.heads * s.d, std::max<int64_t>(1, fit / heads) * heads);
+    }
 
     // What a thread works with.
     struct Local {
         Window<T> queries, keys, values, out;
-        Buffer<T> weights;
+        Buffer<T> weights, some_values;  // … of a step: copied, as the pixels of wide maps meet in a cache
         explicit Local(const Content &all)
             : queries(all.together, all.s.heads, all.s.d, all.s.d),
-              keys(all.together, all.s.heads, all.s.d, all.s.d, true),
+              keys(all.block, all.s.heads, all.s.d, all.s.d, true),
               values(all.together, all.s.heads, all.s.c, all.c),
               out(all.together, all.s.heads, all.s.c, all.c),
-              weights(all.together * whole<T>(all.keys)) {}
+              weights(all.block * whole<T>(all.step)),
+              some_values(all.step < all.keys ? all.block * (all.step / all.s.d) * all.c : 0) {}
     };
 
     template <typename Visit> void each(int64_t first, int64_t end, Visit visit) const {
@@ -49,26 +63,48 @@ template <typename T> struct Content {
     // The context, (key channels × c), of some parts of an image; peak and total of its key channels.
     void attend(Pixels<const T> k, Pixels<const T> v, int64_t part, int64_t end, Local &local, T *context, T *peak,
                 T *total) const {
-        const int64_t first = part * LANES<T>, last = std::min(keys, end * LANES<T>);
+        const int64_t last = std::min(keys, end * LANES<T>);
+        for (int64_t j = part * LANES<T>, next; j < last; j = next) {
+            next = std::min(last, (j / step + 1) * step);
+            sum(k, v, j, next, local, context, peak, total);
+        }
+    }
+
+    // The same of key channels of one step.
+    void sum(Pixels<const T> k, Pixels<const T> v, int64_t first, int64_t last, Local &local, T *context, T *peak,
+             T *total) const {
+        const int64_t start = first / step * step, row = whole<T>(step);
         std::fill(peak + first, peak + last, LOWEST);  // and not −∞: pixels that come first may all be masked
         std::fill(total + first, total + last, T(0));
         std::fill(context + first * c, context + last * c, T(0));
-        each(0, pixels, [&](int64_t from, int64_t count) {
-            const Block<const T> block = local.keys.read(k, from, count);
-            raise(block, first, last, count, peak, total, context);
-            weigh(block, first, last, count, peak, total, local.weights.data);
-            const Block<const T> values = local.values.read(v, from, count);
+        for (int64_t from = 0; from < pixels; from += block) {
+            const int64_t count = std::min(block, pixels - from);
+            const Block<const T> read = local.keys.read(k, from, count);
+            raise(read, first, last, count, from == 0, peak, total, context);
+            weigh(read, first, last, count, peak, total, local.weights.data - start);
+            const Block<const T> values =
+                step < keys ? some(v, first, last, from, count, local) : local.values.read(v, from, count);
             for (int64_t j = first; j < last;) {  // what is wanted of each head
                 const int64_t head = j / s.d, next = std::min(last, (head + 1) * s.d);
-                product<T>(next - j, c, count, {local.weights.data + j, 1, whole<T>(keys)}, values.of(head),
+                product<T>(next - j, c, count, {local.weights.data + j - start, 1, row}, values.of(head - start / s.d),
                            {context + j * c, c}, true);
                 j = next;
             }
-        });
-        for (int64_t j = first; j < last; ++j) {
-            if (peak[j] == LOWEST) total[j] = std::numeric_limits<T>::quiet_NaN();  // all are masked
-            for (int64_t i = 0; i < c; ++i) context[j * c + i] /= total[j];
         }
+        for (int64_t j = first; j < last; ++j) {
+            const T share = T(1) / total[j];  // NaN is what comes of 0 · ∞, where all are masked
+            for (int64_t i = 0; i < c; ++i) context[j * c + i] *= share;
+        }
+    }
+
+    // The values of the heads of a step that channels first … last are of, a copy.
+    Block<const T> some(Pixels<const T> v, int64_t first, int64_t last, int64_t from, int64_t count,
+                        Local &local) const {
+        const int64_t start = first / step * step / s.d, row = step / s.d * c;
+        for (int64_t p = 0; p < count; ++p)
+            for (int64_t head = first / s.d; head * s.d < last; ++head)
+                copy(v.at(from + p) + head * v.head, s.c, local.some_values.data + p * row + (head - start) * c);
+        return {local.some_values.data, c, row};
     }
 
     // The result for some pixels.
@@ -82,39 +118,47 @@ template <typename T> struct Content {
         });
     }
 
-    // Raise each peak to the largest of its channel's keys, and scale what was summed under the old one. Out of line,
-    // as `weigh`: of a vector of channels the peaks are to stay in a register over all pixels.
-    __attribute__((noinline)) void raise(Block<const T> from, int64_t first, int64_t last, int64_t count, T *peak,
-                                         T *total, T *context) const {
+    // Raise each peak to the largest of its channel's keys, and scale what was summed under the old one, if there is
+    // any. Out of line, as `weigh`: of a vector of channels the peaks are to stay in registers over all pixels.
+    __attribute__((noinline)) void raise(Block<const T> from, int64_t first, int64_t last, int64_t count, bool begins,
+                                         T *peak, T *total, T *context) const {
         using V = typename Vector<T, WIDE>::type;
         for (int64_t j = first; j < last; j += LANES<T>) {
             const int64_t size = std::min(LANES<T>, last - j);
             const V old = load(peak + j, size);
-            V top = old;
             const T *key = from.data + j;
-            for (int64_t pixel = 0; pixel < count; ++pixel, key += from.row) {
-                const V keys = load(key, size);
-                top = top < keys ? keys : top;
-            }
-            const V factor = exponential(old - top);
+            V tops[4] = {old, old, old, old};  // not one after the other
+            int64_t pixel = 0;
+            for (; pixel + 4 <= count; pixel += 4, key += 4 * from.row)
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; ++i) tops[i] = larger(tops[i], load(key + i * from.row, size));
+            for (; pixel < count; ++pixel, key += from.row) tops[0] = larger(tops[0], load(key, size));
+            const V top = larger(larger(tops[0], tops[1]), larger(tops[2], tops[3]));
+            const V factor = begins ? V{} : exponential(old - top);
             for (int64_t i = 0; i < size; ++i) {
                 if (top[i] == old[i]) continue;
                 peak[j + i] = top[i];
+                if (begins) continue;
                 total[j + i] *= factor[i];
                 for (int64_t at = 0; at < c; ++at) context[(j + i) * c + at] *= factor[i];
             }
         }
     }
 
-    // exp(k − peak) of key channels first … last, and its sums.
+    static typename Vector<T, WIDE>::type larger(const typename Vector<T, WIDE>::type &x,
+                                                 const typename Vector<T, WIDE>::type &y) {
+        return x < y ? y : x;
+    }
+
+    // exp(k − peak) of key channels first … last, and its sums: of these pixels first, so that few of many are added.
     __attribute__((noinline)) void weigh(Block<const T> from, int64_t first, int64_t last, int64_t count, const T *peak,
                                          T *total, T *weights) const {
         using V = typename Vector<T, WIDE>::type;
-        const int64_t row = whole<T>(keys);
+        const int64_t row = whole<T>(step);
         for (int64_t j = first; j < last; j += LANES<T>) {
             const int64_t size = std::min(LANES<T>, last - j);
             const V top = load(peak + j, size);
-            V sum = load(total + j, size);
+            V sum{};
             const T *key = from.data + j;
             T *to = weights + j;
             for (int64_t pixel = 0; pixel < count; ++pixel, key += from.row, to += row) {
@@ -122,7 +166,7 @@ template <typename T> struct Content {
                 *reinterpret_cast<V *>(to) = weight;
                 sum += weight;
             }
-            for (int64_t i = 0; i < size; ++i) total[j + i] = sum[i];
+            for (int64_t i = 0; i < size; ++i) total[j + i] += sum[i];
         }
     }
 

@@ -7,7 +7,7 @@
 
 namespace foveate {
 
-// e^x within 2 units in the last place, NaN included; below −87 it stays at e^−87 = 1.6e−38.
+// e^x within 2 units in the last place, NaN included; below −87, where it is under 1.6e−38, it is 0.
 inline Vector<float, WIDE>::type exponential(const Vector<float, WIDE>::type &x) {
     using V = Vector<float, WIDE>::type;
     typedef int32_t Integers __attribute__((vector_size(WIDE)));
@@ -21,7 +21,8 @@ inline Vector<float, WIDE>::type exponential(const Vector<float, WIDE>::type &x)
     p = p * t + 0.5f;
     p = p * t * t + t + 1.0f;
     const Integers exponent = (__builtin_convertvector(power, Integers) + 127) << 23;
-    return p * reinterpret_cast<const V &>(exponent);
+    const V result = p * reinterpret_cast<const V &>(exponent);
+    return x < -87.0f ? V{} : result;
 }
 
 inline Vector<double, WIDE>::type exponential(const Vector<double, WIDE>::type &x) {

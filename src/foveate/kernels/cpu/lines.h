@@ -100,33 +100,4 @@ template <typename T> struct Window {
     }
 };
 
-// Where a local copy of lines has (head, pixel, channel): at head * head + pixel * pixel + channel.
-struct Local {
-    int64_t head, pixel;
-};
-
-// Copy `count` lines, counted over all images, one after the other. Padding is left as it is.
-template <typename T>
-inline void gather(Lines<const T> from, const Sizes &s, int64_t first, int64_t count, int64_t channels, Local at,
-                   T *to) {
-    for (int64_t line = first; line < first + count; ++line)
-        for (int64_t pixel = 0; pixel < s.n; ++pixel, to += at.pixel) {
-            const T *source = from.at(line / s.lines, 0, line % s.lines, pixel);
-            for (int64_t head = 0; head < s.heads; ++head)
-                copy(source + head * from.stride[1], channels, to + head * at.head);
-        }
-}
-
-// The way back.
-template <typename T>
-inline void scatter(const T *from, Local at, Lines<T> to, const Sizes &s, int64_t first, int64_t count,
-                    int64_t channels) {
-    for (int64_t line = first; line < first + count; ++line)
-        for (int64_t pixel = 0; pixel < s.n; ++pixel, from += at.pixel) {
-            T *target = to.at(line / s.lines, 0, line % s.lines, pixel);
-            for (int64_t head = 0; head < s.heads; ++head)
-                copy(from + head * at.head, channels, target + head * to.stride[1]);
-        }
-}
-
 }  // namespace foveate

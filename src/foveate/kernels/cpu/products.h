@@ -54,7 +54,8 @@ template <typename T> inline void transpose(int64_t rows, int64_t columns, Matri
         for (int64_t j = 0; j < columns; ++j) to.data[j * to.row + i] = from.data[i * from.row + j];
 }
 
-// c = a b, or c += a b, for ROWS rows and COUNT vectors of columns: all sums in registers.
+// c = a b, or c += a b, for ROWS rows and COUNT vectors of columns: all sums in registers, and added when they are
+// complete, so that of many products in turn few numbers are added to a large one.
 template <typename T, int64_t bytes, int ROWS, int COUNT>
 __attribute__((always_inline)) inline void block(int64_t depth, Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
                                                  bool add) {
@@ -62,7 +63,7 @@ __attribute__((always_inline)) inline void block(int64_t depth, Matrix<const T> 
     constexpr int64_t lanes = Vector<T, bytes>::lanes;
     V sums[ROWS][COUNT];
     for (int i = 0; i < ROWS; ++i)
-        for (int j = 0; j < COUNT; ++j) sums[i][j] = add ? *reinterpret_cast<V *>(c.data + i * c.row + j * lanes) : V{};
+        for (int j = 0; j < COUNT; ++j) sums[i][j] = V{};
     for (int64_t p = 0; p < depth; ++p) {
         V columns[COUNT];
         for (int j = 0; j < COUNT; ++j) columns[j] = *reinterpret_cast<const V *>(b.data + p * b.row + j * lanes);
@@ -72,7 +73,10 @@ __attribute__((always_inline)) inline void block(int64_t depth, Matrix<const T> 
         }
     }
     for (int i = 0; i < ROWS; ++i)
-        for (int j = 0; j < COUNT; ++j) *reinterpret_cast<V *>(c.data + i * c.row + j * lanes) = sums[i][j];
+        for (int j = 0; j < COUNT; ++j) {
+            V *to = reinterpret_cast<V *>(c.data + i * c.row + j * lanes);
+            *to = add ? *to + sums[i][j] : sums[i][j];
+        }
 }
 
 // Rows of two and of three vectors at a time: as many sums as there are registers for.
@@ -82,17 +86,24 @@ constexpr int ROWS = 8, ROWS_OF_THREE = 8;
 constexpr int ROWS = 6, ROWS_OF_THREE = 4;
 #endif
 
-// All rows of some columns. Few rows are left over only where there are few: 8 are 4 and 4, not 6, 1 and 1.
+template <typename T, int64_t bytes, int COUNT, int MOST>
+__attribute__((always_inline)) inline void rows(int64_t count, int64_t depth, Matrix<const T> a, Matrix<const T> b,
+                                                Matrix<T> c, bool add) {
+    if (count == MOST)
+        block<T, bytes, MOST, COUNT>(depth, a, b, c, add);
+    else if constexpr (MOST > 1)
+        rows<T, bytes, COUNT, MOST - 1>(count, depth, a, b, c, add);
+}
+
+// All rows of some columns, in blocks of nearly as many: few sums at a time would wait for one another.
 template <typename T, int64_t bytes, int COUNT, int MOST>
 __attribute__((always_inline)) inline void columns(int64_t count, int64_t depth, Matrix<const T> a, Matrix<const T> b,
                                                    Matrix<T> c, bool add) {
-    for (int64_t i = 0, left = count; left > 0; i = count - left) {
-        if (left >= MOST + 4 || left == MOST)
-            block<T, bytes, MOST, COUNT>(depth, a.from(i), b, c.from(i), add), left -= MOST;
-        else if (left >= 4)
-            block<T, bytes, 4, COUNT>(depth, a.from(i), b, c.from(i), add), left -= 4;
-        else
-            block<T, bytes, 1, COUNT>(depth, a.from(i), b, c.from(i), add), left -= 1;
+    const int64_t parts = (count + MOST - 1) / MOST;
+    for (int64_t part = 0, i = 0; part < parts; ++part) {
+        const int64_t some = (count - i) / (parts - part);
+        rows<T, bytes, COUNT, MOST>(some, depth, a.from(i), b, c.from(i), add);
+        i += some;
     }
 }
 
