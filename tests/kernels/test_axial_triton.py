@@ -160,7 +160,7 @@ class Compiled:
         (56, 8, torch.bfloat16, "ieee"),
         (14, 64, torch.float16, "ieee"),
         (28, 16, torch.float32, "tf32"),
-        (14, 16, torch.float32, "ieee"),
+        pytest.param(14, 16, torch.float32, "ieee", marks=pytest.mark.exhaustive),  # which no GPU is given
     ],
     indirect=["precision"],
     ids=str,

@@ -46,19 +46,25 @@ def test_timm_and_load_network_give_the_same_network(name):
     assert list(theirs.pretrained_cfg["label_names"]) == list(meta.classes)
 
 
+@pytest.fixture(scope="module")
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """All test digits, as the networks take them, and their classes."""
+    drawn = ClutteredDigits("test", transform=make_transform(open_data("digits").transform, training=False))
+    images, labels = zip(*(drawn[index] for index in range(len(drawn))), strict=True)
+    return torch.stack(images), torch.tensor(labels)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", shipped("digits"))
-def test_its_accuracy_is_that_of_its_card(name):
+def test_its_accuracy_is_that_of_its_card(name, digits):
     model, _ = load_network(name)
     card = read_card(shipped()[name].with_suffix(".json"))
-    transform = make_transform(open_data("digits").transform, training=False)
-    digits = ClutteredDigits("test", transform=transform)
-    images, labels = zip(*(digits[index] for index in range(len(digits))), strict=True)
+    images, labels = digits
     with torch.inference_mode():
-        predicted = torch.cat([model(batch) for batch in torch.stack(images).split(250)]).argmax(1)
-    accuracy = (predicted == torch.tensor(labels)).double().mean().item()
+        predicted = torch.cat([model(batch) for batch in images.split(250)]).argmax(1)
+    accuracy = (predicted == labels).double().mean().item()
     # The card's is of the weights before they were rounded to half precision: an image or two may fall otherwise.
-    assert accuracy == pytest.approx(card.test["top1"], abs=3 / len(digits))
+    assert accuracy == pytest.approx(card.test["top1"], abs=3 / len(images))
     assert accuracy > 0.9
 
 
