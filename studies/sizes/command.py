@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from foveate import _checks
+from foveate._imports import import_again
 from foveate.data import ImageData
 from foveate.data.dense import DenseData
 from foveate.data.digits import DEFAULT_CLUTTER, DEFAULT_SIZE
@@ -52,7 +53,7 @@ class SizesConfig:
         checkpoints: Folders of runs, or of comparisons, which stand for all of their runs.
         factors: Sizes of the images, in sizes of the training.
         batch_size: Images per step.
-        jobs: Networks evaluated side by side, each in a process of one thread.
+        jobs: Networks evaluated side by side; with more than one, each in a process of one thread.
         out: Folder for sizes.json, sizes.md and sizes.svg.
         device: As in foveate train.
     """
@@ -69,9 +70,9 @@ class SizesConfig:
         if not self.checkpoints:
             raise ValueError("no networks given; name the folders of runs or of a comparison, as in runs/digits")
         for factor in self.factors:
-            _checks.number("each of factors", factor, above=0, maximum=16)
-        if 1 not in self.factors:
-            raise ValueError(f"factors must hold 1, which the others are compared to; got {self.factors}")
+            _checks.number("each of factors", factor, minimum=1, maximum=16)
+        if 1 not in self.factors or len(set(self.factors)) < 2:
+            raise ValueError(f"factors must hold 1, which others are compared to, and others; got {self.factors}")
         _checks.integer("batch_size", self.batch_size)
         _checks.integer("jobs", self.jobs)
 
@@ -91,13 +92,14 @@ def run(config: SizesConfig) -> dict[str, Any]:
     config.check()
     device = check_device(config.device, "32-true")
     out = writable_folder(Path(config.out))
-    labels: dict[str, list[Path]] = {}
+    networks: dict[tuple[str, str], list[Path]] = {}  # by label and task
     for label, path in [one for given in config.checkpoints for one in runs_of(Path(given))]:
-        labels.setdefault(label_of(label, path), []).append(path)
+        networks.setdefault((label_of(label, path), _settings(path).task), []).append(path)
+    labels = [label for label, _ in networks]
     work = partial(_rows, config, device)
     rows: list[dict[str, Any]] = []
     with _mapping(config.jobs) as mapping:
-        for found in mapping(work, labels, labels.values()):
+        for found in mapping(work, labels, networks.values()):
             print(f"{found[0]['label']}: evaluated", file=sys.stderr)
             rows += found
     write_json(out / "sizes.json", {"rows": rows, "factors": config.factors, "environment": environment(device)})
@@ -123,8 +125,13 @@ def _mapping(jobs: int) -> Iterator[Any]:
         yield map
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_begin) as pool:
         yield pool.map
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    import_again()
 
 
 def _rows(config: SizesConfig, device: torch.device, label: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -137,7 +144,10 @@ def _rows(config: SizesConfig, device: torch.device, label: str, paths: Sequence
         for path, settings in zip(paths, runs, strict=True):
             network = load_network(path)[0]
             at = _larger(settings, factor, scene)
-            data = opened.setdefault(repr((at.data_options, at.data_seed)), at.open())  # digits are drawn once
+            drawn = repr((at.data_options, at.data_seed)) if at.data == "digits" else str(path)
+            if drawn not in opened:
+                opened[drawn] = at.open()
+            data = opened[drawn]
             task = configured_task(at, data)
             loaders = data.loaders(batch_size=config.batch_size, samples=task.samples)
             images = loaders.val if loaders.test is None else loaders.test
@@ -179,9 +189,16 @@ def variants(network: nn.Module, factor: float, size: tuple[int, int]) -> Iterat
     if factor == 1:
         return
     if relative_tables(network):
-        yield "tables stretched", resize_relative_tables(copy.deepcopy(network), size)
+        stretched = resize_relative_tables(copy.deepcopy(network), size)
+        if _extent(stretched) > _extent(network):  # some were trained with tables for larger images
+            yield "tables stretched", stretched
     if any(module.scalars() for module in attention_modules(network).values()):
         yield "radii scaled", scale_reach(copy.deepcopy(network), factor)
+
+
+def _extent(network: nn.Module) -> int:
+    """Return how far all tables of a network reach together."""
+    return sum(sum(module.feat_size) for module in relative_tables(network).values())
 
 
 def _settings(path: Path) -> TrainConfig:
@@ -195,9 +212,12 @@ def _larger(settings: TrainConfig, factor: float, scene: str | None) -> TrainCon
     if settings.data == "digits":
         options: dict[str, Any] = settings.data_options
         size, clutter = options.get("size", DEFAULT_SIZE), options.get("clutter", DEFAULT_CLUTTER)
-        drawn = {**options, "size": round(size * factor)}
+        unit = options.get("unit", size)
+        drawn = {**options, "size": round(size * factor), "unit": unit}
         if scene == WIDER:
-            drawn |= {"unit": options.get("unit", size), "clutter": round(clutter * factor**2)}
+            drawn["clutter"] = round(clutter * factor**2)
+        else:
+            drawn["unit"] = round(unit * factor)
         return dataclasses.replace(settings, data_options=drawn, img_size=None)
     height, width = settings.open().image_size
     return dataclasses.replace(settings, img_size=(round(height * factor), round(width * factor)))

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from foveate.report.figures import GRAY, OKABE_ITO
 from foveate.report.text import WIDTH, markdown
@@ -16,6 +17,7 @@ from studies.figures import STYLE, svg
 
 __all__ = ["draw", "to_markdown"]
 
+MARKERS = "os^"
 Rows = Sequence[Mapping[str, Any]]
 
 LINES = {"as trained": "-", "tables stretched": "--", "radii scaled": ":"}
@@ -59,34 +61,41 @@ def _of_task(rows: Rows) -> Iterator[str]:
 def draw(table: Mapping[str, Any]) -> bytes:
     """Return the scores against the factor as SVG, one panel for each task and scene."""
     panels = [(task, scene) for task in _tasks(table) for scene in _scenes(_of(table, task=task))]
+    names = list(dict.fromkeys(row["label"] for row in table["rows"]))
+    styles = {
+        name: (OKABE_ITO[number % len(OKABE_ITO)], MARKERS[number // len(OKABE_ITO) % len(MARKERS)])
+        for number, name in enumerate(names)
+    }
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6 * len(panels), 4), layout="constrained")
         for axes, (task, scene) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             rows = [row for row in _of(table, task=task) if row["scene"] in (None, scene)]
             labels = list(dict.fromkeys(row["label"] for row in rows))
-            for number, label in enumerate(labels):
+            for label in labels:
                 own = [row for row in rows if row["label"] == label]
                 for variant, line in LINES.items():
                     if any(row["variant"] == variant and row["scene"] for row in own):
                         along = [row for row in own if row["variant"] == variant or row["scene"] is None]
-                        _line(axes, along, label if line == "-" else None, line, OKABE_ITO[number % len(OKABE_ITO)])
+                        _line(axes, along, line, styles[label])
             axes.set_xscale("log", base=2)
             factors = sorted({row["factor"] for row in rows})
             axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
             axes.minorticks_off()
             title = f"{task}: {scene}"
             axes.set(title=title, xlabel="size of the images, in that of the training", ylabel=f"{rows[0]['metric']} %")
-        for variant, line in list(LINES.items())[1:]:
-            if any(row["variant"] == variant for row in table["rows"]):
-                axes.plot([], [], line, color=GRAY, label=variant)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+        entries = [Line2D([], [], color=color, marker=marker, label=name) for name, (color, marker) in styles.items()]
+        found = {row["variant"] for row in table["rows"]}
+        entries += [
+            Line2D([], [], color=GRAY, linestyle=line, label=name) for name, line in LINES.items() if name in found
+        ]
+        figure.legend(handles=entries, loc="outside right center")
         return svg(figure)
 
 
-def _line(axes: Axes, rows: Rows, label: str | None, line: str, color: str) -> None:
+def _line(axes: Axes, rows: Rows, line: str, style: tuple[str, str]) -> None:
     rows = sorted(rows, key=lambda row: row["factor"])
     xs, ys = [row["factor"] for row in rows], [100 * row["score"]["mean"] for row in rows]
-    axes.plot(xs, ys, line, color=color, label=label, marker="o", markersize=3)
+    axes.plot(xs, ys, line, color=style[0], marker=style[1], markersize=4)
 
 
 def _tasks(table: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from tests.sweeps import in_turn
 
 from foveate.data import make_loader, open_data
 
@@ -66,7 +67,7 @@ def fit(workers: int, *callbacks: lightning.Callback, checkpoint: Path | None = 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("step", "workers"), [(3, 2), (5, 0), (9, 2)])
+@pytest.mark.parametrize(("step", "workers"), in_turn([3, 5, 9], [2, 0]))
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path: Path, workers: int, step: int):
     whole = fit(0)
     assert len(set(whole.seen)) == len(whole.seen) == 15

@@ -7,7 +7,6 @@ the gradients are those of the attended network and the attention is in ``state_
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -83,8 +82,8 @@ SURGERIES: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 
 OPERATED = [
-    pytest.param(name, gate, marks=[pytest.mark.exhaustive] if name in LIKE_OTHERS else [])
-    for name, gate in zip(FAMILIES, itertools.cycle(GATES))
+    pytest.param(*one.values, marks=pytest.mark.exhaustive if one.values[0] in LIKE_OTHERS else one.marks)
+    for one in in_turn(FAMILIES, GATES)
 ]
 
 

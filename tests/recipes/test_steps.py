@@ -60,7 +60,8 @@ assert set(TRIED.values()) >= REPRESENTATIVES
 REPEATING = {
     f"recipes/{name}.yaml" for name in ("cifar100-pilot", "cifar100", "digits", "shipped", "sizes", "flowers-pilot")
 }
-"""Comparisons of networks that others compare, by nothing but other schedules."""
+"""Comparisons of networks that others compare, on data and at sizes that others have too."""
+assert set(COMPARED) >= REPEATING
 
 
 def rarely(files: Iterable[str], rare: Container[str]) -> list[Any]:

@@ -26,20 +26,18 @@ def test_networks_are_evaluated_at_other_sizes(tmp_path: Path) -> None:
     how = {**SETTINGS, "data_options": DIGITS}
     for seed in (0, 1):
         foveate.train("gsa_resnet_tiny", seed=seed, out=str(tmp_path / f"gsa-{seed}"), **how)
-    foveate.train(
-        "conv_resnet_tiny",
-        task="segmentation",
-        head_args={"decoder_channels": [8, 8, 8]},
-        img_scale=(1.0, 1.5),
-        out=str(tmp_path / "masks"),
-        **how,
-    )
-    folders = [str(tmp_path / name) for name in ("gsa-0", "gsa-1", "masks")]
+    segmenter = {**how, "task": "segmentation", "head_args": {"decoder_channels": [8, 8, 8]}}
+    foveate.train("conv_resnet_tiny", img_scale=(1.0, 1.5), out=str(tmp_path / "masks"), **segmenter)
+    foveate.train("gsa_resnet_tiny", out=str(tmp_path / "gsa-masks"), **segmenter)  # by the name of the classifier
+    folders = [str(tmp_path / name) for name in ("gsa-0", "gsa-1", "masks", "gsa-masks")]
     table = run(SizesConfig(checkpoints=folders, factors=[1, 1.5], out=str(tmp_path / "sizes"), device="cpu"))
     parallel = run(SizesConfig(checkpoints=folders, factors=[1, 1.5], jobs=2, out=str(tmp_path / "two"), device="cpu"))
     assert parallel["rows"] == table["rows"]
     assert json.loads((tmp_path / "sizes" / "sizes.json").read_text()) == table
-    rows = {(row["label"], row["scene"], row["factor"], row["variant"]): row for row in table["rows"]}
+    dense = [row for row in table["rows"] if row["label"] == "gsa_resnet_tiny" and row["task"] == "segmentation"]
+    assert [(row["seeds"], row["metric"]) for row in dense] == [(1, "mean IoU")] * 5
+    others = [row for row in table["rows"] if row not in dense]
+    rows = {(row["label"], row["scene"], row["factor"], row["variant"]): row for row in others}
     masks = "conv_resnet_tiny (trained at 1 to 1.5)"
     assert set(rows) == {
         ("gsa_resnet_tiny", None, 1, "as trained"),
@@ -84,6 +82,12 @@ def test_variants_leave_the_network_as_it_is() -> None:
     assert radii[1] == pytest.approx([2 * radius for radius in radii[0]])
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert len(list(variants(timm.create_model("cram_resnet_tiny"), 2.0, (64, 64)))) == 1
+    large = timm.create_model("gsa_resnet_tiny", img_size=64)
+    assert [[name for name, _ in variants(large, 2.0, (side, side))] for side in (48, 64, 96)] == [
+        ["as trained"],
+        ["as trained"],
+        ["as trained", "tables stretched"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,8 @@ def test_variants_leave_the_network_as_it_is() -> None:
     [
         ({}, "runs"),
         ({"checkpoints": ["x"], "factors": [2.0]}, "factors"),
-        ({"checkpoints": ["x"], "factors": [0.0]}, "factors"),
+        ({"checkpoints": ["x"], "factors": [1.0, 0.5]}, "factors"),
+        ({"checkpoints": ["x"], "factors": [1.0]}, "factors"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], name: str, tmp_path: Path) -> None:
