@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin
 import foveate
 from foveate.io import load_network, save_network
 from tests.made_sets import write_photo
-from tests.trained.test_network import saved
+from tests.trained.made import saved
 
 ORIENTATION, MAX_SAMPLE_VALUE = 0x0112, 281
 
