@@ -77,7 +77,7 @@ flowers: .venv/installed-dev
 # first, from their images: all, or those in ONLY. FROM names the folders of the images; what is missing is listed. What is
 # finished is kept, so that the same command goes on after an interruption.
 #   make evidence RERUN=1 ONLY=photographs FROM="--tiny-imagenet FOLDER"
-CLASSIFIED := cifar100
+CLASSIFIED := cifar100 flowers-compare
 DENSE := streets streets-pretrained cells
 SEEDS = $(foreach run,$(1),$(foreach seed,0 1 2,runs/photographs/$(run)_resnet_tiny$(2)/seed-$(seed)))
 evidence: $(if $(RERUN),.venv/installed-dev,.venv/installed-demo)

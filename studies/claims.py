@@ -22,6 +22,7 @@ EXPERIMENTS = {
     "cifar100": ("CIFAR-100 (classification)", "cifar100.md"),
     "streets": ("street scenes (segmentation)", "streets.md"),
     "streets-pretrained": ("street scenes, pretrained", "streets.md"),
+    "flowers-compare": ("Flowers, pretrained", "flowers.md"),
     "cells": ("blood cells (detection)", "cells.md"),
 }
 """By the folder in ``results``: what a reader calls it, and its page."""
