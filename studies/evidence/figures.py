@@ -49,7 +49,9 @@ def draw_differences(table: Row, metric: str = "top-1") -> bytes:
     groups = [(name, table[name]) for name in ("claims", "explore") if table[name]]
     heights = [len(rows) + 1 for _, rows in groups]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 1.2 + 0.3 * sum(heights)), layout="constrained")
+        longest = max(len(_name(row)) for _, rows in groups for row in rows)
+        width = 10 + 0.11 * max(0, longest - 80)  # that names leave the differences enough of it
+        figure = Figure(figsize=(width, 1.2 + 0.3 * sum(heights)), layout="constrained")
         panels = figure.subplots(len(groups), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
         titles = {"claims": "named before the runs", "explore": "explored afterwards"}
         for axes, (name, rows) in zip(panels, groups, strict=True):
@@ -57,13 +59,17 @@ def draw_differences(table: Row, metric: str = "top-1") -> bytes:
             axes.axvline(0, color=GRAY, linewidth=1)
             for place, row in enumerate(rows):
                 _difference(axes, place, row, OKABE_ITO[name == "explore"])
-            axes.set_yticks(range(len(rows)), [f"{row['label']} − {row['other']}" for row in rows], fontsize=8)
+            axes.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=8)
             axes.set_ylim(len(rows) - 0.5, -0.5)
             axes.grid(visible=False, axis="y")
         panels[-1].set_xlabel(
             f"difference of {metric} in points; thick: 95 % over images, thin: over images and seeds, |: each seed"
         )
         return svg(figure)
+
+
+def _name(row: Row) -> str:
+    return f"{row['label']} − {row['other']}"
 
 
 def _difference(axes: Axes, place: int, row: Row, colour: str) -> None:
