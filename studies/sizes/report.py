@@ -20,7 +20,7 @@ __all__ = ["draw", "to_markdown"]
 MARKERS = "os^"
 Rows = Sequence[Mapping[str, Any]]
 
-LINES = {"as trained": "-", "tables stretched": "--", "radii scaled": ":"}
+LINES: dict[str, Any] = {"as trained": "-", "tables stretched": "--", "radii scaled": ":"}
 
 
 def to_markdown(table: Mapping[str, Any]) -> str:
