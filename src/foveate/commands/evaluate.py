@@ -10,7 +10,6 @@ from typing import Any, Literal
 from foveate._devices import check_device
 from foveate.io.files import writable_file, write_json
 from foveate.trained import load
-from foveate.trained.loading import without_prefix
 from foveate.training.recipe import Precision
 from foveate.training.settings import DataConfig
 from foveate.training.settings_file import with_data_of_run
@@ -54,7 +53,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """
     if not config.checkpoint:
         raise ValueError("no checkpoint given; name one, as in `foveate evaluate runs/gsa_resnet26-seed-0`")
-    config = with_data_of_run(config, without_prefix(config.checkpoint))
+    config = with_data_of_run(config, config.checkpoint)
     trained = load(config.checkpoint, device=check_device(config.device, config.precision))
     data = config.open(trained.img_size, task=trained.meta.task, intensity_range=trained.meta.intensity_range)
     trained.check_fits(data)

@@ -12,7 +12,6 @@ from foveate.io.environment import environment
 from foveate.io.files import writable_file, write_json
 from foveate.report.scores import to_text
 from foveate.trained import load
-from foveate.trained.loading import without_prefix
 from foveate.trained.scoring import ScoreSettings, check_scorable, score_networks
 from foveate.training.settings import DataConfig
 from foveate.training.settings_file import with_data_of_run
@@ -68,7 +67,7 @@ def run(config: ScoreConfig) -> dict[str, Any]:
         ValueError: A checkpoint is none, or as `score_networks` raises it.
     """
     config.check()
-    config = with_data_of_run(config, without_prefix(config.checkpoints[0]))
+    config = with_data_of_run(config, config.checkpoints[0])
     device = check_device(config.device, "32-true")
     networks = [load(checkpoint) for checkpoint in config.checkpoints]
     check_scorable(networks, config)

@@ -21,8 +21,7 @@ LOOKED_AT = 200
 def appearance_of(data: Divided | LoaderData) -> dict[str, list[float]] | None:
     """Return the range of what images to train on look like, of some at equal distances, as the network sees them.
 
-    Padding does not count.
-    Of data loaders nothing is known: their images cannot be had without the augmentation.
+    Padding does not count. Of data loaders nothing is known: their images cannot be had without the augmentation.
     """
     if isinstance(data, LoaderData):
         return None

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from foveate.io.streams import printable
 
-__all__ = ["BACKBONE_KEY", "META_KEY", "PART", "WEIGHTS", "WeightsFile", "read_weights"]
+__all__ = ["BACKBONE_KEY", "META_KEY", "PART", "WEIGHTS", "WeightsFile", "read_weights", "without_prefix"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ HARMLESS = (argparse.Namespace,)
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict")
 RAW = ("state_dict", "model", "model_state_dict", "net")
 """Keys of averaged and of raw weights in checkpoints of others (timm, torchvision, DeiT, …)."""
+LOCAL = "local-dir:"
+"""What timm has in front of a folder."""
 ENDINGS = (".safetensors", ".ckpt", ".pth", ".pt", ".tar", ".bin")
 """Usual endings of files of weights."""
 WRAPPERS = ("module.", "_orig_mod.")
@@ -54,6 +56,11 @@ class WeightsFile:
     """Arguments of timm's training script; empty if it has not written the file."""
     backbone: Mapping[str, str] = field(default_factory=dict)
     """``name`` and ``sha256`` of the weights of which the file holds only what differs; empty if it holds all."""
+
+
+def without_prefix(source: str | Path) -> str:
+    """Return what names a file or folder of weights without timm's mark of a folder."""
+    return str(source).removeprefix(LOCAL)
 
 
 def read_weights(path: Path) -> WeightsFile:

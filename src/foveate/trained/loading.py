@@ -19,6 +19,7 @@ from foveate._devices import check_device
 from foveate.io import NetworkMeta, load_network
 from foveate.io.files import read_json
 from foveate.io.foreign import build_described
+from foveate.io.reading import without_prefix
 from foveate.models import shipped
 from foveate.models.shipped import ALIASES
 from foveate.trained.classifier import TrainedClassifier
@@ -27,7 +28,7 @@ from foveate.trained.evaluation import EvaluationResult
 from foveate.trained.network import TrainedNetwork
 from foveate.trained.segmenter import TrainedSegmenter
 
-__all__ = ["build", "evaluate", "load", "told_apart", "without_prefix"]
+__all__ = ["build", "evaluate", "load", "told_apart"]
 
 KINDS: dict[str, type[TrainedNetwork]] = {
     "classification": TrainedClassifier,
@@ -35,8 +36,6 @@ KINDS: dict[str, type[TrainedNetwork]] = {
     "detection": TrainedDetector,
 }
 """What is made of a network, by the task that it was trained for."""
-LOCAL = "local-dir:"
-"""What timm has in front of a folder."""
 
 
 def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNetwork:
@@ -105,18 +104,13 @@ def evaluate(
 
         named = DataConfig(data=str(data or ""), data_seed=None)  # type: ignore[arg-type]
         meta = trained.meta
-        opened = with_data_of_run(named, without_prefix(source)).open(
+        opened = with_data_of_run(named, str(source)).open(
             trained.img_size, task=meta.task, intensity_range=meta.intensity_range
         )
         if data is None:
             _check_data_of_run(opened, source)
         data = opened
     return trained.evaluate(data, **options)
-
-
-def without_prefix(source: str | Path) -> str:
-    """Return what `load` takes without timm's mark of a folder."""
-    return str(source).removeprefix(LOCAL)
 
 
 def _check_data_of_run(data: Any, source: str | Path) -> None:

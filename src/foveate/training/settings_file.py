@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from foveate.io.reading import without_prefix
 from foveate.training.settings import DataConfig, TrainSettings
 
 __all__ = ["CONFIG", "check_unchanged", "read_settings", "to_yaml", "with_data_of_run"]
@@ -61,7 +62,7 @@ def with_data_of_run(config: Config, checkpoint: str) -> Config:
     as they are not given: how a set without validation images is divided, what digits are drawn. Of no run, and
     without ``data``, it is the digits.
     """
-    path = Path(checkpoint).expanduser()
+    path = Path(without_prefix(checkpoint)).expanduser()
     file = (path if path.is_dir() else path.parent) / CONFIG
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8")) if path.exists() and file.is_file() else {}
