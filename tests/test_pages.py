@@ -27,7 +27,7 @@ TOO_WIDE = """() => {
     (element) => element.getBoundingClientRect().right > right && !held(element));
   const cut = [...document.querySelectorAll(":is(.language-python, .language-bash) code")].filter(
     (element) => element.scrollWidth > element.clientWidth + 1);
-  const whole = document.scrollingElement.scrollWidth > innerWidth ? [document.body] : [];
+  const whole = document.scrollingElement.scrollWidth > right ? [document.body] : [];
   return [...whole, ...out, ...cut].map((element) => `${element.tagName}: ${element.textContent.slice(0, 60)}`);
 }"""
 """Gives what is wider than the window and does not scroll in a box of its own, and programs that are cut off."""
@@ -62,6 +62,7 @@ def test_nothing_runs_out_of_its_box(site: tuple[Path, str], browser: Browser) -
         page.goto(f"{address}/{name}/")
         for width in (PHONE, DESK):
             page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_function("width => innerWidth === width", arg=width)  # the window changes by and by
             found[name, width] = page.evaluate(TOO_WIDE)
     page.close()
     assert {where: elements for where, elements in found.items() if elements} == {}
