@@ -4,6 +4,7 @@ The libraries hold plain C functions (foveate.kernels.cpu loads them with ctypes
 Python, so that one wheel serves every Python. Everything else about the package is in pyproject.toml.
 """
 
+import glob
 import platform
 
 from setuptools import Extension, setup
@@ -38,11 +39,8 @@ setup(
     ext_modules=[
         Extension(
             f"foveate.kernels.cpu._{library}",
-            sources=[f"{SOURCES}/{name}.cpp" for name in ("axial", "content", "global_self")],
-            depends=[
-                f"{SOURCES}/{name}.h"
-                for name in ("channels", "content", "exponential", "lanes", "lanes_backward", "lines", "products")
-            ],
+            sources=[f"{SOURCES}/{name}.cpp" for name in ("axial", "content", "global_self", "global_self_training")],
+            depends=sorted(glob.glob(f"{SOURCES}/*.h")),
             extra_compile_args=[*FLAGS, *flags],
             extra_link_args=["-fopenmp"],
             optional=True,

@@ -6,12 +6,14 @@ import copy
 import dataclasses
 import textwrap
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from foveate._memory import freed_memory_kept
 from foveate.benchmark.cost import network_cost, step_flops
 from foveate.benchmark.interleaving import Samples, interleaved
 from foveate.benchmark.memory import peak_memory
@@ -266,16 +268,18 @@ class Measurer:
         """Run all rounds once, and judge them."""
         conditions = self.conditions
         watch = OtherWorkWatch()
-        samples = interleaved(
-            {number: call for number, (_, call) in enumerate(calls)},
-            rounds=conditions.rounds,
-            warmup=conditions.warmup,
-            device=conditions.device,
-            min_sample=MIN_SAMPLE,
-            progress=lambda number: self.progress(
-                case, (f"round {number} of {conditions.rounds}" if number else "warming up") + which
-            ),
-        )
+        kept = freed_memory_kept() if conditions.mode == "step" else nullcontext()  # as `foveate.train` does
+        with kept:
+            samples = interleaved(
+                {number: call for number, (_, call) in enumerate(calls)},
+                rounds=conditions.rounds,
+                warmup=conditions.warmup,
+                device=conditions.device,
+                min_sample=MIN_SAMPLE,
+                progress=lambda number: self.progress(
+                    case, (f"round {number} of {conditions.rounds}" if number else "warming up") + which
+                ),
+            )
         others = watch.since()
         noisy: dict[int, float] = {}
         for compiled in conditions.compiled:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import foveate
+from foveate.functional._global_self_training import columns_and_content
 from foveate.nn import GlobalSelfAttention2d
 from tests.comparison import TOLERANCE, relative_error
 from tests.kernels.test_cpu import BUILT
@@ -19,10 +20,10 @@ pytestmark = [
 ]
 
 
-def made(stride: int = 2, dtype: torch.dtype = torch.float64) -> tuple[GlobalSelfAttention2d, Tensor]:
+def made(stride: int = 2, dtype: torch.dtype = torch.float64, batch: int = 2) -> tuple[GlobalSelfAttention2d, Tensor]:
     torch.manual_seed(0)
     module = GlobalSelfAttention2d(5, 9, num_heads=3, dim_key=6, feat_size=(4, 11), stride=stride, dtype=dtype)
-    return module, torch.randn(2, 5, 7, 11, dtype=dtype, requires_grad=True)
+    return module, torch.randn(batch, 5, 7, 11, dtype=dtype, requires_grad=True)
 
 
 def nodes(x: Tensor) -> set[str]:
@@ -41,9 +42,9 @@ def gradients(module: nn.Module, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("stride", [1, 2])
-def test_its_gradients_are_those_of_plain_operators(stride, dtype, layout):
-    module, x = made(stride, dtype)
+@pytest.mark.parametrize(("stride", "batch"), [(1, 2), (2, 2), (2, 37)])  # some images, and many
+def test_its_gradients_are_those_of_plain_operators(stride, batch, dtype, layout):
+    module, x = made(stride, dtype, batch)
     x = x.detach().contiguous(memory_format=layout).requires_grad_()
     assert {"_BeforeBackward", "_AfterBackward"} <= nodes(module(x))
     got = [module(x), *gradients(module, x)]
@@ -53,6 +54,24 @@ def test_its_gradients_are_those_of_plain_operators(stride, dtype, layout):
         wanted = [wide(x.double()), *gradients(wide, x.detach().double().requires_grad_())]
     for a, b in zip(got, wanted, strict=True):
         assert relative_error(a, b) <= 4 * TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("batch", [3, 37])
+def test_any_number_of_threads_gives_the_same_bits(batch):
+    torch.manual_seed(1)
+    projection = torch.randn(batch, 3 * 24, 7, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    window = torch.randn(13, 8, requires_grad=True)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            parts = columns_and_content(projection, window, (24, 24, 24), 3)
+            loss = torch.stack([part.square().sum() for part in parts]).sum()
+            found.append([*parts, *torch.autograd.grad(loss, (projection, window))])
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
 
 
 @pytest.mark.slow

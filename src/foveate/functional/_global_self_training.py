@@ -26,6 +26,9 @@ __all__ = ["add_rows", "columns_and_content", "fits_training"]
 
 Widths = tuple[int, int, int]
 
+TOGETHER = 32
+"""Images from which on a backward pass goes image by image, whatever the threads: of so many shares its sums are."""
+
 
 def fits_training(projection: Tensor, fused: bool | None, *others: Tensor) -> bool:
     """Tell whether there are kernels, and only autograd observes the operators."""
@@ -82,8 +85,12 @@ class _Before(torch.autograd.Function):
         query, key, value = split_heads(projection, widths, num_heads)
         # No views: the second will be added to in place.
         hidden, attended = (value.new_empty(batch, height, width, widths[2]) for _ in range(2))
-        sums = cpu.content_forward_into(_by_head(attended, num_heads), query, key, value)
-        cpu.axial_forward_into(_by_head(hidden, num_heads), query, value, window, 0, add=False)
+        out = _by_head(attended, num_heads), _by_head(hidden, num_heads)
+        if batch >= torch.get_num_threads():
+            sums = cpu.before_norm(out, query, key, value, window)
+        else:
+            sums = cpu.content_forward_into(out[0], query, key, value)
+            cpu.axial_forward_into(out[1], query, value, window, 0, add=False)
         ctx.save_for_backward(projection, window, *sums)
         return query, hidden, attended
 
@@ -97,11 +104,14 @@ class _Before(torch.autograd.Function):
         of_query, of_hidden, of_content = grads
         query, key, value = split_heads(projection, ctx.widths, ctx.num_heads)
         result = torch.empty_like(projection, memory_format=torch.channels_last)
-        to_query, to_key, to_value = split_heads(result, ctx.widths, ctx.num_heads)
-        of_hidden, of_content = (_by_head(x, ctx.num_heads) for x in (of_hidden, of_content))
-        cpu.content_backward_into((to_query, to_key, to_value), of_content, query, key, value, *sums)
-        of_window = cpu.axial_backward_into((to_query, to_value), of_hidden, query, value, window, 0, add=True)
-        to_query += of_query
+        to = split_heads(result, ctx.widths, ctx.num_heads)
+        of_content, of_hidden = (_by_head(x, ctx.num_heads) for x in (of_content, of_hidden))
+        if len(result) >= TOGETHER:
+            of = of_content, of_hidden, of_query
+            return result, cpu.before_norm_backward(to, of, query, key, value, window, *sums), None, None
+        cpu.content_backward_into(to, of_content, query, key, value, *sums)
+        of_window = cpu.axial_backward_into((to[0], to[2]), of_hidden, query, value, window, 0, add=True)
+        to[0].add_(of_query)
         return result, of_window, None, None
 
 

@@ -23,6 +23,8 @@ __all__ = [
     "INSTRUCTION_SETS",
     "axial_backward",
     "axial_forward",
+    "before_norm",
+    "before_norm_backward",
     "content_backward",
     "content_forward",
     "global_self",
@@ -97,8 +99,7 @@ def content_forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, 
 def content_forward_into(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Write it to ``out``, as `axial_forward_into` does, and return what its backward pass starts from."""
     q, k, v = _ready(query), _ready(key), _ready(value)
-    context = v.new_empty(*q.shape[:2], q.shape[-1], v.shape[-1])
-    peak, total = torch.empty_like(context[..., 0]), torch.empty_like(context[..., 0])
+    context, peak, total = _sums(q, v)
     _Lines(q, v, axis=1).call("content_forward", q, k, v, out, *map(_flat, (context, peak, total)))
     return context, peak, total
 
@@ -126,6 +127,46 @@ def content_backward_into(
     """Write the gradients of query, key and value to ``grads``, as `axial_backward_into` does."""
     g, q, k, v = _ready(grad), _ready(query), _ready(key), _ready(value)
     _Lines(q, v, axis=1).call("content_backward", g, q, k, v, *map(_flat, (context, peak, total)), *grads)
+
+
+def before_norm(
+    out: tuple[Tensor, Tensor], query: Tensor, key: Tensor, value: Tensor, window: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Write content attention and column pass to ``out``; return what the backward pass starts from.
+
+    The same as `content_forward_into` and `axial_forward_into`, image by image: for as many images as threads, or more.
+    """
+    context, peak, total = _sums(query, value)
+    call = _Lines(query, value, axis=1).call
+    call("before_norm_forward", query, key, value, _flat(window), *out, *map(_flat, (context, peak, total)))
+    return context, peak, total
+
+
+def before_norm_backward(
+    grads: tuple[Tensor, Tensor, Tensor],
+    of: tuple[Tensor, Tensor, Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window: Tensor,
+    *sums: Tensor,
+) -> Tensor:
+    """Write the gradients of query, key and value to ``grads``, and return that of the window.
+
+    Args:
+        grads: Where to write, in a dtype of the kernels, channels next to one another.
+        of: Gradients of the content attention, of the column pass, and another of the queries, which is added.
+        query: As in `before_norm`, like all that follow.
+        key: …
+        value: …
+        window: …
+        *sums: What `before_norm` returned.
+    """
+    r = _flat(window)
+    grad_window = torch.empty_like(r)
+    call = _Lines(query, value, axis=1).call
+    call("before_norm_backward", *map(_ready, of), query, key, value, r, *map(_flat, sums), *grads, grad_window)
+    return grad_window.view(window.shape)
 
 
 def global_self(
@@ -169,6 +210,12 @@ class _Lines:
             if tensor.ndim == 5:
                 arguments.append((ctypes.c_int64 * 4)(*(tensor.stride(dim) for dim in self.order)))
         getattr(library(), f"{name}_{self.dtype}")(*arguments, self.sizes, torch.get_num_threads(), *options)
+
+
+def _sums(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return memory for what the backward pass of content attention starts from."""
+    context = value.new_empty(*query.shape[:2], query.shape[-1], value.shape[-1])
+    return context, torch.empty_like(context[..., 0]), torch.empty_like(context[..., 0])
 
 
 def _ready(x: Tensor) -> Tensor:

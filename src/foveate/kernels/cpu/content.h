@@ -176,4 +176,66 @@ template <typename T> struct Content {
     }
 };
 
+// The operator of its own: the context of each image is kept for the backward pass, without padding.
+template <typename T> struct ContentForward {
+    const Content<T> all;
+    Lines<const T> q, k, v;
+    Lines<T> y;
+    T *context, *peak, *total;
+
+    struct Local : Content<T>::Local {
+        explicit Local(const ContentForward &f) : Content<T>::Local(f.all) {}
+    };
+    struct Image {
+        Buffer<T> context;
+        explicit Image(const ContentForward &f) : context(f.all.keys * f.all.c, false) {}
+    };
+
+    void attend(int64_t image, int64_t part, int64_t end, Local &local, Image &made) const {
+        const Sizes &s = all.s;
+        all.attend({k, image, s}, {v, image, s}, part, end, local, made.context.data, peak + image * all.keys,
+                   total + image * all.keys);
+        for (int64_t j = part * LANES<T>; j < std::min(all.keys, end * LANES<T>); ++j)
+            std::copy_n(made.context.data + j * all.c, s.c, context + (image * all.keys + j) * s.c);
+    }
+
+    void answer(int64_t image, int64_t first, int64_t end, Local &local, const Image &made) const {
+        all.answer({q, image, all.s}, made.context.data, first, end, local, {y, image, all.s});
+    }
+
+    void compute(int64_t image, Local &local, Image &made) const {
+        attend(image, 0, all.parts, local, made);
+        answer(image, 0, all.pixels, local, made);
+    }
+
+    // A thread's part of an image.
+    void share(int64_t image, Local &local, Image &made) const {
+#pragma omp for schedule(static)
+        for (int64_t part = 0; part < all.parts; ++part) attend(image, part, part + 1, local, made);
+#pragma omp for schedule(static)
+        for (int64_t line = 0; line < all.s.lines; ++line)
+            answer(image, line * all.s.n, (line + 1) * all.s.n, local, made);
+    }
+};
+
+// All images: one after the other by each thread; or, where there are fewer than threads, all threads on each.
+template <typename Work> inline void each_image(const Work &work, int64_t images, int threads) {
+    if (images >= threads) {
+#pragma omp parallel num_threads(threads)
+        {
+            typename Work::Local local(work);
+            typename Work::Image made(work);
+#pragma omp for schedule(static)
+            for (int64_t image = 0; image < images; ++image) work.compute(image, local, made);
+        }
+    } else {
+        typename Work::Image made(work);
+#pragma omp parallel num_threads(threads)
+        {
+            typename Work::Local local(work);
+            for (int64_t image = 0; image < images; ++image) work.share(image, local, made);
+        }
+    }
+}
+
 }  // namespace foveate

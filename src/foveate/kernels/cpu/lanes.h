@@ -56,9 +56,10 @@ __attribute__((always_inline)) inline void transpose_square(Narrow<double> *x) {
 template <typename T> struct Rows {
     T *start[LANES<T>];
     int64_t pixel, count;
-    // Rows first, first + 1, … of all: line after line, over all images, and in a line head after head.
-    Rows(Lines<T> all, const Sizes &s, int64_t first)
-        : pixel(all.stride[3]), count(std::min(LANES<T>, s.images * s.lines * s.heads - first)) {
+    Rows(Lines<T> all, const Sizes &s, int64_t first) : Rows(all, s, first, s.rows()) {}
+    // Rows first, first + 1, … of all, up to `end`: line after line, over all images, and in a line head after head.
+    Rows(Lines<T> all, const Sizes &s, int64_t first, int64_t end)
+        : pixel(all.stride[3]), count(std::min(LANES<T>, end - first)) {
         for (int64_t lane = 0; lane < LANES<T>; ++lane) {
             const int64_t row = first + std::min(lane, count - 1), line = row / s.heads;
             start[lane] = all.at(line / s.lines, row % s.heads, line % s.lines, 0);

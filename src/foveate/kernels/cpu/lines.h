@@ -17,6 +17,8 @@ struct Sizes {
     Sizes(int64_t images, int64_t heads, int64_t lines, int64_t n, int64_t d, int64_t c)
         : images(images), heads(heads), lines(lines), n(n), d(d), c(c) {}
     explicit Sizes(const int64_t *s) : images(s[0]), heads(s[1]), lines(s[2]), n(s[3]), d(s[4]), c(s[5]) {}
+    int64_t rows() const { return images * lines * heads; }  // lines of a head
+    Sizes across() const { return {images, heads, n, lines, d, c}; }
 };
 
 // `stride`: of images, heads, lines and pixels, in elements. Channels are next to one another.
