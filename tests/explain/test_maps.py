@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cmath
 import copy
+import pickle
 
 import pytest
 import timm
@@ -13,6 +14,7 @@ from torch import nn
 import foveate
 from foveate.explain import attention_records
 from foveate.explain.records import GATE, QUERIED, RECEIVED
+from foveate.models.dense import build_segmenter
 from foveate.nn import (
     AttentionAugmentedConv2d,
     ExpAttConv2d,
@@ -228,3 +230,25 @@ def test_maps_of_inserted_attention_in_a_network_with_branches() -> None:
     model = foveate.insert(timm.create_model("hrnet_w18_small", num_classes=3), PositionwiseAttention2d, at="stage4")
     records = attention_records(model, torch.randn(1, 3, 64, 64))
     assert [tuple(record.map.shape[1:]) for record in records] == [(16, 16), (8, 8), (4, 4), (2, 2)]
+
+
+def test_maps_span_what_a_segmentation_network_pads_an_image_to() -> None:
+    torch.manual_seed(0)
+    model = build_segmenter("gsa_resnet26", {"img_size": 128}, num_classes=3).eval()
+    image = torch.randn(1, 3, 100, 101)
+    padded = torch.zeros(1, 3, 128, 128)
+    padded[..., :100, :101] = image
+    for own, other in zip(*(attention_records(model, x, query=(99, 60)) for x in (image, padded)), strict=True):
+        assert own.image_size == (128, 128)
+        assert torch.equal(own.map, other.map)
+    with pytest.raises(ValueError, match="100×101"):
+        attention_records(model, image, query=(100, 0))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_an_explanation_is_pickled(name: str) -> None:
+    explanation = foveate.explain(timm.create_model(name, num_classes=3), torch.randn(2, 3, 32, 32))
+    for own, other in zip(explanation.records, pickle.loads(pickle.dumps(explanation)).records, strict=True):
+        assert torch.equal(own.map, other.map)
+        if own.weights is not None:
+            assert torch.equal(own.attention_from((5, 9)), other.attention_from((5, 9)))

@@ -143,3 +143,11 @@ def test_a_frozen_network_has_the_shares_of_a_free_one() -> None:
     model.requires_grad_(False)
     assert gradient_shares(model, IMAGES, LABELS) == wanted
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_gradients_are_had_in_inference_mode_too() -> None:
+    network = timm.create_model("gsa_resnet_tiny", num_classes=3)
+    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 2])
+    wanted = gradient_shares(network, images, labels)
+    with torch.inference_mode():
+        assert gradient_shares(network, images.clone(), labels.clone()) == wanted

@@ -13,6 +13,7 @@ import torch
 
 import foveate
 from foveate.cli import main
+from foveate.export import export_network
 from foveate.io import load_network, save_network
 from foveate.io.class_names import class_name
 from foveate.models import shipped
@@ -145,3 +146,16 @@ def test_shipped_weights_are_built_whatever_of_their_own_is_named() -> None:
         found = build("cram_resnet_tiny.digits", pretrained=True, **own)
         assert found.classes == [str(digit) for digit in range(10)]
     assert len(build("cram_resnet_tiny.digits", pretrained=True, num_classes=3).classes) == 3
+
+
+def test_a_folder_that_is_called_like_a_shipped_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "cram_resnet_tiny.digits"
+    mine = foveate.load(name)
+    with torch.no_grad():
+        mine.network.fc.bias.add_(1.0)
+    mine.save(name)
+    export_network(f"local-dir:./{name}", out="exported")
+    for source in (f"./{name}", Path(name), f"local-dir:./{name}", "exported/cram_resnet_tiny.safetensors"):
+        assert torch.equal(foveate.load(source).network.fc.bias, mine.network.fc.bias)
+    assert not torch.equal(foveate.load(name).network.fc.bias, mine.network.fc.bias)

@@ -217,3 +217,14 @@ def test_narrow_images_are_drawn_where_the_rectangle_covers_them(size: tuple[int
     assert finding.records[-1].looks_at_all()
     picture = np.asarray(finding.picture())
     assert picture.min() < picture.max()
+
+
+def test_in_half_precision_it_does_all_that_it_does() -> None:
+    network = foveate.load("gsa_resnet_tiny.digits")
+    wanted = network.evaluate("digits", split="val").top1.mean
+    network.network.bfloat16().train()
+    assert network.evaluate("digits", split="val").top1.mean == pytest.approx(wanted, abs=0.02)
+    assert all(module.training for module in network.network.modules())
+    records = network.explain(Image.new("RGB", (32, 32), "gray")).records
+    assert len(records) > 0
+    assert all(record.map.isfinite().all() for record in records)

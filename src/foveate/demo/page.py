@@ -218,12 +218,12 @@ class _Page:
     def _take_upload(self, path: str, *chosen: Any) -> list[Any]:
         try:
             image = read_upload(path)
+            found = self._another_image(image, Choice(*chosen))
         except ValueError as error:
             message = f'<p role="alert">{escape(str(error))}</p>'
             return [*[gr.skip()] * 2, message, *[gr.skip()] * (2 + SHOWN)]
         finally:
             Path(path).unlink(missing_ok=True)
-        found = self._another_image(image, Choice(*chosen))
         return [*found[:-SHOWN], gr.update(selected_index=-1), *found[-SHOWN:]]
 
     def _another_image(self, image: ShownImage, choice: Choice) -> list[Any]:
@@ -238,7 +238,8 @@ class _Page:
         choice = Choice(*chosen)
         network, zoom = self._network(choice.network), zoom_of(choice.image.pixels, PANEL)
         x, y = event.index
-        point = (float(x) + 0.5) / zoom, (float(y) + 0.5) / zoom
+        pixels = choice.image.pixels  # enlarged, its last row may be one more than its pixels make
+        point = min((float(x) + 0.5) / zoom, pixels.width - 0.5), min((float(y) + 0.5) / zoom, pixels.height - 0.5)
         if network.layer(choice.layer).heads or network.has_pixels:
             try:
                 seen_pixel(network.placement(choice.image), point)

@@ -15,6 +15,7 @@ from foveate.explain.asked import inside
 from foveate.explain.records import GATE, QUERIED, RECEIVED, AttentionRecord, shares
 from foveate.explain.untouched import untouched
 from foveate.functional import rectangle_corners
+from foveate.models.dense import seen_size
 from foveate.models.inspection import attention_modules
 from foveate.nn import SpatialAttention
 
@@ -61,6 +62,7 @@ def observe(
     """
     if query is not None:
         query = inside(query, (images.shape[2], images.shape[3]))
+    size = seen_size(model, (images.shape[2], images.shape[3]))
     modules = attention_modules(model)
     for name in names or ():
         _checks.one_of("a name in names", name, modules)
@@ -69,7 +71,7 @@ def observe(
     def watch(name: str) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], None]:
         def record(module: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             x = inputs[0] if inputs else next(iter(keywords.values()))
-            records.append(_record(name, module, x, images, query))
+            records.append(_record(name, module, x, size, query))
 
         return record
 
@@ -97,14 +99,13 @@ def logits_of(output: Any, images: Tensor) -> Tensor | None:
 
 
 def _record(
-    name: str, module: SpatialAttention, x: Tensor, images: Tensor, query: tuple[int, int] | None
+    name: str, module: SpatialAttention, x: Tensor, size: tuple[int, int], query: tuple[int, int] | None
 ) -> AttentionRecord:
-    """Record what ``module`` attends to in its input ``x``."""
+    """Record what ``module`` attends to in its input ``x``, which spans height and width ``size``."""
     try:
         seen = module.observe(x)
     except ValueError as error:
         raise ValueError(f"{name or type(module).__name__}: {error}") from error
-    size = (images.shape[2], images.shape[3])
     record = partial(
         AttentionRecord,
         name,

@@ -114,7 +114,8 @@ class AttentionRecord:
     """``(B, h, w)``, float32, on the CPU, at the resolution that is attended to."""
     scale: Scale
     image_size: tuple[int, int]
-    """Height and width of the images, in pixels; the map is taken to span them."""
+    """Height and width that the map spans, in pixels: of the images, and of what `Segmenter` and `Detector` pad them
+    with at the right and at the bottom."""
     query: tuple[int, int] | None = None
     """Row and column of the image pixel whose position attends; None for all positions together."""
     box: Box | None = None

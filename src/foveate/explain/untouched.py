@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from foveate.models.inspection import private_copy
+from foveate.models.inspection import evaluating, private_copy
 
 __all__ = ["untouched"]
 
@@ -21,4 +21,6 @@ def untouched(model: nn.Module, images: Tensor) -> Iterator[nn.Module]:
     random generators, on the CPU and on the device of ``images``, are restored afterwards.
     """
     with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
-        yield private_copy(model).eval()
+        twin = private_copy(model)
+        with evaluating(twin):
+            yield twin

@@ -82,7 +82,8 @@ def gradient_shares(
         >>> list(foveate.explain.gradient_shares(network, torch.randn(2, 3, 32, 32), torch.tensor([3, 7])))[0]
         'layer2.0.conv2.attention'
     """
-    with untouched(network, images) as twin, torch.enable_grad():
+    with torch.inference_mode(False), untouched(network, images) as twin, torch.enable_grad():
+        images, labels = (x.clone() if x.is_inference() else x for x in (images, labels))
         if not any(p.requires_grad for p in twin.parameters()):
             twin.requires_grad_(True)
         parameters = [p for p in twin.parameters() if p.requires_grad]

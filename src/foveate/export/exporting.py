@@ -83,7 +83,7 @@ def export_network(
     _check_task(to, meta)
     if meta.task == "detection" and batch not in (DYNAMIC, 1):
         raise ValueError(f"batch: the graph of a detector takes one image at a time; got {batch}; leave it out")
-    about = origin(Path(checkpoint).expanduser()) | ({"license": license} if license else {})
+    about = origin(checkpoint) | ({"license": license} if license else {})
     folder, checked = writable_folder(Path(out).expanduser()), ""
     if to == "weights":
         path = folder / f"{name or meta.model}.safetensors"

@@ -14,7 +14,7 @@ from foveate.io.card import card_of, read_card
 from foveate.io.checkpoint import WEIGHTS
 from foveate.io.environment import environment
 from foveate.io.files import read_json
-from foveate.models import shipped
+from foveate.io.reading import located
 from foveate.training import TrainConfig
 from foveate.training.run_folder import RESULT
 from foveate.training.settings_file import CONFIG, MEANS
@@ -30,14 +30,14 @@ RECIPE = {field.name for field in dataclasses.fields(TrainConfig)} - MEANS - IN_
 OF_A_RUN = {WEIGHTS, LAST, PREVIOUS, BEST}
 
 
-def origin(checkpoint: Path) -> dict[str, Any]:
+def origin(checkpoint: str | Path) -> dict[str, Any]:
     """Return the fields ``license``, ``data``, ``recipe``, ``test`` and ``versions`` of a `ModelCard`.
 
     They are those of the card beside the weights if there is one, else of ``config.yaml`` and ``result.json`` of the
     run, if they exist and the checkpoint has a name of a run's. The figures of ``test`` are those of the final weights,
     and are left out for a ``.ckpt``. A `ValueError` names one of these files that is damaged.
     """
-    checkpoint = shipped().get(str(checkpoint), checkpoint)
+    checkpoint = located(checkpoint)
     weights = checkpoint / WEIGHTS if checkpoint.is_dir() else checkpoint.with_suffix(".safetensors")
     if checkpoint.suffix != ".ckpt" and card_of(weights).is_file():
         card = read_card(card_of(weights))

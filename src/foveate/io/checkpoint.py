@@ -16,8 +16,7 @@ from foveate.io.card import ModelCard, NetworkMeta, card_of, meta_of, read_card,
 from foveate.io.files import write_bytes, write_json
 from foveate.io.fitting import fill, resized
 from foveate.io.foreign import meta_of_hub, meta_of_script
-from foveate.io.reading import BACKBONE_KEY, META_KEY, PART, WEIGHTS, WeightsFile, read_weights
-from foveate.models import shipped
+from foveate.io.reading import BACKBONE_KEY, META_KEY, PART, WEIGHTS, WeightsFile, located, read_weights
 from foveate.models.dense import create_with_head
 from foveate.models.inspection import FAILURES, unshared
 from foveate.models.packaged import PACKAGED, backbone_of, completed, differing
@@ -171,7 +170,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 def _file(path: str | Path) -> Path:
     """Return the file of weights that a name, a folder or a card stands for, see `load_network`."""
-    path = shipped().get(str(path), Path(path))
+    path = located(path)
     if path.is_dir():
         other = path / PICKLED
         return other if other.is_file() and not (path / WEIGHTS).is_file() else path / WEIGHTS

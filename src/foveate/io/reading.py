@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from foveate.io.streams import printable
+from foveate.models import shipped
 
-__all__ = ["BACKBONE_KEY", "META_KEY", "PART", "WEIGHTS", "WeightsFile", "read_weights", "without_prefix"]
+__all__ = ["BACKBONE_KEY", "META_KEY", "PART", "WEIGHTS", "WeightsFile", "located", "read_weights", "without_prefix"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,14 @@ class WeightsFile:
 def without_prefix(source: str | Path) -> str:
     """Return what names a file or folder of weights without timm's mark of a folder."""
     return str(source).removeprefix(LOCAL)
+
+
+def located(source: str | Path) -> Path:
+    """Return the file or folder that a source of weights names: the name of a shipped network, or a path."""
+    name = without_prefix(source)
+    if isinstance(source, str) and name in shipped():
+        return shipped()[name]
+    return Path(name).expanduser()
 
 
 def read_weights(path: Path) -> WeightsFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -98,6 +99,14 @@ class AttentionResNet(ResNet):
         """Fit the relative tables, if there are any, to images of ``img_size``; see `resize_relative_tables`."""
         if relative_tables(self):
             resize_relative_tables(self, img_size)
+
+    @torch.jit.ignore
+    def note_input_size(self, img_size: tuple[int, int]) -> None:
+        """Note what images the tables are for: timm writes it beside weights that it saves, and builds by it again."""
+        with contextlib.suppress(ImportError):  # before timm 1.0.31
+            from timm.models._input import update_model_input_size
+
+            update_model_input_size(self, img_size)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:

@@ -88,16 +88,35 @@ def private_copy(network: nn.Module) -> nn.Module:
             for buffer in module._buffers.values():
                 if buffer is not None:
                     memo.setdefault(id(buffer), buffer.detach().clone())
-            for value in vars(module).values():
-                if isinstance(value, Tensor):  # of a parametrization: recomputed in each pass
-                    memo.setdefault(id(value), value.detach().clone())
+            for tensor in _other_tensors(module):
+                memo.setdefault(id(tensor), tensor.detach().clone())
         twin = copy.deepcopy(network, memo)
+    _whole_passes(twin)
     for module in twin.modules():
         module._compiled_call_impl = None
         for name, child in module.named_children():
             if child is not eager(child):
                 setattr(module, name, eager(child))
     return twin
+
+
+def _other_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Yield tensors that a module keeps beside parameters and buffers, as parametrizations and caches do.
+
+    Those that have a history refuse to be copied.
+    """
+    for name, value in vars(module).items():
+        if name in ("_parameters", "_buffers", "_modules"):
+            continue
+        held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        yield from (one for one in held if isinstance(one, Tensor))
+
+
+def _whole_passes(twin: nn.Module) -> None:
+    """Have every module called: with checkpoints for the gradients timm calls the blocks of a stage without it."""
+    for module in twin.modules():
+        if getattr(module, "grad_checkpointing", False) is True:
+            module.grad_checkpointing = False  # type: ignore[assignment]
 
 
 def _alias(parameter: nn.Parameter) -> nn.Parameter:
@@ -121,14 +140,23 @@ def is_channels_last(network: nn.Module) -> bool:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put ``network`` in evaluation mode for the duration; every module returns to its own mode."""
+    """Put ``network`` in evaluation mode for the duration; every module returns to its own mode.
+
+    Modes are set one by one: some ``train()`` merges weights.
+    """
     modes = [(module, module.training) for module in network.modules()]
-    network.eval()
+    _evaluate(network)
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _evaluate(network: nn.Module) -> nn.Module:
+    for module in network.modules():
+        module.training = False
+    return network
 
 
 def meta_copy(network: nn.Module) -> nn.Module:
@@ -139,7 +167,12 @@ def meta_copy(network: nn.Module) -> nn.Module:
             memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
         for buffer in network.buffers():
             memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-        return copy.deepcopy(network, memo)
+        for module in network.modules():
+            for tensor in _other_tensors(module):
+                memo.setdefault(id(tensor), torch.empty_like(tensor, device="meta"))
+        twin = copy.deepcopy(network, memo)
+    _whole_passes(twin)
+    return twin
 
 
 def dry_run(
@@ -151,21 +184,19 @@ def dry_run(
 ) -> Result:
     """Return ``run(twin, image)`` for a copy of ``network`` in evaluation mode and an image, both on the meta device.
 
-    Nothing is computed and no activation allocated, but where a network looks at values on its way: such a one sees a
-    black image on the CPU. ``network`` is not touched. ``input_size`` is ``(channels, height, width)``, ``name`` that
-    of the network in messages. A `ValueError` says that it does not take such an image.
+    Nothing is computed and no activation allocated, but where that fails, as for a network that looks at values on its
+    way: such a one sees a black image on the CPU. ``network`` is not touched. ``input_size`` is ``(channels, height,
+    width)``, ``name`` that of the network in messages. A `ValueError` says that it does not take such an image.
     """
-    twin = meta_copy(network).eval()
+    twin = _evaluate(meta_copy(network))
     dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
     image = torch.empty(1, *input_size, device="meta", dtype=dtype)
     try:
         with torch.no_grad():
             try:
                 return run(twin, image)
-            except RuntimeError as error:
-                if "meta tensors" not in str(error).lower():
-                    raise
-                return run(copy.deepcopy(network).cpu().eval(), torch.zeros_like(image, device="cpu"))
+            except FAILURES:
+                return run(_evaluate(private_copy(network).cpu()), torch.zeros_like(image, device="cpu"))
     except RefusedError:
         raise
     except (ValueError, *FAILURES) as error:

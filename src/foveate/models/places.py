@@ -32,7 +32,7 @@ class Attended:
         return self.attention(super().forward(*args, **kwargs))  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        return _remake, (self.made_from, True), self.__dict__
+        return _remake, (self.made_from, True), self.__getstate__()
 
 
 class Fused:
@@ -48,7 +48,7 @@ class Fused:
         return _fused(self, self.made_from)
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        return _remake, (self.made_from, False), self.__dict__
+        return _remake, (self.made_from, False), self.__getstate__()
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _same_output(twin: nn.Module, name: str, image: Tensor) -> list[str]:
         if inner == name or list(module.children()):
             module.register_forward_hook(lambda _, inputs, output, inner=inner: note(inner, output))
     with torch.inference_mode(False):
-        twin(torch.empty_like(image))
+        twin(torch.zeros_like(image))
     whole, versions = outputs.pop(name, (None, []))
     same = [inner for inner, (output, then) in outputs.items() if output is whole and then == versions]
     return sorted(same, key=len)
@@ -129,7 +129,8 @@ def works(twin: nn.Module, place: Place, image: Tensor, channels: list[int]) -> 
     Its intermediate maps must stay what they are: some networks count the children of a sequence.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        probe, image = _Probe(), torch.empty_like(image)
+        probe, image = _Probe().to(image.device), image.detach().clone()
+        twin(image)  # what the network cannot do by itself is for `dry_run` to hear of
         try:
             before = _intermediates(twin, image)
             place.put(twin, probe)
@@ -150,7 +151,7 @@ class _Probe(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones((), device="meta"))
+        self.scale = nn.Parameter(torch.ones(()))
         self.seen: list[list[int]] = []
 
     def forward(self, maps: Any) -> Any:

@@ -79,10 +79,8 @@ def replace(
             for name, conv in convolutions.items()
         }
 
-    trial = modules({}, "meta")
-
     def tried(twin: nn.Module, image: Tensor) -> tuple[dict[str, tuple[int, int]], dict[str, list[torch.Size]]]:
-        _put(twin, trial)
+        _put(twin, modules({}, image.device))
         found = _watch(twin, names)
         return watch_tables(twin.eval(), image), found
 

@@ -52,6 +52,8 @@ def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) ->
         raise ValueError(f"{type(model).__name__} has no relative tables: no GSA or attention-augmented module in it")
     for name, feat_size in _attended_sizes(model, modules, size).items():
         modules[name].resize(feat_size)
+    if note := getattr(model, "note_input_size", None):
+        note(size)
     return model
 
 

@@ -13,7 +13,9 @@ from foveate.nn.weights import PARTS, PairwiseWeights
 __all__ = ["AxialWeights", "GlobalSelfWeights", "axial_map", "gain_and_shift", "normalized"]
 
 LINEAR = 1e-3
-"""Largest relative error at which a normalization counts as a gain and a shift per channel."""
+"""Largest relative error at which a normalization counts as a gain and a shift per channel, in single precision."""
+ROUNDINGS = 4
+"""The same in half precision, whose results are rounded, in distances from 1 to the next number."""
 
 
 class GlobalSelfWeights(PairwiseWeights):
@@ -156,12 +158,13 @@ def gain_and_shift(norm: nn.Module, before: Tensor) -> tuple[Tensor, Tensor]:
     shift = normalized(norm, zeros)[:1].double()[:, :, 0, 0]
     gain = normalized(norm, zeros + 1)[:1].double()[:, :, 0, 0] - shift
     x, y = before.double().flatten(2), after.double().flatten(2)
-    if not _explains(gain, shift, x, y):
+    bound = max(LINEAR, ROUNDINGS * torch.finfo(after.dtype).eps)
+    if not _explains(gain, shift, x, y, bound):
         mean, mean_after = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
         square = (x - mean).square().sum(2).clamp(min=1e-300)
         gain = ((x - mean) * (y - mean_after)).sum(2) / square  # 0 for a channel that is constant
         shift = (mean_after - gain[..., None] * mean).squeeze(2)
-        if not _explains(gain, shift, x, y):
+        if not _explains(gain, shift, x, y, bound):
             raise ValueError(
                 f"{type(norm).__name__} between the passes is no gain and shift for each channel (as batch and group "
                 "normalization are), so this module's output is not a weighted sum of its values; leave it out of "
@@ -176,9 +179,9 @@ def normalized(norm: nn.Module, x: Tensor) -> Tensor:
     return torch.func.functional_call(norm, buffers, x)
 
 
-def _explains(gain: Tensor, shift: Tensor, x: Tensor, y: Tensor) -> bool:
+def _explains(gain: Tensor, shift: Tensor, x: Tensor, y: Tensor, bound: float) -> bool:
     error = (gain[..., None] * x + shift[..., None] - y).abs().max()
-    return bool(error <= LINEAR * y.abs().max())
+    return bool(error <= bound * y.abs().max())
 
 
 def _sum(content: Tensor | None, positional: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -160,7 +161,7 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         query, key, values = map(detached, self.project(x))
         FormedWeights.check_size(values)
         tables = detached(self.rel_height), detached(self.rel_width)
-        return FormedWeights(values, lambda images: augmented_attention_map(query[images], key[images], *tables))
+        return FormedWeights(values, partial(_map_of, query, key, *tables))
 
     def map_parameters(self) -> dict[str, slice]:
         """Name queries, keys and tables."""
@@ -185,6 +186,10 @@ class AttentionAugmentedConv2d(RelativeTables2d):
             f"stride={self.stride}, num_heads={self.num_heads}, dim_key={self.dim_key}, dim_value={self.dim_value}, "
             f"downsample={self.downsample}"
         )
+
+
+def _map_of(query: Tensor, key: Tensor, rel_height: Tensor, rel_width: Tensor, images: slice) -> Tensor:
+    return augmented_attention_map(query[images], key[images], rel_height, rel_width)
 
 
 for _name in (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -224,8 +226,8 @@ class PairwiseAttention(SpatialAttention):
             )
         values = values.unflatten(2, size)
         FormedWeights.check_size(values)
-        formed = detached(self.attention_map(x))
-        return FormedWeights(values, lambda images: formed.expand(len(values), -1, -1, -1)[images])
+        formed = detached(self.attention_map(x)).expand(len(values), -1, -1, -1)
+        return FormedWeights(values, partial(operator.getitem, formed))
 
     @torch.jit.unused
     def observe(self, x: Float[Tensor, "batch channels height width"]) -> Observation:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -64,14 +65,12 @@ def learning_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, float
         for index, runs in enumerate(histories.values()):
             style: dict[str, Any] = {"color": network_color(index), "linestyle": STYLES[index // len(OKABE_ITO) % 4]}
             style["marker"] = "o" if len(runs[0]) == 1 else ""  # of a single epoch a line shows nothing
-            for history in runs:
-                values = [factor * epoch[key] for epoch in history]
-                axes.plot(
-                    [epoch["epoch"] for epoch in history], values, linewidth=0.8, markersize=3, alpha=0.5, **style
-                )
-            epochs = list(zip(*runs, strict=True))
-            means = [factor * sum(run[key] for run in epoch) / len(epoch) for epoch in epochs]
-            axes.plot([epoch[0]["epoch"] for epoch in epochs], means, linewidth=2, **style)
+            epochs = [epoch["epoch"] for epoch in runs[0]]
+            # Without a number, as of an epoch whose updates were all left out, there is a gap.
+            values = factor * np.array([[epoch[key] for epoch in history] for history in runs], dtype=float)
+            for history in values:
+                axes.plot(epochs, history, linewidth=0.8, markersize=3, alpha=0.5, **style)
+            axes.plot(epochs, values.mean(0), linewidth=2, **style)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

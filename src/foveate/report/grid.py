@@ -19,7 +19,6 @@ from foveate.models.inspection import attention_modules, evaluating
 from foveate.report.dense import dense_samples, found_in
 from foveate.report.samples import Sample, denormalized, encoded, extent_of, renormalized, zoom_of
 from foveate.trained import load
-from foveate.trained.explaining import spanning
 
 __all__ = ["Answer", "Column", "choose_samples", "fill_column"]
 
@@ -95,7 +94,7 @@ def fill_column(run: Path, samples: list[Sample], transform: TransformConfig) ->
     with evaluating(model), torch.inference_mode():
         outputs = model(images)
     spanned = trained.seen_size((images.shape[2], images.shape[3]))
-    record, place = _record(model, images, spanned), Placement(1.0, 1.0, 0, 0, spanned)
+    record, place = _record(model, images), Placement(1.0, 1.0, 0, 0, spanned)
     answers = []
     for row, sample in enumerate(samples):
         picture = ""
@@ -113,11 +112,8 @@ def fill_column(run: Path, samples: list[Sample], transform: TransformConfig) ->
     return Column(record.name, record.kind, size, record.scale, _outline(record), answers)
 
 
-def _record(model: nn.Module, images: Tensor, spanned: tuple[int, int]) -> AttentionRecord | None:
-    """Return what the last attention module that sees a map of useful size attended to; None if there is no module.
-
-    Its map spans ``spanned``, height and width of the images after what the network pads.
-    """
+def _record(model: nn.Module, images: Tensor) -> AttentionRecord | None:
+    """Return what the last attention module that sees a map of useful size attended to; None if there is no module."""
     modules = attention_modules(model)
     if not modules:
         return None
@@ -126,7 +122,7 @@ def _record(model: nn.Module, images: Tensor, spanned: tuple[int, int]) -> Atten
         if attention_records(model, images[:1], names=[name])[0].map[0].numel() >= ENOUGH_POSITIONS:
             chosen = name
             break
-    record = spanning(attention_records(model, images, names=[chosen])[-1], spanned)
+    record = attention_records(model, images, names=[chosen])[-1]
     # Explicit attention is the same from everywhere: what the middle attends to says all, the sum over all nothing.
     middle = (images.shape[2] // 2, images.shape[3] // 2)
     same = record.weights is not None and not modules[chosen].depends_on_content

@@ -17,7 +17,7 @@ from foveate._devices import check_device
 from foveate.data.image_data import takes_intensity_range
 from foveate.data.loader_data import checked_targets
 from foveate.io.class_names import class_name
-from foveate.models.inspection import is_channels_last
+from foveate.models.inspection import evaluating, is_channels_last
 
 if TYPE_CHECKING:
     from foveate.stats import MeanScore
@@ -185,8 +185,10 @@ def evaluate_network(
     _checks.one_of("precision", precision, get_args(Precision))
     check_device(device, precision)
     module = TrainingModule(network, Recipe(precision=precision, channels_last=is_channels_last(network)), task)
-    labelled = ((images, found.long() if isinstance(found, Tensor) else found) for images, found in batches)
-    kept = predict(module, checked_targets(labelled, len(task.classes)), device=device)
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    labelled = ((images.to(dtype), found.long() if isinstance(found, Tensor) else found) for images, found in batches)
+    with evaluating(network):
+        kept = predict(module, checked_targets(labelled, len(task.classes)), device=device)
     if not len(kept[0]):
         raise ValueError("data: there is no image in it that can be read")
     found = task.evaluate(*kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -10,13 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from foveate import _checks
-from foveate.explain import AttentionRecord, Explanation, explain
+from foveate.explain import Explanation, explain
 from foveate.explain.asked import Box, box_inside
 from foveate.explain.finding import Finding
 from foveate.models.inspection import attention_modules, evaluating
 from foveate.trained.network import Picture, TrainedNetwork
 
-__all__ = ["check_explainable", "explain_image", "modules_shown", "seen_pixel", "seen_place", "spanning"]
+__all__ = ["check_explainable", "explain_image", "modules_shown", "seen_pixel", "seen_place"]
 
 
 def explain_image(
@@ -38,7 +37,7 @@ def explain_image(
     tensor = trained.tensor([pixels])
     explanation = _explanation(trained, tensor, method, _names(trained, method, names))
     spanned = trained.seen_size((tensor.shape[2], tensor.shape[3]))
-    records = [spanning(record, spanned) for record in explanation.records]
+    records = list(explanation.records)
     if not names:
         records = list({tuple(record.map.shape): record for record in records}.values())
     middle = (tensor.shape[2] // 2, tensor.shape[3] // 2)
@@ -70,20 +69,6 @@ def _explanation(trained: TrainedNetwork, tensor: Tensor, method: str, names: li
         return explain(trained.network, tensor, method=method, names=names)
     with evaluating(trained.network), torch.inference_mode():
         return Explanation(None, None, (), trained.network(tensor))
-
-
-def spanning(record: AttentionRecord, size: tuple[int, int]) -> AttentionRecord:
-    """Return a record of an input that the network has padded to height and width ``size``, which its map spans."""
-    if record.image_size == size:
-        return record
-    scale = (size[1] / record.image_size[1], size[0] / record.image_size[0])
-    radius, corners = record.radius_image, record.rectangle
-    return dataclasses.replace(
-        record,
-        image_size=size,
-        radius_image=None if radius is None else (radius[0] * scale[0], radius[1] * scale[1]),
-        rectangle=None if corners is None else corners * corners.new_tensor(scale),
-    )
 
 
 def seen_place(

@@ -63,11 +63,11 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
     where = check_device(device)
     name = without_prefix(source)
     name = ALIASES.get(name, name)
-    path = Path(name).expanduser()
-    if not path.exists() and name not in shipped() and timm.is_model(name):
+    path, ours = Path(name).expanduser(), isinstance(source, str) and name in shipped()
+    if not path.exists() and not ours and timm.is_model(name):
         return build(name, pretrained=True, device=where)
     try:
-        network, meta = load_network(name if name in shipped() else path)
+        network, meta = load_network(name if ours else path)
     except ValueError as error:
         close = "" if path.exists() else _checks.suggestion(name, [*shipped(), *timm.list_models()])
         raise ValueError(f"{error}{close}") from error

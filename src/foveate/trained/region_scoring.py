@@ -20,7 +20,6 @@ from foveate.data.dense import VOID, DenseData
 from foveate.data.dense.joint import Evaluation
 from foveate.data.splitting import equally_spaced
 from foveate.explain import AttentionRecord, attention_records, mass_inside
-from foveate.trained.explaining import spanning
 from foveate.trained.network import TrainedNetwork
 
 __all__ = ["SCORES", "LayerScores", "RegionScores", "regions_of", "score_regions"]
@@ -87,8 +86,7 @@ def score_regions(
             regions, extent = (F.pad(one, (0, spanned[1] - width, 0, spanned[0] - height)) for one in (regions, extent))
             seen, empty = seen + 1, empty + (not len(regions))
             last = {found.name: found for found in attention_records(network.network, image.to(device))}
-            for found in last.values():  # of a module that is called several times, the last call
-                record = spanning(found, spanned)
+            for record in last.values():  # of a module that is called several times, the last call
                 other = before.get(record.name)
                 masses = {
                     "inside": mass_inside(record, regions, view=extent[0]),
