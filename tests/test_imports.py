@@ -13,6 +13,8 @@ NETWORKS = """
 import timm
 import foveate
 
+print("this is printed, at once", flush=True)
+
 @timm.models.register_model
 def mine(pretrained=False, **kwargs):
     return foveate.insert(timm.create_model("test_resnet", **kwargs), foveate.nn.RectangularAttention2d)

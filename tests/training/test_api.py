@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image, ImageOps
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.made_sets import write_photo
 from tests.stopping import StopAt
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -22,7 +24,8 @@ import foveate
 from foveate.data import from_loaders, make_transform, open_data
 from foveate.export import export_network
 from foveate.io import load_network
-from foveate.training import EpochLogger
+from foveate.training import EpochLogger, TrainConfig
+from foveate.training.build import _configuration as configuration_of
 
 TINY: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 21}
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu", "verbose": False}
@@ -90,6 +93,10 @@ def test_a_training_on_loaders_resumes_to_the_last_bit(tmp_path: Path, workers: 
         ({"val": DataLoader(TensorDataset(torch.zeros(8, 1, 4, 4), torch.zeros(8)), 4)}, "val"),
         ({"train": DataLoader(TensorDataset(torch.zeros(8, 3, 4, 4), torch.zeros(8)), 4)}, "classes"),
         ({"std": (0.5, 0.5)}, "std"),
+        (
+            {"train": DataLoader(Plain(torch.zeros(7, 3, 4, 4), torch.zeros(7)), 8, drop_last=True)},
+            "train has no batch",
+        ),
     ],
 )
 def test_loaders_that_do_not_do_are_refused(changes: dict[str, Any], field: str) -> None:
@@ -223,6 +230,100 @@ def test_settings_without_effect_on_opened_data_are_refused(name: str, value: An
     with pytest.raises(ValueError, match=f"{name} has no effect"):
         foveate.train("test_resnet", DIGITS, out=str(tmp_path / "x"), **{name: value}, **SETTINGS)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("hflip", 0.0), ("img_size", 64), ("random_erasing", 0.5)])
+def test_settings_without_effect_are_found_in_a_configuration_too(name: str, value: Any, tmp_path: Path) -> None:
+    config = TrainConfig(model="test_resnet", out=str(tmp_path / "x"), **{name: value})
+    with pytest.raises(ValueError, match=f"{name} has no effect"):
+        foveate.train(config, DIGITS, **SETTINGS)
+    if name != "img_size":
+        with pytest.raises(ValueError, match=f"{name} has no effect"):
+            foveate.train(config, augment=ImageOps.mirror, data_options=TINY, **SETTINGS)
+    assert not (tmp_path / "x").exists()
+
+
+def test_augmentation_that_another_setting_switches_off(tmp_path: Path) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"scale": (0.5, 1.0)}, "scale"),  # small images are padded and cropped
+        ({"auto_augment": "rand-m9-mstd0.5-inc1", "color_jitter": 0.8}, "color_jitter"),
+    ]
+    for changes, name in cases:
+        with pytest.raises(ValueError, match=f"^{name} has no effect"):
+            foveate.train("test_resnet", data_options=TINY, out=str(tmp_path / "x"), **SETTINGS, **changes)
+    config = TrainConfig(model="test_resnet", data_options=TINY, auto_augment="3a", color_jitter=0.8)
+    assert config.open().transform.color_jitter == 0.8
+
+
+def test_several_jobs_cannot_share_opened_data(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^jobs has no effect"):
+        foveate.compare(["test_resnet"], DIGITS, jobs=2, out=str(tmp_path / "x"), **SETTINGS)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_one_callback_and_one_logger_need_no_list(tmp_path: Path) -> None:
+    seen = []
+
+    class Callback:
+        def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+            seen.append(trainer.current_epoch)
+
+    folder = tmp_path / "csv"
+    foveate.train(
+        "test_resnet", DIGITS, callbacks=Callback(), logger=CSVLogger(folder), out=str(tmp_path / "run"), **SETTINGS
+    )
+    assert seen == [0, 1]
+    assert list(folder.rglob("metrics.csv"))
+
+
+@pytest.mark.slow
+def test_data_that_are_opened_otherwise_are_others(tmp_path: Path) -> None:
+    how = {"out": str(tmp_path / "run"), **SETTINGS}
+    with pytest.raises(KeyboardInterrupt, match="resume=True"):
+        foveate.train("test_resnet", DIGITS, callbacks=StopAt(1), **how)
+    blurred = dataclasses.replace(DIGITS, transform=DIGITS.transform.replace(hflip=0.25))
+    for other, name in ((blurred, "hflip"), (open_data("digits", options={**TINY, "clutter": 0}), "clutter")):
+        with pytest.raises(ValueError, match=rf"\n  {name}: .* then"):
+            foveate.train("test_resnet", other, resume=True, **how)
+    assert len(foveate.train("test_resnet", DIGITS, resume=True, **how).history) == 2
+
+
+@pytest.mark.slow
+def test_images_are_normalized_as_the_weights_know_them(tmp_path: Path) -> None:
+    first = dataclasses.replace(DIGITS, transform=DIGITS.transform.replace(mean=(0.1, 0.2, 0.3), std=(0.4, 0.4, 0.4)))
+    result = foveate.train("test_resnet", first, out=str(tmp_path / "one"), **SETTINGS)
+    checkpoint = str(result.folder)
+    again = foveate.train("test_resnet", DIGITS, checkpoint=checkpoint, out=str(tmp_path / "two"), **SETTINGS)
+    assert tuple(foveate.load(again.folder).meta.mean) == (0.1, 0.2, 0.3)
+    network = timm.create_model("cram_tf_efficientnet_lite0", num_classes=10)
+    assert configuration_of(network, "cram_tf_efficientnet_lite0.in1k")["mean"] == (0.5, 0.5, 0.5)
+
+
+def test_sizes_that_a_network_does_not_take_are_known_before(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="3×48×48"):
+        foveate.train(
+            "vit_tiny_patch16_224",
+            data_options={**TINY, "size": 32},
+            img_scale=(1.0, 1.5),
+            out=str(tmp_path / "x"),
+            **{**SETTINGS, "model_args": {"img_size": 32}},
+        )
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_no_image_of_a_split_can_be_read(split: str, tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        for number in range(4):
+            path = write_photo(tmp_path / "set" / part / f"class{number % 2}" / f"{number}.png", number, (24, 24))
+            if part == split:
+                path.write_bytes(path.read_bytes()[:60])
+    how = {"img_size": 24, "max_bad_images": 99, "out": str(tmp_path / "run"), **SETTINGS, "batch_size": 2}
+    words = {"train": "training", "val": "validation", "test": "test"}
+    with pytest.raises(ValueError, match=f"{words[split]} image"):
+        foveate.train("test_resnet", tmp_path / "set", **how)
 
 
 @pytest.mark.slow

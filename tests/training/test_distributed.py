@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import timm
 import torch
 from tests.training.interruptions import PRELOADED, PROCESSES, Run, _main, differences
-from tests.training.processes import ended, process_trials, shared_run, together, train_together
+from tests.training.processes import PATIENCE, ended, free_port, process_trials, shared_run, together, train_together
 from tests.training.sharing import CPU, GRADIENTS, NETWORKS, difference, four_then_two, updates_by
 from timm.layers import convert_sync_batchnorm
 from torch import nn
@@ -186,3 +188,27 @@ def test_what_runs_in_one_process_refuses_several(tmp_path: Path) -> None:
     assert ended(together(2, _main, arguments, str(tmp_path / "log"), None, ())) == [2, 2]
     assert "foveate compare runs in one process; start it without torchrun" in (tmp_path / "log").read_text()
     assert not (tmp_path / "out").exists()
+
+
+SEVERAL_TRAININGS = """
+import sys
+import foveate
+
+digits = {"size": 16, "clutter": 1, "length": 24, "val_length": 20, "test_length": 21}
+how = {"data_options": digits, "epochs": 1, "batch_size": 4, "device": "cpu", "logger": []}
+try:
+    foveate.train("test_resnet", out=f"{sys.argv[1]}/wrong", lr=1e30, **how)
+except ValueError:
+    pass
+for seed in range(3):
+    foveate.train("test_resnet", seed=seed, out=f"{sys.argv[1]}/{seed}", **how)
+"""
+
+
+def test_a_program_trains_several_networks(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(SEVERAL_TRAININGS)
+    words = ["--nproc_per_node=2", f"--master_port={free_port()}", str(tmp_path / "program.py"), str(tmp_path)]
+    command = [sys.executable, "-m", "torch.distributed.run", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.parent.name for path in tmp_path.glob("*/result.json")) == ["0", "1", "2"]

@@ -14,9 +14,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from foveate._extras import MissingExtraError
 from foveate._imports import import_again
@@ -97,7 +97,18 @@ class _Worker:
         )
 
     def work(self, waiting: queue.SimpleQueue[Any], events: queue.SimpleQueue[Any]) -> None:
-        """Feed the process from the queue until it is empty or a training fails, and forward its answers."""
+        """Feed the process from the queue until it is empty or a training fails, and forward its answers.
+
+        Whatever else goes wrong here is an event too: nobody waits for one that does not come.
+        """
+        index = 0
+        try:
+            for index, event in self._answers(waiting):
+                events.put((index, event))
+        except Exception as error:
+            events.put((index, {"error": f"the process that trained it gave no answer: {error}"}))
+
+    def _answers(self, waiting: queue.SimpleQueue[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         while not waiting.empty():
@@ -108,12 +119,12 @@ class _Worker:
                     self.process.stdin.flush()
                 for line in self.process.stdout:
                     answer = json.loads(line)
-                    events.put((index, answer))
+                    yield index, answer
                     if "epoch" not in answer:
                         break
                 else:
                     code = self.process.wait()
-                    events.put((index, {"error": f"the process that trained it ended with code {code}"}))
+                    yield index, {"error": f"the process that trained it ended with code {code}"}
                     return
 
 
@@ -130,10 +141,8 @@ def _end(workers: Sequence[_Worker]) -> None:
         raise
 
 
-def _serve() -> None:
+def _serve(answers: TextIO) -> None:
     """Train what comes on stdin until there is no more; end, as by Ctrl-C, when whoever gives it is gone."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)  # what is printed is no answer
     tolerate_encodings()
     incoming: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -173,7 +182,9 @@ def serve() -> None:
     """Be a worker: train what comes on stdin until it is closed."""
     try:
         with raising_sigterm():
+            answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+            os.dup2(2, 1)  # what is printed, by what is imported too, is no answer
             import_again()
-            _serve()
+            _serve(answers)
     except KeyboardInterrupt as interrupt:
         sys.exit(128 + getattr(interrupt, "signum", signal.SIGINT))

@@ -133,6 +133,10 @@ def from_loaders(
             usable = False
         if not usable:
             raise ValueError(f"{split} must be a DataLoader of known length; got {type(loader).__name__}")
+        if not len(loader):
+            raise ValueError(
+                f"{split} has no batch: fewer images than batch_size where drop_last leaves out what is left, or none"
+            )
         orders = (getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None))
         if split != "train" and any(isinstance(order, SHUFFLING) for order in orders):
             raise ValueError(

@@ -142,11 +142,14 @@ def load_network(path: str | Path) -> tuple[nn.Module, NetworkMeta]:
     return model.eval(), meta
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: nn.Module, path: str | Path) -> NetworkMeta | None:
     """Load the weights in ``path`` into ``model``: another checkpoint of the same network, or a plain state dict.
 
     ``path`` is as in `load_network`. ``model`` keeps its own classifier if the number of classes differs. Relative
     tables and position embeddings for images of another size are resized; a warning names them.
+
+    Returns:
+        What the file says of its network, such as how images are normalized for it; None if it says nothing.
 
     Raises:
         ValueError: There is no such file, it is cut short or no checkpoint, it is one of another network, or not the
@@ -166,6 +169,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             tensors[key] = own[key]
     tensors = resized(model, tensors, path)
     fill(model, tensors, f"{path} is a checkpoint of another network than {type(model).__name__} as asked for")
+    return None if file.meta_json is None else _meta(path, file)
 
 
 def _file(path: str | Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,10 +86,11 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     names, objects = _split_loggers([] if logger is None else logger)
+    callbacks = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     if logger is not None:
         settings["logger"] = names
     for name in RANDOM if augment is not None else ():
-        if name in settings:
+        if name in settings or _set_in(model, name):
             raise ValueError(f"{name} has no effect beside augment, which takes the place of all that is random")
     config, opened = configured(TrainConfig, "model", model, data, task, settings)
     content = train_network(config, data=opened, verbose=verbose, callbacks=callbacks, loggers=objects, augment=augment)
@@ -132,7 +133,8 @@ def configured(
         )
     check_keywords(config_class, changes)
     if opened is not None:
-        _check_means_something(settings, opened, comparing=subject == "models")
+        given_there = {name: getattr(given, name) for name in OF_OPENING if _set_in(given, name)}
+        _check_means_something(given_there | dict(settings), opened, comparing=subject == "models")
     if not isinstance(given, config_class | str | list):
         raise ValueError(
             f"{subject} must be the name of a network, or a {config_class.__name__}; got a {type(given).__name__}. "
@@ -141,6 +143,15 @@ def configured(
     if isinstance(given, config_class):
         return dataclasses.replace(given, **changes), opened  # type: ignore[type-var]  # all are dataclasses
     return config_class(**{subject: given, **changes}), opened
+
+
+def _set_in(config: Any, name: str) -> bool:
+    """Tell whether a configuration has a setting that is not the default."""
+    fields = {field.name: field for field in dataclasses.fields(config)} if dataclasses.is_dataclass(config) else {}
+    if name not in fields:
+        return False
+    default, factory = fields[name].default, fields[name].default_factory
+    return getattr(config, name) != (default if factory is dataclasses.MISSING else factory())
 
 
 def _check_means_something(settings: Mapping[str, Any], data: Data, *, comparing: bool) -> None:
@@ -152,6 +163,8 @@ def _check_means_something(settings: Mapping[str, Any], data: Data, *, comparing
         known = own is not None and not comparing  # in a comparison costs are measured with that of the settings
         if known and settings.get("batch_size", own) != own:
             raise ValueError(f"batch_size={settings['batch_size']} has no effect: the batches of the loader have {own}")
+    if comparing and (settings.get("jobs") or 1) > 1:
+        raise ValueError("jobs has no effect on data that are opened already, which no other process has; leave it out")
     for name in settings:
         if name in means_nothing:
             raise ValueError(
@@ -162,6 +175,6 @@ def _check_means_something(settings: Mapping[str, Any], data: Data, *, comparing
 
 def _split_loggers(wanted: Sequence[str | Any]) -> tuple[list[str], list[Any]]:
     """Return those of the loggers that are names, and the objects; raise a `ValueError` for what is neither."""
-    wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+    wanted = list(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [wanted]
     check_loggers(wanted)
     return [one for one in wanted if isinstance(one, str)], [one for one in wanted if not isinstance(one, str)]

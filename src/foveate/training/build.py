@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import timm
 import torch
 from torch import nn
 
-from foveate.data import ImageData, LoaderData
+from foveate.data import ClutteredDigits, ImageData, LoaderData
 from foveate.data.appearance import appearance_of
 from foveate.data.dense import DenseData
 from foveate.io import NetworkMeta, load_weights
@@ -51,22 +52,26 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
         model_args=config.model_args,
         head_args=task.head_args,
     )
-    task.check_network(config.model, model, data.image_size)
+    for factor in sorted({1.0, *config.img_scale}):
+        height, width = (max(1, round(side * factor)) for side in data.image_size)
+        task.check_network(config.model, model, (height, width))
     if config.equivariance:
         check_gates(model)
     check_freeze(model, config.freeze)
-    if config.checkpoint is not None:
-        load_weights(model, config.checkpoint)
+    known = _configuration(model, config.model) if config.pretrained else {}
+    begun = None if config.checkpoint is None else load_weights(model, config.checkpoint)
+    if begun is not None:
+        known = {"mean": begun.mean, "std": begun.std}
     transform = data.transform
-    known = timm.get_pretrained_cfg(config.model) if config.pretrained and not isinstance(data, LoaderData) else None
-    normalization = transform if known is None else known  # as the weights know images
+    if isinstance(data, LoaderData):  # which are normalized already
+        known = {}
     meta = NetworkMeta(
         model=config.model,
         kwargs=kwargs,
         classes=task.outputs,
         img_size=data.image_size,
-        mean=normalization.mean,
-        std=normalization.std,
+        mean=known.get("mean", transform.mean),  # as the weights know images
+        std=known.get("std", transform.std),
         crop_pct=transform.crop_pct,
         interpolation=transform.interpolation,
         fit=transform.fit,
@@ -76,6 +81,13 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
         head_args=dict(task.head_args),
     )
     return model, meta
+
+
+def _configuration(model: nn.Module, name: str) -> dict[str, Any]:
+    """Return what timm knows of the weights of a network, or of the one that it is made around."""
+    found = (getattr(module, "pretrained_cfg", None) for module in model.modules())
+    configuration = next(filter(None, found), None) or timm.get_pretrained_cfg(name)
+    return dict(configuration if isinstance(configuration, dict) else configuration.to_dict())
 
 
 def normalized(data: Data, meta: NetworkMeta) -> Data:
@@ -98,4 +110,15 @@ def fingerprint_of(data: Data, augment: str = "") -> DataFingerprint:
         {name: data.length(name) for name in names},
         {name: partial(data.identities, name) for name in names},
         augment=augment,
+        prepared=_prepared(data),
     )
+
+
+def _prepared(data: Data) -> dict[str, Any]:
+    """Return how images are made and prepared, but for the normalization, which is that of the weights."""
+    if isinstance(data, LoaderData):
+        return {}
+    transform = dataclasses.asdict(data.transform)
+    made = data.train if isinstance(data.train, ClutteredDigits) else None
+    drawn = {} if made is None else {name: getattr(made, name) for name in ("clutter", "unit", "seed")}
+    return {name: value for name, value in transform.items() if name not in ("mean", "std")} | drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -121,6 +122,8 @@ class Distributed:
 
 
 SINGLE_PROCESS = Distributed()
+_groups = itertools.count()
+"""Process groups that this process has been in, of several trainings in one program."""
 
 
 @contextmanager
@@ -156,12 +159,22 @@ def process_group(strategy: Strategy, device: torch.device) -> Iterator[Distribu
         yield distributed
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            _leave(device)
             raise
         raise ConnectionError(
             f"process {distributed.rank} of {distributed.size} lost the others: one of them has ended, and says why, "
             f"or could not be reached for {TIMEOUT.total_seconds() / 60:.0f} minutes"
         ) from error
-    dist.destroy_process_group()  # not after an error: NCCL would wait for the others
+    except BaseException:
+        _leave(device)
+        raise
+    dist.destroy_process_group()
+
+
+def _leave(device: torch.device) -> None:
+    """Leave the others after an error of one's own, so that another training can begin; NCCL would wait for them."""
+    if device.type == "cpu" and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def check_single_process(command: str) -> None:
@@ -172,9 +185,10 @@ def check_single_process(command: str) -> None:
 
 def _connect(backend: str, distributed: Distributed) -> None:
     store, rank, size = next(dist.rendezvous("env://"))
-    if distributed.local_size == distributed.size:
-        # On one machine torchrun may keep the store when it starts processes anew, with the addresses of the old ones.
-        store = dist.PrefixStore(f"start {distributed.restarts}", store)
+    # torchrun keeps the store from one training to the next, and on one machine when it starts processes anew, with the
+    # addresses of the old ones.
+    one_machine = distributed.local_size == distributed.size
+    store = dist.PrefixStore(f"start {distributed.restarts if one_machine else 0} {next(_groups)}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
 
 

@@ -30,6 +30,7 @@ class DataFingerprint:
         splits: For each split a function that gives the names of its images and the indices of their classes; None for
             something that holds images of several. Of images that are made or have no names, it gives nothing.
         augment: Name of the callable that augments the images, if there is one.
+        prepared: How images are made and prepared, by the names of the settings.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class DataFingerprint:
         splits: Mapping[str, Callable[[], Iterable[tuple[str, int | None]]]],
         *,
         augment: str = "",
+        prepared: Mapping[str, Any] | None = None,
     ) -> None:
         self.augment = augment
+        self.prepared = json.loads(json.dumps(prepared or {}))
         self.classes = list(classes)
         self.sizes = dict(sizes)
         self._splits = splits
@@ -52,7 +55,8 @@ class DataFingerprint:
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds of it: little, however many images there are."""
         augment = {"augment": self.augment} if self.augment else {}
-        return {"classes": self.classes, "images": self.sizes, "sha256": self.sha256, **augment}
+        prepared = {"prepared": self.prepared} if self.prepared else {}
+        return {"classes": self.classes, "images": self.sizes, "sha256": self.sha256, **augment, **prepared}
 
     def write(self, folder: Path) -> None:
         """List the images in ``folder``, if they have names, so that a later difference can be named."""
@@ -69,7 +73,11 @@ class DataFingerprint:
         Raises:
             ValueError: Classes or images are others; the message says which.
         """
-        if saved is None or saved == self.state():
+        if saved is None:
+            return
+        known = saved.get("prepared", {})  # nothing in runs of older versions
+        others = [name for name in known if name in self.prepared and known[name] != self.prepared[name]]
+        if not others and {**saved, "prepared": {}} == {**self.state(), "prepared": {}}:
             return
         then = _read(folder / IMAGES)
         now = {tuple(json.loads(line)) for line in self._lines()}
@@ -82,6 +90,7 @@ class DataFingerprint:
         changes += [] if then is None else _changed_images(then, now)
         if saved.get("augment", "") != self.augment:
             changes.append(f"augment: {saved.get('augment') or 'none'} then, {self.augment or 'none'} now")
+        changes += [f"{name}: {known[name]} then, {self.prepared[name]} now" for name in others]
         raise ValueError(
             f"the run in {folder} was begun on other data:\n  "
             + "\n  ".join(changes or ["images were renamed or replaced by others"])

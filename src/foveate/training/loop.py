@@ -170,6 +170,8 @@ class TrainingLoop(CallbackTrainer):
                 self._update()
                 bar.set_postfix({f"train/{name}": mean for name, mean in progress.means().items()})
                 self._save_if_due(stop)
+        if not self.distributed.sum(progress.batch)[0]:
+            raise ValueError("there is no training image that can be read")
         if self._losses:  # a batch of which no image could be read is not given, so that the last was not recognized
             self._update()
             self._save_if_due(stop)
@@ -259,14 +261,17 @@ class TrainingLoop(CallbackTrainer):
         """Return the metrics of validation, which an interruption begins again: it changes nothing."""
         self._make_whole()
         self.whole.eval()
-        batches = iter(self._bar(self.val, "validation"))
+        batches, seen = iter(self._bar(self.val, "validation")), 0
         with self.fabric.autocast():
             for _ in range(int(self.distributed.max(len(self.val))[0])):
                 batch = next(batches, None)
                 if batch is not None:  # another process has one more
+                    seen += len(batch[0])
                     self.whole.validate(*self.module.to_device(batch, self.fabric.device))
                 if self._signum(stop):
                     self._save_if_due(stop)
+        if not self.distributed.sum(seen)[0]:
+            raise ValueError("there is no validation image that can be read")
         return self.whole.validated()
 
     def _make_whole(self) -> None:

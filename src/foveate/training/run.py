@@ -94,6 +94,7 @@ class _Run:
         if self.restarted and distributed.max(main and (self.out / RESULT).exists())[0]:
             return read_json(self.out / RESULT) if main else {}  # a process failed, but after the run
         resume = bool(distributed.max(main and self._is_to_be_resumed())[0])
+        named = data is None and augment is None  # so that the settings alone say what to go on with
         with distributed.local_main_process_first():
             data = data or config.open()
             model, meta = build(config, data)
@@ -139,7 +140,11 @@ class _Run:
             signum = getattr(error, "signum", signal.SIGINT)
             if not main:
                 sys.exit(128 + signum)
-            raise Interrupted(signum, f"go on with: {resume_command(self.out, distributed)}") from error
+            if named:
+                raise Interrupted(signum, f"go on with: {resume_command(self.out, distributed)}") from error
+            raise Interrupted(signum, "go on by the same call, with resume=True") from error
+        if not len(outputs[0]):
+            raise ValueError("there is no test image that can be read")
         found = {str(bad) for loader in (train, val, test) if loader is not None for bad in _bad_images(loader)}
         bad_images = sorted(set(distributed.gather_texts(sorted(found))))
         if not main:

@@ -164,7 +164,15 @@ class TrainSettings(Recipe, DataConfig):
         """Open the images for the task, with the augmentation that was asked for."""
         data = super().open(img_size, **{"task": self.task, **given})
         changes = {name: getattr(self, name) for name in AUGMENTATION}
-        return dataclasses.replace(data, transform=data.transform.replace(**changes))
+        transform = data.transform.replace(**changes)
+        if self.scale is not None and transform.crop != "resized":
+            raise ValueError(f"scale has no effect with crop={transform.crop}; leave it out, or use crop=resized")
+        if self.color_jitter and self.auto_augment is not None and "3a" not in self.auto_augment:
+            raise ValueError(
+                f"color_jitter has no effect beside auto_augment={self.auto_augment}, which changes colors itself; "
+                "leave one of them out, or use auto_augment=3a"
+            )
+        return dataclasses.replace(data, transform=transform)
 
 
 @dataclass(kw_only=True)

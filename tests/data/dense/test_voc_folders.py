@@ -42,6 +42,16 @@ def test_boxes_count_from_zero_and_exclude_the_last_pixel(folder: Path):
     assert data.train[0][0].size == (37, 29)
 
 
+def test_names_may_have_spaces(tmp_path: Path):
+    images = {"my photo": xml([CAT]), "my photo 1": xml([DOG]), "plain": xml([])}
+    root = write_voc(tmp_path, {"train": images, "val": {"other one": xml([CAT])}})
+    (root / "ImageSets" / "Main" / "train.txt").write_text("my photo\nmy photo 1\nplain -1\n")
+    (root / "ImageSets" / "Main" / "val.txt").write_text("other one  1\n")
+    data = open_detection(root, options={"classes": ["cat", "dog"]})
+    assert [name for name, _ in data.entries("train")] == [f"JPEGImages/{name}.jpg" for name in images]
+    assert [name for name, _ in data.entries("val")] == ["JPEGImages/other one.jpg"]
+
+
 def test_classes_may_be_given(folder: Path):
     data = open_detection(folder, options={"classes": ["dog", "bird", "cat"]})
     assert data.classes == ("dog", "bird", "cat")

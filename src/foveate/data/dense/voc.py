@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
@@ -51,7 +51,7 @@ def open_voc(
     if "train" not in lists:
         raise ValueError(f"there is no {path / LISTS / 'train.txt'}; {EXPECTED}")
     images = _by_stem(image_files(path / "JPEGImages", path), path / "JPEGImages")
-    names = {split: _listed(file, path) for split, file in lists.items()}
+    names = {split: _listed(file, path, images) for split, file in lists.items()}
     _check_disjoint(names)
     pairs = {
         split: [
@@ -194,10 +194,14 @@ def _number(element: ET.Element, tag: str, *, default: float | None = None, call
     return value
 
 
-def _listed(file: Path, top: Path) -> list[str]:
-    """Return the names in a list, one a line; what follows a space there is passed over."""
+def _listed(file: Path, top: Path, images: Collection[str]) -> list[str]:
+    """Return the names in a list, one a line; what follows a space there is passed over, but where it is of a name."""
     check_inside(str(file), top)
-    names = [line.split()[0] for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+    names = []
+    for line in map(str.strip, file.read_text("utf-8-sig").splitlines()):
+        if line:  # beside a name may stand whether a class is in the image
+            whole = (name for name in (line, line.rpartition(" ")[0].rstrip()) if name in images)
+            names.append(next(whole, line.split()[0]))
     if not names:
         raise ValueError(f"{file} is empty; {EXPECTED}")
     if len(set(names)) < len(names):
