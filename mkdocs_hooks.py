@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -22,6 +23,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 files.append(File.generated(config, target, abs_src_path=str(ROOT / target)))
         files.append(File.generated(config, page, content=LINK.sub(_moved, text)))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Let links to those files lead to their pages."""
+    for name, page in PAGES.items():
+        markdown = markdown.replace(f"](../{name}", f"]({page}")
+    return markdown
 
 
 def _moved(link: re.Match[str]) -> str:

@@ -106,6 +106,16 @@ def test_names_of_classes_with_a_byte_order_mark_and_empty_lines_at_the_end(tmp_
         (tmp_path / "shards.json").write_text("")
 
 
+def test_names_of_classes_that_come_later_replace_those_of_the_index(tmp_path: Path):
+    labelled(tmp_path, {"train": [0, 1], "val": [1]})
+    run(ShardsConfig(task=["index", str(tmp_path)]))
+    assert read_index(tmp_path).classes == ("0", "1")
+    (tmp_path / "classes.txt").write_text("ant\nbee\ncow\n")
+    for _ in range(2):
+        run(ShardsConfig(task=["index", str(tmp_path)]))
+        assert read_index(tmp_path).classes == ("ant", "bee", "cow")
+
+
 def test_a_member_that_is_a_link_is_refused_under_any_name(tmp_path: Path):
     with tarfile.open(tmp_path / "train-0.tar", "w") as tar:
         info = tarfile.TarInfo("._a.jpg")
