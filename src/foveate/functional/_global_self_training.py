@@ -104,14 +104,15 @@ class _Before(torch.autograd.Function):
         of_query, of_hidden, of_content = grads
         query, key, value = split_heads(projection, ctx.widths, ctx.num_heads)
         result = torch.empty_like(projection, memory_format=torch.channels_last)
-        to = split_heads(result, ctx.widths, ctx.num_heads)
+        to_query, to_key, to_value = split_heads(result, ctx.widths, ctx.num_heads)
+        to = to_query, to_key, to_value
         of_content, of_hidden = (_by_head(x, ctx.num_heads) for x in (of_content, of_hidden))
         if len(result) >= TOGETHER:
             of = of_content, of_hidden, of_query
             return result, cpu.before_norm_backward(to, of, query, key, value, window, *sums), None, None
         cpu.content_backward_into(to, of_content, query, key, value, *sums)
-        of_window = cpu.axial_backward_into((to[0], to[2]), of_hidden, query, value, window, 0, add=True)
-        to[0].add_(of_query)
+        of_window = cpu.axial_backward_into((to_query, to_value), of_hidden, query, value, window, 0, add=True)
+        to_query += of_query
         return result, of_window, None, None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -227,12 +226,16 @@ class PairwiseAttention(SpatialAttention):
         values = values.unflatten(2, size)
         FormedWeights.check_size(values)
         formed = detached(self.attention_map(x)).expand(len(values), -1, -1, -1)
-        return FormedWeights(values, partial(operator.getitem, formed))
+        return FormedWeights(values, partial(_some, formed))
 
     @torch.jit.unused
     def observe(self, x: Float[Tensor, "batch channels height width"]) -> Observation:
         """Return the weights."""
         return Observation(weights=self.weights(x))
+
+
+def _some(maps: Tensor, images: slice) -> Tensor:
+    return maps[images]
 
 
 def on_cpu(x: Tensor) -> Tensor:

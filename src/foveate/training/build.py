@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import PretrainedCfg
 from torch import nn
 
 from foveate.data import ClutteredDigits, ImageData, LoaderData
@@ -87,7 +88,9 @@ def _configuration(model: nn.Module, name: str) -> dict[str, Any]:
     """Return what timm knows of the weights of a network, or of the one that it is made around."""
     found = (getattr(module, "pretrained_cfg", None) for module in model.modules())
     configuration = next(filter(None, found), None) or timm.get_pretrained_cfg(name)
-    return dict(configuration if isinstance(configuration, dict) else configuration.to_dict())
+    if isinstance(configuration, PretrainedCfg):
+        return configuration.to_dict()
+    return dict(configuration or {})
 
 
 def normalized(data: Data, meta: NetworkMeta) -> Data:

@@ -37,8 +37,7 @@ def index_shards(folder: Path, *, progress: Callable[[str], None] = lambda _: No
             write_records(folder, shard, records)
             shards[split] = (*shards.get(split, ()), shard)
             labels.update(np.unique(records[:, 2]).tolist())
-    named = known is None or (folder / CLASSES).is_file()
-    classes = _class_names(folder, labels) if named else known.classes
+    classes = _class_names(folder, labels) if known is None or (folder / CLASSES).is_file() else known.classes
     if max(labels) >= len(classes):
         raise ValueError(
             f"{folder} has the labels {_ranges(labels)}, and names of classes 0 to {len(classes) - 1} only; labels "
