@@ -4,14 +4,18 @@ The libraries hold plain C functions (foveate.kernels.cpu loads them with ctypes
 Python, so that one wheel serves every Python. Everything else about the package is in pyproject.toml.
 """
 
-import glob
+import hashlib
 import platform
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 SOURCES = "src/foveate/kernels/cpu"
+KERNELS, HEADERS = (sorted(Path(SOURCES).glob(pattern)) for pattern in ("*.cpp", "*.h"))
+# foveate.kernels.cpu compares it with the sources beside a library: after an update of a clone they may be newer.
+DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in [*KERNELS, *HEADERS])).hexdigest()
 FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fvisibility=default", "-Wno-psabi"]
 INSTRUCTION_SETS = {"any": []}
 if platform.machine() in ("x86_64", "AMD64"):
@@ -39,9 +43,9 @@ setup(
     ext_modules=[
         Extension(
             f"foveate.kernels.cpu._{library}",
-            sources=[f"{SOURCES}/{name}.cpp" for name in ("axial", "content", "global_self", "global_self_training")],
-            depends=sorted(glob.glob(f"{SOURCES}/*.h")),
-            extra_compile_args=[*FLAGS, *flags],
+            sources=list(map(str, KERNELS)),
+            depends=list(map(str, HEADERS)),
+            extra_compile_args=[*FLAGS, *flags, f'-DFOVEATE_SOURCES="{DIGEST}"'],
             extra_link_args=["-fopenmp"],
             optional=True,
         )

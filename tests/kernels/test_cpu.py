@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,6 +186,17 @@ def test_the_environment_switches_them_off(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("FOVEATE_FUSED", "1")
     assert kernels.axial(query, value, None) is cpu
     assert kernels.axial(query, value, False) is None
+
+
+@pytest.mark.skipif(not BUILT, reason="no kernels were compiled")
+def test_kernels_from_other_sources_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = cpu.library()
+    assert built is not None
+    assert not cpu.is_stale(built)
+    monkeypatch.setattr(cpu, "__file__", str(tmp_path / "__init__.py"))
+    assert not cpu.is_stale(built)  # as in a wheel, which has no sources
+    (tmp_path / "axial.cpp").write_text("// as after an update")
+    assert cpu.is_stale(built)
 
 
 def test_kernels_that_are_not_there_are_not_demanded(monkeypatch: pytest.MonkeyPatch) -> None:

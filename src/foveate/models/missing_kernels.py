@@ -16,8 +16,9 @@ __all__ = ["warn_of_missing_kernels"]
 logger = logging.getLogger(__name__)
 
 NO_KERNELS = (
-    "no compiled kernels for this CPU were found, so that GSA runs on PyTorch's operators, with the same results but "
-    "more slowly; reinstall foveate where there is a C++ compiler (pip install -v says what is wrong)"
+    "no compiled kernels for this CPU were found, or none from the sources that are here, so that GSA runs on "
+    "PyTorch's operators, with the same results but more slowly; reinstall foveate where there is a C++ compiler (pip "
+    "install -v says what is wrong)"
 )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,24 @@ def library(instruction_set: str | None = None) -> ctypes.CDLL | None:
     """Load the kernels for an instruction set, by default the best that the processor has; None without any."""
     for name in _runnable() if instruction_set is None else [instruction_set]:
         with contextlib.suppress(OSError):  # not compiled, or for libraries that are not here
-            return ctypes.CDLL(str(Path(__file__).with_name(f"{INSTRUCTION_SETS[name]}.so")))
+            found = ctypes.CDLL(str(Path(__file__).with_name(f"{INSTRUCTION_SETS[name]}.so")))
+            if not is_stale(found):
+                return found
     return None
+
+
+def is_stale(library: ctypes.CDLL) -> bool:
+    """Tell whether it was compiled from other sources than those beside it, as after an update of a clone."""
+    sources = [path for pattern in ("*.cpp", "*.h") for path in sorted(Path(__file__).parent.glob(pattern))]
+    if not sources:  # of a wheel, which has none
+        return False
+    try:
+        of_library = library.foveate_sources
+    except AttributeError:  # by hand, or before it was noted
+        return not hasattr(library, "before_norm_backward_float64")
+    of_library.restype = ctypes.c_char_p
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return bool(of_library().decode() != digest)
 
 
 def found() -> str | None:

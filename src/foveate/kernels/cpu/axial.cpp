@@ -54,5 +54,9 @@ template <typename T> void axial_backward(const AxialBackward<T> &pass, T *g_win
                                 g_window, threads);                                                                   \
     }
 
+#ifdef FOVEATE_SOURCES
+extern "C" const char *foveate_sources() { return FOVEATE_SOURCES; }  // what all of this was compiled from
+#endif
+
 FOVEATE_AXIAL(float, float32)
 FOVEATE_AXIAL(double, float64)
