@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import random
 from pathlib import Path
@@ -16,16 +15,13 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image, ImageOps
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.made_sets import write_photo
 from tests.stopping import StopAt
 from torch.utils.data import DataLoader, TensorDataset
 
 import foveate
-from foveate.data import from_loaders, make_transform, open_data
-from foveate.export import export_network
+from foveate.data import from_loaders, open_data
 from foveate.io import load_network
 from foveate.training import EpochLogger, TrainConfig
-from foveate.training.build import _configuration as configuration_of
 
 TINY: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 21}
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu", "verbose": False}
@@ -223,26 +219,6 @@ def test_a_missing_logger_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("hflip", 0.5), ("img_size", 64), ("data_options", TINY), ("max_bad_images", 3)]
-)
-def test_settings_without_effect_on_opened_data_are_refused(name: str, value: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{name} has no effect"):
-        foveate.train("test_resnet", DIGITS, out=str(tmp_path / "x"), **{name: value}, **SETTINGS)
-    assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.parametrize(("name", "value"), [("hflip", 0.0), ("img_size", 64), ("random_erasing", 0.5)])
-def test_settings_without_effect_are_found_in_a_configuration_too(name: str, value: Any, tmp_path: Path) -> None:
-    config = TrainConfig(model="test_resnet", out=str(tmp_path / "x"), **{name: value})
-    with pytest.raises(ValueError, match=f"{name} has no effect"):
-        foveate.train(config, DIGITS, **SETTINGS)
-    if name != "img_size":
-        with pytest.raises(ValueError, match=f"{name} has no effect"):
-            foveate.train(config, augment=ImageOps.mirror, data_options=TINY, **SETTINGS)
-    assert not (tmp_path / "x").exists()
-
-
 def test_augmentation_that_another_setting_switches_off(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"scale": (0.5, 1.0)}, "scale"),  # small images are padded and cropped
@@ -253,12 +229,6 @@ def test_augmentation_that_another_setting_switches_off(tmp_path: Path) -> None:
             foveate.train("test_resnet", data_options=TINY, out=str(tmp_path / "x"), **SETTINGS, **changes)
     config = TrainConfig(model="test_resnet", data_options=TINY, auto_augment="3a", color_jitter=0.8)
     assert config.open().transform.color_jitter == 0.8
-
-
-def test_several_jobs_cannot_share_opened_data(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^jobs has no effect"):
-        foveate.compare(["test_resnet"], DIGITS, jobs=2, out=str(tmp_path / "x"), **SETTINGS)
-    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.slow
@@ -277,29 +247,6 @@ def test_one_callback_and_one_logger_need_no_list(tmp_path: Path) -> None:
     assert list(folder.rglob("metrics.csv"))
 
 
-@pytest.mark.slow
-def test_data_that_are_opened_otherwise_are_others(tmp_path: Path) -> None:
-    how = {"out": str(tmp_path / "run"), **SETTINGS}
-    with pytest.raises(KeyboardInterrupt, match="resume=True"):
-        foveate.train("test_resnet", DIGITS, callbacks=StopAt(1), **how)
-    blurred = dataclasses.replace(DIGITS, transform=DIGITS.transform.replace(hflip=0.25))
-    for other, name in ((blurred, "hflip"), (open_data("digits", options={**TINY, "clutter": 0}), "clutter")):
-        with pytest.raises(ValueError, match=rf"\n  {name}: .* then"):
-            foveate.train("test_resnet", other, resume=True, **how)
-    assert len(foveate.train("test_resnet", DIGITS, resume=True, **how).history) == 2
-
-
-@pytest.mark.slow
-def test_images_are_normalized_as_the_weights_know_them(tmp_path: Path) -> None:
-    first = dataclasses.replace(DIGITS, transform=DIGITS.transform.replace(mean=(0.1, 0.2, 0.3), std=(0.4, 0.4, 0.4)))
-    result = foveate.train("test_resnet", first, out=str(tmp_path / "one"), **SETTINGS)
-    checkpoint = str(result.folder)
-    again = foveate.train("test_resnet", DIGITS, checkpoint=checkpoint, out=str(tmp_path / "two"), **SETTINGS)
-    assert tuple(foveate.load(again.folder).meta.mean) == (0.1, 0.2, 0.3)
-    network = timm.create_model("cram_tf_efficientnet_lite0", num_classes=10)
-    assert configuration_of(network, "cram_tf_efficientnet_lite0.in1k")["mean"] == (0.5, 0.5, 0.5)
-
-
 def test_sizes_that_a_network_does_not_take_are_known_before(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="3×48×48"):
         foveate.train(
@@ -310,47 +257,6 @@ def test_sizes_that_a_network_does_not_take_are_known_before(tmp_path: Path) -> 
             **{**SETTINGS, "model_args": {"img_size": 32}},
         )
     assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_no_image_of_a_split_can_be_read(split: str, tmp_path: Path) -> None:
-    for part in ("train", "val", "test"):
-        for number in range(4):
-            path = write_photo(tmp_path / "set" / part / f"class{number % 2}" / f"{number}.png", number, (24, 24))
-            if part == split:
-                path.write_bytes(path.read_bytes()[:60])
-    how = {"img_size": 24, "max_bad_images": 99, "out": str(tmp_path / "run"), **SETTINGS, "batch_size": 2}
-    words = {"train": "training", "val": "validation", "test": "test"}
-    with pytest.raises(ValueError, match=f"{words[split]} image"):
-        foveate.train("test_resnet", tmp_path / "set", **how)
-
-
-@pytest.mark.slow
-def test_what_is_known_of_opened_data_is_kept(tmp_path: Path) -> None:
-    """How images are fitted, and what is black and white in them: else a loaded network sees other images."""
-    random = np.random.default_rng(0)
-    for split, number in (("train", 9), ("val", 5)):
-        for label in ("dark", "light"):
-            for index in range(number):
-                path = tmp_path / "set" / split / label / f"{index}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                pixels = random.integers(1000, 1600 if label == "dark" else 2200, (20, 44)).astype(np.uint16)
-                Image.fromarray(pixels).save(path)
-    data = open_data(tmp_path / "set", img_size=32, intensity_range=(1000, 2200))
-    data = dataclasses.replace(data, transform=data.transform.replace(fit="pad", crop="none", crop_pct=1.0))
-    result = foveate.train("test_resnet", data, out=str(tmp_path / "run"), **SETTINGS)
-    trained = foveate.load(result.folder)
-    assert tuple(trained.meta.intensity_range) == (1000, 2200)
-    assert trained.transform.fit == "pad"
-    path = tmp_path / "set" / "val" / "light" / "0.png"
-    expected = make_transform(data.transform, training=False)(data.val[5][0])
-    assert str(data.val.samples[5].path) == str(path)
-    assert torch.equal(trained.prepare(path)[0], expected)
-    found = foveate.evaluate(result.folder, tmp_path / "set", split="val")
-    assert found.loss == pytest.approx(result.metrics["loss"], rel=1e-5)
-    with pytest.raises(ValueError, match="padded"):
-        export_network(result.folder, "hub", out=tmp_path / "hub")
 
 
 def test_a_module_is_no_name() -> None:
