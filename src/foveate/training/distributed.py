@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,8 @@ Strategy = Literal["auto", "ddp", "fsdp"]
 
 TIMEOUT = timedelta(minutes=10)
 """After which a process that waits for another one gives up; one that has ended is noticed at once."""
+PATIENCE = timedelta(days=1)
+"""The same where the other one may download files."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Distributed:
             held by each (DDP).
         launched: Whether torchrun started them.
         restarts: How often torchrun has started those on this machine anew because one of them failed.
+        store: What they tell one another while one of them does something long; None if there is one process only.
     """
 
     rank: int = 0
@@ -51,6 +55,7 @@ class Distributed:
     sharded: bool = False
     launched: bool = False
     restarts: int = 0
+    store: dist.Store | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_main_process(self) -> bool:
@@ -113,12 +118,20 @@ class Distributed:
 
     @contextmanager
     def local_main_process_first(self) -> Iterator[None]:
-        """Run the block in the first process of each machine before the others: it may download files."""
+        """Run the block in the first process of each machine before the others, and end it together.
+
+        Each may take hours: it may download files, or look at all of them.
+        """
+        if self.store is None:
+            yield
+            return
         if self.local_rank:
-            self.max(0)
-        yield
-        if not self.local_rank:
-            self.max(0)
+            self.store.wait([f"done by {self.rank - self.local_rank}"], PATIENCE)
+        try:
+            yield
+        finally:
+            self.store.set(f"done by {self.rank}", "")
+        self.store.wait([f"done by {rank}" for rank in range(self.size)], PATIENCE)
 
 
 SINGLE_PROCESS = Distributed()
@@ -155,8 +168,8 @@ def process_group(strategy: Strategy, device: torch.device) -> Iterator[Distribu
     if device.type == "mps":
         raise ValueError("device=mps computes in one process; start it without torchrun, or use device=cpu")
     try:
-        _connect("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", distributed)
-        yield distributed
+        store = _connect("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", distributed)
+        yield dataclasses.replace(distributed, store=store)
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             _leave(device)
@@ -183,13 +196,14 @@ def check_single_process(command: str) -> None:
         raise ValueError(f"{command} runs in one process; start it without torchrun, or with --nproc_per_node=1")
 
 
-def _connect(backend: str, distributed: Distributed) -> None:
+def _connect(backend: str, distributed: Distributed) -> dist.Store:
     store, rank, size = next(dist.rendezvous("env://"))
     # torchrun keeps the store from one training to the next, and on one machine when it starts processes anew, with the
     # addresses of the old ones.
     one_machine = distributed.local_size == distributed.size
     store = dist.PrefixStore(f"start {distributed.restarts if one_machine else 0} {next(_groups)}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    return store
 
 
 def _from_environment(strategy: Strategy) -> Distributed:
