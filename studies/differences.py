@@ -87,6 +87,8 @@ def beside(raw: Raw, reference: str, claims: Collection[tuple[str, str]]) -> lis
 
     A pair needs two seeds that both have: fewer do not tell what a seed changes.
     """
+    if reference not in raw:
+        raise ValueError(f"there is no raw result of {reference}{_checks.suggestion(reference, list(raw))}")
     others = [label for label in raw if label != reference and len(raw[label].keys() & raw[reference].keys()) > 1]
     return [(label, reference) for label in others if (label, reference) not in claims]
 

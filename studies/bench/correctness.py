@@ -34,7 +34,7 @@ class Check:
 
 def relative_error(got: Tensor, wanted: Tensor, least: float = 0.0) -> float:
     """Return ‖got − wanted‖ / max(‖wanted‖, least); where that is nothing, ‖got − wanted‖."""
-    got, wanted = got.double(), wanted.double()
+    got, wanted = got.cpu().double(), wanted.cpu().double()  # there are devices without float64
     size = max(wanted.norm().item(), least)
     return (got - wanted).norm().item() / (size or 1.0)
 
@@ -52,9 +52,9 @@ def against_reference(
         dtype: Float32, or what autocast computes in.
         gradients: Compare the gradients too, for a cotangent drawn at random where the reference computes.
     """
-    exact = copy.deepcopy(module).double()
+    exact = copy.deepcopy(module).cpu().double()
     with evaluating(exact), evaluating(module):
-        wanted = _results(lambda x: reference.compute(exact, x), exact, x.double(), dtype if gradients else None)
+        wanted = _results(lambda x: reference.compute(exact, x), exact, x.cpu().double(), dtype if gradients else None)
         with autocast(x, dtype):
             got = _results(lambda x: reference.pick(run(x)), module, x, dtype if gradients else None)
     return _check(reference.words, got, wanted, dtype)
@@ -86,7 +86,7 @@ def _check(against: str, got: Sequence[Tensor], wanted: Sequence[Tensor], dtype:
     if len(wanted) > 1:
         # A gradient that cancels has no relative error of its own: it is taken relative to at least what a gradient of
         # as many typical entries would measure.
-        squares = sum(tensor.double().square().sum().item() for tensor in wanted[1:])
+        squares = sum(tensor.cpu().double().square().sum().item() for tensor in wanted[1:])
         typical = (squares / sum(tensor.numel() for tensor in wanted[1:])) ** 0.5
         gradients = [relative_error(a, b, typical * b.numel() ** 0.5) for a, b in zip(got[1:], wanted[1:], strict=True)]
         errors.append(torch.tensor(gradients, dtype=torch.float64).max().item())  # a NaN among them stays

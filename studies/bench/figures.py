@@ -89,7 +89,7 @@ def _curves(cases: Sequence[Case]) -> Figure:
     panels = figure.subplots(2 * len(conditions), len(groups), squeeze=False)
     figures: tuple[tuple[str, Callable[[Entry], float]], ...] = (
         ("time of a call, ms", lambda entry: 1e3 * quartiles(entry["seconds"]).median),
-        ("memory that it adds, MB", lambda entry: entry["peak_memory"] / 1e6),
+        ("memory that it adds, MB", lambda entry: (entry["peak_memory"] or float("nan")) / 1e6),
     )
     for row, (mode, dtype) in enumerate(conditions):
         for column, group in enumerate(groups):

@@ -46,7 +46,9 @@ def attention_of(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     task = configured_task(config, data)
     _, val, test = data.loaders(batch_size=config.batch_size, seed=config.seed, samples=task.samples)
     images = val if test is None else test
-    module, device = TrainingModule(network, config, task), check_device("cpu", config.precision)
+    # The weights are averaged already; an average of its own would be a copy of the network.
+    module = TrainingModule(network, dataclasses.replace(config, ema_decay=0.0), task)
+    device = check_device("cpu", config.precision)
     without = {}
     for part in parts_of(network):
         with attention_off(network, part):
@@ -69,7 +71,7 @@ def _gates(network: nn.Module, images: Any) -> dict[str, Any]:
         for record in attention_records(network, batch):
             if record.weights is not None or record.radius is not None:
                 continue
-            within = _within(record)
+            within = _within(record, (batch.shape[2], batch.shape[3]))
             held = _objects_within(within, targets) if isinstance(targets, list) else (0, 0)
             found.setdefault(record.name, []).append((list(within.float().mean((1, 2))), *held))
             if record.numbers is not None:
@@ -89,9 +91,9 @@ def _gate(rows: list[tuple[list[Tensor], int, int]], numbers: list[Tensor] | Non
     return gate
 
 
-def _within(record: AttentionRecord) -> Tensor:
-    """Return which pixels of the images are within the gate, ``(B, H, W)``."""
-    gate = F.interpolate(record.map[:, None], record.image_size, mode="bilinear")[:, 0]
+def _within(record: AttentionRecord, size: tuple[int, int]) -> Tensor:
+    """Return which pixels of the images, of height and width ``size``, are within the gate, ``(B, H, W)``."""
+    gate = F.interpolate(record.map[:, None], record.image_size, mode="bilinear")[:, 0, : size[0], : size[1]]
     return gate >= INSIDE * gate.amax((1, 2), keepdim=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,6 +48,8 @@ def collect(comparison: Path, out: Path, say: Callable[[str], None] = lambda _: 
         label = label_of(path.parts[-3])
         file = out / RAW / f"{path.parts[-3]}.{path.parts[-2]}.json"
         result = read_json(path)
+        if "correct" not in result:
+            raise ValueError(f"{path} is of no classification; python -m studies.dense collects what it holds")
         raw = {"label": label, **{name: result[name] for name in KEPT}}
         raw["correct"] = "".join(map(str, result["correct"]))
         if file.exists() and raw.items() <= read_json(file).items():
@@ -130,7 +133,8 @@ def _attention(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     data = normalized(config.open(), meta)
     task = configured_task(config, data)
     _, val, test = data.loaders(batch_size=config.batch_size, seed=config.seed)
-    module = TrainingModule(network, config, task)
+    # The weights are averaged already; an average of its own would be a copy of the network.
+    module = TrainingModule(network, dataclasses.replace(config, ema_decay=0.0), task)
     without = {}
     for part in parts_of(network):
         with attention_off(network, part):

@@ -29,7 +29,7 @@ from foveate.models import resize_relative_tables, scale_reach
 from foveate.models.inspection import attention_modules
 from foveate.models.tables import relative_tables
 from foveate.training import TrainConfig, TrainingModule, check_device, predict
-from foveate.training.build import configured_task
+from foveate.training.build import configured_task, normalized
 from studies.sizes.report import draw, to_markdown
 from studies.trained import runs_of
 
@@ -142,14 +142,14 @@ def _rows(config: SizesConfig, device: torch.device, label: str, paths: Sequence
         scores: dict[str, list[Any]] = {}
         opened: dict[str, ImageData | DenseData] = {}
         for path, settings in zip(paths, runs, strict=True):
-            network = load_network(path)[0]
+            network, meta = load_network(path)
             at = _larger(settings, factor, scene)
             drawn = repr((at.data_options, at.data_seed)) if at.data == "digits" else str(path)
             if drawn not in opened:
                 opened[drawn] = at.open()
-            data = opened[drawn]
+            data = normalized(opened[drawn], meta)  # as the weights know images
             task = configured_task(at, data)
-            loaders = data.loaders(batch_size=config.batch_size, samples=task.samples)
+            loaders = data.loaders(batch_size=config.batch_size, seed=settings.seed, samples=task.samples)
             images = loaders.val if loaders.test is None else loaders.test
             for variant, adapted in variants(network, factor, data.image_size):
                 module = TrainingModule(adapted, settings, task)
@@ -211,7 +211,8 @@ def _larger(settings: TrainConfig, factor: float, scene: str | None) -> TrainCon
     """Return the settings with larger images; digits are drawn as large, or with as much more around them."""
     if settings.data == "digits":
         options: dict[str, Any] = settings.data_options
-        size, clutter = options.get("size", DEFAULT_SIZE), options.get("clutter", DEFAULT_CLUTTER)
+        side = settings.img_size[0] if isinstance(settings.img_size, list | tuple) else settings.img_size
+        size, clutter = options.get("size", side or DEFAULT_SIZE), options.get("clutter", DEFAULT_CLUTTER)
         unit = options.get("unit", size)
         drawn = {**options, "size": round(size * factor), "unit": unit}
         if scene == WIDER:

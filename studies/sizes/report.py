@@ -37,7 +37,7 @@ def _of_task(rows: Rows) -> Iterator[str]:
         cells = []
         for label, variant in dict.fromkeys((row["label"], row["variant"]) for row in own):
             at = {row["factor"]: row for row in own if (row["label"], row["variant"]) == (label, variant)}
-            scores = [_with_difference(at[factor]) for factor in factors]
+            scores = [_with_difference(at[factor]) if factor in at else "" for factor in factors]
             cells.append([label, variant, f"{100 * native[label]['score']['mean']:.1f}", *scores])
         header = ["network", "variant", "size of the training", *(f"{factor:g} times the size" for factor in factors)]
         caption = (

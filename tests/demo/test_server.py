@@ -103,6 +103,11 @@ def test_files_that_were_not_uploaded_are_refused(server: Server, checkpoint: Pa
         outcome = call(server, fn, [{"path": path, "meta": {"_type": "gradio.FileData"}}, *CHOSEN])
         assert not outcome["success"], path
     assert secret.exists()  # what was read is deleted; this was not
+    samples = list(server.temporary.rglob("*.png"))  # of the page itself
+    assert samples
+    for path in samples:
+        call(server, fn, [{"path": str(path), "meta": {"_type": "gradio.FileData"}}, *CHOSEN])
+        assert path.exists()
 
     with secret.open("rb") as file:
         (uploaded,) = httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("hopper.png", file)}).json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from foveate.demo.components import refusal
 from foveate.demo.inference import Layer, View
 from foveate.demo.samples import ShownImage
 
@@ -34,13 +35,20 @@ class Choice(NamedTuple):
     """Values of the controls."""
 
     network: str
-    image: ShownImage
+    image: ShownImage | None
     point: tuple[float, float] | None
     layer: str | None
     radius: float
     direction: str
     part: str
     head: str | None
+
+    @property
+    def kept_image(self) -> ShownImage:
+        """The image, unless it was not touched for so long that it is no longer kept."""
+        if self.image is None:
+            raise refusal("This image is no longer kept here. Choose it again.")
+        return self.image
 
 
 def view(layer: Layer, choice: Choice) -> View:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import gradio as gr
 from gradio.exceptions import InvalidPathError
 from PIL import Image
 
-__all__ = ["appearance", "heading", "html", "picture", "refusal", "take_no_addresses"]
+__all__ = ["appearance", "heading", "html", "own_files", "picture", "refusal", "take_no_addresses"]
 
 
 def appearance() -> dict[str, Any]:
@@ -42,6 +43,12 @@ def take_no_addresses(component: gr.UploadButton) -> None:
 
     # A subclass would have gradio write a file beside this one.
     component.async_move_resource_to_block_cache = take_file  # type: ignore[method-assign, assignment]
+
+
+def own_files(blocks: gr.Blocks) -> Iterator[str]:
+    """Yield the files of a page itself, which lie where uploads do."""
+    for block in blocks.blocks.values():
+        yield from getattr(block, "keep_in_cache", ())
 
 
 def picture(value: Image.Image | None, description: str, name: str) -> gr.Image:

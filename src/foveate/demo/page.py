@@ -11,7 +11,7 @@ import gradio as gr
 
 from foveate.demo import choices
 from foveate.demo.choices import Choice, view
-from foveate.demo.components import heading, html, picture, refusal, take_no_addresses
+from foveate.demo.components import heading, html, own_files, picture, refusal, take_no_addresses
 from foveate.demo.inference import Layer, ShownNetwork, fitting, look, seen_pixel
 from foveate.demo.render import comparison, meaning, mechanism, numbers, prediction, scale
 from foveate.demo.samples import MAX_UPLOAD, ShownImage, read_upload
@@ -50,7 +50,7 @@ class _Page:
         self.networks = {network.name: network for network in networks}
         self.samples = list(samples)
         with gr.Blocks(title="foveate: where a network looks", analytics_enabled=False, delete_cache=CACHED) as blocks:
-            self.image = gr.State(samples[0], time_to_live=3600)
+            self.image = gr.State(None, time_to_live=3600)  # set when a page opens: what is forgotten is not the first
             self.point = gr.State(None)
             gr.Markdown(f"{INTRODUCTION}\n{note}", elem_id="introduction")
             with gr.Row(elem_id="layout"):
@@ -157,7 +157,7 @@ class _Page:
                 trigger_mode="always_last",
             )
 
-        listen(self.blocks.load, self._open, [*controls, self.point])
+        listen(self.blocks.load, self._begin, [self.image, *controls, self.point])
         listen(
             self.network.change, self._open, [*controls, self.point]
         )  # by hand, or because another image needs others
@@ -171,6 +171,11 @@ class _Page:
         listen(self.reset.click, self._take_learnt_radius, [self.radius])
         for control in (self.radius, self.direction, self.part, self.head):
             listen(control.input, self._show)
+
+    def _begin(self, *chosen: Any) -> list[Any]:
+        """Show the first sample."""
+        choice = Choice(*chosen)._replace(image=self.samples[0])
+        return [choice.image, *self._open(*choice)]
 
     def _open(self, *chosen: Any) -> list[Any]:
         """Show the controls that a network has, with the values that it starts from, for all positions."""
@@ -216,6 +221,8 @@ class _Page:
         return self._another_image(self.samples[event.index], Choice(*chosen))
 
     def _take_upload(self, path: str, *chosen: Any) -> list[Any]:
+        if any(Path(path).resolve() == Path(own).resolve() for own in own_files(self.blocks)):
+            raise refusal("Only files that were uploaded are taken.")
         try:
             image = read_upload(path)
             found = self._another_image(image, Choice(*chosen))
@@ -236,13 +243,14 @@ class _Page:
 
     def _choose_point(self, event: gr.SelectData, *chosen: Any) -> list[Any]:
         choice = Choice(*chosen)
-        network, zoom = self._network(choice.network), zoom_of(choice.image.pixels, PANEL)
+        pixels = choice.kept_image.pixels
+        network, zoom = self._network(choice.network), zoom_of(pixels, PANEL)
         x, y = event.index
-        pixels = choice.image.pixels  # enlarged, its last row may be one more than its pixels make
+        # Enlarged, the last row may be one more than its pixels make.
         point = min((float(x) + 0.5) / zoom, pixels.width - 0.5), min((float(y) + 0.5) / zoom, pixels.height - 0.5)
         if network.layer(choice.layer).heads or network.has_pixels:
             try:
-                seen_pixel(network.placement(choice.image), point)
+                seen_pixel(network.placement(choice.kept_image), point)
             except ValueError as error:
                 raise refusal(str(error)) from error
         return [point, *self._show(*choice._replace(point=point))]
@@ -258,7 +266,7 @@ class _Page:
     def _show(self, *chosen: Any) -> list[Any]:
         """Look, and return the contents of what is shown."""
         choice = Choice(*chosen)
-        image = choice.image
+        image = choice.kept_image
         if choice.network == choices.ALL:
             looked = [look(network, image) for network in fitting(list(self.networks.values()), image)]
             columns = [(finding, looked_at(finding, SMALL_PANEL)) for finding in looked]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from foveate._extras import MissingExtraError
 from foveate.io.class_names import class_name
 from foveate.models.inspection import FAILURES, unshared
 
@@ -51,6 +53,8 @@ def save_for_hub(model: nn.Module, folder: Path, entry: HubEntry) -> None:
 
     It holds ``config.json`` and ``model.safetensors``, as `timm.models.save_for_hf` writes them.
     """
+    if "data_config" not in inspect.signature(timm.models.save_for_hf).parameters:
+        raise MissingExtraError("this needs a newer timm; install it with: pip install 'foveate[export]'")
     with _storable(model):
         timm.models.save_for_hf(model, str(folder), **entry.arguments())
 

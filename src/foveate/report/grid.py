@@ -88,6 +88,8 @@ def fill_column(run: Path, samples: list[Sample], transform: TransformConfig) ->
     Raises:
         ValueError: There is no checkpoint, or it is not one of this library.
     """
+    if not samples:
+        raise ValueError("none of the images that were chosen can be read; choose more with --images")
     trained = load(run)
     model, meta = trained.network, trained.meta
     images = torch.stack([renormalized(sample, transform, meta) for sample in samples])
