@@ -7,37 +7,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from tests.commands.watched import BEFORE_TRAINING_STEP, SEEN, config
 
 from foveate.cli import main
-from foveate.commands.compare import CompareConfig, run
+from foveate.commands.compare import run
 from foveate.training.train_state import read_checkpoint
-
-DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 40, "val_length": 20, "test_length": 31}
-MODELS = ["test_resnet", "resnet10t:drop_rate=0.4", "test_vit"]
-
-SEEN: list[tuple[str, Tensor]] = []
-"""What `watched_resnet` and `watched_vit` were trained on."""
-BEFORE_TRAINING_STEP: list[Callable[[], None]] = []
 
 
 @pytest.fixture(autouse=True)
 def nothing_seen() -> None:
     SEEN.clear()
     BEFORE_TRAINING_STEP.clear()
-
-
-def config(out: Path, **changes: Any) -> CompareConfig:
-    settings: dict[str, Any] = {"models": MODELS, "data_options": DIGITS, "epochs": 2, "batch_size": 8, "seeds": 2}
-    settings |= {"device": "cpu", "lr": 3e-3, "out": str(out), "jobs": 1, **changes}
-    return CompareConfig(**settings)
 
 
 def computed(out: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import foveate
 from foveate.data import TransformConfig, make_transform
 from foveate.data.dense.joint import Evaluation
 from foveate.io import NetworkMeta
-from foveate.models.dense import build_with_head, seen_size
+from foveate.models.dense import build_with_head
 from foveate.nn import GatedAttention
 from foveate.report.grid import _record
 from foveate.report.samples import Sample, extent_of, renormalized
@@ -57,7 +57,7 @@ def test_the_outline_of_a_radius_is_around_the_peak_of_its_map(size: tuple[int, 
         "expatt_resnet_tiny", "unet", num_classes=3, img_size=(64, 64), head_args={"decoder_channels": [8, 8, 8]}
     )
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    record = _record(network.eval(), images, seen_size(network, size))
+    record = _record(network.eval(), images)
     assert record is not None
     assert record.query is not None
     peak = divmod(int(record.map[0].argmax()), record.map.shape[2])
@@ -79,7 +79,7 @@ class Still(GatedAttention):
 
 def test_a_gate_that_is_the_same_for_all_images_is_shown() -> None:
     network = foveate.insert(timm.create_model("test_resnet", num_classes=3), Still, at=-2).eval()
-    record = _record(network, torch.randn(2, 3, 32, 32), (32, 32))
+    record = _record(network, torch.randn(2, 3, 32, 32))
     assert record is not None
     assert record.query is None
     assert record.map.unique().tolist() == [0.5]

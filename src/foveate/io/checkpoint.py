@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -159,6 +160,9 @@ def load_weights(model: nn.Module, path: str | Path) -> NetworkMeta | None:
     file = read_weights(path)
     tensors = _whole(file.tensors, file)
     _card_beside(path)
+    meta = None
+    with suppress(ValueError):  # the weights are all that is needed of it
+        meta = None if file.meta_json is None else _meta(path, file)
     own = model.state_dict()
     if tensors and all(f"{PART}{key}" in own for key in tensors):  # of a segmentation network or a detector alone
         tensors = {f"{PART}{key}": tensor for key, tensor in tensors.items()}
@@ -169,7 +173,7 @@ def load_weights(model: nn.Module, path: str | Path) -> NetworkMeta | None:
             tensors[key] = own[key]
     tensors = resized(model, tensors, path)
     fill(model, tensors, f"{path} is a checkpoint of another network than {type(model).__name__} as asked for")
-    return None if file.meta_json is None else _meta(path, file)
+    return meta
 
 
 def _file(path: str | Path) -> Path:
