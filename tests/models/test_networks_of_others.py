@@ -16,7 +16,8 @@ from torchvision.models import resnet18
 from torchvision.transforms import Normalize
 
 import foveate
-from foveate.models.inspection import dry_run
+from foveate.explain import gradient_shares
+from foveate.models.inspection import dry_run, private_copy
 from foveate.nn import GlobalSelfAttention2d, RectangularAttention2d
 
 IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -106,3 +107,17 @@ def test_timm_saves_a_network_at_the_size_that_its_tables_are_for(tmp_path: Path
     for mine, other in zip(network.state_dict().values(), loaded.state_dict().values(), strict=True):
         assert torch.equal(mine, other)
     assert foveate.load(tmp_path).network.layer1[0].conv2.feat_size == (96, 96)
+
+
+def test_parameters_in_lists_stay_parameters() -> None:
+    network = timm.create_model("cram_resnet_tiny", num_classes=3)
+    wanted = gradient_shares(network, IMAGE, torch.tensor([1]))
+    network.to_train = list(network.fc.parameters())
+    assert gradient_shares(network, IMAGE, torch.tensor([1])) == wanted
+    assert private_copy(network).fc.weight.data_ptr() == network.fc.weight.data_ptr()
+
+
+def test_wrong_options_are_not_said_of_the_image() -> None:
+    with pytest.raises(ValueError, match="num_heads") as error:
+        foveate.replace(resnet18(), GlobalSelfAttention2d, at="layer4", num_heads=7)
+    assert "does not take an image" not in str(error.value)

@@ -219,6 +219,13 @@ def test_narrow_images_are_drawn_where_the_rectangle_covers_them(size: tuple[int
     assert picture.min() < picture.max()
 
 
+def test_images_that_are_no_fractions_are_refused() -> None:
+    network = foveate.load("cram_resnet_tiny.digits")
+    images = TensorDataset(torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"torch\.uint8"):
+        network.evaluate(DataLoader(images, 2))
+
+
 def test_in_half_precision_it_does_all_that_it_does() -> None:
     network = foveate.load("gsa_resnet_tiny.digits")
     wanted = network.evaluate("digits", split="val").top1.mean

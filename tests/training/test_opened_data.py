@@ -113,3 +113,10 @@ def test_what_is_known_of_opened_data_is_kept(tmp_path: Path) -> None:
     assert found.loss == pytest.approx(result.metrics["loss"], rel=1e-5)
     with pytest.raises(ValueError, match="padded"):
         export_network(result.folder, "hub", out=tmp_path / "hub")
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_however_its_images_were_augmented(tmp_path: Path) -> None:
+    how = {"data_options": TINY, "hflip": 0.25, "random_erasing": 0.5, "out": str(tmp_path / "run"), **SETTINGS}
+    result = foveate.train("test_resnet", **how)
+    assert foveate.evaluate(result.folder).top1.mean == pytest.approx(result.metrics["top1"])

@@ -91,6 +91,8 @@ def compare_networks(config: CompareConfig, *, data: Data | None = None, verbose
     out, elsewhere = Path(config.out), data is None
     data = data or config.open()
     begun = read_settings(out / CONFIG, config)
+    if begun is None and elsewhere:
+        config.check_augmentation(data.transform)
     if begun is not None and config.threads is None:
         config = dataclasses.replace(config, threads=begun["threads"])
     runs = [config.run_of(spec, seed) for seed in range(config.seeds) for spec in config.models]

@@ -97,35 +97,30 @@ class _Worker:
         )
 
     def work(self, waiting: queue.SimpleQueue[Any], events: queue.SimpleQueue[Any]) -> None:
-        """Feed the process from the queue until it is empty or a training fails, and forward its answers.
-
-        Whatever else goes wrong here is an event too: nobody waits for one that does not come.
-        """
-        index = 0
-        try:
-            for index, event in self._answers(waiting):
-                events.put((index, event))
-        except Exception as error:
-            events.put((index, {"error": f"the process that trained it gave no answer: {error}"}))
-
-    def _answers(self, waiting: queue.SimpleQueue[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        """Feed the process from the queue until it is empty or a training fails, and forward its answers."""
         while not waiting.empty():
             with suppress(queue.Empty):
                 index, config = waiting.get_nowait()
-                with suppress(OSError):  # it has ended, which shows below
-                    self.process.stdin.write(f"{json.dumps(dataclasses.asdict(config))}\n")
-                    self.process.stdin.flush()
-                for line in self.process.stdout:
-                    answer = json.loads(line)
-                    yield index, answer
-                    if "epoch" not in answer:
-                        break
-                else:
-                    code = self.process.wait()
-                    yield index, {"error": f"the process that trained it ended with code {code}"}
+                try:
+                    for answer in self._train(config):
+                        events.put((index, answer))
+                except Exception as error:  # an event too: nobody waits for one that does not come
+                    events.put((index, {"error": f"the process that trained it gave no answer: {error}"}))
+                if self.process.poll() is not None:
                     return
+
+    def _train(self, config: TrainConfig) -> Iterator[dict[str, Any]]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with suppress(OSError):  # it has ended, which shows below
+            self.process.stdin.write(f"{json.dumps(dataclasses.asdict(config))}\n")
+            self.process.stdin.flush()
+        for line in self.process.stdout:
+            answer = json.loads(line)
+            yield answer
+            if "epoch" not in answer:
+                return
+        yield {"error": f"the process that trained it ended with code {self.process.wait()}"}
 
 
 def _end(workers: Sequence[_Worker]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from foveate._extras import MissingExtraError
 from foveate.io.card import ModelCard, NetworkMeta, card_of, meta_of, read_card, sha256_of
 from foveate.io.files import write_bytes, write_json
 from foveate.io.fitting import fill, resized
@@ -161,8 +162,8 @@ def load_weights(model: nn.Module, path: str | Path) -> NetworkMeta | None:
     tensors = _whole(file.tensors, file)
     _card_beside(path)
     meta = None
-    with suppress(ValueError):  # the weights are all that is needed of it
-        meta = None if file.meta_json is None else _meta(path, file)
+    with suppress(ValueError, MissingExtraError):  # the weights are all that is needed of it
+        meta = _meta(path, file)
     own = model.state_dict()
     if tensors and all(f"{PART}{key}" in own for key in tensors):  # of a segmentation network or a detector alone
         tensors = {f"{PART}{key}": tensor for key, tensor in tensors.items()}

@@ -88,6 +88,7 @@ def private_copy(network: nn.Module) -> nn.Module:
             for buffer in module._buffers.values():
                 if buffer is not None:
                     memo.setdefault(id(buffer), buffer.detach().clone())
+        for module in network.modules():  # after all: parameters may stand in lists too
             for tensor in _other_tensors(module):
                 memo.setdefault(id(tensor), tensor.detach().clone())
         twin = copy.deepcopy(network, memo)
@@ -196,6 +197,8 @@ def dry_run(
             try:
                 return run(twin, image)
             except FAILURES:
+                if any(parameter.is_meta for parameter in network.parameters()):
+                    raise
                 return run(_evaluate(private_copy(network).cpu()), torch.zeros_like(image, device="cpu"))
     except RefusedError:
         raise

@@ -79,6 +79,8 @@ def replace(
             for name, conv in convolutions.items()
         }
 
+    modules({}, "meta")  # so that what is wrong with the options is not said of the image
+
     def tried(twin: nn.Module, image: Tensor) -> tuple[dict[str, tuple[int, int]], dict[str, list[torch.Size]]]:
         _put(twin, modules({}, image.device))
         found = _watch(twin, names)

@@ -186,7 +186,9 @@ def evaluate_network(
     check_device(device, precision)
     module = TrainingModule(network, Recipe(precision=precision, channels_last=is_channels_last(network)), task)
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-    labelled = ((images.to(dtype), found.long() if isinstance(found, Tensor) else found) for images, found in batches)
+    labelled = (
+        (_cast(images, dtype), found.long() if isinstance(found, Tensor) else found) for images, found in batches
+    )
     with evaluating(network):
         kept = predict(module, checked_targets(labelled, len(task.classes)), device=device)
     if not len(kept[0]):
@@ -198,6 +200,12 @@ def evaluate_network(
     figures["per_class"] = dict(zip(task.classes, figures["per_class"], strict=True))
     bad_images = [str(bad) for bad in getattr(batches, "bad_images", ())]
     return kind(**{**about, **figures, "images": len(per_image), "bad_images": bad_images})
+
+
+def _cast(images: Tensor, dtype: torch.dtype) -> Tensor:
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floating-point numbers, normalized for the network; got {images.dtype}")
+    return images.to(dtype)
 
 
 def _text(field: str, value: Any) -> str:

@@ -115,14 +115,18 @@ def evaluate(
 
 def _check_data_of_run(data: Any, source: str | Path) -> None:
     """Raise a `ValueError` if a run was trained on other images than those that were opened for it by their name."""
-    from foveate.training.build import fingerprint_of
+    from foveate.training.build import DRAWN, fingerprint_of
     from foveate.training.run_folder import RESULT
 
     path = Path(without_prefix(source)).expanduser()
     folder = path if path.is_dir() else path.parent
     result = read_json(folder / RESULT) if path.exists() and (folder / RESULT).is_file() else {}
+    then = result.get("data")
+    if then is not None:  # how images were augmented does not matter here, and the network knows how to prepare them
+        drawn = {name: value for name, value in then.get("prepared", {}).items() if name in DRAWN}
+        then = {**then, "prepared": drawn}
     try:
-        fingerprint_of(data, augment=result.get("data", {}).get("augment", "")).check(result.get("data"), folder)
+        fingerprint_of(data, augment=(then or {}).get("augment", "")).check(then, folder)
     except ValueError as error:
         raise ValueError(f"data: give what {source} is to be evaluated on, opened as it was then; {error}") from error
 

@@ -133,7 +133,8 @@ def configured(
         )
     check_keywords(config_class, changes)
     if opened is not None:
-        given_there = {name: getattr(given, name) for name in OF_OPENING if _set_in(given, name)}
+        names = (*OF_OPENING, "workers", "batch_size", "jobs")
+        given_there = {name: getattr(given, name) for name in names if _set_in(given, name)}
         _check_means_something(given_there | dict(settings), opened, comparing=subject == "models")
     if not isinstance(given, config_class | str | list):
         raise ValueError(

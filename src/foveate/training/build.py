@@ -22,9 +22,12 @@ from foveate.training.fingerprint import DataFingerprint
 from foveate.training.freezing import check_freeze
 from foveate.training.settings import TrainConfig
 
-__all__ = ["Data", "build", "configured_task", "fingerprint_of", "normalized", "with_appearance"]
+__all__ = ["DRAWN", "Data", "build", "configured_task", "fingerprint_of", "normalized", "with_appearance"]
 
 Data = ImageData | DenseData | LoaderData
+
+DRAWN = ("clutter", "unit", "seed")
+"""What cluttered digits of a size depend on."""
 
 
 def configured_task(config: TrainConfig, data: Data, *, seed: int = 0) -> Task:
@@ -123,5 +126,5 @@ def _prepared(data: Data) -> dict[str, Any]:
         return {}
     transform = dataclasses.asdict(data.transform)
     made = data.train if isinstance(data.train, ClutteredDigits) else None
-    drawn = {} if made is None else {name: getattr(made, name) for name in ("clutter", "unit", "seed")}
+    drawn = {} if made is None else {name: getattr(made, name) for name in DRAWN}
     return {name: value for name, value in transform.items() if name not in ("mean", "std")} | drawn

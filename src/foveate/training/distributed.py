@@ -152,7 +152,8 @@ def process_group(strategy: Strategy, device: torch.device) -> Iterator[Distribu
     Raises:
         ValueError: The strategy needs several processes and torchrun has not started any, or there are fewer GPUs than
             processes on this machine.
-        ConnectionError: Another process has ended, or could not be reached for 10 minutes.
+        ConnectionError: Another process has ended, or could not be reached for 10 minutes, or for a day
+            while files are opened.
     """
     distributed = _from_environment(_checks.one_of("strategy", strategy, get_args(Strategy)))
     if device.type == "cuda":
@@ -176,7 +177,7 @@ def process_group(strategy: Strategy, device: torch.device) -> Iterator[Distribu
             raise
         raise ConnectionError(
             f"process {distributed.rank} of {distributed.size} lost the others: one of them has ended, and says why, "
-            f"or could not be reached for {TIMEOUT.total_seconds() / 60:.0f} minutes"
+            "or could not be reached"
         ) from error
     except BaseException:
         _leave(device)

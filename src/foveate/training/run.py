@@ -96,7 +96,10 @@ class _Run:
         resume = bool(distributed.max(main and self._is_to_be_resumed())[0])
         named = data is None and augment is None  # so that the settings alone say what to go on with
         with distributed.local_main_process_first():
-            data = data or config.open()
+            if data is None:
+                data = config.open()
+                if not resume:
+                    config.check_augmentation(data.transform)
             model, meta = build(config, data)
         data = normalized(data, meta)
         meta = with_appearance(meta, data)

@@ -14,6 +14,7 @@ from foveate._option import Option
 from foveate.data import ImageData, make_mixup
 from foveate.data.dense import DenseData
 from foveate.data.image_data import takes_intensity_range
+from foveate.data.transforms import TransformConfig
 from foveate.tasks import find_task
 from foveate.training.distributed import Strategy
 from foveate.training.loggers import LoggerName, check_loggers
@@ -164,15 +165,17 @@ class TrainSettings(Recipe, DataConfig):
         """Open the images for the task, with the augmentation that was asked for."""
         data = super().open(img_size, **{"task": self.task, **given})
         changes = {name: getattr(self, name) for name in AUGMENTATION}
-        transform = data.transform.replace(**changes)
+        return dataclasses.replace(data, transform=data.transform.replace(**changes))
+
+    def check_augmentation(self, transform: TransformConfig) -> None:
+        """Raise a `ValueError` if ``transform``, to which these settings have led, makes one of them meaningless."""
         if self.scale is not None and transform.crop != "resized":
             raise ValueError(f"scale has no effect with crop={transform.crop}; leave it out, or use crop=resized")
-        if self.color_jitter and self.auto_augment is not None and "3a" not in self.auto_augment:
+        if self.color_jitter and self.auto_augment and "3a" not in self.auto_augment:
             raise ValueError(
                 f"color_jitter has no effect beside auto_augment={self.auto_augment}, which changes colors itself; "
                 "leave one of them out, or use auto_augment=3a"
             )
-        return dataclasses.replace(data, transform=transform)
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <numeric>
+#include <vector>
 
 #include "exponential.h"
 #include "lines.h"
@@ -208,33 +210,42 @@ template <typename T> struct ContentForward {
         answer(image, 0, all.pixels, local, made);
     }
 
-    // A thread's part of an image.
-    void share(int64_t image, Local &local, Image &made) const {
-#pragma omp for schedule(static)
-        for (int64_t part = 0; part < all.parts; ++part) attend(image, part, part + 1, local, made);
-#pragma omp for schedule(static)
-        for (int64_t line = 0; line < all.s.lines; ++line)
-            answer(image, line * all.s.n, (line + 1) * all.s.n, local, made);
+    // The steps of an image, in parts that can be done apart.
+    int64_t parts() const { return all.parts; }
+    void first(int64_t image, int64_t part, Local &local, Image &made) const {
+        attend(image, part, part + 1, local, made);
+    }
+    int64_t lines() const { return all.s.lines; }
+    void second(int64_t image, int64_t line, Local &local, const Image &made) const {
+        answer(image, line * all.s.n, (line + 1) * all.s.n, local, made);
     }
 };
 
-// All images: one after the other by each thread; or, where there are fewer than threads, all threads on each.
+// All images: one after the other by each thread; or, where there are fewer than threads, all parts of all of them.
 template <typename Work> inline void each_image(const Work &work, int64_t images, int threads) {
+    using Local = typename Work::Local;
+    using Image = typename Work::Image;
     if (images >= threads) {
 #pragma omp parallel num_threads(threads)
         {
-            typename Work::Local local(work);
-            typename Work::Image made(work);
+            Local local(work);
+            Image made(work);
 #pragma omp for schedule(static)
             for (int64_t image = 0; image < images; ++image) work.compute(image, local, made);
         }
-    } else {
-        typename Work::Image made(work);
+        return;
+    }
+    std::vector<std::unique_ptr<Image>> made;
+    for (int64_t image = 0; image < images; ++image) made.emplace_back(new Image(work));
 #pragma omp parallel num_threads(threads)
-        {
-            typename Work::Local local(work);
-            for (int64_t image = 0; image < images; ++image) work.share(image, local, made);
-        }
+    {
+        Local local(work);
+#pragma omp for schedule(static) collapse(2)
+        for (int64_t image = 0; image < images; ++image)
+            for (int64_t part = 0; part < work.parts(); ++part) work.first(image, part, local, *made[image]);
+#pragma omp for schedule(static) collapse(2)
+        for (int64_t image = 0; image < images; ++image)
+            for (int64_t line = 0; line < work.lines(); ++line) work.second(image, line, local, *made[image]);
     }
 }
 

@@ -158,12 +158,14 @@ template <typename T> struct ContentBackward {
         answer(image, 0, all.pixels, local, made);
     }
 
-    // A thread's part of an image.
-    void share(int64_t image, Local &local, Image &made) const {
-#pragma omp for schedule(static)
-        for (int64_t head = 0; head < s.heads; ++head) collect(image, head, head + 1, local, made);
-#pragma omp for schedule(static)
-        for (int64_t line = 0; line < s.lines; ++line) answer(image, line * s.n, (line + 1) * s.n, local, made);
+    // The steps of an image, in parts that can be done apart.
+    int64_t parts() const { return s.heads; }
+    void first(int64_t image, int64_t head, Local &local, Image &made) const {
+        collect(image, head, head + 1, local, made);
+    }
+    int64_t lines() const { return s.lines; }
+    void second(int64_t image, int64_t line, Local &local, const Image &made) const {
+        answer(image, line * s.n, (line + 1) * s.n, local, made);
     }
 };
 

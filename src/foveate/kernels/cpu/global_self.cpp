@@ -206,18 +206,37 @@ template <typename T> struct GlobalSelf {
 #pragma omp for schedule(static)
         for (int64_t line = 0; line < s.height; line += band) finish(image, line, local, made);
     }
+
+    void run(int threads) const {
+        if (s.images >= threads) {
+#pragma omp parallel num_threads(threads)
+            {
+                Local local(*this);
+                Image made(*this);
+#pragma omp for schedule(static)
+                for (int64_t image = 0; image < s.images; ++image) compute(image, local, made);
+            }
+        } else {
+            Image made(*this);
+#pragma omp parallel num_threads(threads)
+            {
+                Local local(*this);
+                for (int64_t image = 0; image < s.images; ++image) share(image, local, made);
+            }
+        }
+    }
 };
 
 }  // namespace
 }  // namespace foveate
 
-#define FOVEATE_GLOBAL_SELF(T, name)                                                                           \
-    extern "C" void global_self_##name(const T *projection, const T *down, const T *along, const T *mean,      \
-                                       const T *variance, const T *weight, const T *bias, T *out,              \
-                                       const int64_t *sizes, double epsilon, int threads) {                    \
-        const foveate::Shape s(sizes);                                                                         \
-        const foveate::Affine<T> norm(s.values(), mean, variance, weight, bias, epsilon);                      \
-        foveate::each_image(foveate::GlobalSelf<T>(s, projection, down, along, norm, out), s.images, threads); \
+#define FOVEATE_GLOBAL_SELF(T, name)                                                                      \
+    extern "C" void global_self_##name(const T *projection, const T *down, const T *along, const T *mean, \
+                                       const T *variance, const T *weight, const T *bias, T *out,         \
+                                       const int64_t *sizes, double epsilon, int threads) {               \
+        const foveate::Shape s(sizes);                                                                    \
+        const foveate::Affine<T> norm(s.values(), mean, variance, weight, bias, epsilon);                 \
+        foveate::GlobalSelf<T>(s, projection, down, along, norm, out).run(threads);                       \
     }
 
 FOVEATE_GLOBAL_SELF(float, float32)

@@ -22,7 +22,9 @@ template <typename T> int64_t together(int64_t rows) {
 }
 
 template <typename T> void forward(const ContentForward<T> &content, const AxialForward<T> &columns, int threads) {
-    const int64_t images = columns.s.images, rows = columns.s.rows() / images, some = together<T>(rows);
+    const int64_t images = columns.s.images, rows = columns.s.rows() / images;
+    const int64_t fit = std::max<int64_t>(1, images / threads);  // to each thread
+    const int64_t some = columns.by_line ? 1 : std::min(together<T>(rows), fit);
 #pragma omp parallel num_threads(threads)
     {
         typename ContentForward<T>::Local local(content);
