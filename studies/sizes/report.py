@@ -62,10 +62,14 @@ def draw(table: Mapping[str, Any]) -> bytes:
     """Return the scores against the factor as SVG, one panel for each task and scene."""
     panels = [(task, scene) for task in _tasks(table) for scene in _scenes(_of(table, task=task))]
     names = list(dict.fromkeys(row["label"] for row in table["rows"]))
-    styles = {
-        name: (OKABE_ITO[number % len(OKABE_ITO)], MARKERS[number // len(OKABE_ITO) % len(MARKERS)])
-        for number, name in enumerate(names)
-    }
+    networks, trainings = [
+        list(dict.fromkeys(part)) for part in zip(*(n.partition(" (")[::2] for n in names), strict=True)
+    ]
+    styles = {}
+    for name in names:  # a color for each network, a marker for each training of it
+        network, _, training = name.partition(" (")
+        color = OKABE_ITO[networks.index(network) % len(OKABE_ITO)]
+        styles[name] = color, MARKERS[trainings.index(training) % len(MARKERS)]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6 * len(panels), 4), layout="constrained")
         for axes, (task, scene) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
