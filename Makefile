@@ -78,7 +78,7 @@ flowers: .venv/installed-dev
 # finished is kept, so that the same command goes on after an interruption.
 #   make evidence RERUN=1 ONLY=photographs FROM="--tiny-imagenet FOLDER"
 CLASSIFIED := cifar100 flowers-compare
-DENSE := streets streets-pretrained cells
+DENSE := streets streets-pretrained cells cells-pretrained
 SEEDS = $(foreach run,$(1),$(foreach seed,0 1 2,runs/photographs/$(run)_resnet_tiny$(2)/seed-$(seed)))
 evidence: $(if $(RERUN),.venv/installed-dev,.venv/installed-demo)
 ifdef RERUN

@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "streets-pretrained": ("street scenes, pretrained", "streets.md"),
     "flowers-compare": ("Flowers, pretrained", "flowers.md"),
     "cells": ("blood cells (detection)", "cells.md"),
+    "cells-pretrained": ("blood cells, pretrained", "cells.md"),
 }
 """By the folder in ``results``: what a reader calls it, and its page."""
 ENDINGS = ("_resnet_tiny", "_tf_efficientnet_lite0")

@@ -71,6 +71,7 @@ EXPERIMENTS = {
         "camvid", "data/streets", ("streets-pretrained",), "dense", "evidence-streets-pretrained", "streets"
     ),
     "cells": Experiment("bccd", "data/bccd", ("cells",), "dense", "evidence-cells"),
+    "cells-pretrained": Experiment("bccd", "data/bccd", ("cells-pretrained",), "dense", "evidence-cells-pretrained"),
 }
 
 
