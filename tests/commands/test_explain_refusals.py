@@ -8,64 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from matplotlib import cbook
 from PIL import Image
-from torch import nn
 
 from foveate.cli import main
 from foveate.commands.explain import ExplainConfig, run
-from foveate.data import ClutteredDigits
-from foveate.io import NetworkMeta, save_network
-from foveate.models.building import build_network
-
-CLASSES = ["cat", "dog", "person", "tree"]
-
-
-def save(folder: Path, name: str, img_size: tuple[int, int] = (48, 48), crop_pct: float = 0.875) -> Path:
-    """Write the checkpoint of a network whose weights are random, its rectangles and gates as well."""
-    torch.manual_seed(0)
-    model, kwargs = build_network(name, num_classes=len(CLASSES), img_size=img_size)
-    for holder in getattr(model, "attention", {}).values():
-        for parameter in holder.parameters():
-            nn.init.normal_(parameter, std=0.3)
-    meta = NetworkMeta(
-        model=name,
-        kwargs=kwargs,
-        classes=CLASSES,
-        img_size=img_size,
-        mean=(0.4, 0.5, 0.6),
-        std=(0.3, 0.2, 0.25),
-        crop_pct=crop_pct,
-        interpolation="bicubic",
-    )
-    folder.mkdir(parents=True)
-    save_network(folder / "model.safetensors", model, meta)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    root = tmp_path_factory.mktemp("runs")
-    sizes = {"cram_resnet_tiny": (48, 64), "gsa_resnet_tiny": (32, 32), "expatt_resnet_tiny": (32, 32)}
-    sizes["conv_resnet_tiny"] = (48, 48)
-    return {name: str(save(root / name, name, size)) for name, size in sizes.items()}
-
-
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    """A photograph, twice of the same name, one on its side, and drawn digits; sorted into classes."""
-    folder = tmp_path / "photographs"
-    for name in ("person", "tree"):
-        (folder / name).mkdir(parents=True)
-    with cbook.get_sample_data("grace_hopper.jpg") as file, Image.open(file) as image:
-        hopper = image.convert("RGB")
-    hopper.resize((240, 281)).save(folder / "person" / "hopper.jpg")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter when shown
-    hopper.resize((240, 281)).transpose(Image.Transpose.ROTATE_90).save(folder / "tree" / "hopper.png", exif=exif)
-    ClutteredDigits("test", size=32, length=4)[0][0].convert("L").save(folder / "digit.gif")
-    return folder
 
 
 def numbers_of(out: Path) -> dict[str, Any]:

@@ -9,35 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training.gated import Gated
 from torch import Tensor, nn
 
 from foveate.data import make_loader, open_data
-from foveate.nn import PositionwiseAttention2d, RectangularAttention2d
 from foveate.tasks import Classification
 from foveate.training import Recipe, TrainingModule, fit, make_loggers
 
 CPU = torch.device("cpu")
 TEN_CLASSES = list(map(str, range(10)))
 DATA = open_data("digits", img_size=16, options={"clutter": 1, "length": 44, "val_length": 20, "test_length": 23})
-
-
-class Gated(nn.Module):
-    """A small network with a gate of each kind, and normalisation before and behind them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(5)
-        self.first = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU())
-        self.rectangular = RectangularAttention2d(6)
-        self.second = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        self.positionwise = PositionwiseAttention2d(8)
-        self.head = nn.Linear(8, 10)
-        for parameter in (*self.rectangular.parameters(), *self.positionwise.parameters()):
-            nn.init.normal_(parameter, std=0.3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.second(self.rectangular(self.first(x)))
-        return self.head(self.positionwise(x).mean((2, 3)))
 
 
 class Interrupting(nn.Module):
