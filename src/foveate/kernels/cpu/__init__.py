@@ -170,14 +170,8 @@ def before_norm_backward(
 ) -> Tensor:
     """Write the gradients of query, key and value to ``grads``, and return that of the window.
 
-    Args:
-        grads: Where to write, in a dtype of the kernels, channels next to one another.
-        of: Gradients of the content attention, of the column pass, and another of the queries, which is added.
-        query: As in `before_norm`, like all that follow.
-        key: …
-        value: …
-        window: …
-        *sums: What `before_norm` returned.
+    ``of`` are the gradients of the content attention, of the column pass, and another of the queries, which is added;
+    ``sums`` are what `before_norm` returned.
     """
     r = _flat(window)
     grad_window = torch.empty_like(r)
