@@ -42,6 +42,7 @@ bench: .venv/installed-dev
 	$(BENCH) cram --mode both --rounds 21
 	$(BENCH) overhead --mode forward --rounds 31
 	$(BENCH) scaling --mode both --rounds 5 --max_seconds 4 --max_memory 6
+	$(BENCH) large --mode both --rounds 5 --warmup 1 --repeats 1 --max_seconds 45 --max_memory 12
 
 # The networks that ship, about 10 minutes on two idle cores, and the scores of where they look.
 SHIPPED := $(addsuffix _resnet_tiny.digits,conv expatt gsa positionwise cram)

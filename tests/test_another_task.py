@@ -162,6 +162,9 @@ def test_what_is_no_task_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="find-center"):
         register_task(Other)
+    again = type("FindCenter", (FindCenter,), {"__module__": FindCenter.__module__})
+    assert register_task(again) is find_task("find-center") is again  # defined again, as in a notebook
+    register_task(FindCenter)
     assert not (tmp_path / "x").exists()
     assert timm.is_model("test_resnet")
     assert set(TASKS) >= {"classification", "find-center"}

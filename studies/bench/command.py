@@ -45,13 +45,13 @@ class BenchConfig:
     """Measure suites of modules or networks: each subject checked first, then timed beside the others.
 
     Attributes:
-        suites: Any of gsa, expatt, cram (modules), networks, overhead, small (whole networks), scaling (against
-            the side).
+        suites: Any of gsa, expatt, cram (modules), networks, overhead, small (whole networks), scaling (modules against
+            the side of the map), large (networks against the side of the image).
         cases: Only those cases of the suites whose label fits this pattern, as in 56* for a side.
         mode: forward in inference; step, a whole training step; or both.
         dtype: float32, bfloat16 by autocast, or both.
         compiled: Through torch.compile (its time does not count): no, yes, or both.
-        batch_size: Images; not given, 8, in the suite small 64, and 1 in the suite scaling.
+        batch_size: Images; not given, 8, in the suite small 64, and 1 in the suites scaling and large.
         rounds: Timed rounds, in each of which every subject runs.
         warmup: Rounds before those, untimed.
         threads: Threads that PyTorch computes with; not given, as it finds best.

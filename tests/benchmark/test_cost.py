@@ -69,7 +69,8 @@ def test_shapes_and_depth_of_the_rows() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "gsa_resnet26", "aa_resnet26", "expatt_resnet26", "efficientnet_b0"])
 def test_children_add_up_to_their_parent(name: str) -> None:
-    cost = network_cost(timm.create_model(name), (3, 97, 61))
+    with torch.device("meta"):
+        cost = network_cost(timm.create_model(name), (3, 97, 61))
     leaves = [a for a in cost.modules if not any(b.name.startswith(f"{a.name}.") for b in cost.modules)]
     top = [row for row in cost.modules if row.depth == 1]
     assert sum(row.flops for row in top) == cost.flops
@@ -83,7 +84,8 @@ def test_children_add_up_to_their_parent(name: str) -> None:
     [("resnet50", 25.557e6, 8.18e9), ("resnet152", 60.193e6, 23.03e9), ("mobilenetv3_large_100", 5.483e6, 0.433e9)],
 )
 def test_published_figures(name: str, parameters: float, gflops: float) -> None:
-    cost = network_cost(timm.create_model(name))
+    with torch.device("meta"):
+        cost = network_cost(timm.create_model(name))
     assert cost.parameters == pytest.approx(parameters, rel=2e-4)
     assert cost.flops == pytest.approx(gflops, rel=5e-3)
 
@@ -91,7 +93,8 @@ def test_published_figures(name: str, parameters: float, gflops: float) -> None:
 @pytest.mark.slow
 def test_a_large_image_costs_in_proportion_to_its_pixels() -> None:
     """At 1024² the activations alone would take gigabytes; on the meta device they take nothing."""
-    model = timm.create_model("resnet152", num_classes=0)
+    with torch.device("meta"):
+        model = timm.create_model("resnet152", num_classes=0)
     assert network_cost(model, (3, 1024, 1024)).flops == 64 * network_cost(model, (3, 128, 128)).flops
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.made_sets import write_folder
+from tests.made_sets import write_folder, write_photo
 
 from foveate.commands.evaluate import EvaluateConfig, run
 from foveate.training import TrainConfig
@@ -55,12 +55,18 @@ def test_the_data_of_the_run_are_the_default(trained: tuple[Path, dict[str, Any]
     settings: dict[str, Any] = {"model": "test_resnet", "epochs": 1, "batch_size": 8, "device": "cpu", "img_size": 32}
     wanted = TrainConfig(**settings, data=str(folder), data_seed=3, out=str(tmp_path / "run"))
     history = train(wanted, verbose=False)["history"]
-    for given in ({}, {"data": str(folder)}, {"data": str(folder), "data_seed": 3}):
+    elsewhere = str(folder.parent / "." / "sub" / ".." / folder.name)
+    (folder.parent / "sub").mkdir()
+    for given in ({}, {"data": str(folder)}, {"data": elsewhere}, {"data": str(folder), "data_seed": 3}):
         found = run(EvaluateConfig(checkpoint=str(tmp_path / "run"), split="val", device="cpu", **given))
         assert found["loss"] == pytest.approx(history[-1]["val_loss"], rel=1e-5)
     for seed in (0, 4):
         other = run(EvaluateConfig(checkpoint=str(tmp_path / "run"), split="val", device="cpu", data_seed=seed))
         assert other["loss"] != pytest.approx(history[-1]["val_loss"], rel=1e-5)
+    write_photo(folder / "train" / "class0" / "new.jpg")  # the division is another one now
+    with pytest.raises(ValueError, match="train: 14 images then, 15 now"):
+        run(EvaluateConfig(checkpoint=str(tmp_path / "run"), split="val", device="cpu"))
+    run(EvaluateConfig(checkpoint=str(tmp_path / "run"), split="val", device="cpu", data=str(folder)))
 
 
 @pytest.mark.slow

@@ -143,3 +143,15 @@ def test_pictures_of_layers_that_are_not_its_own_are_seen_before_anything_is_com
     assert main(["explain", *options]) == 2
     assert layer.name in capsys.readouterr().err
     assert [file.read_bytes() for file in (tmp_path / "out").iterdir()] == [before]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("img_size", 320), ("num_classes", 3), ("pretrained", True), ("seed", 2), ("model_args", {"a": 1})],
+)
+def test_settings_of_networks_that_are_not_named_are_refused(name: str, value: Any) -> None:
+    config = ExplainConfig(images=["photo.jpg"], checkpoint=["runs/mine"], **{name: value})
+    with pytest.raises(ValueError, match=f"^{name} is for the networks in --model"):
+        config.check()
+    config.model = ["resnet18"]
+    config.check()

@@ -226,6 +226,10 @@ def test_what_does_not_fit_is_refused(photos: Path, tmp_path: Path, monkeypatch:
     insects = checkpoint(tmp_path / "insects", "cram_resnet_tiny", classes=2)
     cropped = checkpoint(tmp_path / "cropped", "cram_resnet_tiny", classes=2, crop_pct=CROP)
     plain = checkpoint(tmp_path / "plain", "conv_resnet_tiny", classes=2)
+    model, meta = load_network(insects)
+    gray = tmp_path / "gray" / "model.safetensors"
+    gray.parent.mkdir()
+    save_network(gray, model, dataclasses.replace(meta, intensity_range=(0.0, 4095.0)))
     (tmp_path / "bad.csv").write_text("file,x_min,y_min,x_max,y_max\nval/ant/0.png,1,2,3\n")
     lines = (photos / "boxes.csv").read_text().replace("val/bee/3.png,15,23,26", "val/bee/3.png,15,23,48")
     (tmp_path / "outside.csv").write_text(lines)
@@ -238,6 +242,7 @@ def test_what_does_not_fit_is_refused(photos: Path, tmp_path: Path, monkeypatch:
             {"checkpoints": [insects, cropped], **folder},
             r"cropped was trained with crop_pct=0\.75, .*insects with 1\.0",
         ),
+        ({"checkpoints": [insects, str(gray)], **folder}, r"gray\S* was trained with intensity_range=.*4095"),
         ({"checkpoints": [insects], "data": str(photos)}, "has no labelled test images; use its 'val' split"),
         ({"checkpoints": [insects], **folder, "boxes": str(tmp_path / "bad.csv")}, "bad.csv, line 2: expected file"),
         (

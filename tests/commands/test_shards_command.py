@@ -17,6 +17,7 @@ from PIL import Image
 from foveate.cli import main
 from foveate.commands.shards import ShardsConfig, run
 from foveate.data import open_data
+from foveate.io import files
 
 
 @pytest.fixture
@@ -182,6 +183,9 @@ def test_check_names_images_that_cannot_be_decoded(photos: Path, tmp_path: Path)
         (["make", "photos", "--out", "x", "--max_bad_images", "1"], "max_bad_images is for --decode"),
         (["make", "nowhere", "--out", "x"], "there is no folder of images at nowhere"),
         (["make", "photos", "--out", "photos/train/ant/0.png"], "cannot write to the output folder"),
+        (["index", "photos", "--out", "x"], "out means nothing to `foveate shards index`"),
+        (["index", "photos", "--decode"], "decode means nothing to `foveate shards index`"),
+        (["check", "photos", "--max_bad_images", "5"], "max_bad_images means nothing to `foveate shards check`"),
         (["index", "photos"], "there is no tar file in photos"),
         (["check", "photos"], "there is no shards.json in photos"),
     ],
@@ -208,3 +212,13 @@ def test_a_network_trains_on_shards_and_is_tested_on_them(photos: Path, tmp_path
     out = ["--data", str(tmp_path / "shards"), "--out", str(tmp_path / "run")]
     assert main(["train", "conv_resnet_tiny", *out, *settings]) == 0
     assert main(["test", str(tmp_path / "run"), *out[:2], "--split", "val"]) == 0
+
+
+def test_a_folder_that_another_process_writes_to_is_left_alone(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(files, "PATIENCE", 0.0)
+    out = files.writable_folder(tmp_path / "shards")
+    with files.sole_writer(out), pytest.raises(ValueError, match="another process is writing to"):
+        run(ShardsConfig(task=["make", str(photos)], out=out))
+    assert not list(out.iterdir())

@@ -12,7 +12,7 @@ import torchvision
 from tests.made_sets import write_pets
 
 from foveate.data import UnreadableImageError, make_loader, open_data, open_named
-from foveate.data.named import NAMED_SETS
+from foveate.data.named import NAMED_SETS, NamedImages
 
 
 @pytest.fixture
@@ -161,3 +161,13 @@ def test_a_missing_folder_is_not_created(tmp_path: Path):
 def test_unknown_names(name: str, message: str):
     with pytest.raises(ValueError, match=message):
         open_data(name)
+
+
+def test_classes_that_share_a_word_are_called_by_their_numbers():
+    class Set:
+        classes = (("tench", "Tinca tinca"), ("crane",), ("crane",))
+        wnids = ("n01440764", "n02012849", "n03126707")
+
+    assert NamedImages(Set(), "set").classes == ("n01440764", "n02012849", "n03126707")
+    Set.classes = (("tench", "Tinca tinca"), ("crane",), ("crane, the machine",))
+    assert NamedImages(Set(), "set").classes == ("tench", "crane", "crane, the machine")

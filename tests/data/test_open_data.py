@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
+from tests.made_sets import write_photo
 
 from foveate.data import BoxedImages, open_data
 
@@ -57,3 +59,14 @@ def test_bad_sizes(photo_folder: Path, img_size: object):
 def test_a_split_that_is_none():
     with pytest.raises(ValueError, match="split must be one of train, val, test; got 'tests'; did you mean 'test'"):
         open_data("digits").split("tests")
+
+
+def test_an_archive_of_the_images_may_be_left_beside_them(tmp_path: Path):
+    for label, number in itertools.product(("ant", "bee"), range(9)):
+        write_photo(tmp_path / f"{label}-{number}.jpg", number=number)
+    lines = [f"{path.name},{path.name.split('-')[0]}" for path in tmp_path.glob("*.jpg")]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    (tmp_path / "images.tar").touch()
+    data = open_data(tmp_path)
+    assert data.classes == ("ant", "bee")
+    assert data.length("train") + data.length("val") == 18

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from foveate.io.files import remove_temporary, write_bytes
+from foveate.io.files import remove_temporary, writable_file, write_bytes
 
 
 def test_threads_that_write_files_with_alike_names_do_not_mix_them(tmp_path: Path) -> None:
@@ -29,3 +32,42 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path, monkeypatc
     assert left[0].exists()
     remove_temporary(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_link_leads_to_is_replaced_and_not_the_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
+    write_bytes(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "file").read_bytes() == b"new"
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["file"]
+
+
+def test_a_pipe_is_written_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        write_bytes(writable_file(pipe), b"figures")
+        assert read.result(20) == b"figures"
+    assert pipe.is_fifo()
+
+
+def test_a_table_that_is_printed_and_figures_that_are_written_do_not_mix(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path\nfrom foveate.io.files import write_bytes\n"
+        "print('table')\nwrite_bytes(Path('/dev/stdout'), b'figures\\n')\nprint('end')\n"
+    )
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "table\nfigures\nend\n"
+
+
+def test_devices_are_written_and_stay_devices(capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("/dev/stdout", "/dev/null"):
+        write_bytes(writable_file(Path(name)), b"figures", rehearsal=True)
+        write_bytes(Path(name), b"figures\n")
+    assert Path("/dev/null").is_char_device()
+    assert Path("/dev/stdout").is_symlink()
+    assert capfd.readouterr().out == "figures\n"

@@ -275,3 +275,10 @@ def test_networks_are_built_in_several_threads_at_a_time(monkeypatch: pytest.Mon
             {type(module).__name__ for module in attention_modules(net).values()} for net in pool.map(build, names)
         ]
     assert found == [{"GlobalSelfAttention2d"}, set(), {"RectangularAttention2d"}]
+
+
+def test_masks_that_a_detector_learns_from_have_to_be_there() -> None:
+    network, _ = build_with_head("conv_resnet_tiny", "maskrcnn", num_classes=2, img_size=(64, 64), head_args=NARROW)
+    target = {"boxes": torch.tensor([[3.0, 5, 31, 41]]), "labels": torch.tensor([1])}
+    with pytest.raises(ValueError, match="Mask R-CNN learns from masks"):
+        network.train()(torch.randn(1, 3, 64, 64), [target])

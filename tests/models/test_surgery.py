@@ -115,7 +115,7 @@ def test_attention_comes_along(name: str, gate: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "gate"), in_turn(FAMILIES, GATES))
+@pytest.mark.parametrize(("name", "gate"), OPERATED)
 def test_it_is_frozen_with_its_stage_and_replaced_like_any_module(name: str, gate: str) -> None:
     model = attended(name, gate)
     (first, *_), stage = attention_modules(model), model.feature_info[-2]["module"]

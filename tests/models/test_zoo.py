@@ -36,7 +36,8 @@ PUBLISHED = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "parameters", "slack", "gflops", "slack_gflops"), PUBLISHED)
 def test_costs(name, parameters, slack, gflops, slack_gflops):
-    cost = network_cost(timm.create_model(name))
+    with torch.device("meta"):
+        cost = network_cost(timm.create_model(name))
     assert cost.parameters / 1e6 == pytest.approx(parameters, abs=slack)
     assert cost.flops / 1e9 == pytest.approx(gflops, abs=slack_gflops)
 
@@ -87,14 +88,21 @@ def test_shares_of_parameters_from_which_it_is_derived_how_expatt_attends():
 @pytest.mark.parametrize("base", ["resnet50", "efficientnet_b0"])
 @pytest.mark.parametrize("kind", ["cram", "positionwise"])
 def test_inserted_heads_cost_at_most_one_percent(kind, base):
-    alone, together = (network_cost(timm.create_model(name)) for name in (base, f"{kind}_{base}"))
+    with torch.device("meta"):
+        alone, together = (network_cost(timm.create_model(name)) for name in (base, f"{kind}_{base}"))
     assert alone.parameters < together.parameters <= 1.01 * alone.parameters
     assert alone.flops < together.flops <= 1.01 * alone.flops
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["conv", "expatt", "gsa", "aa", "cram", "positionwise"])
-def test_one_network_of_each_family_compiles_and_exports(family):
+@pytest.mark.parametrize(
+    ("family", "backend"),
+    [
+        *((family, "eager") for family in ("conv", "expatt", "gsa", "aa", "cram", "positionwise")),
+        pytest.param("positionwise", "inductor", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_one_network_of_each_family_compiles_and_exports(family, backend):
     """Without a break in the graph; what code becomes of it, the tests of each module see.
 
     Graphs that the tests of exports compare at every size are not exported here.
@@ -102,7 +110,6 @@ def test_one_network_of_each_family_compiles_and_exports(family):
     torch.manual_seed(0)
     model = timm.create_model(f"{family}_resnet_tiny", num_classes=7).eval()
     image = torch.randn(2, 3, 29, 37)
-    backend = "inductor" if family == "positionwise" else "eager"
     with torch.no_grad():
         eager = model(image)
         assert relative_error(torch.compile(model, fullgraph=True, backend=backend)(image), eager) < 1e-5

@@ -76,7 +76,14 @@ INDUCTOR = ("explicit", "global-self", "rectangular", "positionwise", "augmented
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "backend"), [*COMPILERS, ("expatt-conv", "inductor"), ("global-self", "inductor")])
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        *COMPILERS,
+        ("global-self", "inductor"),
+        pytest.param("expatt-conv", "inductor", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_compiled_and_exported_give_the_eager_result(name, backend, x):
     torch.manual_seed(0)
     module = trained_a_little(MODULES[name](), x)

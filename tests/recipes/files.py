@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib
 import importlib.util
 import re
@@ -24,8 +26,13 @@ TRAINED = [file for file, text in TEXTS.items() if "model" in yaml.safe_load(tex
 COMPARED = [file for file, text in TEXTS.items() if "models" in yaml.safe_load(text)]
 
 
-def configuration(file: str, *options: str) -> Any:
+def configuration(file: str) -> Any:
     """Return what the command line makes of a recipe."""
+    return copy.deepcopy(_parsed(file))
+
+
+@functools.cache
+def _parsed(file: str) -> Any:
     for module in re.findall(r"--import (\S+)", header(file).get("command", "")):
         importlib.import_module(module)
     if file in TRAINED or file in COMPARED:
@@ -33,8 +40,8 @@ def configuration(file: str, *options: str) -> Any:
     else:  # a recipe that trains nothing, for the study that it names
         found = re.search(rf"python -m studies\.(\w+) --config {re.escape(file)}", header(file)["command"])
         assert found is not None
-        return parse_study(found[1], ["--config", str(ROOT / file), *options])
-    return parse_command(command, ["--config", str(ROOT / file), *options])
+        return parse_study(found[1], ["--config", str(ROOT / file)])
+    return parse_command(command, ["--config", str(ROOT / file)])
 
 
 def header(file: str) -> dict[str, str]:

@@ -58,7 +58,11 @@ REPRESENTATIVES = {
 }
 assert set(TRIED.values()) >= REPRESENTATIVES
 REPEATING = {
-    f"recipes/{name}.yaml" for name in ("cifar100-pilot", "cifar100", "digits", "shipped", "sizes", "flowers-pilot")
+    f"recipes/{name}.yaml"
+    for name in (
+        *("cifar100-pilot", "cifar100", "digits", "demo", "shipped", "sizes", "sizes-masks", "sizes-scaled"),
+        "flowers-pilot",
+    )
 }
 """Comparisons of networks that others compare, on data and at sizes that others have too."""
 assert set(COMPARED) >= REPEATING
@@ -205,16 +209,23 @@ def test_it_trains(file: str, out: Path, made: Callable[[str], list[str]], start
     assert not [name for name, w in start.weights.items() if w.ndim > 1 and torch.equal(w, trained[name])]
 
 
+@pytest.mark.parametrize("file", COMPARED)
+def test_every_run_of_a_comparison_can_begin(file: str):
+    config = configuration(file)
+    for spec in config.models:
+        config.run_of(spec, seed=0).check()
+
+
 @pytest.mark.usefixtures("only_steps")
 @pytest.mark.parametrize("file", rarely(COMPARED, REPEATING))
 def test_it_compares(file: str, out: Path, made: Callable[[str], list[str]], starts: list[Start]):
     config = configuration(file)
-    for spec in config.models:
-        config.run_of(spec, seed=0).check()
     networks = NEW[file] or config.models[-1:]
     changes = ["--batch_size=4", "--seeds=1", "--jobs=1", f"--out={out}", f"--models={json.dumps(networks)}"]
     if config.pretrained:  # which takes any size
         changes += ["--img_size=64", "--crop=resized"]  # and not as is usual for such small images
+    elif config.task == "detection":
+        changes += ["--img_size=[64, 96]"]
     assert main(["compare", "--config", str(ROOT / file), *STEPS, *changes, *made(config.data)]) == 0
 
     table = json.loads((out / "compare.json").read_text(encoding="utf-8"))

@@ -116,7 +116,7 @@ SQUASHED = Case("5×7", (3, 5, 7), (Subject("squashed", nn.Hardswish, itself()),
 
 @pytest.mark.slow
 def test_compiled_beside_eager() -> None:
-    both = conditions(mode="forward", compiled=(False, True), dtype=torch.bfloat16)
+    both = conditions(mode="forward", compiled=(False, True), dtype=torch.bfloat16, repeats=0)
     entries = Measurer(both).measure(SQUASHED)["entries"]
     assert [(e["name"], e["compiled"], e["again"]) for e in entries] == [
         ("squashed", False, False),
@@ -138,7 +138,7 @@ def test_compiled_beside_eager() -> None:
 @pytest.mark.slow
 def test_without_a_compiler_eager_remains() -> None:
     with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}):
-        entries = Measurer(conditions(compiled=(False, True))).measure(SQUASHED)["entries"]
+        entries = Measurer(conditions(compiled=(False, True), repeats=0)).measure(SQUASHED)["entries"]
     for entry in entries:
         assert entry["status"] == (LEFT_OUT if entry["compiled"] else MEASURED)
         assert (entry["reason"] or "").startswith("cannot be compiled" if entry["compiled"] else "")
@@ -148,7 +148,7 @@ def test_without_a_compiler_eager_remains() -> None:
 @pytest.mark.parametrize("suite", ["gsa", "expatt", "cram"])
 def test_the_smallest_case_of_every_suite_of_modules(suite: str) -> None:
     case = min(SUITES[suite].cases, key=lambda case: case.positions)
-    found = Measurer(conditions(batch_size=1)).measure(case)
+    found = Measurer(conditions(batch_size=1, repeats=0)).measure(case)
     assert {entry["status"] for entry in found["entries"]} == {MEASURED}
     checked = {entry["name"] for entry in found["entries"] if entry["check"]}
     assert checked == {subject.name for subject in case.subjects if subject.reference}

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
+from foveate.data import from_loaders
 from foveate.data.dense import VOID
 from foveate.tasks import Segmentation
 from foveate.tasks.segmentation import iou_statistic
@@ -125,3 +127,10 @@ def test_settings_of_other_tasks_are_refused() -> None:
     vars(given).update(vars(settings))
     with pytest.raises(ValueError, match="mixup"):
         Segmentation.check_settings(given)
+
+
+def test_loaders_of_images_that_were_cropped_are_refused() -> None:
+    batches = DataLoader([(torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.long))] * 2)
+    data = from_loaders(batches, batches, classes=["a", "b"], mean=[0.5] * 3, std=[0.5] * 3, crop_pct=0.9)
+    with pytest.raises(ValueError, match=r"crop_pct=0\.9"):
+        Segmentation.check_data(data)

@@ -18,6 +18,7 @@ from foveate.data import open_data
 from foveate.data.dense import open_detection, open_segmentation
 from foveate.explain import overlay
 from foveate.io import load_network, load_weights, save_network
+from foveate.models.dense import build_with_head
 from foveate.report.dense import found_in
 from foveate.report.grid import choose_samples, fill_column
 from foveate.report.samples import encoded, zoom_of
@@ -177,3 +178,23 @@ def test_a_report_shows_networks_images_as_they_were_trained_on_them(tmp_path: P
     tensor = (tensor - torch.tensor(own.mean).view(3, 1, 1)) / torch.tensor(own.std).view(3, 1, 1)
     with torch.no_grad():
         assert found.found == found_in(sample[0], network(tensor[None])[0], data.classes)
+
+
+def test_batches_that_are_no_tensors_are_named(detector: TrainedDetector) -> None:
+    images = [(torch.zeros(3, 16, 16), {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)})] * 2
+    loader = DataLoader(images, batch_size=2, collate_fn=lambda batch: tuple(zip(*batch, strict=True)))
+    with pytest.raises(ValueError, match=r"images must be a tensor \(B, 3, H, W\); got a tuple"):
+        detector.evaluate(loader)
+
+
+def test_a_head_for_other_classes_is_begun_anew(segmenter: TrainedSegmenter, detector: TrainedDetector) -> None:
+    for trained, head in ((segmenter, "segmentation_head"), (detector, "head.classification_head.cls_logits")):
+        meta, size = trained.meta, trained.input_size
+        network, _ = build_with_head(meta.model, meta.head, num_classes=3, img_size=size, head_args=meta.head_args)
+        own = {name: value.clone() for name, value in network.state_dict().items()}
+        load_weights(network, Path(trained.source))
+        saved = trained.network.state_dict()
+        for name, value in network.state_dict().items():
+            kept = name.startswith(f"model.{head}.") and saved[name].shape != own[name].shape
+            assert torch.equal(value, own[name] if kept else saved[name]), name
+        assert any(saved[name].shape != own[name].shape for name in own)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +109,32 @@ def test_networks_of_several_tasks_are_explained_together(
     for one in image["networks"]:
         with Image.open(out / one["picture"]) as picture:
             assert picture.width > 400
+
+
+def test_the_peak_of_a_map_is_in_the_image(segmenter: TrainedSegmenter, photo: Image.Image) -> None:
+    """The lower six of the sixteen rows are padding, whose weights count for nothing."""
+    finding = segmenter.explain(photo, names=["all"])
+    raised = []
+    for record in finding.records:
+        values = record.map.clone()
+        rows = math.ceil(10 / 16 * values.shape[1] - 0.5)
+        values[:, rows:] = 1000.0
+        raised.append(dataclasses.replace(record, map=values))
+    for layer, record in zip(
+        finding_numbers(dataclasses.replace(finding, records=raised))["layers"], finding.records, strict=True
+    ):
+        rows = max(1, math.ceil(10 / 16 * record.map.shape[1] - 0.5))
+        seen = record.map[0, :rows]
+        if rows < record.map.shape[1] or layer["most"] < 1000:
+            assert layer["most"] == pytest.approx(float(seen.max()))
+            assert layer["mean"] == pytest.approx(float(seen.mean()))
+            assert 0 <= layer["peak"]["image"][1] <= 23 + 23 / seen.shape[0] / 2
+        assert layer["map_size"] == list(record.map.shape[1:])
+
+
+@pytest.mark.slow
+def test_layers_without_attention_are_not_there_to_be_shown(photo: Image.Image, tmp_path: Path) -> None:
+    args = {"decoder_channels": [16, 8, 8]}
+    plain = foveate.load(train(tmp_path / "run", "conv_resnet_tiny", "segmentation", head_args=args))
+    with pytest.raises(ValueError, match=r"layers: .* has no layer .model\.encoder.; it has none with attention"):
+        plain.explain(photo, names=["model.encoder"])

@@ -8,6 +8,7 @@ the command's own `main`; they come from a fork server that has imported everyth
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 import multiprocessing
@@ -121,8 +122,12 @@ def differences(run: Run, reference: dict[str, Any]) -> list[str]:
     return [name for name, value in result.items() if value != reference[name]]
 
 
+@functools.cache
 def uninterrupted(folder: Path, variant: str) -> tuple[dict[str, Any], float]:
-    """Return the result of the run that nothing interrupts, and the seconds that it takes."""
+    """Return the result of the run that nothing interrupts, and the seconds that it takes.
+
+    It is made once in a folder, so that several drivers can compare with it.
+    """
     run = Run(folder, variant)
     start = time.perf_counter()
     assert run.finish() == 0, run.text()
@@ -134,13 +139,21 @@ def saving(run: Run, process: Any) -> bool:
     return any(run.out.glob(f".*.ckpt.{process.pid}-*.tmp"))
 
 
-def kill_trials(trials: int, seed: int, folder: Path, *, variants: tuple[str, ...] = tuple(VARIANTS)) -> Outcome:
+def kill_trials(
+    trials: int,
+    seed: int,
+    folder: Path,
+    *,
+    variants: tuple[str, ...] = tuple(VARIANTS),
+    whole: Path | None = None,
+) -> Outcome:
     """Kill runs at random moments, every other time during a save; look at the checkpoint; let them go on to the end.
 
-    Every third run is killed several times, every other one has two workers.
+    Every third run is killed several times, every other one has two workers. The runs that nothing interrupts are in
+    the folder ``whole``.
     """
     outcome, rng = Outcome(trials=trials), random.Random(seed)
-    references = {variant: uninterrupted(folder / f"whole-{variant}", variant) for variant in variants}
+    references = {variant: uninterrupted((whole or folder / "whole") / variant, variant) for variant in variants}
     for trial in progress(range(trials), "kill"):
         variant = variants[trial % len(variants)]
         reference, seconds = references[variant]
@@ -170,13 +183,13 @@ def kill_trials(trials: int, seed: int, folder: Path, *, variants: tuple[str, ..
     return outcome
 
 
-def signal_trials(trials: int, seed: int, folder: Path) -> Outcome:
+def signal_trials(trials: int, seed: int, folder: Path, *, whole: Path | None = None) -> Outcome:
     """Send SIGINT and SIGTERM in turn, to the run and to its workers, as terminals do; nothing but that saves it.
 
     The signal arrives at a known update: the checkpoint must be of that one, in validation too.
     """
     outcome, rng = Outcome(trials=trials), random.Random(seed)
-    reference, _ = uninterrupted(folder / "whole", "everything")
+    reference, _ = uninterrupted((whole or folder / "whole") / "everything", "everything")
     for trial in progress(range(trials), "signal"):
         signum = (signal.SIGINT, signal.SIGTERM)[trial % 2]
         run = Run(folder / f"signal-{trial}", "everything", workers=2 * (trial // 2 % 2), often=False)
@@ -193,27 +206,28 @@ def signal_trials(trials: int, seed: int, folder: Path) -> Outcome:
     return outcome
 
 
-def disk_trials(trials: int, seed: int, folder: Path) -> Outcome:
+def disk_trials(trials: int, seed: int, folder: Path, *, whole: Path | None = None) -> Outcome:
     """Let writing fail at a random byte of a random file; the checkpoints must stay, and the run must go on.
 
     The kernel refuses to let a file grow beyond a limit, as on a full disk, and to root as well.
     """
     outcome, rng = Outcome(trials=trials), random.Random(seed)
-    reference, _ = uninterrupted(folder / "whole", "everything")
+    reference, _ = uninterrupted((whole or folder / "whole") / "everything", "everything")
+    reference_run = (whole or folder / "whole") / "everything" / "run"
     for trial in progress(range(trials), "disk"):
         run = Run(folder / f"disk-{trial}", "everything", often=trial % 2 == 0)
         stopped = trial % 4 != 3  # else the training ends, and what cannot be written are the weights
         if stopped:
             run.finish(_signal_at, int(signal.SIGTERM), 3 * rng.randrange(1, 8), False)
         else:
-            shutil.copytree(folder / "whole" / "run", run.out)
+            shutil.copytree(reference_run, run.out)
             for name in ("result.json", "model.safetensors"):
                 (run.out / name).unlink()
         last = run.out / LAST
-        before, whole = last.read_bytes(), last.stat().st_size
-        weights = (folder / "whole" / "run" / "model.safetensors").stat().st_size
+        before, size = last.read_bytes(), last.stat().st_size
+        weights = (reference_run / "model.safetensors").stat().st_size
         # Whether the weights can be written is tried before anything else, so that less room is found out there.
-        code = run.finish(_limit_files, rng.randrange(*((weights + 1, whole) if stopped else (70_000, weights))))
+        code = run.finish(_limit_files, rng.randrange(*((weights + 1, size) if stopped else (70_000, weights))))
         message = run.text().splitlines()[-1]
         outcome.check(code == 2, f"trial {trial}: exit code {code}: {message}")
         named = re.search(r"^foveate: error: .*File too large: '.*/(.*)'$", message)

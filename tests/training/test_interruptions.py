@@ -34,22 +34,28 @@ TEN_CLASSES = list(map(str, range(10)))
 pytestmark = pytest.mark.slow
 
 
-def test_killed_runs_go_on_as_if_they_had_not_been(tmp_path: Path) -> None:
-    outcome = kill_trials(4, 1, tmp_path / "trials")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the runs that nothing interrupts."""
+    return tmp_path_factory.mktemp("whole")
+
+
+def test_killed_runs_go_on_as_if_they_had_not_been(tmp_path: Path, whole: Path) -> None:
+    outcome = kill_trials(4, 1, tmp_path / "trials", whole=whole)
     assert outcome.failures == []
     assert outcome.counts["bit-equal"] == 4
     assert outcome.counts["kills"] >= 2
     assert outcome.counts["during a save"] >= 1
 
 
-def test_signals_save_within_an_update(tmp_path: Path) -> None:
-    outcome = signal_trials(3, 1, tmp_path / "trials")
+def test_signals_save_within_an_update(tmp_path: Path, whole: Path) -> None:
+    outcome = signal_trials(3, 1, tmp_path / "trials", whole=whole)
     assert outcome.failures == []
     assert outcome.counts == {"SIGINT": 2, "SIGTERM": 1, "bit-equal": 3}
 
 
-def test_a_full_disk_harms_no_checkpoint(tmp_path: Path) -> None:
-    outcome = disk_trials(4, 1, tmp_path / "trials")
+def test_a_full_disk_harms_no_checkpoint(tmp_path: Path, whole: Path) -> None:
+    outcome = disk_trials(4, 1, tmp_path / "trials", whole=whole)
     assert outcome.failures == []
     assert outcome.counts["bit-equal"] == 4
     assert outcome.counts["model.safetensors"] == 1

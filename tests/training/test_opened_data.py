@@ -16,9 +16,11 @@ from tests.stopping import StopAt
 
 import foveate
 from foveate.data import make_transform, open_data
+from foveate.data.dense import open_detection, open_segmentation
 from foveate.export import export_network
 from foveate.training import TrainConfig
 from foveate.training.build import _configuration as configuration_of
+from foveate.training.build import fingerprint_of
 
 TINY: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 21}
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu", "verbose": False}
@@ -120,3 +122,14 @@ def test_a_run_is_evaluated_however_its_images_were_augmented(tmp_path: Path) ->
     how = {"data_options": TINY, "hflip": 0.25, "random_erasing": 0.5, "out": str(tmp_path / "run"), **SETTINGS}
     result = foveate.train("test_resnet", **how)
     assert foveate.evaluate(result.folder).top1.mean == pytest.approx(result.metrics["top1"])
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_digits_with_masks_and_boxes_are_told_apart(task: str, tmp_path: Path) -> None:
+    opening = {"segmentation": open_segmentation, "detection": open_detection}[task]
+    options = {"size": 16, "clutter": 1, "length": 6, "val_length": 2, "test_length": 2}
+    ours, others = (opening("digits", seed=seed, options=options) for seed in (0, 3))
+    state = fingerprint_of(ours).state()
+    fingerprint_of(ours).check(state, tmp_path)
+    with pytest.raises(ValueError, match="seed: 0 then, 3 now"):
+        fingerprint_of(others).check(state, tmp_path)

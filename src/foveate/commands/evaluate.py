@@ -10,6 +10,7 @@ from typing import Any, Literal
 from foveate._devices import check_device
 from foveate.io.files import writable_file, write_json
 from foveate.trained import load
+from foveate.trained.loading import check_data_of_run
 from foveate.training.recipe import Precision
 from foveate.training.settings import DataConfig
 from foveate.training.settings_file import with_data_of_run
@@ -49,14 +50,17 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: The checkpoint is none, it was trained for other classes, it does not take images of such a size,
-            or the data has no such split.
+            or the data has no such split, or is not given and not what the run was trained on any more.
     """
     if not config.checkpoint:
         raise ValueError("no checkpoint given; name one, as in `foveate evaluate runs/gsa_resnet26-seed-0`")
+    of_run = not (config.data or config.data_options) and config.data_seed is None
     config = with_data_of_run(config, config.checkpoint)
     trained = load(config.checkpoint, device=check_device(config.device, config.precision))
     data = config.open(trained.img_size, task=trained.meta.task, intensity_range=trained.meta.intensity_range)
     trained.check_fits(data)
+    if of_run:
+        check_data_of_run(data, config.checkpoint)
     options: dict[str, Any] = {name: getattr(config, name) for name in ("split", "batch_size", "workers", "precision")}
     if config.json is not None:
         writable_file(Path(config.json))

@@ -16,6 +16,9 @@ from foveate.trained.explaining_files import NUMBERS, How, explain_files
 
 __all__ = ["NUMBERS", "ExplainConfig", "run"]
 
+OF_MODELS = ("pretrained", "seed", "num_classes", "img_size", "model_args")
+"""Settings of networks that are named, not loaded from a checkpoint."""
+
 
 @dataclass(kw_only=True)
 class ExplainConfig:
@@ -65,6 +68,10 @@ class ExplainConfig:
             raise ValueError("images: none given; name some, as in `foveate explain photo.jpg --checkpoint runs/mine`")
         if not self.checkpoint and not self.model:
             raise ValueError("checkpoint: no network given; name one with --checkpoint, or by --model")
+        fresh = type(self)()
+        for name in OF_MODELS if not self.model else ():
+            if getattr(self, name) != getattr(fresh, name):
+                raise ValueError(f"{name} is for the networks in --model, and none is named there; leave it out")
         _checks.one_of("method", self.method, METHODS)
         if self.num_classes is not None:
             _checks.integer("num_classes", self.num_classes)
@@ -82,9 +89,7 @@ def run(config: ExplainConfig) -> dict[str, Any]:
     config.check()
     device = check_device(config.device)
     given = find_images(config.images, config.max_images)
-    options: dict[str, Any] = {
-        name: getattr(config, name) for name in ("pretrained", "seed", "num_classes", "img_size", "model_args")
-    }
+    options: dict[str, Any] = {name: getattr(config, name) for name in OF_MODELS}
     loaded = [load(checkpoint, device=device) for checkpoint in config.checkpoint]
     networks = told_apart([*loaded, *(build(name, device=device, **options) for name in config.model)])
     how = How(config.query, config.box, config.layers, config.method, config.overlays)

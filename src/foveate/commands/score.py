@@ -12,6 +12,7 @@ from foveate.io.environment import environment
 from foveate.io.files import writable_file, write_json
 from foveate.report.scores import to_text
 from foveate.trained import load
+from foveate.trained.loading import check_data_of_run
 from foveate.trained.scoring import ScoreSettings, check_scorable, score_networks
 from foveate.training.settings import DataConfig
 from foveate.training.settings_file import with_data_of_run
@@ -67,12 +68,15 @@ def run(config: ScoreConfig) -> dict[str, Any]:
         ValueError: A checkpoint is none, or as `score_networks` raises it.
     """
     config.check()
+    of_run = not (config.data or config.data_options) and config.data_seed is None
     config = with_data_of_run(config, config.checkpoints[0])
     device = check_device(config.device, "32-true")
     networks = [load(checkpoint) for checkpoint in config.checkpoints]
     check_scorable(networks, config)
     meta = networks[0].meta
     data = config.open(networks[0].img_size, task=meta.task, intensity_range=meta.intensity_range)
+    if of_run:
+        check_data_of_run(data, config.checkpoints[0])
     if config.out is not None:
         writable_file(Path(config.out))
     found = score_networks(networks, data, config, device=device, workers=config.workers)

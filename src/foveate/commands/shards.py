@@ -15,6 +15,12 @@ __all__ = ["ShardsConfig", "run"]
 
 UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 TASKS = ("make", "index", "check")
+USED = {
+    "make": {"out", "shard_size", "images_per_shard", "seed", "data_seed", "decode", "max_bad_images"},
+    "index": set[str](),
+    "check": {"decode"},
+}
+"""Settings that a task heeds."""
 
 
 @dataclass(kw_only=True)
@@ -50,6 +56,9 @@ class ShardsConfig:
         _checks.one_of("task", self.task[0], TASKS)
         if self.task[0] == "make" and self.out is None:
             raise ValueError("out: say into which folder, as in --out shards")
+        fresh, others = type(self)(), set(vars(self)) - {"task"} - USED[self.task[0]]
+        if given := [name for name in sorted(others) if getattr(self, name) != getattr(fresh, name)]:
+            raise ValueError(f"{given[0]} means nothing to `foveate shards {self.task[0]}`; leave it out")
         if self.images_per_shard is not None:
             _checks.integer("images_per_shard", self.images_per_shard)
         if self.bytes_per_shard < UNITS["kB"]:

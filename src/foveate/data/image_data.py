@@ -11,7 +11,7 @@ from typing import Any
 from foveate import _checks
 from foveate.data.digits import DEFAULT_SIZE, DIGITS_MEAN, DIGITS_STD, ClutteredDigits
 from foveate.data.divided import Divided
-from foveate.data.files import NOT_READ, is_junk
+from foveate.data.files import NOT_READ, is_image, is_junk
 from foveate.data.folder import FolderImages, open_folder
 from foveate.data.named import NAMED_SETS, open_named
 from foveate.data.protocols import BoxedImages, LabelledImages
@@ -142,7 +142,8 @@ def _holds_shards(path: Path) -> bool:
     if (path / INDEX).is_file():
         return True
     entries = [entry for entry in path.iterdir() if not is_junk(entry.name)]
-    return any(entry.suffix == ".tar" for entry in entries) and not any(entry.is_dir() for entry in entries)
+    images = any(entry.is_dir() or is_image(entry.name) for entry in entries)
+    return any(entry.suffix == ".tar" for entry in entries) and not images
 
 
 def takes_intensity_range(name: str | Path) -> bool:

@@ -145,7 +145,9 @@ class NamedImages(Dataset[tuple[Image.Image, int]]):
         names = _attribute(self.dataset, CLASSES)
         if names is None:
             names = range(int(self.labels.max()) + 1)
-        return tuple(str(name[0] if isinstance(name, tuple) else name) for name in names)  # ImageNet's have synonyms
+        first = tuple(str(name[0] if isinstance(name, tuple) else name) for name in names)  # ImageNet's have synonyms
+        numbers = getattr(self.dataset, "wnids", None)  # of which two classes share a word: a crane is a bird, or lifts
+        return first if numbers is None or len(set(first)) == len(first) else tuple(numbers)
 
     def _path(self, index: int) -> str:
         files = _attribute(self.dataset, FILES)

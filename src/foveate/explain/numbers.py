@@ -44,14 +44,16 @@ def _predictions(finding: Finding) -> dict[str, Any]:
 
 
 def _record_numbers(finding: Finding, record: AttentionRecord) -> dict[str, Any]:
-    values = record.map[0]
+    whole = record.map[0]
+    rows, columns = _inside(finding, record)
+    values = whole[rows, columns]
     row, column = divmod(int(values.argmax()), values.shape[1])
     size = np.array(record.image_size)
-    peak = ((np.array([row, column]) + 0.5) * size / values.shape)[::-1].tolist()
+    peak = ((np.array([rows.start + row, columns.start + column]) + 0.5) * size / whole.shape)[::-1].tolist()
     numbers: dict[str, Any] = {
         "name": record.name,
         "kind": record.kind,
-        "map_size": list(values.shape),
+        "map_size": list(whole.shape),
         "scale": dataclasses.asdict(record.scale),
         "least": float(values.min()),
         "mean": float(values.mean()),
@@ -83,6 +85,20 @@ def _record_numbers(finding: Finding, record: AttentionRecord) -> dict[str, Any]
     if record.target is not None:
         numbers["target"] = finding.classes[record.target[0]]
     return numbers
+
+
+def _inside(finding: Finding, record: AttentionRecord) -> tuple[slice, slice]:
+    """Return rows and columns of a map whose positions have their middle in the image, not in its padding."""
+    left, top, right, bottom = finding.placement.extent((finding.image.height, finding.image.width))
+    kept = []
+    for low, high, side, number in zip(
+        (top, left), (bottom, right), record.image_size, record.map.shape[1:], strict=True
+    ):
+        middles = (np.arange(number) + 0.5) * side / number
+        first, last = np.searchsorted(middles, [low, high])
+        first = min(int(first), number - 1)
+        kept.append(slice(first, max(int(last), first + 1)))
+    return kept[0], kept[1]
 
 
 def _points(finding: Finding, points: list[Any]) -> dict[str, Any]:

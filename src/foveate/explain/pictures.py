@@ -12,6 +12,7 @@ from foveate.explain.overlay import overlay, zoom_of
 from foveate.explain.painting import Color, marked
 from foveate.explain.records import AttentionRecord, Scale
 from foveate.explain.sheet import Panel, Strip, contact_sheet
+from foveate.io.class_names import class_name
 
 if TYPE_CHECKING:
     from foveate.explain.finding import Finding
@@ -71,7 +72,8 @@ def comparison(findings: Sequence[Finding]) -> Comparison:
     """Return the row of a sheet that compares the findings of several networks for one image."""
     first = findings[0]
     picture = _picture(first, SMALL_PANEL)
-    about = [first.name, picture.title, *([] if first.label is None else [f"it is {first.label}"])]
+    label = next((finding.label for finding in findings if finding.label is not None), None)
+    about = [first.name, picture.title, *([] if label is None else [f"it is {class_name(label)}"])]
     strips = [Strip([Panel(picture.picture)], "\n".join(about))]
     for finding in findings:
         answer = [] if finding.answer is None else [Panel(finding.answer.drawn(SMALL_PANEL))]

@@ -36,6 +36,16 @@ __all__ = [
     "save_with_card",
 ]
 
+OUTPUTS = tuple(
+    f"{PART}{layer}."
+    for layer in (
+        "segmentation_head",
+        "roi_heads.box_predictor",
+        "roi_heads.mask_predictor.mask_fcn_logits",
+        "head.classification_head.cls_logits",
+    )
+)
+"""Layers of segmentation networks and detectors whose outputs are as many as there are classes."""
 PICKLED = "pytorch_model.bin"
 """Other name, besides `WEIGHTS`, of the weights in a folder that timm writes for a hub."""
 
@@ -168,9 +178,9 @@ def load_weights(model: nn.Module, path: str | Path) -> NetworkMeta | None:
     if tensors and all(f"{PART}{key}" in own for key in tensors):  # of a segmentation network or a detector alone
         tensors = {f"{PART}{key}": tensor for key, tensor in tensors.items()}
     heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else heads
-    for key in [f"{head}.{kind}" for head in heads for kind in ("weight", "bias")]:
-        if key in tensors and key in own and tensors[key].shape != own[key].shape:
+    last = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads)) + OUTPUTS
+    for key in tensors.keys() & own.keys():
+        if key.startswith(last) and tensors[key].shape != own[key].shape:
             tensors[key] = own[key]
     tensors = resized(model, tensors, path)
     fill(model, tensors, f"{path} is a checkpoint of another network than {type(model).__name__} as asked for")

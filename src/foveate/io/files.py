@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
 import os
 import secrets
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -35,7 +37,8 @@ def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = 
     """Write ``content`` to ``path`` atomically, even if the machine stops meanwhile.
 
     The content goes to a file beside ``path`` first and from there to the disk; then the file is moved into its place.
-    An `OSError` names ``path``.
+    What ``path`` links to is replaced, not the link; to a device or a pipe, such as /dev/stdout, it is just written. An
+    `OSError` names ``path``.
 
     Args:
         path: The file.
@@ -43,6 +46,13 @@ def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = 
         keep: Where to move the present file, in the same folder; by default it is replaced.
         rehearsal: Write the content, but then remove it, to know that it can be written.
     """
+    if _is_device(path):
+        if not rehearsal:
+            _write_to_device(path, content)
+        return
+    place = path
+    if keep is None and path.is_symlink():
+        path = Path(os.path.realpath(path))
     short = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name may have the largest length allowed
     temporary = path.with_name(f".{short}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # other threads, other machines
     try:
@@ -57,9 +67,32 @@ def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = 
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror, str(place)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_device(path: Path) -> bool:
+    """Tell whether ``path`` is no place for a file that could be replaced: a device, a pipe, an open file."""
+    return _descriptor(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _descriptor(path: Path) -> int | None:
+    """Return the number of the open file that ``path`` stands for, such as /dev/stdout."""
+    number = {"/dev/stdout": "1", "/dev/stderr": "2"}.get(str(path), path.name)
+    return int(number) if str(path).startswith(("/dev/std", "/dev/fd/")) and number.isdecimal() else None
+
+
+def _write_to_device(path: Path, content: bytes | memoryview) -> None:
+    """Write to a device or a pipe; to an open file behind what was printed to it."""
+    descriptor = _descriptor(path)
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        with path.open("ab") if descriptor is None else os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -67,6 +100,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems on which folders are not flushed
+            raise
     finally:
         os.close(descriptor)
 
@@ -158,5 +194,7 @@ def writable_file(path: Path) -> Path:
     """Make sure that a file can be written at ``path``, its folder created if need be; return ``path``."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file in it")
-    writable_folder(path.parent)
+    if _is_device(path):
+        return path
+    writable_folder(Path(os.path.realpath(path)).parent)
     return path

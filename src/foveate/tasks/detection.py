@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from foveate import _checks
 from foveate._extras import check_installed
 from foveate.data import LoaderData
-from foveate.data.dense import DenseData, open_detection
+from foveate.data.dense import DenseData, TargetImages, open_detection
 from foveate.models.dense import DETECTORS, Detector
 from foveate.models.inspection import dry_run
 from foveate.tasks.average_precision import (
@@ -86,7 +86,17 @@ class Detection(Task):
 
     @classmethod
     def configured(cls, settings: Any, data: Any, *, seed: int) -> Self:
-        """Return the task with the detector of ``settings``."""
+        """Return the task with the detector of ``settings``.
+
+        A `ValueError` says that it learns from masks, and that there are none in ``data``.
+        """
+        samples = data.train.samples if isinstance(data.train, TargetImages) else []
+        boxes = samples and all(getattr(sample, "masks", sample) is None for sample in samples)
+        if settings.detector == "maskrcnn" and boxes:
+            raise ValueError(
+                f"detector: Mask R-CNN learns from masks, and the training images of {data.name} have boxes alone; "
+                "use fasterrcnn"
+            )
         return cls(data.classes, detector=settings.detector, detector_args=settings.head_args)
 
     @classmethod

@@ -28,6 +28,8 @@ def register_task(task: type[Task]) -> type[Task]:
     """
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise ValueError(f"task must be a name or a subclass of foveate.tasks.Task; got {task!r}")
-    if TASKS.setdefault(task.name, task) is not task:
-        raise ValueError(f"task {task.name!r} is {TASKS[task.name].__qualname__} already; give {task} another name")
+    known = TASKS.get(task.name, task)
+    if (known.__module__, known.__qualname__) != (task.__module__, task.__qualname__):
+        raise ValueError(f"task {task.name!r} is {known.__qualname__} already; give {task} another name")
+    TASKS[task.name] = task  # one that was defined again, as in a notebook, replaces the one before
     return task

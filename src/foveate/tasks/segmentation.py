@@ -92,6 +92,16 @@ class Segmentation(Task):
         """Open images with masks, see `foveate.data.dense.open_segmentation`."""
         return open_segmentation(name, **options)
 
+    @classmethod
+    def check_data(cls, data: Any) -> None:
+        """Raise a `ValueError` unless ``data`` are images with masks, or loaders of images that nothing is cut off."""
+        super().check_data(data)
+        if data.transform.crop_pct != 1:
+            raise ValueError(
+                f"{data.name} has crop_pct={data.transform.crop_pct}, and a segmentation network sees whole images; "
+                "leave it at 1"
+            )
+
     def check_network(self, name: str, network: nn.Module, img_size: tuple[int, int]) -> None:
         """Raise a `ValueError` unless ``network`` turns a color image of ``img_size`` into logits of every pixel."""
         output = dry_run(network, (3, *img_size), lambda twin, image: twin(image), name=name)

@@ -187,7 +187,7 @@ def evaluate_network(
     module = TrainingModule(network, Recipe(precision=precision, channels_last=is_channels_last(network)), task)
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
     labelled = (
-        (_cast(images, dtype), found.long() if isinstance(found, Tensor) else found) for images, found in batches
+        (_cast(images, dtype), _labels(found) if isinstance(found, Tensor) else found) for images, found in batches
     )
     with evaluating(network):
         kept = predict(module, checked_targets(labelled, len(task.classes)), device=device)
@@ -202,7 +202,18 @@ def evaluate_network(
     return kind(**{**about, **figures, "images": len(per_image), "bad_images": bad_images})
 
 
-def _cast(images: Tensor, dtype: torch.dtype) -> Tensor:
+def _labels(targets: Tensor) -> Tensor:
+    if targets.ndim not in (1, 3):
+        raise ValueError(f"targets must be class indices (B,) or masks (B, H, W); got {tuple(targets.shape)}")
+    return targets.long()
+
+
+def _cast(images: Any, dtype: torch.dtype) -> Tensor:
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        got = tuple(images.shape) if isinstance(images, Tensor) else f"a {type(images).__name__}"
+        raise ValueError(
+            f"images must be a tensor (B, 3, H, W); got {got}: give the DataLoader a collate_fn that stacks"
+        )
     if not images.is_floating_point():
         raise ValueError(f"images must be floating-point numbers, normalized for the network; got {images.dtype}")
     return images.to(dtype)

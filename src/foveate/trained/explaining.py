@@ -147,13 +147,13 @@ def _names(trained: TrainedNetwork, method: str, names: Sequence[str]) -> list[s
         return None
     own = modules_shown(trained, method)
     if missing := [name for name in names if name not in own]:
-        known = _checks.suggestion(missing[0], own) or f"; it has {', '.join(own[:20])}"
+        known = _checks.suggestion(missing[0], own) or f"; it has {', '.join(own[:20]) or 'none with attention'}"
         raise ValueError(f"layers: {trained.name} has no layer {' or '.join(map(repr, missing))}{known}")
     return list(names)
 
 
 def modules_shown(trained: TrainedNetwork, method: str = "auto") -> list[str]:
-    """Return the names of the modules that can be shown: those with attention; of Grad-CAM, all."""
-    if _by_attention(trained, method):
+    """Return the names of the modules that can be shown: those with attention; of a classifier by Grad-CAM, all."""
+    if _by_attention(trained, method) or not trained.names_images:
         return list(attention_modules(trained.network))
     return [name for name, _ in trained.network.named_modules() if name]

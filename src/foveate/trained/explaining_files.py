@@ -146,10 +146,12 @@ def _layers_of(networks: Sequence[TrainedNetwork], how: How) -> dict[str, Sequen
     known = [name for names in own.values() for name in names]
     for layer in how.layers:
         if layer not in known:
-            near = _checks.suggestion(layer, known) or f"; there are {', '.join(dict.fromkeys(known[:20]))}"
+            near = _checks.suggestion(layer, known) or f"; there are {', '.join(dict.fromkeys(known[:20])) or 'none'}"
             raise ValueError(f"layers: there is no layer {layer!r} in {' or '.join(own)}{near}")
-    # Of a network that has none of them, all are named as missing.
-    return {name: [one for one in how.layers if one in names] or how.layers for name, names in own.items()}
+    # Of a network that has others, all are named as missing; of one that has none, what it predicts is shown.
+    return {
+        name: [one for one in how.layers if one in names] or how.layers[: len(names)] for name, names in own.items()
+    }
 
 
 def _explain(
@@ -185,7 +187,7 @@ def _write(out: Path, given: GivenImage, row: dict[str, Finding], how: How) -> d
     return {
         "file": str(given.path),
         "size": {"height": first.image.height, "width": first.image.width},
-        "label": first.label,
+        "label": next((finding.label for finding in row.values() if finding.label is not None), None),
         "networks": found,
     }
 

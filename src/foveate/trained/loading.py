@@ -28,7 +28,7 @@ from foveate.trained.evaluation import EvaluationResult
 from foveate.trained.network import TrainedNetwork
 from foveate.trained.segmenter import TrainedSegmenter
 
-__all__ = ["build", "evaluate", "load", "told_apart"]
+__all__ = ["build", "check_data_of_run", "evaluate", "load", "told_apart"]
 
 KINDS: dict[str, type[TrainedNetwork]] = {
     "classification": TrainedClassifier,
@@ -108,12 +108,12 @@ def evaluate(
             trained.img_size, task=meta.task, intensity_range=meta.intensity_range
         )
         if data is None:
-            _check_data_of_run(opened, source)
+            check_data_of_run(opened, source)
         data = opened
     return trained.evaluate(data, **options)
 
 
-def _check_data_of_run(data: Any, source: str | Path) -> None:
+def check_data_of_run(data: Any, source: str | Path) -> None:
     """Raise a `ValueError` if a run was trained on other images than those that were opened for it by their name."""
     from foveate.training.build import DRAWN, fingerprint_of
     from foveate.training.run_folder import RESULT
@@ -121,14 +121,16 @@ def _check_data_of_run(data: Any, source: str | Path) -> None:
     path = Path(without_prefix(source)).expanduser()
     folder = path if path.is_dir() else path.parent
     result = read_json(folder / RESULT) if path.exists() and (folder / RESULT).is_file() else {}
-    then = result.get("data")
-    if then is not None:  # how images were augmented does not matter here, and the network knows how to prepare them
+    then = result.get("data") if isinstance(result, dict) else None
+    if not isinstance(then, dict) or not isinstance(then.get("images"), dict):
+        return
+    if then:  # how images were augmented does not matter here, and the network knows how to prepare them
         drawn = {name: value for name, value in then.get("prepared", {}).items() if name in DRAWN}
         then = {**then, "prepared": drawn}
     try:
-        fingerprint_of(data, augment=(then or {}).get("augment", "")).check(then, folder)
+        fingerprint_of(data, then.get("augment", ""), splits=then["images"]).check(then, folder)  # others may be added
     except ValueError as error:
-        raise ValueError(f"data: give what {source} is to be evaluated on, opened as it was then; {error}") from error
+        raise ValueError(f"data: say what {source} is to be evaluated on, opened as it was then; {error}") from error
 
 
 def build(

@@ -211,8 +211,10 @@ def _check_they_see_the_same(networks: Sequence[TrainedNetwork]) -> None:
     """Raise a `ValueError` unless all networks see the same part of the images at the same size."""
     first = networks[0]
     for other in networks[1:]:
-        for name in ("img_size", "crop_pct", "fit"):
+        for name in ("img_size", "crop_pct", "fit", "intensity_range"):
             seen, wanted = (one.input_size if name == "img_size" else getattr(one.meta, name) for one in (other, first))
+            if name == "intensity_range":
+                seen, wanted = (None if one is None else tuple(one) for one in (seen, wanted))
             if seen != wanted:
                 raise ValueError(
                     f"networks are compared on the same images, and {other.source} was trained with {name}={seen}, "

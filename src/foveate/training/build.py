@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -108,9 +109,9 @@ def with_appearance(meta: NetworkMeta, data: Data) -> NetworkMeta:
     return dataclasses.replace(meta, appearance=appearance_of(data))
 
 
-def fingerprint_of(data: Data, augment: str = "") -> DataFingerprint:
-    """Return what identifies the images of ``data`` when a run is resumed."""
-    names = [name for name in ("train", "val", "test") if getattr(data, name) is not None]
+def fingerprint_of(data: Data, augment: str = "", splits: Iterable[str] = ("train", "val", "test")) -> DataFingerprint:
+    """Return what identifies the images of ``data``, or of some of its splits, when a run is resumed."""
+    names = [name for name in splits if getattr(data, name) is not None]
     return DataFingerprint(
         data.classes,
         {name: data.length(name) for name in names},
@@ -125,6 +126,6 @@ def _prepared(data: Data) -> dict[str, Any]:
     if isinstance(data, LoaderData):
         return {}
     transform = dataclasses.asdict(data.transform)
-    made = data.train if isinstance(data.train, ClutteredDigits) else None
-    drawn = {} if made is None else {name: getattr(made, name) for name in DRAWN}
+    made = getattr(data.train, "digits", data.train)  # with masks or boxes, or without
+    drawn = {name: getattr(made, name) for name in DRAWN} if isinstance(made, ClutteredDigits) else {}
     return {name: value for name, value in transform.items() if name not in ("mean", "std")} | drawn

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from foveate.data.image_data import takes_intensity_range
 from foveate.io.reading import without_prefix
 from foveate.training.settings import DataConfig, TrainSettings
 
@@ -70,13 +71,21 @@ def with_data_of_run(config: Config, checkpoint: str) -> Config:
         found = {}
     settings = found if isinstance(found, dict) and isinstance(found.get("data"), str) else {}
     data = config.data or settings.get("data", "digits")
-    same = data == settings.get("data")
+    same = "data" in settings and _same(data, settings["data"], config.root or settings.get("root"))
     seed = settings.get("data_seed", 0) if same and config.data_seed is None else config.data_seed or 0
     changes: dict[str, Any] = {"data": data, "data_seed": seed}
     for name in ("data_options", "root", "max_bad_images"):
         if same and not getattr(config, name) and settings.get(name) is not None:
             changes[name] = settings[name]
     return dataclasses.replace(config, **changes)
+
+
+def _same(one: str, other: str, root: Any) -> bool:
+    """Tell whether two names are of the same data: equal, or of the same folder."""
+    folders = [Path(root or "", name).expanduser() for name in (one, other)]
+    if one == other or not all(map(takes_intensity_range, (one, other))):  # a folder may be called as a named set is
+        return one == other
+    return all(map(Path.is_dir, folders)) and folders[0].samefile(folders[1])
 
 
 def check_unchanged(saved: Path, config: TrainSettings, *, but: Iterable[str] = ()) -> None:

@@ -14,6 +14,7 @@ SUITES: dict[str, Suite] = {
         networks.NETWORKS,
         networks.OVERHEAD,
         networks.SMALL,
+        networks.LARGE,
         scaling.SUITE,
     )
 }

@@ -10,13 +10,15 @@ from torch import nn
 
 from foveate.models import insert, registered
 from foveate.models.building import build_network
-from studies.bench.references import itself, network_reference
-from studies.bench.subject import Case, Subject, Suite
+from studies.bench.references import itself, network_reference, unfused_reference
+from studies.bench.subject import Case, Reference, Subject, Suite
 
-__all__ = ["NETWORKS", "OVERHEAD", "SMALL", "network"]
+__all__ = ["LARGE", "NETWORKS", "OVERHEAD", "SMALL", "network"]
 
 CLASSES = 1000
 SIDE = 224
+MAX_SIDE_BY_MAPS = 224
+"""Of images for which a network's maps are formed, N×N for N of up to a sixteenth of the pixels."""
 
 COMPARED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("resnet50", {}),
@@ -39,11 +41,13 @@ def network(name: str, side: int, classes: int = CLASSES, **model_args: Any) -> 
         return built
 
     keywords = ", ".join(f"{key}={value}" for key, value in model_args.items())
-    return Subject(f"{name} ({keywords})" if keywords else name, build, _reference(name))
+    return Subject(f"{name} ({keywords})" if keywords else name, build, _reference(name, side))
 
 
-def _reference(name: str) -> Any:
-    return network_reference() if name in registered() else itself()
+def _reference(name: str, side: int) -> Reference:
+    if name not in registered():
+        return itself()
+    return network_reference() if side <= MAX_SIDE_BY_MAPS else unfused_reference()
 
 
 def _with_cbam(base: str) -> Subject:
@@ -109,4 +113,28 @@ SMALL = Suite(
         ),
     ),
     batch_size=64,
+)
+
+LARGE = Suite(
+    "large",
+    "Time and memory of whole networks against the side of the image",
+    (
+        "One image. A point is left out if its memory, told from the shapes, or its time, told from the last point, "
+        "would be over the limits.",
+    ),
+    tuple(
+        Case(
+            f"{side}×{side}",
+            (3, side, side),
+            tuple(
+                network(name, side)
+                for name in ("resnet50", "gsa_resnet50", "expatt_resnet50", "cram_resnet50", "aa_resnet50")
+            ),
+            group="whole networks",
+            network=True,
+        )
+        for side in (224, 448, 1024, 2048)
+    ),
+    batch_size=1,
+    by_side=True,
 )

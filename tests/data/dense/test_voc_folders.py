@@ -11,6 +11,8 @@ from tests.made_sets import write_photo
 
 from foveate.data import UnreadableImageError
 from foveate.data.dense import open_detection
+from foveate.training import TrainConfig
+from foveate.training.build import configured_task
 
 CAT, DOG = ("cat", (1, 1, 37, 29)), ("dog", (3, 5, 11, 7))
 
@@ -223,3 +225,11 @@ def test_unknown_option(folder: Path):
 def test_a_folder_of_neither_kind(tmp_path: Path):
     with pytest.raises(ValueError, match="annotations"):
         open_detection(tmp_path)
+
+
+def test_boxes_alone_are_not_enough_for_masks(tmp_path: Path) -> None:
+    images = {str(number): xml([("cat", (2, 3, 21, 25))]) for number in range(4)}
+    folder = write_voc(tmp_path / "voc", {"train": images, "val": {"9": images["0"]}})
+    config = TrainConfig(task="detection", detector="maskrcnn", model="test_resnet", data=str(folder))
+    with pytest.raises(ValueError, match="detector: Mask R-CNN learns from masks"):
+        configured_task(config, open_detection(folder))

@@ -203,7 +203,7 @@ def _classes(path: Path, options: Mapping[str, Any], masks: Sequence[str]) -> Ma
                 max(values),
             )
     kept = [name for value, name in sorted(names.items()) if value not in void]
-    if len(kept) < 2 or "" in kept or max(names) > VOID:
+    if not 2 <= len(kept) <= VOID or "" in kept or max(names) > VOID:
         raise ValueError(f"{where}: there must be 2 to {VOID} classes, each with a name; got {len(kept)}")
     if twice := sorted({name for name in kept if kept.count(name) > 1}):
         raise ValueError(f"{where}: two classes are called {twice[0]!r}")

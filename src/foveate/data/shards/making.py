@@ -10,7 +10,7 @@ from foveate.data.decoding import BadImage
 from foveate.data.folder import open_folder
 from foveate.data.shards.index import INDEX, ShardIndex, read_index
 from foveate.data.shards.writing import PlannedShard, plan_shards, source_digest, write_shard
-from foveate.io.files import writable_folder, write_json
+from foveate.io.files import sole_writer, writable_folder, write_json
 
 __all__ = ["make_shards"]
 
@@ -55,22 +55,22 @@ def make_shards(
         "decode": decode,
         "images": source_digest(planned, folder),
     }
-    index = _begun(out, ShardIndex(splits.classes, splits.img_size, {}, made_from, complete=False))
-    written = {shard.name for shards in index.shards.values() for shard in shards}
-    writable_folder(out)
-    write_json(out / INDEX, index.to_json())
-    try:
-        for number, shard in enumerate(planned, start=1):
-            if shard.name not in written:
-                progress(f"{number}/{len(planned)}  {shard.name}  {len(shard.samples)} images")
-                index = _written(folder, out, index, shard, decode=decode, max_bad_images=max_bad_images)
-                write_json(out / INDEX, index.to_json())
-    except KeyboardInterrupt as interrupt:
-        interrupt.args = (f"the shards in {out} are whole, and the same command writes the others",)
-        raise
-    index = dataclasses.replace(index, complete=True)
-    write_json(out / INDEX, index.to_json())
-    return index
+    with sole_writer(writable_folder(out)):
+        index = _begun(out, ShardIndex(splits.classes, splits.img_size, {}, made_from, complete=False))
+        written = {shard.name for shards in index.shards.values() for shard in shards}
+        write_json(out / INDEX, index.to_json())
+        try:
+            for number, shard in enumerate(planned, start=1):
+                if shard.name not in written:
+                    progress(f"{number}/{len(planned)}  {shard.name}  {len(shard.samples)} images")
+                    index = _written(folder, out, index, shard, decode=decode, max_bad_images=max_bad_images)
+                    write_json(out / INDEX, index.to_json())
+        except KeyboardInterrupt as interrupt:
+            interrupt.args = (f"the shards in {out} are whole, and the same command writes the others",)
+            raise
+        index = dataclasses.replace(index, complete=True)
+        write_json(out / INDEX, index.to_json())
+        return index
 
 
 def _begun(out: Path, empty: ShardIndex) -> ShardIndex:

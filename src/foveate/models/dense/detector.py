@@ -68,6 +68,10 @@ class Detector(nn.Module):
         if self.training:
             if targets is None:
                 raise ValueError("targets must be given in training mode, a dict for each image; or call eval() first")
+            if isinstance(self.model, MaskRCNN) and not all("masks" in target for target in targets):
+                raise ValueError(
+                    "Mask R-CNN learns from masks, and there are targets without; use fasterrcnn for boxes"
+                )
             return self.model(images, [_shifted(target, self.first) for target in targets])
         return [{**found, "labels": found["labels"] - self.first} for found in self.model(images)]
 
