@@ -278,6 +278,25 @@ def test_data_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "words.jpg: this is not an image in a format that is read" in message
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DataLoader worker (pid 3) died")],
+)
+def test_a_lack_of_memory_is_no_traceback(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(config: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("foveate.commands.train.run", fail)
+    message = fails(["train", "test_resnet"], capsys)
+    assert "memory ran out" in message
+    assert "batch_size" in message
+    error = RuntimeError("a mistake")
+    with pytest.raises(RuntimeError, match="a mistake"):
+        main(["train", "test_resnet"])
+
+
 def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FOVEATE_DEBUG", "1")
     assert main(["train", "test_resnett"]) == 2

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["freed_memory_kept"]
+__all__ = ["freed_memory_kept", "out_of_memory"]
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Of glibc's ``mallopt``."""
@@ -52,3 +52,12 @@ def _glibc() -> Any | None:
     except (OSError, TypeError):  # Windows
         return None
     return libc if all(hasattr(libc, name) for name in ("gnu_get_libc_version", "mallopt", "malloc_trim")) else None
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """Return what to say of an error for want of memory, of a GPU, the machine or its workers; None of another one."""
+    text = str(error).partition("\n")[0]
+    lacking = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if not lacking and not any(sign in text for sign in ("can't allocate memory", "DataLoader worker")):
+        return None
+    return f"memory ran out: {text or type(error).__name__}; lower batch_size, img_size or workers"

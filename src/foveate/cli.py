@@ -17,6 +17,7 @@ from typing import Any
 
 from foveate._extras import MissingExtraError
 from foveate._imports import import_modules
+from foveate._memory import out_of_memory
 from foveate._signals import raising_sigterm
 from foveate.commands.parsing import parse_config
 from foveate.io.streams import tolerate_encodings
@@ -50,10 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         _silence(sys.stdout)
         return 128 + signal.SIGPIPE
-    except (ValueError, OSError, MissingExtraError) as error:
+    except (ValueError, OSError, MissingExtraError, MemoryError, RuntimeError) as error:
+        told = out_of_memory(error)
+        if told is None and isinstance(error, RuntimeError):
+            raise
         if os.environ.get("FOVEATE_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
-        _tell(f"foveate: error: {error}")
+        _tell(f"foveate: error: {told or error}")
         return FAILED
     return 0
 

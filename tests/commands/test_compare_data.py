@@ -13,6 +13,7 @@ from tests.made_sets import write_photo
 from tests.stopping import StopAt
 
 import foveate
+from foveate.comparison.config import folder_name
 from foveate.data import open_data
 
 SETTINGS: dict[str, Any] = {"epochs": 1, "batch_size": 8, "lr": 0.01, "device": "cpu", "verbose": False, "logger": []}
@@ -100,3 +101,11 @@ def test_a_resumed_run_knows_which_images_could_not_be_read(tmp_path: Path) -> N
         foveate.train("test_resnet", str(folder), out=str(tmp_path / "parts"), callbacks=[StopAt(7)], **how)
     parts = foveate.train("test_resnet", str(folder), out=str(tmp_path / "parts"), resume=True, **how)
     assert parts.content["bad_images"] == whole.content["bad_images"]
+
+
+def test_a_long_specification_has_a_folder() -> None:
+    long = f"test_resnet:block_args={'x' * 300}"
+    name, other = folder_name(long), folder_name(f"{long}y")
+    assert len(name) < 255
+    assert name != other
+    assert folder_name("test_resnet:drop_rate=0.1") == "test_resnet+drop_rate=0.1"

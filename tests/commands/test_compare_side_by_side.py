@@ -39,7 +39,7 @@ def computed(out: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_side_by_side_ctrl_c_ends_all_and_all_go_on_to_the_same_bits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = ["conv_resnet_tiny", "cram_resnet_tiny:drop_rate=0.4"]
     words = [*models, "--seeds=1", "--device=cpu", "--batch_size=8", "--epochs=8"]
@@ -64,6 +64,8 @@ def test_side_by_side_ctrl_c_ends_all_and_all_go_on_to_the_same_bits(
     assert all(1 <= epoch < 8 for epoch in epochs)
     before = torch.get_num_threads()
     capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "random.py").write_text("raise SystemExit('not the one of Python')")
     assert main(cut) == 0
     lines = sorted(capsys.readouterr().out.splitlines()[:2])
     assert [line.split("]")[0] for line in lines] == ["[1/2", "[2/2"]

@@ -301,3 +301,11 @@ def test_bad_input_is_refused_and_nothing_is_left(copied: Path, tmp_path: Path) 
         run(ReportConfig(runs=copied, images=1))
     assert (copied / "report.html").read_text() == "an earlier report"
     assert set(tmp_path.rglob("*")) < before
+
+
+def test_images_that_were_not_compared_are_refused(copied: Path, table: dict[str, Any]) -> None:
+    protocol = table["protocol"]
+    other = {**protocol, "data_options": {**protocol["data_options"], "clutter": 3}}
+    (copied / "compare.json").write_text(json.dumps({**table, "protocol": other}))
+    with pytest.raises(ValueError, match=r"clutter: \d+ then, 3 now"):
+        run(ReportConfig(runs=copied, images=1))

@@ -233,10 +233,12 @@ def test_an_address_of_another_machine_is_named(
 
 def test_variables_of_gradio_are_not_heeded_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_ALLOWED_PATHS", "/")
+    monkeypatch.setenv("no_proxy", "example.org")
     before = dict(os.environ)
     with private_environment() as folder:
         assert "GRADIO_ALLOWED_PATHS" not in os.environ
         assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
         assert folder.stat().st_mode & 0o077 == 0
+        assert os.environ["no_proxy"].split(",") == ["example.org", "127.0.0.1", "localhost", "::1"]
     assert not folder.exists()
     assert dict(os.environ) == before

@@ -179,6 +179,19 @@ def test_several_loggers_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
+def test_a_run_that_was_interrupted_in_its_first_epoch_goes_on_with_mlflow(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"logger": ["mlflow"], "out": tmp_path / "run", "data_options": TINY, **SETTINGS}
+    with pytest.raises(KeyboardInterrupt, match="resume=True"):
+        foveate.train("test_resnet", callbacks=StopAt(1), **how)
+    result = foveate.train("test_resnet", resume=True, **how)
+    from mlflow import MlflowClient
+
+    run = (tmp_path / "run" / "logs" / "mlflow-run.txt").read_text()
+    points = MlflowClient(f"sqlite:///{tmp_path / 'run' / 'logs' / 'mlflow.db'}").get_metric_history(run, "val_loss")
+    assert [point.value for point in points] == [row["val_loss"] for row in result.history]
+
+
+@pytest.mark.slow
 def test_without_loggers_nothing_is_logged(tmp_path: Path) -> None:
     out = tmp_path / "run"
     foveate.train("test_resnet", logger=[], out=str(out), data_options=TINY, **SETTINGS)
@@ -264,6 +277,8 @@ def test_a_module_is_no_name() -> None:
     for call in (foveate.train, foveate.load, foveate.evaluate):
         with pytest.raises(ValueError, match=r"register_model"):
             call(network)
+    with pytest.raises(ValueError, match=r"register_model"):
+        foveate.compare(["test_resnet", network])
 
 
 @pytest.mark.slow

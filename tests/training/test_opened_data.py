@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image, ImageOps
+from safetensors.torch import load_file
 from tests.made_sets import write_photo
 from tests.stopping import StopAt
 
 import foveate
+from foveate.comparison import CompareConfig
 from foveate.data import make_transform, open_data
 from foveate.data.dense import open_detection, open_segmentation
 from foveate.export import export_network
 from foveate.training import TrainConfig
 from foveate.training.build import _configuration as configuration_of
 from foveate.training.build import fingerprint_of
+from foveate.training.settings_file import to_yaml
 
 TINY: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 21}
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu", "verbose": False}
@@ -133,3 +137,28 @@ def test_digits_with_masks_and_boxes_are_told_apart(task: str, tmp_path: Path) -
     fingerprint_of(ours).check(state, tmp_path)
     with pytest.raises(ValueError, match="seed: 0 then, 3 now"):
         fingerprint_of(others).check(state, tmp_path)
+
+
+@pytest.mark.slow
+def test_weights_that_a_run_was_begun_from_may_be_gone_when_it_goes_on(tmp_path: Path) -> None:
+    first = dataclasses.replace(DIGITS, transform=DIGITS.transform.replace(mean=(0.1, 0.2, 0.3), std=(0.4, 0.4, 0.4)))
+    begun = foveate.train("test_resnet", first, out=str(tmp_path / "one"), **SETTINGS).folder / "model.safetensors"
+    how = {"checkpoint": begun, **SETTINGS}
+    whole = foveate.train("test_resnet", DIGITS, out=tmp_path / "whole", **how)
+    with pytest.raises(KeyboardInterrupt):
+        foveate.train("test_resnet", DIGITS, out=tmp_path / "cut", callbacks=StopAt(7), **how)
+    begun.unlink()
+    resumed = foveate.train("test_resnet", DIGITS, out=tmp_path / "cut", resume=True, **how)
+    one, other = (load_file(run.folder / "model.safetensors") for run in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert tuple(foveate.load(resumed.folder).meta.mean) == (0.1, 0.2, 0.3)
+
+
+def test_paths_and_numbers_of_numpy_are_settings_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = TrainConfig(model="test_resnet", out="~/run", root=Path("~"), seed=np.int64(3), img_size=(np.int32(5), 7))
+    assert (config.out, config.seed, config.img_size) == (str(tmp_path / "run"), 3, (5, 7))
+    assert (type(config.seed), type(config.img_size[0]), config.root) == (int, int, str(tmp_path))
+    compared = CompareConfig(models=["test_resnet"], out=Path("runs"), lr=np.float32(0.5))
+    assert (compared.out, compared.lr, type(compared.lr)) == ("runs", 0.5, float)
+    yaml.safe_load(to_yaml(config) + to_yaml(compared))

@@ -79,3 +79,8 @@ def test_a_setting_out_of_its_range_is_named(change: dict[str, Any], message: st
     Recipe(epochs=3).check()
     with pytest.raises(ValueError, match=message):
         Recipe(**{"epochs": 3, **change}).check()
+
+
+def test_a_range_of_sizes_is_two_numbers() -> None:
+    with pytest.raises(ValueError, match=r"img_scale must be two factors, \[low, high\]; got 1\.5"):
+        Recipe(img_scale=1.5).check()  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         writable_file(Path(config.json))
     found = trained.evaluate(data, **options)
     result = {"checkpoint": config.checkpoint, **dataclasses.asdict(found)}
-    print(found)
     if config.json is not None:
         write_json(Path(config.json), result)
+    print(found)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from foveate.comparison import COMPARISON, CompareConfig
 from foveate.io.files import read_json, writable_file, write_text
 from foveate.report.comparison import to_markdown
 from foveate.report.page import comparison_page
+from foveate.trained.loading import check_data_of_run
 from foveate.training.run_folder import RESULT
 from foveate.training.settings_file import to_yaml
 
@@ -43,7 +45,9 @@ def run(config: ReportConfig) -> Path:
     _checks.integer("images", config.images)
     table, comparison = _read(config.runs)
     out = writable_file(config.out or config.runs / "report.html")
-    page = comparison_page(table, comparison.open(), runs=config.runs, config=to_yaml(comparison), images=config.images)
+    data = comparison.open()
+    check_data_of_run(data, config.runs / table["networks"][0]["runs"][0])
+    page = comparison_page(table, data, runs=config.runs, config=to_yaml(comparison), images=config.images)
     write_text(out, page)
     print(out)
     return out
@@ -69,5 +73,5 @@ def _read(runs: Path) -> tuple[dict[str, Any], CompareConfig]:
         raise ValueError(f"{error.filename} is missing; run `foveate compare` again, which makes it anew") from error
     except (AttributeError, KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{runs / COMPARISON} is not what `foveate compare` writes: {error!r}") from error
-    comparison.check()
+    dataclasses.replace(comparison, logger=[]).check()  # the loggers of the training need not be installed here
     return table, comparison

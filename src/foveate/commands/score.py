@@ -89,7 +89,7 @@ def run(config: ScoreConfig) -> dict[str, Any]:
         **found,
         "environment": environment(device),
     }
-    print(to_text(result))
     if config.out is not None:
         write_json(Path(config.out), result)
+    print(to_text(result))
     return result

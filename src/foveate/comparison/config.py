@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +15,9 @@ from foveate.training.settings import TrainSettings
 from foveate.training.train_state import find_checkpoint
 
 __all__ = ["CompareConfig", "folder_name"]
+
+LONGEST = 200
+"""Of the name of a folder; file systems take 255 bytes."""
 
 
 @dataclass(kw_only=True)
@@ -39,6 +43,12 @@ class CompareConfig(TrainSettings):
         """Raise a `ValueError` that names the first setting that is out of its range."""
         if not self.models:
             raise ValueError("no networks given; name them, as in `foveate compare resnet26d gsa_resnet26`")
+        for model in self.models:
+            if not isinstance(model, str):
+                raise ValueError(
+                    f"models must be names of networks; got a {type(model).__name__}. A network of your own gets a "
+                    "name by timm.models.register_model"
+                )
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"each network can be compared once; got {', '.join(self.models)}")
         super().check()
@@ -58,4 +68,5 @@ class CompareConfig(TrainSettings):
 
 def folder_name(spec: str) -> str:
     """Return the name of the folder of a network's runs."""
-    return quote(spec.replace(":", "+", 1), safe="+=, []")
+    name = quote(spec.replace(":", "+", 1), safe="+=, []")
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"

@@ -20,9 +20,11 @@ from typing import Any, NamedTuple, TextIO
 
 from foveate._extras import MissingExtraError
 from foveate._imports import import_again
+from foveate._memory import out_of_memory
 from foveate._signals import raising_sigterm
 from foveate.io.streams import tolerate_encodings
 from foveate.training import TrainConfig, train_network
+from foveate.training.loop import SHOWS_BARS
 
 __all__ = ["Finished", "JobError", "serve", "side_by_side"]
 
@@ -87,7 +89,7 @@ class _Worker:
 
     def __init__(self, threads: int | None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+            [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -139,6 +141,7 @@ def _end(workers: Sequence[_Worker]) -> None:
 def _serve(answers: TextIO) -> None:
     """Train what comes on stdin until there is no more; end, as by Ctrl-C, when whoever gives it is gone."""
     tolerate_encodings()
+    SHOWS_BARS.set(False)  # the comparison has one for all
     incoming: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -160,8 +163,11 @@ def _serve(answers: TextIO) -> None:
         try:
             data = data or config.open()  # the same for all: digits are drawn once
             train_network(config, data=data, verbose=False, callbacks=[Report()])
-        except (ValueError, OSError, MissingExtraError) as error:
-            answer(error=str(error))
+        except (ValueError, OSError, MissingExtraError, MemoryError, RuntimeError) as error:
+            told = out_of_memory(error)
+            if told is None and isinstance(error, RuntimeError):
+                raise
+            answer(error=told or str(error))
         else:
             answer(finished=True)
 

@@ -111,6 +111,8 @@ def private_environment() -> Iterator[Path]:
             "GRADIO_ANALYTICS_ENABLED": "False",
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
+        for name in ("NO_PROXY", "no_proxy"):  # gradio asks whether the page is there, and no proxy can know
+            os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", "::1"]))
         try:
             yield Path(folder)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,13 @@ def comparison_page(
         palettes=[palette_stops(ground=0), palette_stops(ground=255)],
         shown_side=shown_width(data.image_size),
         config=config,
-        out=str(runs),
+        out=shlex.quote(str(runs)),
     )
 
 
 def _title(table: Mapping[str, Any]) -> str:
     number = len(table["networks"])
-    what = "cluttered digits" if table["data"] == "digits" else Path(table["data"]).name
+    what = "cluttered digits" if table["data"] == "digits" else Path(table["data"]).resolve().name
     return f"{number} networks on {what}" if number > 1 else f"{table['networks'][0]['label']} on {what}"
 
 

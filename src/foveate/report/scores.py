@@ -45,8 +45,9 @@ def to_text(result: Mapping[str, Any]) -> str:
             _table(others, shown),
             _table(others, boxes),
         ]
-    if first["faithfulness"]:
-        images = first["faithfulness"]["deletion map"]["images"]
+    measured = next(filter(None, first["faithfulness"].values()), None)  # of logits that are NaN there is none
+    if measured is not None:
+        images = measured["images"]
         parts.append(
             f"Area under the probability of the predicted class, on {images} of the images, pixels in the order of"
         )

@@ -10,7 +10,7 @@ from foveate import _checks
 __all__ = ["RESAMPLES", "at_once", "interval"]
 
 RESAMPLES = 9999
-"""Resamples per interval and per p-value; the smallest possible p-value is 1 / (RESAMPLES + 1)."""
+"""Resamples per interval and per p-value; the smallest possible p-value, of two sides, is 2 / (RESAMPLES + 1)."""
 
 HELD = 4_000_000  # numbers at once while resampling: 32 MB in float64
 

@@ -111,7 +111,7 @@ class _ClassificationMetrics(Metrics):
             f"top{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in ks
         }
         self.accuracy = MetricCollection(top)
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy=float("nan"))  # not left out in silence
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         self.loss.update(F.cross_entropy(outputs, targets), len(targets))

@@ -197,7 +197,7 @@ class _SegmentationMetrics(Metrics):
 
         self.mean_iou = MulticlassJaccardIndex(num_classes, ignore_index=VOID)
         self.pixel_accuracy = MulticlassAccuracy(num_classes, average="micro", ignore_index=VOID)
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy=float("nan"))  # not left out in silence
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         labels = outputs.argmax(1)

@@ -130,7 +130,10 @@ def check_data_of_run(data: Any, source: str | Path) -> None:
     try:
         fingerprint_of(data, then.get("augment", ""), splits=then["images"]).check(then, folder)  # others may be added
     except ValueError as error:
-        raise ValueError(f"data: say what {source} is to be evaluated on, opened as it was then; {error}") from error
+        raise ValueError(
+            f"data: what is there now is not what {source} was trained on; put it back, or give other data by name or "
+            f"opened: {error}"
+        ) from error
 
 
 def build(

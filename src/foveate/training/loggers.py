@@ -179,7 +179,7 @@ def _make(wanted: LoggerName | Any, folder: Path, settings: Mapping[str, Any]) -
         return CsvLogger(folder) if wanted == "csv" else TensorBoardLogger(folder)
     if not isinstance(wanted, str):
         return LightningLogger(wanted, settings)
-    return (WandbLogger if wanted == "wandb" else LightningLogger)(_LIGHTNING[wanted](folder), settings)
+    return (WandbLogger if wanted == "wandb" else MlflowLogger)(_LIGHTNING[wanted](folder), settings)
 
 
 def _wandb(folder: Path) -> Any:
@@ -200,10 +200,21 @@ def _mlflow(folder: Path) -> Any:
     noted.parent.mkdir(exist_ok=True)
     known = noted.read_text(encoding="utf-8").strip() if noted.exists() else None
     database = f"sqlite:///{folder / 'logs' / 'mlflow.db'}"
-    uri = os.environ.get("MLFLOW_TRACKING_URI", database)
-    lightning = MLFlowLogger("foveate", run_name=str(folder), tracking_uri=uri, run_id=known)
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    lightning = MLFlowLogger("foveate", run_name=str(folder), tracking_uri=given or database, run_id=known)
     write_text(noted, str(lightning.run_id))
+    if given is None:  # MLflow sets it, and the next training would log to this one's database
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     return lightning
+
+
+class MlflowLogger(LightningLogger):
+    """MLflow, which refuses to log a setting twice with another value, such as ``resume``."""
+
+    def start(self, rows: Sequence[Row]) -> None:
+        """Log the settings, if they are not."""
+        if not self._logger.experiment.get_run(self._logger.run_id).data.params:
+            super().start(rows)
 
 
 _LIGHTNING: dict[str, Callable[[Path], Any]] = {"wandb": _wandb, "mlflow": _mlflow}

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 __all__ = ["TrainingLoop"]
+
+SHOWS_BARS: ContextVar[bool] = ContextVar("SHOWS_BARS", default=True)
+"""Whether a training in a terminal shows its progress: not one of several at the same time."""
 
 
 class TrainingLoop(CallbackTrainer):
@@ -292,5 +296,5 @@ class TrainingLoop(CallbackTrainer):
     def _bar(self, loader: Any, what: str, first: int = 0) -> Any:
         """Return what iterates over ``loader`` and, in a terminal, shows a bar of progress meanwhile."""
         name = f"{what} {self.progress.epoch + 1}/{self.recipe.epochs}"
-        hidden = None if self.distributed.is_main_process else True
+        hidden = None if self.distributed.is_main_process and SHOWS_BARS.get() else True
         return tqdm(loader, name, total=len(loader), initial=first, leave=False, disable=hidden, mininterval=0)

@@ -125,6 +125,8 @@ class Recipe:
         _checks.one_of("precision", self.precision, get_args(Precision))
         _checks.one_of("non_finite", self.non_finite, get_args(NonFinite))
         _checks.integer("max_skipped", self.max_skipped, minimum=0)
+        if not isinstance(self.img_scale, list | tuple) or len(self.img_scale) != 2:
+            raise ValueError(f"img_scale must be two factors, [low, high]; got {self.img_scale!r}")
         low, high = self.img_scale
         _checks.number("img_scale, high", high, minimum=_checks.number("img_scale, low", low, above=0), maximum=8)
         self._check_cycles()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,14 +12,16 @@ from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
+from torch import nn
 
 from foveate._devices import check_device
 from foveate._memory import freed_memory_kept
 from foveate._signals import Interrupted
 from foveate.data import LoaderData
 from foveate.data.transforms import Augment
-from foveate.io import save_network
-from foveate.io.checkpoint import WEIGHTS, rehearse_saving
+from foveate.io import NetworkMeta, save_network
+from foveate.io.card import meta_of
+from foveate.io.checkpoint import META_KEY, WEIGHTS, rehearse_saving
 from foveate.io.environment import environment
 from foveate.io.files import read_json, sole_writer, writable_folder, write_json, write_text
 from foveate.models.missing_kernels import warn_of_missing_kernels
@@ -29,7 +32,7 @@ from foveate.training.module import TrainingModule
 from foveate.training.run_folder import RESULT, is_to_be_resumed, resume_command
 from foveate.training.settings import TrainConfig
 from foveate.training.settings_file import CONFIG, to_yaml
-from foveate.training.train_state import PREVIOUS
+from foveate.training.train_state import PREVIOUS, read_checkpoint
 from foveate.training.trainer import fit, limited_threads, predict
 
 __all__ = ["train_network"]
@@ -94,13 +97,14 @@ class _Run:
         if self.restarted and distributed.max(main and (self.out / RESULT).exists())[0]:
             return read_json(self.out / RESULT) if main else {}  # a process failed, but after the run
         resume = bool(distributed.max(main and self._is_to_be_resumed())[0])
-        named = data is None and augment is None  # so that the settings alone say what to go on with
+        # Whether the settings alone say what to go on with.
+        named = data is None and augment is None and not callbacks and not loggers
         with distributed.local_main_process_first():
             if data is None:
                 data = config.open()
                 if not resume:
                     config.check_augmentation(data.transform)
-            model, meta = build(config, data)
+            model, meta = self._resumed(data) if resume else build(config, data)
         data = normalized(data, meta)
         meta = with_appearance(meta, data)
         if augment is not None:
@@ -156,6 +160,18 @@ class _Run:
         metrics = dataclasses.asdict(task.evaluate(*outputs))
         split = "val" if test is None else "test"
         return self._write_result(module, metrics, history, bad_images, split=split, data=fingerprint.state())
+
+    def _resumed(self, data: Data) -> tuple[nn.Module, NetworkMeta]:
+        """Build the network of an interrupted run: its checkpoint has the weights, and how they know images.
+
+        What it was begun from may be gone.
+        """
+        model, meta = build(dataclasses.replace(self.config, checkpoint=None, pretrained=False), data)
+        saved = read_checkpoint(self.out)[0].get(META_KEY)
+        if saved is not None:
+            then = meta_of(json.loads(saved))
+            meta = dataclasses.replace(meta, mean=tuple(then.mean), std=tuple(then.std))
+        return model, meta
 
     def _is_to_be_resumed(self) -> bool:
         return is_to_be_resumed(self.config, self.distributed.launched, self.restarted)

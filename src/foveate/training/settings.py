@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from foveate import _checks
 from foveate._devices import check_device
 from foveate._option import Option
@@ -21,6 +23,18 @@ from foveate.training.loggers import LoggerName, check_loggers
 from foveate.training.recipe import Recipe
 
 __all__ = ["DataConfig", "TrainConfig", "TrainSettings", "check_keywords"]
+
+
+PLACES = ("root", "out", "checkpoint", "json", "boxes")
+"""Settings that are files or folders."""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
 @dataclass(kw_only=True)
@@ -52,6 +66,14 @@ class DataConfig:
     max_bad_images: int = 0
     workers: int = 0
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Make paths text, with the home folder for ``~``, and NumPy's numbers Python's, as in a file of settings."""
+        for field_ in dataclasses.fields(self):
+            setattr(self, field_.name, _plain(getattr(self, field_.name)))
+        for name in PLACES:
+            if str(getattr(self, name, None)).startswith("~"):
+                setattr(self, name, str(Path(getattr(self, name)).expanduser()))
 
     def open(
         self,
