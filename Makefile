@@ -32,7 +32,7 @@ browser: .venv/installed-dev
 	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	else $(BIN)/playwright install chromium; fi
 
-# The figures of docs/cost.md, an hour or two on two cores where it repeats noisy cases. It ends with code 1 if a result was wrong.
+# The figures of docs/cost.md, two hours or three on two cores where it repeats noisy cases. It ends with code 1 if a result was wrong.
 BENCH = $(BIN)/python -m studies.bench --threads 2 --out results/bench
 bench: .venv/installed-dev
 	$(BENCH) gsa --mode both --rounds 15
