@@ -95,6 +95,10 @@ ifneq (,$(filter photographs,$(or $(ONLY),photographs)))
 	$(call SEEDS,positionwise,+at=1) $(call SEEDS,positionwise,+at=2) $(call SEEDS,positionwise) \
 	--out results/photographs/stability
 endif
+ifneq (,$(filter streets,$(or $(ONLY),streets)))
+	$(BIN)/foveate score $(foreach run,expatt gsa aa cram positionwise,$(foreach seed,0 1 2,runs/streets/$(run)_resnet_tiny/seed-$(seed))) \
+	--data data/streets --device cpu --out results/streets/scores.json > results/streets/scores.txt
+endif
 	$(BIN)/python -m studies.claims
 else
 	$(BIN)/python -m studies.evidence --config recipes/evidence.yaml
