@@ -96,7 +96,7 @@ ifneq (,$(filter photographs,$(or $(ONLY),photographs)))
 	--out results/photographs/stability
 endif
 ifneq (,$(filter streets,$(or $(ONLY),streets)))
-	$(BIN)/foveate score $(foreach run,expatt gsa aa cram positionwise,$(foreach seed,0 1 2,runs/streets/$(run)_resnet_tiny/seed-$(seed))) \
+	OMP_NUM_THREADS=1 $(BIN)/foveate score $(foreach run,expatt gsa aa cram positionwise,$(foreach seed,0 1 2,runs/streets/$(run)_resnet_tiny/seed-$(seed))) \
 	--data data/streets --device cpu --out results/streets/scores.json > results/streets/scores.txt
 endif
 	$(BIN)/python -m studies.claims
