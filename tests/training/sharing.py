@@ -143,7 +143,7 @@ def all_updates(folder: str, networks: tuple[str, ...]) -> None:
             distributed, out / "d", network("conv_resnet_tiny", frozen=True), damaged={1, 7, 8, 20}
         )
         results["segmentation"] = one_update(distributed, out / "masks", segmenter(), masks=True)
-        results["few"] = one_update(distributed, out / "f", network("conv_resnet_tiny", frozen=True), val=2)
+        results["few"] = one_update(distributed, out / "f", network("conv_resnet_tiny", frozen=True), val=3)
         results["statistics"] = one_update(distributed, out / "s", network("gsa_resnet_tiny", frozen=False))
         torch.save(results, out / f"{distributed.rank}.pt")
 
