@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.models.inspection import attention_modules
+from foveate.nn import GlobalSelfAttention2d
 from studies.bench.subject import Reference
 
 __all__ = [
@@ -92,8 +93,8 @@ def unfused_reference() -> Reference:
 
     def compute(network: nn.Module, x: Tensor) -> Tensor:
         for module in attention_modules(network).values():
-            if hasattr(module, "fused"):
-                setattr(module, "fused", False)  # noqa: B010  of modules that have it
+            if isinstance(module, GlobalSelfAttention2d):
+                module.fused = False
         return torch.cat([network(image[None]) for image in _ends(x)])
 
     return Reference("float64, by PyTorch's operators", compute, _ends)

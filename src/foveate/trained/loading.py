@@ -124,9 +124,9 @@ def check_data_of_run(data: Any, source: str | Path) -> None:
     then = result.get("data") if isinstance(result, dict) else None
     if not isinstance(then, dict) or not isinstance(then.get("images"), dict):
         return
-    if then:  # how images were augmented does not matter here, and the network knows how to prepare them
-        drawn = {name: value for name, value in then.get("prepared", {}).items() if name in DRAWN}
-        then = {**then, "prepared": drawn}
+    # How images were augmented does not matter here, and the network knows how to prepare them.
+    drawn = {name: value for name, value in then.get("prepared", {}).items() if name in DRAWN}
+    then = {**then, "prepared": drawn}
     try:
         fingerprint_of(data, then.get("augment", ""), splits=then["images"]).check(then, folder)  # others may be added
     except ValueError as error:
