@@ -111,7 +111,7 @@ endif
 picture: .venv/installed-dev
 	$(BIN)/python -m studies.picture
 
-# Faults and noise, the figures of docs/trust.md, about an hour on two cores. It ends with code 1 if a bound is broken.
+# Faults and noise, the figures of docs/trust.md, about an hour and a half on two cores. It ends with code 1 if a bound is broken.
 fuzz: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed 0 --out results/fuzz
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from foveate._extras import MissingExtraError
+from foveate._extras import MissingExtraError, check_installed
 from foveate._imports import import_modules
 from foveate._signals import raising_sigterm
 from foveate.commands.parsing import parse_config
@@ -37,8 +37,8 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
     """
     tolerate_encodings()
     prog = f"python -m studies.{name}"
-    module = _module(name)
     try:
+        module = _module(name)
         imports, rest = split_imports(sys.argv[1:] if argv is None else argv)
         import_modules(imports)
         config = parse_study(name, rest)
@@ -71,4 +71,6 @@ def split_imports(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _module(name: str) -> Any:
+    if name != "shards":
+        check_installed("matplotlib", extra="explain")  # all others draw
     return importlib.import_module(f"studies.{name}.command")

@@ -25,7 +25,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from foveate import _checks
 from foveate.benchmark.machine import cores
-from foveate.benchmark.other_work import OtherWorkWatch
+from studies.other_work import OtherWorkWatch
 
 __all__ = ["main", "measure"]
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from foveate._signals import raising_sigterm
 from studies._command import FAILED
 
 __all__ = ["EXPERIMENTS", "SOURCES", "Experiment", "commands", "main"]
@@ -107,11 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing := [source for source in wanted if folders[source] is None or not folders[source].is_dir()]:
         lines = [f"  --{source} FOLDER  {SOURCES[source]}" for source in missing]
         parser.error("\n".join(["these images have to be fetched first, and their folders named:", *lines]))
-    for name in names:
-        code = _run(name, folders[EXPERIMENTS[name].source])
-        if code:
-            return code
-    return 0
+    try:
+        with raising_sigterm():
+            return next(filter(None, (_run(name, folders[EXPERIMENTS[name].source]) for name in names)), 0)
+    except KeyboardInterrupt as interrupt:  # between two commands
+        return _code_of(interrupt)
 
 
 def _run(name: str, source: Path) -> int:
@@ -137,12 +139,20 @@ def _copy(source: Path, folder: Path) -> None:
 
 
 def _finish(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process and return its exit code: Ctrl-C is its own to answer, for it saves what it has."""
+    """Wait for a process and return its exit code: a signal is its own to answer, for it saves what it has."""
+    told = 0
     while True:
         try:
-            return process.wait()
-        except KeyboardInterrupt:
+            return process.wait() or told
+        except KeyboardInterrupt as interrupt:
+            told = _code_of(interrupt)
+            if told == 128 + signal.SIGTERM:  # Ctrl-C in a terminal reaches both
+                process.terminate()
             print("\nwaiting for it to save what it has …", file=sys.stderr, flush=True)
+
+
+def _code_of(interrupt: KeyboardInterrupt) -> int:
+    return 128 + getattr(interrupt, "signum", signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from foveate import _checks
+from foveate.comparison.model_spec import OF_ONE_NETWORK
 from foveate.data import ImageData, LabelledImages, TransformConfig, make_loader
 from foveate.data.splitting import equally_spaced
 from foveate.io import NetworkMeta
@@ -24,7 +25,7 @@ from foveate.trained import TrainedClassifier, load
 from foveate.training import check_device
 from foveate.training.settings import DataConfig
 
-__all__ = ["SeededNetwork", "ShownConfig", "gate_name", "networks_of", "open_shown", "runs_of"]
+__all__ = ["SeededNetwork", "ShownConfig", "gate_name", "networks_of", "open_shown", "runs_of", "spec_of"]
 
 COMPARISON, RESULT = "compare.json", "result.json"
 DATA = ("data", "data_options", "data_seed", "root", "intensity_range")
@@ -39,6 +40,7 @@ class ShownConfig(DataConfig):
         checkpoints: Folders of runs, or of comparisons, which stand for all of their runs; or model.safetensors, .ckpt.
         data: As in foveate train. Not given: what the networks were trained on, and with those options, unless other
             ones are given.
+        data_seed: Not given: that of the training, where the data are those of it, else 0.
         split: From which images are taken.
         images: How many, at equal distances through the split.
         batch_size: Images per step.
@@ -47,6 +49,7 @@ class ShownConfig(DataConfig):
 
     checkpoints: list[str] = field(default_factory=list)
     data: str = ""
+    data_seed: int | None = None  # type: ignore[assignment]
     split: Literal["test", "val", "train"] = "test"
     images: int = 500
     batch_size: int = 100
@@ -76,7 +79,7 @@ class SeededNetwork(TrainedClassifier):
     def family(self) -> str:
         """The label without ``at``: the same for networks that differ in nothing but where their attention is."""
         keywords = {name: value for name, value in _keywords(self.meta).items() if name != "at"}
-        own = [part for part in self.label.partition(":")[2].split(",") if part.startswith("equivariance")]
+        own = [part for part in self.label.partition(":")[2].split(",") if part.partition("=")[0] in OF_ONE_NETWORK]
         return _label(self.meta.model, keywords, own)
 
 
@@ -126,7 +129,9 @@ def open_shown(config: ShownConfig, networks: Sequence[SeededNetwork]) -> tuple[
                     f"the networks are to be shown the same images, and {first.source} and {other.source} "
                     f"were trained with different {name}: {ours} and {theirs}"
                 )
-    config = config if config.data else _as_trained(config, networks)
+    same = config.data in ("", first.data.get("data"))
+    seed = first.data.get("data_seed") if same and config.data_seed is None else config.data_seed
+    config = dataclasses.replace(config if config.data else _as_trained(config, networks), data_seed=seed or 0)
     data = config.open(first.img_size, intensity_range=first.meta.intensity_range)
     for network in networks:
         network.check_fits(data)
@@ -153,7 +158,11 @@ def _as_trained(config: ShownConfig, networks: Sequence[SeededNetwork]) -> Shown
 
 
 class Images:
-    """The images, in batches, as often as one asks for them."""
+    """The images, in batches, as often as one asks for them.
+
+    Attributes:
+        shown: How many were given the last time; fewer than were chosen where some could not be read.
+    """
 
     def __init__(
         self, images: LabelledImages, chosen: list[int], transform: TransformConfig, config: ShownConfig
@@ -166,12 +175,12 @@ class Images:
         }
         self._images: Any = Subset(images, chosen)  # type: ignore[arg-type]
         self._device = check_device(config.device, "32-true")
-
-    def __len__(self) -> int:
-        return len(self._images)
+        self.shown = 0
 
     def __iter__(self) -> Iterator[Tensor]:
+        self.shown = 0
         for images, _ in make_loader(self._images, training=False, **self._shared):
+            self.shown += len(images)
             yield images.to(self._device)
 
 
@@ -188,6 +197,11 @@ def runs_of(path: Path) -> list[tuple[str | None, Path]]:
         return [(net["label"], path / run) for net in read_json(path / COMPARISON)["networks"] for run in net["runs"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path / COMPARISON} is not what `foveate compare` writes: {error!r}") from error
+
+
+def spec_of(settings: Mapping[str, Any]) -> str:
+    """Return what the network of a run with ``settings`` is called, as `foveate compare` takes it."""
+    return _label(settings["model"], settings.get("model_args") or {}, _equivariance(settings))
 
 
 def _result(path: Path) -> Mapping[str, Any]:

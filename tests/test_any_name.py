@@ -113,7 +113,7 @@ def test_the_exit_code_is_that_of_the_work_whatever_can_be_printed(
         errors = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
         monkeypatch.setattr(sys, "stdout", printed)
         monkeypatch.setattr(sys, "stderr", errors)
-        argv = ["compare", "cram_resnet_tiny", "positionwise_resnet_tiny", "--seeds=1", *DIGITS, *TINY]
+        argv = ["compare", "cram_resnet_tiny", "positionwise_resnet_tiny", "--seeds=1", "--jobs=1", *DIGITS, *TINY]
         code = main([*argv, f"--out={out}"])
         assert main(["train", "x×", f"--out={out}/x"]) == 2
         monkeypatch.undo()

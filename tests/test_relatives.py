@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -187,6 +188,19 @@ def test_two_comparisons_in_one_folder(tmp_path: Path, monkeypatch: pytest.Monke
             foveate.compare(["test_resnet"], out=str(out), verbose=False, **how)
         assert list(out.iterdir()) == []
     assert foveate.compare(["test_resnet"], out=str(out), verbose=False, **how)["images"] == 5
+
+
+def test_processes_that_live_on_hold_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that load data have the descriptors of the process that they were forked from."""
+    monkeypatch.setattr(training_files, "PATIENCE", 0.3)
+    with sole_writer(tmp_path):
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        worker.start()
+    try:
+        with sole_writer(tmp_path):
+            assert worker.is_alive()
+    finally:
+        worker.kill()
 
 
 def test_one_waits_for_what_ends_soon(tmp_path: Path) -> None:

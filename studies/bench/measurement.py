@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from foveate._memory import freed_memory_kept
+from foveate._memory import freed_memory_kept, out_of_memory
 from foveate.benchmark.cost import network_cost, step_flops
 from foveate.benchmark.interleaving import Samples, interleaved
 from foveate.benchmark.memory import peak_memory
-from foveate.benchmark.other_work import OtherWork, OtherWorkWatch
 from studies.bench.correctness import Check, against_eager, against_reference
 from studies.bench.forecast import forecast_memory
 from studies.bench.profile import operator_seconds
 from studies.bench.steadiness import unsteady
 from studies.bench.subject import Case, Subject, prepared
 from studies.bench.workload import Workload, least_traffic
+from studies.other_work import OtherWork, OtherWorkWatch
 
 __all__ = ["LEFT_OUT", "MEASURED", "WRONG", "Conditions", "Entry", "Measurer"]
 
@@ -233,7 +233,10 @@ class Measurer:
             call()
             if conditions.device.type != "mps":  # whose allocator counts no peak
                 entry.peak_memory = peak_memory(call, conditions.device)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory(error):
+                entry.reason = "memory ran out"
+                return None
             if not entry.compiled:
                 raise
             first_line = (str(error).splitlines() or [type(error).__name__])[0]

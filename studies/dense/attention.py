@@ -101,7 +101,8 @@ def _objects_within(within: Tensor, targets: list[Mapping[str, Tensor]]) -> tupl
     """Return how many objects have their center within, and how many there are."""
     held = total = 0
     for inside, target in zip(within, targets, strict=True):
-        centers = (target["boxes"].reshape(-1, 2, 2).mean(1) + 0.5).long()
+        boxes = target["boxes"][~target["ignored"]]
+        centers = boxes.reshape(-1, 2, 2).mean(1).long()  # a pixel reaches from its number to the next
         x, y = centers[:, 0].clamp(0, inside.shape[1] - 1), centers[:, 1].clamp(0, inside.shape[0] - 1)
         held, total = held + int(inside[y, x].sum()), total + len(centers)
     return held, total

@@ -118,13 +118,18 @@ def collect(comparison: Path, out: Path) -> int:
         seeds = found.setdefault(label_of(path.parts[-3]), {})
         seed = path.parts[-2].removeprefix("seed-")
         if not file.exists() or gzip.decompress(file.read_bytes()) != path.read_bytes():
+            if seeds.pop(seed, None) is not None:  # what was seen in other weights: gone before they are
+                _write_attention(out, found)
             write_bytes(file, gzip.compress(path.read_bytes(), mtime=0))
-            seeds.pop(seed, None)  # what was seen in other weights
             new += 1
         if seed not in seeds and has_weights(path.parent):
             seeds[seed] = attention_of(path.parent, read_json(path))
-            write_json(out / ATTENTION, {label: found[label] for label in sorted(found)})
+            _write_attention(out, found)
     return new
+
+
+def _write_attention(out: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
+    write_json(out / ATTENTION, {label: found[label] for label in sorted(found)})
 
 
 def read_raw(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:

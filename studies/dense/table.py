@@ -76,14 +76,18 @@ def _radii(runs: Sequence[Mapping[str, Any]]) -> str:
 def _gate(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     if "gates" not in runs[0]:
         return ["", "", ""]
-    gates = [next(iter(run["gates"].values())) for run in runs]
+    columns = zip(*(_gate_of([run["gates"][name] for run in runs]) for name in runs[0]["gates"]), strict=True)
+    return ["; ".join(filter(None, column)) for column in columns]  # of several gates
+
+
+def _gate_of(gates: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
     within = f"{100 * _mean([gate['objects_within'] for gate in gates]):.1f} %" if "objects_within" in gates[0] else ""
     sides = [
         " ± ".join(f"{_mean([gate[name][what] for gate in gates]):.2f}" for what in ("mean", "deviation"))
         for name in ("sx", "sy")
         if name in gates[0]
     ]
-    return [f"{100 * _mean([gate['share'] for gate in gates]):.1f} %", within, ", ".join(sides)]
+    return f"{100 * _mean([gate['share'] for gate in gates]):.1f} %", within, ", ".join(sides)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -103,7 +103,7 @@ def run(config: EquivarianceConfig) -> dict[str, Any]:
     table = {
         "data": data.name,
         "split": config.split,
-        "images": len(images),
+        "images": images.shown,
         "all": {name: getattr(config, name) for name in ("shift", "rotation", "scale")},
         "curves": [
             {

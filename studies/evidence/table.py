@@ -23,9 +23,8 @@ def networks_table(table: Row) -> str:
         row = [network["label"], str(len(network["seeds"])), f"{100 * top1['mean']:.2f}", _interval(top1)]
         row += [", ".join(f"{100 * value:.1f}" for value in top1["per_seed"])]
         row += [f"{network['loss']:.3f}", f"{network['train_loss']:.3f}"]
-        row += (
-            [f"{network['parameters'] / 1e6:.3f}", f"{network['flops'] / 1e9:.4f}"] if "flops" in network else ["", ""]
-        )
+        row += [f"{network['parameters'] / 1e6:.3f}" if "parameters" in network else ""]
+        row += [f"{network['flops'] / 1e9:.4f}" if network.get("flops") else ""]
         row += ["" if rate is None else f"{rate['median']:.0f}"]
         rows.append(row)
     caption = (

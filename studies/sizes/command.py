@@ -31,7 +31,7 @@ from foveate.models.tables import relative_tables
 from foveate.training import TrainConfig, TrainingModule, check_device, predict
 from foveate.training.build import configured_task, normalized
 from studies.sizes.report import draw, to_markdown
-from studies.trained import runs_of
+from studies.trained import runs_of, spec_of
 
 __all__ = ["AS_TRAINED", "MAGNIFIED", "WIDER", "SizesConfig", "run"]
 
@@ -87,7 +87,7 @@ def run(config: SizesConfig) -> dict[str, Any]:
         training, and the ``gain`` over the same networks as they were trained, on the same images.
 
     Raises:
-        ValueError: A setting is wrong, or there are no such runs.
+        ValueError: A setting is wrong, there are no such runs, or a seed of a network is given twice.
     """
     config.check()
     device = check_device(config.device, "32-true")
@@ -95,6 +95,13 @@ def run(config: SizesConfig) -> dict[str, Any]:
     networks: dict[tuple[str, str], list[Path]] = {}  # by label and task
     for label, path in [one for given in config.checkpoints for one in runs_of(Path(given))]:
         networks.setdefault((label_of(label, path), _settings(path).task), []).append(path)
+    for (label, _), paths in networks.items():
+        seeds = [_settings(path).seed for path in paths]
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(
+                f"{label} is given twice with one seed, among {', '.join(map(str, paths))}; name each run once, and "
+                "networks that differ in more than their seed by a comparison of them"
+            )
     labels = [label for label, _ in networks]
     work = partial(_rows, config, device)
     rows: list[dict[str, Any]] = []
@@ -115,7 +122,7 @@ def label_of(label: str | None, path: Path) -> str:
     settings = read_json(path / "result.json")["config"]
     low, high = settings.get("img_scale", (1.0, 1.0))
     trained = "" if low == high == 1 else f" (trained at {low:g} to {high:g})"
-    return f"{label or settings['model']}{trained}"
+    return f"{label or spec_of(settings)}{trained}"
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def run(config: StabilityConfig) -> dict[str, Any]:
     table = {
         "data": data.name,
         "split": config.split,
-        "images": len(images),
+        "images": images.shown,
         "augmentations": config.augmentations,
         "variant": VARIANT,
         **collected.rows(),

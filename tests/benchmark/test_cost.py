@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import foveate
-from foveate.benchmark import network_cost
+from foveate.benchmark import network_cost, step_flops
+from foveate.models.dense.detector import build_detector
 from foveate.nn import ExpAttConv2d
 
 
@@ -163,6 +164,26 @@ def test_the_network_is_left_as_it_was() -> None:
 def test_half_precision_and_a_single_module() -> None:
     cost = network_cost(ExpAttConv2d(11, 20).bfloat16(), (11, 5, 7))
     assert cost.flops == network_cost(ExpAttConv2d(11, 20), (11, 5, 7)).flops > 0
+
+
+def test_a_wrapped_network_costs_what_is_inside() -> None:
+    network = timm.create_model("gsa_resnet_tiny", num_classes=3)
+    assert network_cost(nn.DataParallel(network), (3, 32, 32)) == network_cost(network, (3, 32, 32))
+    assert network_cost(torch.compile(network), (3, 32, 32)) == network_cost(network, (3, 32, 32))
+
+
+def test_a_detector_in_half_precision_is_counted_and_one_without_numbers_refused() -> None:
+    detector = build_detector("conv_resnet_tiny", {}, num_classes=3, img_size=(64, 64))
+    assert network_cost(copy.deepcopy(detector).bfloat16(), (3, 64, 64)).flops > 0
+    with pytest.raises(ValueError, match="meta"):
+        network_cost(detector.to("meta"), (3, 64, 64))
+
+
+def test_a_step_that_trains_nothing_is_refused() -> None:
+    network = timm.create_model("conv_resnet_tiny").requires_grad_(False)
+    with pytest.raises(ValueError, match="frozen"):
+        step_flops(network, (3, 32, 32), input_gradient=False)
+    assert step_flops(network, (3, 32, 32), input_gradient=True) > network_cost(network, (3, 32, 32)).flops
 
 
 @pytest.mark.parametrize("size", [224, (224, 224), (3, 0, 224), (3, 224.0, 224), "3x224x224"])

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from tests.made_sets import write_folder, write_photo
 
+import foveate
 from foveate.commands.evaluate import EvaluateConfig, run
 from foveate.training import TrainConfig
 from foveate.training import train_network as train
@@ -60,6 +61,8 @@ def test_the_data_of_the_run_are_the_default(trained: tuple[Path, dict[str, Any]
     for given in ({}, {"data": str(folder)}, {"data": elsewhere}, {"data": str(folder), "data_seed": 3}):
         found = run(EvaluateConfig(checkpoint=str(tmp_path / "run"), split="val", device="cpu", **given))
         assert found["loss"] == pytest.approx(history[-1]["val_loss"], rel=1e-5)
+    named = foveate.load(tmp_path / "run").evaluate(folder, split="val")
+    assert named.loss == pytest.approx(history[-1]["val_loss"], rel=1e-5)
     for seed in (0, 4):
         other = run(EvaluateConfig(checkpoint=str(tmp_path / "run"), split="val", device="cpu", data_seed=seed))
         assert other["loss"] != pytest.approx(history[-1]["val_loss"], rel=1e-5)

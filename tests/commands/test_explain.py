@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,13 @@ def test_many_images_fill_several_sheets(networks: dict[str, str], tmp_path: Pat
 
 def test_names_of_results() -> None:
     assert slugs(["a b/c", "A-b-c", "ünïcode.1", "--", "x"]) == ["a-b-c", "A-b-c-2", "ünïcode.1", "image", "x"]
+
+
+def test_a_folder_is_a_class_however_its_name_is_encoded(tmp_path: Path) -> None:
+    folder = tmp_path / unicodedata.normalize("NFD", "Café")
+    folder.mkdir()
+    (folder / "1.png").touch()
+    assert [image.folder for image in find_images([str(tmp_path)], None)] == [unicodedata.normalize("NFC", "Café")]
 
 
 def test_folders_are_looked_through_in_order(tmp_path: Path) -> None:

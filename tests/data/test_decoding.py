@@ -15,7 +15,7 @@ from tests.data.decoded import coloured, ramp, saved
 from foveate.data import UnreadableImageError
 from foveate.data.decoding import read_image
 from foveate.data.folder import EXTENSIONS
-from foveate.data.given import read_upright, upright_size
+from foveate.data.given import read_upright, upright_rgb, upright_size
 
 
 def test_rgb_is_unchanged(tmp_path: Path):
@@ -220,3 +220,29 @@ def test_the_size_of_an_upright_image_is_known_from_its_head(tmp_path: Path, end
     image = read_upright(tmp_path / f"x.{ending}")
     assert upright_size(tmp_path / f"x.{ending}") == (image.height, image.width)
     assert image.width == (60 if orientation < 5 else 40)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+def test_a_damaged_tag_leaves_the_image_as_it_is(tmp_path: Path, ending: str):
+    path = tmp_path / f"x.{ending}"
+    Image.new("RGB", (60, 40), "red").save(
+        path, exif=b"Exif\0\0garbage!", **({"dpi": (72, 72)} if ending == "jpg" else {})
+    )
+    assert read_upright(path).size == (60, 40)
+    assert upright_size(path) == (40, 60)
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(upright_rgb(image)), np.asarray(read_upright(path)))
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UnreadableImageError):
+        read_upright(path)
+
+
+@pytest.mark.parametrize("orientation", [6, 9])
+def test_an_orientation_that_there_is_not_is_none(tmp_path: Path, orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (60, 40)).save(tmp_path / "x.png", exif=exif)
+    image = read_upright(tmp_path / "x.png")
+    assert upright_size(tmp_path / "x.png") == (image.height, image.width)
+    assert image.size == ((40, 60) if orientation == 6 else (60, 40))
+    assert read_upright(tmp_path / "x.png").getexif().get(0x0112, 1) == 1 or orientation == 9

@@ -100,6 +100,13 @@ def test_a_flat_folder_with_a_list_is_divided(tmp_path: Path, folder: str):
     assert splits.classes == ("ant", "bee")
 
 
+def test_the_number_0_is_a_name(tmp_path: Path):
+    write_images(tmp_path, ["train"], 6)
+    lines = (json.dumps({"id": number, "label": "ab"[number % 2]}) for number in range(6))
+    (tmp_path / "train" / "labels.jsonl").write_text("\n".join(lines))
+    assert open_folder(tmp_path).classes == ("a", "b")
+
+
 def test_captions_are_no_labels(tmp_path: Path):
     write_images(tmp_path, ["a", "b"], 5)
     (tmp_path / "metadata.csv").write_text("file_name,text\na/0.png,a thing\n")

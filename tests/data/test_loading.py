@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import to_tensor
 
 from foveate.data import ClutteredDigits, EpochSampler, ImageLoader, TransformConfig, make_loader, open_data
 
@@ -141,6 +144,27 @@ def test_an_epoch_is_resumed_where_it_was_left(photo_folder: Path, workers: int)
     assert same(taken + list(resumed), whole)
     assert same(batches(resumed, 5), next_epoch)
     assert same(batches(resumed, 4)[-5:], whole[-5:])
+
+
+def test_targets_of_several_parts_count_as_one_image():
+    class Placed(Dataset):
+        def __len__(self) -> int:
+            return 20
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, tuple[int, tuple[float, float]]]:
+            return Image.new("RGB", (8, 8)), (index, (0.5, 0.25))
+
+    def loader() -> ImageLoader:
+        return make_loader(Placed(), transform=to_tensor, batch_size=4, training=True)
+
+    whole = [labels.tolist() for _, (labels, _) in loader()]
+    stopped = loader()
+    iterator = iter(stopped)
+    taken = [next(iterator)[1][0].tolist() for _ in range(2)]
+    assert stopped.state_dict()["start"] == 8
+    resumed = loader()
+    resumed.load_state_dict(stopped.state_dict())
+    assert taken + [labels.tolist() for _, (labels, _) in resumed] == whole
 
 
 def test_a_finished_epoch_is_not_resumed(photo_folder: Path):
@@ -276,6 +300,11 @@ def test_bad_arguments(photo_folder: Path, arguments: dict, message: str):
     data = open_data(photo_folder)
     with pytest.raises(ValueError, match=message):
         make_loader(data.train, **{"transform": HEAVY, "batch_size": 4, "training": True, **arguments})
+
+
+def test_too_large_a_batch_of_several_processes_is_named_as_it_was_given(photo_folder: Path):
+    with pytest.raises(ValueError, match=r"batch_size=27 .* 24 training images for 3 processes; give at most 24"):
+        open_data(photo_folder).loaders(batch_size=27, rank=1, world_size=3)
 
 
 @pytest.mark.slow

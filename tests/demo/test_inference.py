@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import math
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from foveate.data import make_transform
 from foveate.demo import inference
@@ -22,7 +24,8 @@ from foveate.demo.render import UNSURE, prediction
 from foveate.demo.samples import ShownImage, draw_samples, flower
 from foveate.explain import explain
 from foveate.io.class_names import class_name
-from foveate.trained import TrainedNetwork
+from foveate.nn import RectangularAttention2d
+from foveate.trained import TrainedNetwork, load
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +174,31 @@ def test_a_network_that_is_not_sure_says_of_how_many_classes(networks: list[str]
     verdict, _, _ = prediction(finding).partition("</p>")
     unsure = finding.explanation.top(1)[0][0].probability < UNSURE
     assert (str(len(finding.classes)) in verdict) == unsure
+
+
+@pytest.mark.slow
+def test_a_network_is_not_wrong_about_a_class_that_it_does_not_know(networks: list[str]) -> None:
+    of_photographs = next(one for one in load_shown(networks) if one.tag == "photographs")
+    (digit,) = draw_samples(1, 0)
+    finding = look(of_photographs, digit)
+    assert finding.label is None
+    assert 'class="verdict wrong"' not in prediction(finding)
+
+
+def test_a_module_that_is_called_twice_is_one_layer() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.gate, self.head = nn.Conv2d(3, 8, 3), RectangularAttention2d(8), nn.Linear(8, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.gate(self.gate(self.stem(x))).mean((2, 3)))
+
+    of_digits = load("cram_resnet_tiny.digits")
+    shown = inference._shown(dataclasses.replace(of_digits, network=Twice().eval()), "twice")
+    assert [layer.name for layer in shown.layers] == ["gate"]
+    (record,) = look(shown, draw_samples(1, 0)[0]).records
+    assert record.name == "gate"
 
 
 @pytest.mark.slow

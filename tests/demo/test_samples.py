@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from foveate.data import ClutteredDigits
-from foveate.demo.samples import MAX_SIDE, draw_samples, read_upload
+from foveate.demo.samples import MAX_SIDE, Uploads, draw_samples, read_upload
 
 from .files import BAD, bomb, photograph
 
@@ -60,6 +61,22 @@ def test_the_photograph_of_a_telephone_is_one_photograph(tmp_path: Path) -> None
         preview = image.resize((64, 75))
         image.save(tmp_path / "telephone.jpg", format="MPO", save_all=True, append_images=[preview])
     assert read_upload(tmp_path / "telephone.jpg").pixels.size == image.size
+
+
+def test_equal_files_of_several_visitors_are_one(tmp_path: Path) -> None:
+    uploads, path = Uploads(), photograph(tmp_path)
+    first = uploads.read(str(path))
+    assert not path.exists()
+    assert uploads.read(str(path)) is first
+    again = photograph(tmp_path)
+    other = uploads.read(str(again))  # uploaded once more
+    assert other is not first
+    assert np.array_equal(np.asarray(other.pixels), np.asarray(first.pixels))
+    assert not again.exists()
+    del first, other
+    gc.collect()
+    with pytest.raises(ValueError, match="cannot be shown"):
+        uploads.read(str(path))
 
 
 def test_samples_are_of_the_test_split() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from foveate.cli import main
 from foveate.demo.samples import MAX_UPLOAD
-from foveate.demo.server import private_environment
+from foveate.demo.server import private_environment, serve
 from foveate.models import shipped
 
 from .conftest import Server, start
@@ -113,6 +113,35 @@ def test_files_that_were_not_uploaded_are_refused(server: Server, checkpoint: Pa
         (uploaded,) = httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("hopper.png", file)}).json()
     assert call(server, fn, [{"path": uploaded, "meta": {"_type": "gradio.FileData"}}, *CHOSEN])["success"]
     assert not Path(uploaded).exists()
+
+
+@pytest.mark.slow
+def test_a_page_that_is_no_longer_known_is_told_that_its_image_is_gone(server: Server) -> None:
+    """As many pages were opened since: of a new session nothing was offered, as of one that is forgotten."""
+    chosen = ["cram_resnet_tiny.digits", None, None, "layer4.attention", 12.5, *CHOSEN[5:7], "Head 2"]
+    outcome = call(server, function(server, "input"), chosen)
+    assert not outcome["success"]
+    assert "no longer" in outcome["output"]["error"]
+
+
+def test_an_address_of_version_6_is_told_in_brackets() -> None:
+    class Page:
+        server_port, told = 7860, ""
+
+        def queue(self, **_: Any) -> Page:
+            return self
+
+        def launch(self, *, server_name: str, **_: Any) -> None:
+            self.told = server_name
+            signal.raise_signal(signal.SIGINT)
+
+        def close(self, **_: Any) -> None:
+            pass
+
+    page = Page()
+    with pytest.raises(KeyboardInterrupt):
+        serve(page, address="::1", port=None, password=None)
+    assert page.told == "[::1]"
 
 
 def test_addresses_of_other_servers_are_not_fetched(server: Server) -> None:

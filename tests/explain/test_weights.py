@@ -241,6 +241,11 @@ def test_bad_input_is_refused() -> None:
         gsa.weights.taken_by_regions(torch.ones(1, HEIGHT, WIDTH), image=5)
     with pytest.raises(ValueError, match=r"regions must be \(regions, 7, 11\)"):
         gsa.weights.taken_by_regions(torch.ones(1, HEIGHT + 1, WIDTH))
+    x[1, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        recorded(KINDS["gsa"](), x)
+    x = torch.randn(2, 6, HEIGHT, WIDTH)
+    assert KINDS["gsa"]().weights(x[:0]).images == 0
     gate = recorded(RectangularAttention2d(6), x)
     with pytest.raises(ValueError, match=r"RectangularAttention2d.* has one map for all positions"):
         gate.attention_from((0, 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -79,6 +81,16 @@ def test_bad_input_is_refused() -> None:
             FA.global_positional_rows(wrong, along, down)
         with pytest.raises(ValueError, match=r"query must be \(B, heads, H, W, d\)"):
             FA.global_positional_column(wrong, along, down, 0, 0)
+    for name, position in {"row": (5, 0), "column": (0, 7)}.items():
+        for column in (
+            partial(FA.global_positional_column, query, along, down),
+            partial(FA.content_attention_column, query, query),
+            partial(FA.axial_content_column, query, query),
+        ):
+            with pytest.raises(ValueError, match=f"{name} must be below"):
+                column(*position)
+            with pytest.raises(ValueError, match="row must be at least 0"):
+                column(-1, 0)
     with pytest.raises(ValueError, match="a relative table is"):
         FA.global_positional_rows(query, along[1:], down)
     with pytest.raises(ValueError, match="kernel must be one of"):

@@ -154,6 +154,8 @@ def test_no_images_at_all() -> None:
     images, similarity, rectangle = torch.zeros(0, 3, 5, 7), torch.zeros(0, 4), torch.zeros(0, 5)
     assert FA.warp(images, similarity).shape == images.shape
     assert FA.visible(images, similarity).shape == (0, 1, 5, 7)
+    assert FA.visible(torch.zeros(2, 3, 0, 7), drawn(2)).shape == (2, 1, 0, 7)
+    assert FA.warp(torch.zeros(2, 3, 0, 0), drawn(2)).shape == (2, 3, 0, 0)
     assert FA.compose_similarities(similarity, FA.invert_similarity(similarity)).shape == (0, 4)
     assert FA.transform_rectangle(rectangle, similarity, aspect=2.0).shape == (0, 5)
 
@@ -178,6 +180,8 @@ def test_bad_input_is_refused() -> None:
         (lambda: FA.visible(images, similarity[:1]), "2 images need as many"),
         (lambda: FA.transform_points(torch.ones(2, 2, 3), similarity), r"points must be .* \(2, 2, 3\)"),
         (lambda: FA.transform_points(torch.ones(1, 2), similarity), "1 rows of points need as many"),
+        (lambda: FA.compose_similarities(similarity, rectangle), r"a similarity is four floating-point numbers a row"),
+        (lambda: FA.pixel_centers(0, images), "size must be at least 1"),
         (lambda: FA.transform_rectangle(rectangle.long(), similarity), "rectangles must be floating-point"),
         (lambda: FA.warp(images, similarity.long()), "a similarity is four floating-point numbers .* torch.int64"),
         (lambda: FA.transform_rectangle(similarity, similarity), "a rectangle is five numbers"),

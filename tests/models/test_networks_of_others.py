@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -16,8 +17,10 @@ from torchvision.models import resnet18
 from torchvision.transforms import Normalize
 
 import foveate
+from foveate.benchmark import network_cost
 from foveate.explain import gradient_shares
-from foveate.models.inspection import dry_run, private_copy
+from foveate.models.dense.detector import build_detector
+from foveate.models.inspection import attention_modules, dry_run, private_copy
 from foveate.nn import GlobalSelfAttention2d, RectangularAttention2d
 
 IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -69,24 +72,99 @@ def test_checkpoints_of_gradients_are_no_hindrance() -> None:
     assert len(foveate.explain(network, IMAGE).records) == 1
 
 
-def test_looking_merges_no_weights() -> None:
-    class Merging(nn.Linear):
-        """As adapters of others do, by a flag of its own."""
+class Merging(nn.Linear):
+    """Merges weights as adapters of others do, by a flag of its own."""
 
-        merged = False
+    merged = False
 
-        def train(self, mode: bool = True) -> Merging:
-            if not mode and not self.merged:
-                self.weight.data += 1.0
-                self.merged = True
-            return super().train(mode)
+    def train(self, mode: bool = True) -> Merging:
+        if not mode and not self.merged:
+            self.weight.data += 1.0
+            self.merged = True
+        return super().train(mode)
 
+
+class Hesitating(Merging):
+    """Looks at values besides, so that it cannot be tried without."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if x.sum() > -1e9 else x
+
+
+def replaced(network: nn.Module) -> None:
+    foveate.replace(network, GlobalSelfAttention2d, at="layer4", img_size=32, num_heads=4)
+
+
+def counted(network: nn.Module) -> None:
+    detector = build_detector("conv_resnet_tiny", {}, num_classes=3, img_size=(64, 64))
+    detector.merging = network.layer1[0].merging
+    network_cost(detector, (3, 64, 64))
+
+
+@pytest.mark.parametrize("look", [lambda network: foveate.explain(network, IMAGE), replaced, counted])
+def test_looking_merges_no_weights(look: Callable[[nn.Module], object]) -> None:
     network = timm.create_model("cram_resnet_tiny", num_classes=3).train()
-    network.fc = Merging(network.fc.in_features, 3)
-    before = network.fc.weight.clone()
-    foveate.explain(network, IMAGE)
-    assert torch.equal(network.fc.weight, before)
-    assert network.fc.training
+    network.layer1[0].merging = Hesitating(8, 8)
+
+    def merge(module: Any, _: Any, output: Tensor) -> Tensor:
+        return output + 0 * module.merging(output[0, :1, :8, 0]).sum()
+
+    network.layer1[0].register_forward_hook(merge)
+    before = network.layer1[0].merging.weight.clone()
+    look(network)
+    assert torch.equal(network.layer1[0].merging.weight, before)
+    assert network.layer1[0].merging.training
+
+
+def test_tables_are_resized_behind_a_stem_that_moves_pixels_to_channels() -> None:
+    network = foveate.replace(timm.create_model("tresnet_m"), GlobalSelfAttention2d, at=-1)
+    assert {module.feat_size for module in attention_modules(network).values()} == {(14, 14), (7, 7)}
+    foveate.resize_relative_tables(network, 448)
+    assert {module.feat_size for module in attention_modules(network).values()} == {(28, 28), (14, 14)}
+
+
+def test_tables_beside_another_network_are_resized() -> None:
+    class Distilled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.teacher, self.student = resnet18(), timm.create_model("gsa_resnet_tiny", img_size=32)
+
+        def forward(self, batch: dict[str, Tensor]) -> Tensor:
+            return self.student(batch["images"]) - self.teacher(batch["images"])
+
+    both = foveate.resize_relative_tables(Distilled(), 64)
+    assert both.student.layer1[0].conv2.feat_size == (64, 64)
+
+
+class Wrapped(nn.Module):
+    """Attention of a user's, around ours."""
+
+    def __init__(self, dim: int, dim_out: int, *, stride: int, feat_size: tuple[int, int], **dd: Any) -> None:
+        super().__init__()
+        self.gsa = GlobalSelfAttention2d(dim, dim_out, feat_size=feat_size, stride=stride, **dd)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gsa(x)
+
+
+class Sized(nn.Conv2d):
+    """A convolution that has to know the size of its map."""
+
+    def __init__(self, dim: int, dim_out: int, *, stride: int, feat_size: tuple[int, int], **dd: Any) -> None:
+        super().__init__(dim, dim_out, 3, stride, 1, **dd)
+        self.feat_size = feat_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[2:] == self.feat_size
+        return super().forward(x)
+
+
+def test_attention_of_others_is_told_the_size_of_its_map() -> None:
+    network = foveate.replace(resnet18(), Wrapped, at="layer4", img_size=64)
+    assert [module.feat_size for module in attention_modules(network).values()] == [(4, 4), (2, 2), (2, 2), (2, 2)]
+    network = foveate.replace(resnet18(), Sized, at="layer4", img_size=64)
+    sizes = [module.feat_size for module in network.modules() if isinstance(module, Sized)]
+    assert sizes == [(4, 4), (2, 2), (2, 2), (2, 2)]
 
 
 def test_a_compiled_block_with_attention_is_copied_whole() -> None:

@@ -61,7 +61,7 @@ REPEATING = {
     f"recipes/{name}.yaml"
     for name in (
         *("cifar100-pilot", "cifar100", "digits", "demo", "shipped", "sizes", "sizes-masks", "sizes-scaled"),
-        "flowers-pilot",
+        *("flowers-pilot", "cells-pretrained", "stability"),
     )
 }
 """Comparisons of networks that others compare, on data and at sizes that others have too."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import foveate
+import studies.dense.command
 from foveate.explain import attention_off
 from foveate.io import load_network, save_network
 from foveate.stats import crossed_by_interval, holm
@@ -120,6 +121,26 @@ def test_the_same_raw_results_give_the_same_bytes(comparison: Path, collected: P
     assert main("dense", options) == 0
     assert {name: (collected / name).read_bytes() for name in MADE} == before
     assert {file.name: file.read_bytes() for file in (collected / "runs").iterdir()} == files
+
+
+def test_what_was_seen_in_other_weights_goes_before_their_results(
+    comparison: Path, collected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again, out = shutil.copytree(comparison, tmp_path / "runs"), shutil.copytree(collected, tmp_path / "results")
+    (result,) = again.glob("cram_resnet_tiny/seed-1/result.json")
+    result.write_text(json.dumps({**json.loads(result.read_text()), "seconds": 0.5}))
+    before = json.loads((out / "attention.json").read_text())
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies.dense.command, "attention_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(DenseConfig(out=str(out), collect=[str(again)], claims=CLAIMS))
+    assert raw(out, "cram_resnet_tiny")[1]["seconds"] == 0.5
+    after = json.loads((out / "attention.json").read_text())
+    assert "1" in before["cram_resnet_tiny"]
+    assert after == before | {"cram_resnet_tiny": {"0": before["cram_resnet_tiny"]["0"]}}
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,19 @@ def test_too_much_memory_is_told_before_it_is_taken() -> None:
     assert float(entry["reason"].split()[2]) > 256
 
 
+def test_what_runs_out_of_memory_leaves_the_others_to_be_timed() -> None:
+    class Large(FactoredExplicit):
+        def forward(self, x: Tensor) -> Tensor:
+            if type(x) is Tensor and x.device.type == "cpu":  # not where only shapes are counted
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    large = Subject("large", partial(Large, "gaussian"))
+    found = Measurer(conditions(mode="forward")).measure(Case("7×11", (5, 7, 11), (OURS, large)))
+    assert [entry["status"] for entry in found["entries"]] == [MEASURED, MEASURED, LEFT_OUT]
+    assert found["entries"][2]["reason"] == "memory ran out"
+
+
 def test_too_much_time_is_told_from_the_last_case() -> None:
     runs: list[tuple[int, ...]] = []
 

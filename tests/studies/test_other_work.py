@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from foveate.benchmark import other_work
 from foveate.benchmark.machine import cores
-from foveate.benchmark.other_work import OtherWork, OtherWorkWatch
+from studies import other_work
+from studies.other_work import OtherWork, OtherWorkWatch
 
 LINUX = pytest.mark.skipif(not Path("/proc/stat").exists(), reason="there is no /proc/stat")
 

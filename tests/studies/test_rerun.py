@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -99,21 +100,29 @@ def test_experiments_are_run_one_after_the_other_until_one_fails(
     assert not list((tmp_path / "data").glob(".*"))
 
 
-def test_ctrl_c_leaves_a_command_the_time_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits = [0]
+@pytest.mark.parametrize(
+    ("signals", "ended"), [([signal.SIGINT, signal.SIGINT], 0), ([signal.SIGTERM], 1)], ids=["impatient", "told to end"]
+)
+def test_a_signal_leaves_a_command_the_time_to_save(
+    signals: list[int], ended: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, terminated = list(signals), []
 
     class Saving:
         def __init__(self, *_: Any, **__: Any) -> None:
             pass
 
+        def terminate(self) -> None:
+            terminated.append(True)
+
         def wait(self) -> int:
-            waits[0] += 1
-            if waits[0] < 3:  # Ctrl-C twice: it was impatient
-                raise KeyboardInterrupt
+            if left:
+                signal.raise_signal(left.pop())
             return 130
 
     (tmp_path / "bccd").mkdir()
     monkeypatch.setattr(rerun, "ROOT", tmp_path)
     monkeypatch.setattr(subprocess, "Popen", Saving)
     assert rerun.main(["cells", "--bccd", str(tmp_path / "bccd")]) == 130
-    assert waits == [3]
+    assert left == []
+    assert len(terminated) == ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,24 @@ def test_variants_leave_the_network_as_it_is() -> None:
         ["as trained"],
         ["as trained", "tables stretched"],
     ]
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_not_taken_for_seeds(tmp_path: Path) -> None:
+    how = {**SETTINGS, "data_options": DIGITS}
+    for name, changes in {
+        "a": {},
+        "b": {"model_args": {"kernel": "laplace_l1"}},
+        "c": {"lr": 0.02},
+    }.items():
+        foveate.train("expatt_resnet_tiny", out=str(tmp_path / name), **{**how, **changes})
+    config = SizesConfig(factors=[1, 1.5], out=str(tmp_path / "sizes"), device="cpu")
+    table = run(dataclasses.replace(config, checkpoints=[str(tmp_path / name) for name in "ab"]))
+    assert {(row["label"], row["seeds"]) for row in table["rows"]} == {
+        ("expatt_resnet_tiny", 1),
+        ("expatt_resnet_tiny:kernel=laplace_l1", 1),
+    }
+    with pytest.raises(ValueError, match="seed"):
+        run(dataclasses.replace(config, checkpoints=[str(tmp_path / name) for name in "abc"]))
 
 
 @pytest.mark.parametrize(

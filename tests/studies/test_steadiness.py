@@ -24,7 +24,7 @@ from studies.bench.steadiness import noise, unsteady
 from studies.bench.subject import Case, Subject, Suite
 from studies.bench.suites import SUITES
 from studies.bench.table import to_markdown
-from tests.benchmark.test_other_work import LINUX, spinning
+from tests.studies.test_other_work import LINUX, spinning
 
 OURS = Subject("ours", partial(FactoredExplicit, "gaussian"), explicit_reference("gaussian"))
 DENSE = Subject("dense", partial(DenseExplicit, "matmul"))

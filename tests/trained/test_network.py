@@ -21,6 +21,7 @@ from foveate.data import make_transform, open_data, placement
 from foveate.export import export_network
 from foveate.io import load_network
 from foveate.trained import EvaluationResult, Prediction
+from foveate.trained.scoring import ScoreSettings, score_networks
 from tests.made_sets import write_folder, write_photo
 from tests.trained.made import CLASSES, MEAN, STD, by_hand, same, saved, saved_again
 
@@ -235,3 +236,6 @@ def test_in_half_precision_it_does_all_that_it_does() -> None:
     records = network.explain(Image.new("RGB", (32, 32), "gray")).records
     assert len(records) > 0
     assert all(record.map.isfinite().all() for record in records)
+    digits = open_data("digits", options={"length": 8, "val_length": 4, "test_length": 6})
+    (scored,) = score_networks([network], digits, ScoreSettings(steps=2, faithful_images=1))["networks"]
+    assert 0 <= scored["scores"]["pointing"]["mean"] <= 1

@@ -70,7 +70,7 @@ def test_a_network_without_attention_has_its_mask_alone(tmp_path: Path) -> None:
     assert finding.verdict()[1:] in said
     assert mechanism(finding).seen
     assert numbers(finding) == ""
-    html = comparison(image.pixels, None, [(finding, looked_at(finding, 64))])
+    html = comparison(image.pixels, None, [("plain", finding, looked_at(finding, 64))])
     assert html.count("<img") == 3  # the image, the mask, and no map over the image
     with pytest.raises(ValueError, match="pixel"):
         look(shown, image, View(point=(40, 2)))

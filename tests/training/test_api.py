@@ -269,6 +269,14 @@ def test_sizes_that_a_network_does_not_take_are_known_before(tmp_path: Path) -> 
             out=str(tmp_path / "x"),
             **{**SETTINGS, "model_args": {"img_size": 32}},
         )
+    with pytest.raises(ValueError, match=r"img_scale.*3×33×33"):
+        foveate.train(
+            "vit_tiny_patch16_224",
+            data_options={**TINY, "size": 32},
+            img_scale=(1.0, 2.0),  # which it takes, but nothing between
+            out=str(tmp_path / "x"),
+            **{**SETTINGS, "model_args": {"img_size": 32, "dynamic_img_size": True}},
+        )
     assert not (tmp_path / "x").exists()
 
 

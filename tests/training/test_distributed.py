@@ -168,6 +168,7 @@ def test_settings_that_need_other_processes(tmp_path: Path, monkeypatch: pytest.
     run.arguments.append("--strategy=fsdp")
     assert train_together(run, 2) == [2, 2]
     assert "strategy=fsdp does not go with equivariance; use strategy=ddp" in run.text()
+    assert not run.out.exists()
     run = Run(tmp_path / "other", often=False)
     run.arguments.append("--sync_bn")
     assert run.finish() == 2

@@ -113,6 +113,27 @@ def test_workers_that_stay_draw_the_same_after_an_interruption(tmp_path: Path) -
     assert [row["train_loss"] for row in parts.history] == [row["train_loss"] for row in whole.history]
 
 
+def test_an_order_in_batches_is_the_same_after_an_interruption(tmp_path: Path) -> None:
+    epochs: list[int] = []
+
+    class Noting(RandomSampler):
+        def set_epoch(self, epoch: int) -> None:
+            epochs.append(epoch)
+
+    def run(name: str, **how: Any) -> Any:
+        order = Noting(range(16), generator=torch.Generator().manual_seed(0))  # which would begin anew
+        train = DataLoader(TensorDataset(images(16), torch.arange(16) % 3), batch_sampler=BatchSampler(order, 4, True))
+        data = from_loaders(train, loader(6), **GIVEN)
+        return foveate.train("test_resnet", data, out=str(tmp_path / name), checkpoint_updates=1, **SETTINGS, **how)
+
+    whole = run("whole")
+    assert {0, 1} <= set(epochs)
+    with pytest.raises(KeyboardInterrupt):
+        run("parts", callbacks=[StopAt(6)])  # in the second epoch
+    parts = run("parts", resume=True)
+    assert [row["train_loss"] for row in parts.history] == [row["train_loss"] for row in whole.history]
+
+
 def test_mixing_leaves_the_batches_of_the_caller_alone(tmp_path: Path) -> None:
     batches = [(images(4), torch.tensor([0, 1, 2, 0])) for _ in range(2)]
     before = [one.clone() for one, _ in batches]
@@ -140,6 +161,11 @@ def test_data_of_another_task_are_refused(tmp_path: Path) -> None:
             foveate.train("conv_resnet_tiny", data, task=task, out=str(tmp_path / "x"), **SETTINGS)
         with pytest.raises(ValueError, match=f"task={task} cannot be learned"):
             foveate.compare(["conv_resnet_tiny"], data, task=task, out=str(tmp_path / "x"), **SETTINGS)
+    ours = from_loaders(loader(8), loader(6), **GIVEN)
+    dense = from_loaders(*(loader(4, torch.zeros(4, 16, 16, dtype=torch.long)) for _ in range(2)), **GIVEN)
+    for data, task in ((ours, "segmentation"), (ours, "detection"), (dense, "classification"), (dense, "detection")):
+        with pytest.raises(ValueError, match=f"task={task}"):
+            foveate.train("conv_resnet_tiny", data, task=task, out=str(tmp_path / "x"), **SETTINGS)
     assert not list(tmp_path.iterdir())
 
 

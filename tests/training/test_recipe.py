@@ -73,10 +73,14 @@ def test_the_learning_rate_follows_the_schedule(sched: Any, tmp_path: Path) -> N
         ({"max_skipped": -1}, "max_skipped must be at least 0"),
         ({"clip_grad": -1}, "clip_grad must be"),
         ({"weight_decay": "much"}, "weight_decay must be"),
+        ({"momentum": 0, "opt": "sgd"}, "momentum must be above 0"),
+        ({"freeze": "layer1"}, r"freeze must be a list .*\['layer1'\]"),
         ({"img_scale": 1.5}, "img_scale must be two factors"),
     ],
 )
 def test_a_setting_out_of_its_range_is_named(change: dict[str, Any], message: str) -> None:
     Recipe(epochs=3).check()
+    Recipe(momentum=0, opt="momentum").check()
+    Recipe(momentum=0, opt="adamp").check()  # to which it means nothing
     with pytest.raises(ValueError, match=message):
         Recipe(**{"epochs": 3, **change}).check()

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveate import _checks
 from foveate.models.dense import Detector
-from foveate.models.inspection import attention_modules, dry_run, private_copy
+from foveate.models.inspection import RefusedError, attention_modules, dry_run, private_copy
 
 __all__ = ["ModuleCost", "NetworkCost", "StageCost", "network_cost", "step_flops"]
 
@@ -83,11 +83,10 @@ def network_cost(model: nn.Module, input_size: tuple[int, int, int] = (3, 224, 2
     if not isinstance(input_size, tuple | list) or len(input_size) != 3:
         raise ValueError(f"input_size must be (channels, height, width); got {input_size!r}")
     channels, height, width = (_checks.integer("input_size", size) for size in input_size)
-    if any(isinstance(module, Detector) for module in model.modules()):
-        with torch.no_grad():
-            rows = _measure(private_copy(model).cpu().eval(), torch.zeros(1, channels, height, width))
-    else:
-        rows = dry_run(model, (channels, height, width), _measure)
+    model = private_copy(model)  # without what wraps or compiles it and its parts
+    if detects := any(isinstance(module, Detector) for module in model.modules()):
+        model = model.float()  # overlaps of boxes are not compared in half precision
+    rows = dry_run(model, (channels, height, width), _measure, values=detects)
     whole = rows[0]
     return NetworkCost((channels, height, width), whole.parameters, whole.flops, tuple(rows), _by_stage(model, rows))
 
@@ -100,7 +99,13 @@ def step_flops(model: nn.Module, input_size: tuple[int, int, int], *, input_grad
 
     def count(twin: nn.Module, image: Tensor) -> int:
         with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-            twin(image.requires_grad_(input_gradient)).sum().backward()
+            result = twin(image.requires_grad_(input_gradient)).sum()
+            if not result.requires_grad:
+                raise RefusedError(
+                    f"all of {type(twin).__name__} is frozen, and no gradient of the image is asked for: there is no "
+                    "backward pass; count it in inference (network_cost), or with input_gradient=True"
+                )
+            result.backward()
         return counter.get_total_flops()
 
     return dry_run(model, input_size, count)

@@ -30,8 +30,6 @@ def peak_step_memory(
     elsewhere = {p.device for p in model.parameters()} - {device}
     if elsewhere:
         raise ValueError(f"batch is on {device}, the model on {elsewhere.pop()}; move one of them with .to(device)")
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"memory is measured on the cpu or a cuda device; got a batch on {device}")
     twin = copy.deepcopy(model).train()
     twin.zero_grad(set_to_none=True)
 
@@ -47,7 +45,12 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
     """Return the peak of the bytes that ``call()`` adds to what was allocated before it, on the CPU or a CUDA device.
 
     Only PyTorch's allocator is counted. On CUDA the call is made twice: the first leaves cuBLAS its workspace.
+
+    Raises:
+        ValueError: It is another device.
     """
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"memory is measured on the cpu or a cuda device; got {device}")
     return _cuda_peak(call, device) if device.type == "cuda" else _cpu_peak(call)
 
 

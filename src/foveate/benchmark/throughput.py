@@ -25,9 +25,9 @@ def images_per_second(
 ) -> dict[str, Rate]:
     """Measure how many images of ``batch``, ``(B, C, H, W)``, per second each of ``models`` takes in inference.
 
-    Models are on the device of ``batch``. Timing is that of `foveate.benchmark.interleaved`, over at least 3 ``rounds``
-    after ``warmup`` ones: compare only figures of one call. Networks run in evaluation mode without gradients, and
-    return to their own modes.
+    Models are on the device of ``batch``. Timing is that of `foveate.benchmark.interleaving.interleaved`, over at least
+    3 ``rounds`` after ``warmup`` ones: compare only figures of one call. Networks run in evaluation mode without
+    gradients, and return to their own modes.
     """
     if not models:
         raise ValueError("models is empty; pass at least one network by name")

@@ -136,7 +136,8 @@ def _collect_lists(config_class: type, argv: list[str]) -> list[str]:
     known, rest = parser.parse_known_args(argv)
     given = {name: values for name, values in vars(known).items() if values}
     for name, values in given.items():
-        whole = len(values) == 1 and values[0].startswith("[")
+        whole = len(values) == 1 and values[0].startswith("[") and values[0].endswith("]")
+        whole = whole and not os.path.exists(values[0])  # which takes texts of any length
         rest.append(f"--{name}={values[0] if whole else json.dumps(values)}")
     return rest
 

@@ -105,8 +105,8 @@ def compare_networks(config: CompareConfig, *, data: Data | None = None, verbose
     tested = "val" if data.test is None else "test"
     if len(config.models) > 1 and data.length(tested) < 2:
         raise ValueError(f"{config.data} has {data.length(tested)} image in {tested}; a comparison needs at least 2")
-    networks = [build(config.run_of(spec, 0), data)[0] for spec in config.models]
-    small = device.type == "cpu" and all(sum(p.numel() for p in network.parameters()) < SMALL for network in networks)
+    sizes = [sum(p.numel() for p in build(config.run_of(spec, 0), data)[0].parameters()) for spec in config.models]
+    small = device.type == "cpu" and max(sizes) < SMALL
     if begun is None and config.threads is None and small:
         config = dataclasses.replace(config, threads=1)
         runs = [dataclasses.replace(one, threads=1) for one in runs]

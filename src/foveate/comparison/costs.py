@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveate.benchmark import images_per_second, network_cost, peak_step_memory
 from foveate.comparison.config import CompareConfig
+from foveate.models.inspection import FAILURES
 from foveate.training.build import Data, build, configured_task
 from foveate.training.module import to_device
 
@@ -27,7 +28,8 @@ def measure_costs(config: CompareConfig, data: Data, device: torch.device) -> di
 
     Returns:
         For each network ``parameters``, ``flops`` (per image, 2 per multiply-add), ``images_per_second`` (``median``,
-        ``q1``, ``q3``) and ``peak_memory`` (bytes that a training step adds), both None if they could not be measured.
+        ``q1``, ``q3``) and ``peak_memory`` (bytes that a training step adds), the last three None if they could not be
+        measured.
     """
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     batch = torch.randn(config.batch_size, 3, *data.image_size, device=device).contiguous(memory_format=layout)
@@ -38,10 +40,10 @@ def measure_costs(config: CompareConfig, data: Data, device: torch.device) -> di
     loss = _loss_of(config, data, device)
     costs = {}
     for spec, network in networks.items():
-        cost = network_cost(network, (3, *data.image_size))
+        cost = _measured(partial(network_cost, network, (3, *data.image_size)))
         costs[spec] = {
-            "parameters": cost.parameters,
-            "flops": cost.flops,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "flops": None if cost is None else cost.flops,
             "images_per_second": None if rates is None else rates[spec]._asdict(),
             "peak_memory": _measured(partial(peak_step_memory, network, batch, *loss)),
         }
@@ -68,6 +70,6 @@ def _measured(measure: Callable[[], Figure]) -> Figure | None:
     """Return what ``measure`` gives; None if it fails, for want of memory say: what was trained is to be kept."""
     try:
         return measure()
-    except (RuntimeError, ValueError, LookupError) as error:
+    except (ValueError, *FAILURES) as error:
         logger.warning("could not be measured and is left out: %s", error)
         return None

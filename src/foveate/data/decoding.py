@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    if path.is_file() and path.stat().st_size == 0:
+    if os.path.isfile(path) and path.stat().st_size == 0:  # which takes names of any length
         return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError):
         return f"this is not an image in a format that is read ({', '.join(FORMATS)})"

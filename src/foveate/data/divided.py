@@ -69,6 +69,12 @@ class Divided(Described, ABC):
                 f"batch_size={batch_size} is of all {world_size} processes together, which cannot share it equally; "
                 f"give a multiple of {world_size}, such as {near}"
             )
+        share = self.length("train") // world_size
+        if world_size > 1 and share < batch_size // world_size:
+            raise ValueError(
+                f"batch_size={batch_size} leaves no whole batch of the {self.length('train')} training images for "
+                f"{world_size} processes; give at most {share * world_size}"
+            )
         loader = partial(
             make_loader,
             batch_size=batch_size // world_size,

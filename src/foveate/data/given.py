@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from foveate._images import WHITE
 from foveate.data.decoding import UnreadableImageError, declared_white, naming, open_image, to_rgb
 from foveate.data.files import EXTENSIONS, find_files, is_image
 from foveate.data.splitting import equally_spaced
 
-__all__ = ["SOFTWARE", "GivenImage", "find_images", "is_ours", "read_upright", "slugs", "upright_rgb", "upright_size"]
+__all__ = [
+    "SOFTWARE",
+    "GivenImage",
+    "find_images",
+    "is_ours",
+    "read_upright",
+    "slugs",
+    "turned_upright",
+    "upright_rgb",
+    "upright_size",
+]
 
 
 SOFTWARE = "Software"
 """PNG text key for the software that wrote a picture."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation but 1, which is upright."""
 LONGEST = 60
 """Maximal length in bytes of one part of a result's file name."""
 
@@ -34,8 +56,8 @@ class GivenImage:
 
     @property
     def folder(self) -> str:
-        """Name of the folder that it is in: of sorted images, the class."""
-        return self.path.absolute().parent.name
+        """Name of the folder that it is in, composed (NFC): of sorted images, the class."""
+        return unicodedata.normalize("NFC", self.path.absolute().parent.name)
 
 
 def find_images(paths: Sequence[str], most: int | None) -> list[GivenImage]:
@@ -88,7 +110,7 @@ def read_upright(path: Path, *, intensity_range: Sequence[float] | None = None) 
         UnreadableImageError: The file is damaged, truncated or no image.
     """
     with open_image(path) as image:
-        return to_rgb(ImageOps.exif_transpose(image), intensity_range=intensity_range)
+        return to_rgb(turned_upright(image), intensity_range=intensity_range)
 
 
 def upright_rgb(image: Image.Image, *, intensity_range: Sequence[float] | None = None) -> Image.Image:
@@ -98,7 +120,7 @@ def upright_rgb(image: Image.Image, *, intensity_range: Sequence[float] | None =
         UnreadableImageError: The file is damaged or truncated, or its pixels have no defined range.
     """
     with naming("image"):
-        turned = ImageOps.exif_transpose(image)  # a copy
+        turned = turned_upright(image)
         if (white := declared_white(image)) is not None:
             turned.info[WHITE] = white
         return to_rgb(turned, intensity_range=intensity_range)
@@ -111,9 +133,27 @@ def upright_size(path: Path) -> tuple[int, int]:
         UnreadableImageError: The file is no image.
     """
     with open_image(path) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5  # orientations that lay the image on its side
+        turned = _orientation(image) in (5, 6, 7, 8)  # which lay the image on its side
         turned &= image.format != "TIFF"  # whose size Pillow gives as it will be when it has turned it
         return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def turned_upright(image: Image.Image) -> Image.Image:
+    """Return a copy with the EXIF orientation applied; as it is where the tag is damaged, for it is only a tag."""
+    image.load()
+    turn = TURNS.get(_orientation(image))
+    if turn is None:
+        return image.copy()
+    turned = image.transpose(turn)
+    for name in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):  # which say that it is to be turned
+        turned.info.pop(name, None)
+    return turned
+
+
+def _orientation(image: Image.Image) -> int:
+    with suppress(Exception):  # on a damaged tag Pillow raises whatever comes: SyntaxError, struct.error, …
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    return 1
 
 
 def is_ours(path: Path) -> bool:

@@ -165,15 +165,16 @@ def checked_range(name: str | Path, intensity_range: Sequence[float] | None) -> 
 
 
 def _check_formats(splits: Splits, name: str, max_bad_images: int) -> None:
-    """Raise a `ValueError` if more images than ``max_bad_images`` are in unsupported formats."""
+    """Raise a `ValueError` if more images of a part than ``max_bad_images`` are in unsupported formats."""
     parts = [part for part in (splits.train, splits.val, splits.test) if isinstance(part, FolderImages)]
-    unread = [path for part in parts for path, _ in part.samples if path.lower().endswith(NOT_READ)]
+    found = [[path for path, _ in part.samples if path.lower().endswith(NOT_READ)] for part in parts]
+    unread = max(found, key=len, default=[])
     if len(unread) > max_bad_images:
         endings = Counter(Path(path).suffix.lower() for path in unread)
         counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
         raise ValueError(
-            f"{name} has {len(unread)} images in formats that are not read ({counts}), such as {unread[0]}, and "
-            f"max_bad_images allows {max_bad_images}; convert them to JPEG or PNG, or leave them out with "
+            f"{name} has {len(unread)} images in formats that are not read ({counts}), such as {unread[0]}, "
+            f"and max_bad_images allows {max_bad_images}; convert them to JPEG or PNG, or leave them out with "
             f"max_bad_images={len(unread)} or more"
         )
 

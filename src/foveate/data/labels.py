@@ -143,7 +143,8 @@ def _rows(path: Path) -> dict[str, str]:
     file_column, label_column = columns
     rows: dict[str, str] = {}
     for number, record in enumerate(records, start=1):
-        name = str(record.get(file_column) or "").replace("\\", "/").removeprefix("./")
+        name = record.get(file_column)
+        name = ("" if name is None else str(name)).replace("\\", "/").removeprefix("./")
         label = _one_hot(record, file_column) if label_column is None else record.get(label_column)
         if isinstance(label, list | dict | float) or label is None or not str(label).strip() or not name:
             raise ValueError(f"{path}, entry {number}: {name!r} must have one class; got {label!r}")

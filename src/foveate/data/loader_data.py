@@ -57,6 +57,7 @@ class LoaderData(Described):
         val: Batches to choose by.
         test: Batches to report on; None if there are none.
         transform: How an image file has to be prepared to look like those of the loaders.
+        target_dims: Dimensions of a batch's targets, where they are integers: 1 of class indices, 3 of masks.
     """
 
     name: str
@@ -65,6 +66,7 @@ class LoaderData(Described):
     val: DataLoader[Any]
     test: DataLoader[Any] | None
     transform: TransformConfig
+    target_dims: int | None = None
 
     def split(self, name: str) -> Any:
         """Return the loader called ``train``, ``val`` or ``test``, or raise a `ValueError` if there is none."""
@@ -168,7 +170,8 @@ def from_loaders(
         crop_pct=crop_pct,
         interpolation=interpolation,
     )
-    return LoaderData(name, tuple(map(str, known)), train, val, test, transform)
+    dims = None if labels.is_floating_point() else labels.ndim
+    return LoaderData(name, tuple(map(str, known)), train, val, test, transform, dims)
 
 
 def checked_targets(batches: Iterable[Any], num_classes: int) -> Iterator[Any]:
@@ -220,9 +223,15 @@ class _Resumable(_Checked):
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
-        sampler: Any = getattr(self.loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+        for sampler in self._samplers():
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
+
+    def _samplers(self) -> list[Any]:
+        """Return what orders the images: a sampler, or one of batches and the sampler in it."""
+        batches = getattr(self.loader, "batch_sampler", None)
+        found = (getattr(self.loader, "sampler", None), batches, getattr(batches, "sampler", None))
+        return list({id(one): one for one in found if one is not None}.values())
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "start": self.position}
@@ -247,7 +256,7 @@ class _Resumable(_Checked):
 
     def _seed(self, number: int) -> None:
         seed_generators(self.seed, self.epoch, number)
-        for owner in (self.loader, getattr(self.loader, "sampler", None)):
+        for owner in (self.loader, *self._samplers()):
             generator = getattr(owner, "generator", None)
             if generator is not None and number == 0:
                 generator.manual_seed(int(torch.randint(1 << 62, ())))

@@ -80,12 +80,12 @@ class ImageLoader(DataLoader[Any]):
         assert self.batch_size is not None
         for number, (images, labels, bad) in enumerate(super().__iter__(), start=start // self.batch_size + 1):
             self._note(bad)
-            start += len(labels) + len(bad)
+            start += len(images) + len(bad)  # targets may be of several parts
             self._position = (epoch, start)
             new = self.bad_images[known:]
             if number == len(self) and new:  # not after the loop: who counts batches, as Lightning does, stops before
                 logger.warning("%d images could not be read and were left out:\n%s", len(new), _listing(new))
-            if len(labels):
+            if len(images):
                 yield images, labels
             elif self.sampler.training and self.sampler.world_size > 1:
                 raise ValueError(f"none of the images of a batch could be read, such as\n{_listing(bad, 1)}\nmend them")

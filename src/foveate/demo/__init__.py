@@ -97,5 +97,5 @@ def run(config: DemoConfig) -> None:
         require("gradio", extra="demo")  # it reads the environment
         from foveate.demo.page import build_page
 
-        page = build_page(networks, samples, note="" if flowers else PHOTOS)
+        page = build_page(networks, samples, note="" if flowers or config.checkpoint else PHOTOS)
         serve(page, address=config.address, port=config.port, password=config.password())

@@ -45,7 +45,7 @@ class Choice(NamedTuple):
 
     @property
     def kept_image(self) -> ShownImage:
-        """The image, unless it was not touched for so long that it is no longer kept."""
+        """The image, unless it was chosen so long ago that it is no longer kept."""
         if self.image is None:
             raise refusal("This image is no longer kept here. Choose it again.")
         return self.image

@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.exceptions import InvalidPathError
 from PIL import Image
 
-__all__ = ["appearance", "heading", "html", "own_files", "picture", "refusal", "take_no_addresses"]
+__all__ = ["appearance", "heading", "html", "own_files", "picture", "refusal", "take_as_given", "take_no_addresses"]
 
 
 def appearance() -> dict[str, Any]:
@@ -43,6 +43,15 @@ def take_no_addresses(component: gr.UploadButton) -> None:
 
     # A subclass would have gradio write a file beside this one.
     component.async_move_resource_to_block_cache = take_file  # type: ignore[method-assign, assignment]
+
+
+def take_as_given(component: Any) -> Any:
+    """Have a component take what was not offered: what was offered to a page is forgotten once many others are opened.
+
+    A page that is still known takes what it was offered alone. Of another one the image is gone as well, which is said.
+    """
+    component.preprocess = lambda value: value
+    return component
 
 
 def own_files(blocks: gr.Blocks) -> Iterator[str]:

@@ -176,7 +176,9 @@ def _explained(shown: ShownNetwork, image: ShownImage, layer: Layer, radius: flo
         network = dataclasses.replace(network, network=private_copy(network.network))
         _set_radius(network.network, layer, radius)
     method = "auto" if shown.attends else "gradcam"
-    finding = network.explain(image.pixels, names=[layer.name] if layer.name else [], method=method, label=image.label)
+    label = image.label if image.label in network.classes else None
+    finding = network.explain(image.pixels, names=[layer.name] if layer.name else [], method=method, label=label)
+    finding = dataclasses.replace(finding, records=finding.records[-1:])  # of a module called several times, the last
     _LAST[image] = asked, finding
     return finding
 
@@ -208,7 +210,8 @@ def _shown(network: TrainedNetwork, name: str) -> ShownNetwork:
     attends = bool(attention_modules(model))
     layers: tuple[Layer, ...] = (Layer("", "", "Without attention", (0, 0)),)
     if attends or network.names_images:
-        layers = tuple(map(_layer, explain(model, image).records))
+        found = {record.name: record for record in explain(model, image).records}  # the last of each
+        layers = tuple(map(_layer, found.values()))
     first = shown_module(model, image) if attends else layers[0].name
     return ShownNetwork(network, name, layers, first)
 

@@ -11,10 +11,10 @@ import gradio as gr
 
 from foveate.demo import choices
 from foveate.demo.choices import Choice, view
-from foveate.demo.components import heading, html, own_files, picture, refusal, take_no_addresses
+from foveate.demo.components import heading, html, own_files, picture, refusal, take_as_given, take_no_addresses
 from foveate.demo.inference import Layer, ShownNetwork, fitting, look, seen_pixel
 from foveate.demo.render import comparison, meaning, mechanism, numbers, prediction, scale
-from foveate.demo.samples import MAX_UPLOAD, ShownImage, read_upload
+from foveate.demo.samples import MAX_UPLOAD, ShownImage, Uploads
 from foveate.demo.server import CACHED
 from foveate.explain.overlay import zoom_of
 from foveate.explain.pictures import answered, enlarged, looked_at
@@ -48,7 +48,7 @@ class _Page:
 
     def __init__(self, networks: Sequence[ShownNetwork], samples: Sequence[ShownImage], note: str) -> None:
         self.networks = {network.name: network for network in networks}
-        self.samples = list(samples)
+        self.samples, self.uploads = list(samples), Uploads()
         with gr.Blocks(title="foveate: where a network looks", analytics_enabled=False, delete_cache=CACHED) as blocks:
             self.image = gr.State(None, time_to_live=3600)  # set when a page opens: what is forgotten is not the first
             self.point = gr.State(None)
@@ -84,7 +84,8 @@ class _Page:
         self.message = html("message")
         heading("Network")
         offered = self._choices(self.samples[0])
-        self.network = gr.Radio(offered, value=offered[0][1], show_label=False, container=False, elem_id="network")
+        names = gr.Radio(offered, value=offered[0][1], show_label=False, container=False, elem_id="network")
+        self.network = take_as_given(names)
 
     def _choices(self, image: ShownImage) -> list[tuple[str, str]]:
         """Return what the networks that fit an image are called, and their names."""
@@ -130,14 +131,14 @@ class _Page:
 
     def _lay_out_controls(self) -> None:
         with gr.Row(elem_id="controls"):
-            self.layer = gr.Radio([], label="Layer: the deeper, the coarser its grid", elem_id="layer")
-            self.radius = gr.Slider(**choices.SLIDER, buttons=[], min_width=260, elem_id="radius")
+            self.layer = take_as_given(gr.Radio([], label="Layer: the deeper, the coarser its grid", elem_id="layer"))
+            self.radius = take_as_given(gr.Slider(**choices.SLIDER, buttons=[], min_width=260, elem_id="radius"))
             self.reset = gr.Button("Back to the learnt radius", size="sm", min_width=200, scale=0, elem_id="reset")
             self.direction = gr.Radio(
                 list(choices.DIRECTIONS), value=choices.FROM, label="Of the pixel that was clicked", elem_id="direction"
             )
             self.part = gr.Radio(list(choices.PARTS), value=choices.BOTH, label="What for", elem_id="part")
-            self.head = gr.Dropdown([], label="Head", min_width=120, filterable=False, elem_id="head")
+            self.head = take_as_given(gr.Dropdown([], label="Head", min_width=120, filterable=False, elem_id="head"))
             self.everywhere = gr.Button("All pixels together", size="sm", min_width=160, scale=0, elem_id="everywhere")
 
     def _connect(self) -> None:
@@ -158,9 +159,8 @@ class _Page:
             )
 
         listen(self.blocks.load, self._begin, [self.image, *controls, self.point])
-        listen(
-            self.network.change, self._open, [*controls, self.point]
-        )  # by hand, or because another image needs others
+        # By hand, or because another image needs others.
+        listen(self.network.change, self._open, [*controls, self.point])
         listen(self.layer.input, self._open_layer, controls[1:])
         image = [self.image, self.point, self.message, self.network]
         listen(self.gallery.select, self._choose_sample, image)
@@ -224,13 +224,10 @@ class _Page:
         if any(Path(path).resolve() == Path(own).resolve() for own in own_files(self.blocks)):
             raise refusal("Only files that were uploaded are taken.")
         try:
-            image = read_upload(path)
-            found = self._another_image(image, Choice(*chosen))
+            found = self._another_image(self.uploads.read(path), Choice(*chosen))
         except ValueError as error:
             message = f'<p role="alert">{escape(str(error))}</p>'
             return [*[gr.skip()] * 2, message, *[gr.skip()] * (2 + SHOWN)]
-        finally:
-            Path(path).unlink(missing_ok=True)
         return [*found[:-SHOWN], gr.update(selected_index=-1), *found[-SHOWN:]]
 
     def _another_image(self, image: ShownImage, choice: Choice) -> list[Any]:
@@ -269,7 +266,10 @@ class _Page:
         image = choice.kept_image
         if choice.network == choices.ALL:
             looked = [look(network, image) for network in fitting(list(self.networks.values()), image)]
-            columns = [(finding, looked_at(finding, SMALL_PANEL)) for finding in looked]
+            columns = [
+                (name, finding, looked_at(finding, SMALL_PANEL))
+                for (name, _), finding in zip(self._choices(image), looked, strict=False)  # behind the last: all
+            ]
             page = comparison(enlarged(image.pixels, SMALL_PANEL), image.label, columns)
             return [gr.update(visible=False), gr.update(visible=True), *[gr.skip()] * 6, page, gr.skip()]
         network = self._network(choice.network)

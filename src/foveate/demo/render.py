@@ -13,6 +13,7 @@ from PIL import Image
 
 from foveate.explain import AttentionRecord, Scale, palette_stops
 from foveate.explain.finding import Answer, Finding
+from foveate.explain.numbers import seen_positions
 from foveate.explain.pictures import CROPPED, WHOLE_PICTURE, answered
 from foveate.io.class_names import class_name
 
@@ -156,7 +157,8 @@ def numbers(finding: Finding) -> str:
         rows.append(("Position", f"row {row + 1}, column {column + 1} of the map"))
     if record.target is not None:
         rows.append(("Class", class_name(finding.classes[record.target[0]])))
-    least, most = float(record.map.min()), float(record.map.max())
+    values = record.map[0][seen_positions(finding, record)]
+    least, most = float(values.min()), float(values.max())
     rows.append(("Values", f"from {least:.2f} to {most:.2f}"))
     body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
     return f'<table class="numbers">{body}</table>'
@@ -177,26 +179,25 @@ def _rectangle(finding: Finding, record: AttentionRecord) -> list[tuple[str, str
     ]
 
 
-def comparison(image: Image.Image, label: str | None, columns: Sequence[tuple[Finding, Image.Image]]) -> str:
+def comparison(image: Image.Image, label: str | None, columns: Sequence[tuple[str, Finding, Image.Image]]) -> str:
     """Lay an image and what several networks made of it out side by side, as HTML.
 
     Args:
         image: As it is to be shown.
         label: Its true class, where it is known.
-        columns: What each network made of it, and the picture of that.
+        columns: What each network is called, what it made of it, and the picture of that.
     """
     about = "the image" if label is None else f"the image: it is {label}"
     figures = [
         f"<figure><figcaption><b>{escape(about.capitalize())}</b></figcaption>{picture_tag(image, about)}</figure>"
     ]
-    for finding, picture in columns:
-        words = mechanism(finding)
+    for name, finding, picture in columns:
         says = "" if finding.answer is None else picture_tag(answered(finding, max(picture.size)), "what it says")
         figures.append(
-            f"<figure><figcaption><b>{escape(words.name)}</b></figcaption>{says}{picture_tag(picture, words.name)}"
+            f"<figure><figcaption><b>{escape(name)}</b></figcaption>{says}{picture_tag(picture, name)}"
             f"{scale(finding)}{prediction(finding, MOST_COMPARED)}</figure>"
         )
-    return f'<div class="comparison">{"".join(figures)}</div>{meaning(*(finding for finding, _ in columns))}'
+    return f'<div class="comparison">{"".join(figures)}</div>{meaning(*(finding for _, finding, _ in columns))}'
 
 
 def picture_tag(picture: Image.Image, description: str) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from weakref import WeakValueDictionary
 
-from PIL import Image, ImageOps
+from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from foveate.data import ClutteredDigits
 from foveate.data.decoding import UnreadableImageError, open_image, to_rgb
+from foveate.data.given import turned_upright
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "MAX_UPLOAD", "ShownImage", "draw_samples", "flower", "read_upload"]
+__all__ = ["MAX_PIXELS", "MAX_SIDE", "MAX_UPLOAD", "ShownImage", "Uploads", "draw_samples", "flower", "read_upload"]
 
 MAX_UPLOAD = 10 * 2**20
 """Most bytes of a file that is uploaded."""
@@ -57,12 +60,29 @@ def read_upload(path: str | Path) -> ShownImage:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":
                 raise ValueError(f"it moves or has pages, {frames} of them; save one as PNG")
-            pixels = to_rgb(ImageOps.exif_transpose(image))
+            pixels = to_rgb(turned_upright(image))
     except UnreadableImageError as error:
         raise ValueError(f"This file cannot be shown: {_reason(error)}.") from error
     pixels.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     pixels.info.clear()
     return ShownImage(pixels)
+
+
+class Uploads:
+    """Reads files that were uploaded and deletes them. Equal ones of several visitors are one file."""
+
+    def __init__(self) -> None:
+        self._reading, self._read = Lock(), WeakValueDictionary[str, ShownImage]()
+
+    def read(self, path: str) -> ShownImage:
+        """Return what `read_upload` returns, or has returned for another visitor who still looks at it."""
+        with self._reading:
+            try:
+                image = None if Path(path).exists() else self._read.get(path)
+                self._read[path] = image = image or read_upload(path)
+                return image
+            finally:
+                Path(path).unlink(missing_ok=True)
 
 
 def _reason(error: UnreadableImageError) -> str:

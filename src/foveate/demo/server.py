@@ -134,10 +134,11 @@ def serve(page: Any, *, address: str, port: int | None, password: str | None) ->
     def admits(user: str, given: str) -> bool:
         return user == USER and hmac.compare_digest(given.encode(), (password or "").encode())
 
+    host = f"[{address}]" if ":" in address else address
     try:
         page.queue(max_size=64, default_concurrency_limit=2).launch(
             **appearance(),
-            server_name=address,
+            server_name=host,
             server_port=port,
             auth=None if password is None else admits,
             auth_message=f"The user name is {USER}.",
@@ -156,7 +157,6 @@ def serve(page: Any, *, address: str, port: int | None, password: str | None) ->
             quiet=True,
             prevent_thread_lock=True,
         )
-        host = f"[{address}]" if ":" in address else address
         print(f"The page is at http://{host}:{page.server_port} (Ctrl-C ends it)", flush=True)
         threading.Event().wait()
     finally:

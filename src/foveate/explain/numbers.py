@@ -11,7 +11,7 @@ from foveate.explain.finding import Finding
 from foveate.explain.records import AttentionRecord
 from foveate.io.class_names import class_name
 
-__all__ = ["finding_numbers"]
+__all__ = ["finding_numbers", "seen_positions"]
 
 GUESSES = 5
 
@@ -45,7 +45,7 @@ def _predictions(finding: Finding) -> dict[str, Any]:
 
 def _record_numbers(finding: Finding, record: AttentionRecord) -> dict[str, Any]:
     whole = record.map[0]
-    rows, columns = _inside(finding, record)
+    rows, columns = seen_positions(finding, record)
     values = whole[rows, columns]
     row, column = divmod(int(values.argmax()), values.shape[1])
     size = np.array(record.image_size)
@@ -87,7 +87,7 @@ def _record_numbers(finding: Finding, record: AttentionRecord) -> dict[str, Any]
     return numbers
 
 
-def _inside(finding: Finding, record: AttentionRecord) -> tuple[slice, slice]:
+def seen_positions(finding: Finding, record: AttentionRecord) -> tuple[slice, slice]:
     """Return rows and columns of a map whose positions have their middle in the image, not in its padding."""
     left, top, right, bottom = finding.placement.extent((finding.image.height, finding.image.width))
     kept = []

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["check_alike", "check_matching"]
+from foveate._checks import integer
+
+__all__ = ["check_alike", "check_matching", "check_position"]
 
 
 def check_matching(query: Tensor, key: Tensor) -> None:
@@ -31,3 +33,10 @@ def check_alike(query: Tensor, key: Tensor | None = None, value: Tensor | None =
             f"queries and values must be (B, heads, H, W, channels), alike but for the channels; got shapes "
             f"{tuple(query.shape)} and {tuple(value.shape)}"
         )
+
+
+def check_position(x: Tensor, row: int, column: int) -> None:
+    """Raise a `ValueError` unless ``x``, ``(B, heads, H, W, d)``, has such a position, counted from 0."""
+    for name, value, size in (("row", row, x.shape[2]), ("column", column, x.shape[3])):
+        if integer(name, value, minimum=0) >= size:
+            raise ValueError(f"{name} must be below {size}, the number of {name}s; got {value}")

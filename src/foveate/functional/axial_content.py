@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from foveate._shapes import Float
-from foveate.functional._heads import check_alike
+from foveate.functional._heads import check_alike, check_position
 from foveate.functional._precision import autocast_off, upcast
 
 __all__ = ["axial_content_attention", "axial_content_column", "axial_content_map", "axial_content_rows"]
@@ -71,6 +71,7 @@ def axial_content_column(
         True
     """
     check_alike(query, key)
+    check_position(query, row, column)
     with autocast_off(query):
         wide = upcast(query)
         along = torch.einsum("bhyxd,bhyd->bhyx", wide, upcast(key).softmax(3)[:, :, :, column])

@@ -20,7 +20,7 @@ from foveate._checks import one_of
 from foveate._shapes import Float
 from foveate.functional._axial import axial_pass
 from foveate.functional._content import content
-from foveate.functional._heads import check_alike, check_matching
+from foveate.functional._heads import check_alike, check_matching, check_position
 from foveate.functional._precision import autocast_off, upcast, upcast_dtype
 from foveate.functional.relative import relative_scores, relative_vectors, relative_window
 
@@ -82,6 +82,7 @@ def content_attention_column(
         True
     """
     check_matching(query, key)
+    check_position(key, row, column)
     with autocast_off(query):
         weights = upcast(key).flatten(2, 3).softmax(2).view(key.shape)[:, :, row, column]  # B, heads, d
         return torch.einsum("bhyxd,bhd->bhyx", _queries(query, normalize_queries), weights)
@@ -103,7 +104,8 @@ def content_attention(
     `content_attention_map`.
 
     With ``fused=None`` fused kernels compute it where there are any (unless ``FOVEATE_FUSED=0`` is in the environment),
-    with False PyTorch's operators, the reference; True raises a `ValueError` where there are no kernels.
+    with False PyTorch's operators, the reference; True raises a `ValueError` where there are no kernels, but for CUDA,
+    where PyTorch's products of matrices are the fused way.
 
     Examples:
         >>> query, key, value = (torch.randn(2, 4, 3, 5, dim) for dim in (8, 8, 6))
@@ -231,6 +233,7 @@ def global_positional_column(
     """
     _check(query, table_rows, 1)
     _check(query, table_columns, 0)
+    check_position(query, row, column)
     with autocast_off(query):
         wide = upcast(query)
         along = torch.einsum("bhyxd,xd->bhyx", wide, _vectors(query, table_rows, 1)[:, column])

@@ -26,7 +26,14 @@ def pixel_centers(size: int, like: AnyShape) -> Line:
         >>> FA.pixel_centers(4, torch.tensor(0.0))
         tensor([-0.7500, -0.2500,  0.2500,  0.7500])
     """
+    if not torch.jit.is_scripting():
+        _check_size(size)
     return torch.arange(1 - size, size, 2, device=like.device, dtype=like.dtype) / size
+
+
+def _check_size(size: int) -> None:
+    if not any_size():  # where it may be a symbol
+        integer("size", size)
 
 
 def rectangle_map(

@@ -8,8 +8,7 @@ enlarges by ``ρ`` about the middle of the image; then it shifts by ``t``, in th
     T(p) = A p + t,    A = ρ [[cos θ, −sin θ / a], [a sin θ, cos θ]]
 
 since ``A = D⁻¹ ρ R(θ) D`` with ``D = diag(W, H) / 2``, which turns coordinates into pixels. Without ``D`` a rotation
-would shear every image that is not square. A map spans the same image whatever its own size, so ``a`` is always the
-image's.
+would shear every image that is not square. A map spans the same image whatever its size: ``a`` is the image's.
 """
 
 from __future__ import annotations
@@ -69,6 +68,7 @@ def compose_similarities(
         >>> FA.compose_similarities(enlarge, shift)
         tensor([[1., 0., 0., 2.]])
     """
+    _check(first)
     shift = transform_points(first[:, None, :2], second, aspect=aspect)[:, 0]
     return torch.cat([shift, first[:, 2:3] + second[:, 2:3], first[:, 3:] * second[:, 3:]], dim=1)
 
@@ -165,19 +165,18 @@ def visible(
     *,
     aspect: float | None = None,
 ) -> Bool[Tensor, "batch 1 height width"]:
-    """Return where ``T(image)`` shows the image, rather than what `warp` fills up with. Arguments as there.
-
-    These are the pixels whose center ``T⁻¹`` carries into the image.
+    """Return where ``T(image)`` of `warp` shows the image: the pixels whose center ``T⁻¹`` carries into it.
 
     Examples:
         >>> FA.visible(torch.zeros(1, 3, 1, 4), torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
         tensor([[[[False, False,  True,  True]]]])
     """
     aspect = _aspect(images, similarity, aspect)
-    height, width = images.shape[2:]
+    if not images.numel():
+        return images.new_zeros(len(images), 1, *images.shape[2:], dtype=torch.bool)
     back = upcast(invert_similarity(similarity.to(images.device), aspect=aspect))
-    y, x = torch.meshgrid(pixel_centers(height, back), pixel_centers(width, back), indexing="ij")
-    places = torch.stack([x, y], dim=-1).expand(len(back), height, width, 2)
+    y, x = torch.meshgrid(*(pixel_centers(size, back) for size in images.shape[2:]), indexing="ij")
+    places = torch.stack([x, y], dim=-1).expand(len(back), -1, -1, -1)
     return (transform_points(places, back, aspect=aspect).abs() <= 1).all(-1).unsqueeze(1)
 
 
@@ -284,12 +283,13 @@ def _moved(center: Tensor, shape: Tensor, similarity: Tensor, aspect: float) -> 
 def _aspect(images: Tensor, similarity: Tensor, aspect: float | None) -> float:
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
-            f"images must be a floating-point batch (B, C, H, W); got {images.dtype} of shape {tuple(images.shape)}"
+            f"images must be a floating-point batch (B, C, H, W); got {images.dtype} {tuple(images.shape)}"
         )
     _check(similarity)
     if len(similarity) != len(images):
         raise ValueError(f"{len(images)} images need as many similarities; got {len(similarity)}")
-    return images.shape[3] / images.shape[2] if aspect is None else number("aspect", aspect, above=0)
+    own = images.shape[3] / images.shape[2] if images.numel() else 1.0
+    return own if aspect is None else number("aspect", aspect, above=0)
 
 
 def _check(similarity: Tensor) -> None:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
             time.sleep(0.2)
         yield
     finally:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # for worker processes that live on, which have the descriptor too
         os.close(descriptor)
 
 

@@ -181,9 +181,14 @@ def resolve(model: nn.Module, at: int | str) -> str:
     raise ValueError(f"{type(model).__name__} has no module {stages[at]!r} for at={at}; pass a module's name")
 
 
+def first_convolution(model: nn.Module) -> nn.Conv2d | None:
+    """Return the convolution that was registered first, that of the stem as a rule; None if there is none."""
+    return next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+
+
 def image_size(model: nn.Module) -> tuple[int, int, int]:
     """Return channels, height and width of the images that the model is made for."""
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    first = first_convolution(model)
     if first is None:
         raise ValueError(f"{type(model).__name__} has no convolution; insert is for convolutional networks")
     configuration = getattr(model, "pretrained_cfg", None) or {}

@@ -182,12 +182,14 @@ def dry_run(
     run: Callable[[nn.Module, Tensor], Result],
     *,
     name: str | None = None,
+    values: bool = False,
 ) -> Result:
     """Return ``run(twin, image)`` for a copy of ``network`` in evaluation mode and an image, both on the meta device.
 
     Nothing is computed and no activation allocated, but where that fails, as for a network that looks at values on its
-    way: such a one sees a black image on the CPU. ``network`` is not touched. ``input_size`` is ``(channels, height,
-    width)``, ``name`` that of the network in messages. A `ValueError` says that it does not take such an image.
+    way: such a one sees a black image on the CPU, as do all if ``values`` count. ``network`` is not touched.
+    ``input_size`` is ``(channels, height, width)``, ``name`` that of the network in messages. A `ValueError` says that
+    it does not take such an image.
     """
     twin = _evaluate(meta_copy(network))
     dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
@@ -195,11 +197,12 @@ def dry_run(
     try:
         with torch.no_grad():
             try:
-                return run(twin, image)
+                if not values:
+                    return run(twin, image)
             except FAILURES:
                 if any(parameter.is_meta for parameter in network.parameters()):
                     raise
-                return run(_evaluate(private_copy(network).cpu()), torch.zeros_like(image, device="cpu"))
+            return run(_evaluate(private_copy(network).cpu()), torch.zeros_like(image, device="cpu"))
     except RefusedError:
         raise
     except (ValueError, *FAILURES) as error:

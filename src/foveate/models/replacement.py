@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foveate._checks import pair
 from foveate.models.insertion import detector_backbone, image_size, in_backbone, resolve
-from foveate.models.inspection import dry_run
+from foveate.models.inspection import dry_run, evaluating
 from foveate.models.tables import watch_tables
 from foveate.nn import ExpAttConv2d, SpatialAttention
 
@@ -66,7 +66,7 @@ def replace(
     channels, *made_for = image_size(model)
     height, width = pair("img_size", tuple(made_for) if img_size is None else img_size)
     convolutions = {name: model.get_submodule(name) for name in names}
-    shapes = dry_run(model, (channels, height, width), lambda twin, image: _shapes(twin, names, image))
+    shapes, seen = dry_run(model, (channels, height, width), lambda twin, image: _shapes(twin, names, image))
     if uncalled := [name for name in names if len(shapes[name]) != 1]:
         raise ValueError(
             f"{uncalled[0]!r} is called {len(shapes[uncalled[0]])} times in a pass of {type(model).__name__}; choose "
@@ -75,16 +75,17 @@ def replace(
 
     def modules(sizes: Mapping[str, tuple[int, int]], device: Any = None) -> dict[str, nn.Module]:
         return {
-            name: _instead(conv, attention, sizes.get(name, (1, 1)), device, options)
+            name: _instead(conv, attention, _size_at(name, sizes), device, options)
             for name, conv in convolutions.items()
         }
 
-    modules({}, "meta")  # so that what is wrong with the options is not said of the image
+    modules(seen, "meta")  # so that what is wrong with the options is not said of the image
 
     def tried(twin: nn.Module, image: Tensor) -> tuple[dict[str, tuple[int, int]], dict[str, list[torch.Size]]]:
-        _put(twin, modules({}, image.device))
-        found = _watch(twin, names)
-        return watch_tables(twin.eval(), image), found
+        _put(twin, modules(seen, image.device))
+        found, _ = _watch(twin, names)
+        with evaluating(twin):
+            return seen | watch_tables(twin, image), found
 
     sizes, found = dry_run(model, (channels, height, width), tried)
     for name in names:
@@ -93,7 +94,7 @@ def replace(
                 f"in place of {name!r} {getattr(attention, '__name__', attention)} makes maps of "
                 f"{_text(found[name])}, the convolution {_text(shapes[name])}: its padding does not keep the size"
             )
-    _put(model, modules({name: size for name, size in sizes.items() if name in convolutions}))
+    _put(model, modules(sizes))
     return model
 
 
@@ -149,20 +150,33 @@ def _put(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
         model.get_submodule(path)._modules[last] = module
 
 
-def _shapes(twin: nn.Module, names: Sequence[str], image: Tensor) -> dict[str, list[torch.Size]]:
+Watched = tuple[dict[str, list[torch.Size]], dict[str, tuple[int, int]]]
+
+
+def _shapes(twin: nn.Module, names: Sequence[str], image: Tensor) -> Watched:
     found = _watch(twin, names)
     twin(image)
     return found
 
 
-def _watch(twin: nn.Module, names: Sequence[str]) -> dict[str, list[torch.Size]]:
-    """Return a dict to which a pass adds the shapes of the outputs of modules."""
-    found: dict[str, list[torch.Size]] = {name: [] for name in names}
+def _watch(twin: nn.Module, names: Sequence[str]) -> Watched:
+    """Return dicts to which a pass adds the shapes of the outputs of modules, and the sizes of their inputs."""
+    outputs: dict[str, list[torch.Size]] = {name: [] for name in names}
+    inputs: dict[str, tuple[int, int]] = {}
+
+    def note(name: str, given: Any, output: Tensor) -> None:
+        inputs[name] = tuple(given[0].shape[2:])
+        outputs[name].append(output.shape)
+
     for name in names:
-        twin.get_submodule(name).register_forward_hook(
-            lambda _, inputs, output, name=name: found[name].append(output.shape)
-        )
-    return found
+        twin.get_submodule(name).register_forward_hook(lambda _, given, output, name=name: note(name, given, output))
+    return outputs, inputs
+
+
+def _size_at(name: str, sizes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    """Return the size of the map that a module attends to: by its tables or those inside of it, else its input's."""
+    inside = (size for inner, size in sizes.items() if inner.startswith(f"{name}."))
+    return next(inside, sizes.get(name, (1, 1)))
 
 
 def _text(shapes: Sequence[torch.Size]) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foveate._checks import number, pair
 from foveate.functional import resize_relative_table
+from foveate.models.insertion import first_convolution, image_size
 from foveate.models.inspection import attention_modules, dry_run
 from foveate.nn.relative_tables import TABLES, RelativeTables2d
 
@@ -120,13 +121,14 @@ def _attended_sizes(
 ) -> dict[str, tuple[int, int]]:
     """Return the size of the map that each module attends to, in the outermost network that takes a plain image."""
     error: ValueError | None = None
+    stem = first_convolution(model)
     for prefix, network in model.named_modules():
         inside = [name for name in modules if name.startswith(f"{prefix}." if prefix else "")]
-        first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
-        if len(inside) < len(modules) or first is None:
-            continue
+        first = first_convolution(network)
+        if len(inside) < len(modules) or stem is None or first is None or first.in_channels != stem.in_channels:
+            continue  # no image gets there
         try:
-            found = dry_run(network, (first.in_channels, *size), watch_tables)
+            found = dry_run(network, (image_size(network)[0], *size), watch_tables)
         except ValueError as problem:
             error = error or problem
             continue

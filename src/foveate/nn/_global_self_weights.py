@@ -144,22 +144,31 @@ def axial_map(
 
 
 def gain_and_shift(norm: nn.Module, before: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``g`` and ``b``, each ``(B, C)`` in float64, of ``norm(x) = g x + b`` at ``x = before``.
+    """Return ``g`` and ``b``, each ``(B, C)`` in float64 on the CPU, of ``norm(x) = g x + b`` at ``x = before``.
 
     The normalization is called, never read: it may have been replaced, wrapped or quantized. Its output for zeros and
     ones determines one that does not depend on its input (batch normalization in evaluation); of others, such as group
     normalization, ``g`` and ``b`` are fitted to its output for ``before``, exactly if they exist.
 
     Raises:
-        ValueError: They do not exist.
+        ValueError: They do not exist, or what is normalized is not finite.
     """
+
+    def wide(x: Tensor) -> Tensor:
+        return x.detach().cpu().double()  # there are devices without float64
+
     after = normalized(norm, before)
     zeros = before.new_zeros(2, *before.shape[1:])  # two: one value of a channel has no deviation in training
-    shift = normalized(norm, zeros)[:1].double()[:, :, 0, 0]
-    gain = normalized(norm, zeros + 1)[:1].double()[:, :, 0, 0] - shift
-    x, y = before.double().flatten(2), after.double().flatten(2)
+    shift = wide(normalized(norm, zeros))[:1, :, 0, 0]
+    gain = wide(normalized(norm, zeros + 1))[:1, :, 0, 0] - shift
+    x, y = wide(before).flatten(2), wide(after).flatten(2)
+    if not (x.isfinite().all() and y.isfinite().all()):
+        raise ValueError(
+            f"there are infinite values or NaNs around the {type(norm).__name__} between the passes, which no weights "
+            "explain; look for them in the images and in the weights of the network"
+        )
     bound = max(LINEAR, ROUNDINGS * torch.finfo(after.dtype).eps)
-    if not _explains(gain, shift, x, y, bound):
+    if x.numel() and not _explains(gain, shift, x, y, bound):
         mean, mean_after = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
         square = (x - mean).square().sum(2).clamp(min=1e-300)
         gain = ((x - mean) * (y - mean_after)).sum(2) / square  # 0 for a channel that is constant

@@ -114,6 +114,8 @@ class GlobalSelfAttention2d(RelativeTables2d):
                 "normalize_queries and axial_content change the content one way or the other: leave out one of them, "
                 f"or both where there is no content; got part={part}"
             )
+        if fused and part == "content" and self.axial_content:
+            raise ValueError("axial_content alone has no fused kernels; leave out fused=True")
         self.fused = fused
         self.widths = (self.dim_key, self.dim_key if self._has_content else 0, self.dim_out)
         self.qkv = nn.Conv2d(dim, sum(self.widths), 1, bias=False, **dd)

@@ -163,7 +163,7 @@ class GatedAttention(SpatialAttention):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Multiply by the map, as ``forward`` does."""
-        return x * self.attention_map(x)
+        return x * self.attention_map(x).to(x.dtype)
 
     @torch.jit.unused
     def forward_without(

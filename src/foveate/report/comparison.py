@@ -84,7 +84,7 @@ def cells(network: Mapping[str, Any], metric: str) -> dict[str, str]:
         "difference_interval": f"{100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}" if compared else "",
         "p": f"{difference['p_value']:.4f}" if compared else "",
         "parameters": f"{network['parameters'] / 1e6:.3f}",
-        "flops": f"{network['flops'] / 1e9:.3f}",
+        "flops": "" if network["flops"] is None else f"{network['flops'] / 1e9:.3f}",
         "rate": "" if rate is None else f"{rate['median']:.0f}",
         "quartiles": "" if rate is None else f"{rate['q1']:.0f} to {rate['q3']:.0f}",
         "memory": "" if network["peak_memory"] is None else f"{network['peak_memory'] / 1e6:.1f}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from foveate.data import BoxedImages, ImageData, LabelledImages, TransformConfig, UnreadableImageError, make_transform
 from foveate.data.dense import DenseData
 from foveate.data.placement import Placement, check_resizable
-from foveate.explain import AttentionRecord, Scale, attention_records, draw_box, overlay
+from foveate.data.splitting import equally_spaced
+from foveate.explain import AttentionRecord, Scale, attention_records, draw_box, overlay, shown_module
 from foveate.io.class_names import class_name
 from foveate.models.inspection import attention_modules, evaluating
 from foveate.report.dense import dense_samples, found_in
@@ -21,9 +21,6 @@ from foveate.report.samples import Sample, denormalized, encoded, extent_of, ren
 from foveate.trained import load
 
 __all__ = ["Answer", "Column", "choose_samples", "fill_column"]
-
-ENOUGH_POSITIONS = 64
-"""Fewest positions of the attention map that is shown, of the last such module."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +57,10 @@ def choose_samples(data: ImageData | DenseData, split: str, number: int) -> list
     """Return ``number`` images at equal distances through the split, without looking; unreadable ones are left out."""
     images = data.split(split)
     if isinstance(data, DenseData):
-        return dense_samples(data, images, _indices(len(images), number))
+        return dense_samples(data, images, equally_spaced(len(images), number))
     transform = make_transform(data.transform, training=False)
     samples = []
-    for index in _indices(len(images), number):
+    for index in equally_spaced(len(images), number):
         try:
             image, label = images[index]
             check_resizable(data.transform, (image.height, image.width), "image")
@@ -119,11 +116,7 @@ def _record(model: nn.Module, images: Tensor) -> AttentionRecord | None:
     modules = attention_modules(model)
     if not modules:
         return None
-    chosen = next(reversed(modules))
-    for name in reversed(modules):  # from the deepest, whose maps are small
-        if attention_records(model, images[:1], names=[name])[0].map[0].numel() >= ENOUGH_POSITIONS:
-            chosen = name
-            break
+    chosen = shown_module(model, images)
     record = attention_records(model, images, names=[chosen])[-1]
     # Explicit attention is the same from everywhere: what the middle attends to says all, the sum over all nothing.
     middle = (images.shape[2] // 2, images.shape[3] // 2)
@@ -137,10 +130,6 @@ def _outline(record: AttentionRecord) -> str:
     if record.radius is not None:
         return f"circle: the learned radius, {record.radius:.2f} positions, the same for every image and position"
     return ""
-
-
-def _indices(length: int, number: int) -> list[int]:
-    return np.linspace(0, length - 1, min(number, length)).round().astype(int).tolist()
 
 
 def _box(

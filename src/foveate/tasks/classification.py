@@ -58,6 +58,7 @@ class Classification(Task):
     metric_title: ClassVar[str] = "top-1"
     per_image: ClassVar[str] = "correct"
     data_class: ClassVar[tuple[type, ...]] = (ImageData, LoaderData)
+    target_dims: ClassVar[int] = 1
     unused: ClassVar[tuple[str, ...]] = ("decoder", "dice", "detector", "head_args")
 
     def __init__(self, classes: Sequence[str], *, label_smoothing: float = 0.0, mixing: Mixing | None = None) -> None:

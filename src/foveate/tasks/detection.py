@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from foveate import _checks
 from foveate._extras import check_installed
-from foveate.data import LoaderData
 from foveate.data.dense import DenseData, TargetImages, open_detection
-from foveate.models.dense import DETECTORS, Detector
+from foveate.models.dense import DETECTORS, Detector, seen_size
 from foveate.models.inspection import dry_run
 from foveate.tasks.average_precision import (
     MAX_DETECTIONS,
@@ -68,7 +67,7 @@ class Detection(Task):
     name: ClassVar[str] = "detection"
     metric: ClassVar[str] = "map"
     metric_title: ClassVar[str] = "mAP"
-    data_class: ClassVar[tuple[type, ...]] = (DenseData, LoaderData)
+    data_class: ClassVar[type] = DenseData
     record_dtype: ClassVar[torch.dtype] = torch.float64
     unused: ClassVar[tuple[str, ...]] = ("decoder", "dice", "mixup", "cutmix", "label_smoothing", "equivariance")
 
@@ -109,7 +108,7 @@ class Detection(Task):
         if not isinstance(network, Detector):
             raise ValueError(f"{name} is no foveate.models.dense.Detector; build it with build_detector")
         backbone = network.model.get_submodule("backbone")
-        dry_run(backbone, (3, *img_size), lambda twin, image: twin(image), name=name)
+        dry_run(backbone, (3, *seen_size(network, img_size)), lambda twin, image: twin(image), name=name)
 
     def resize(self, images: Tensor, targets: Any, size: tuple[int, int]) -> Batch:
         """Resize images, boxes and, where there are any, masks."""

@@ -61,6 +61,7 @@ class Segmentation(Task):
     metric: ClassVar[str] = "mean_iou"
     metric_title: ClassVar[str] = "mean IoU"
     data_class: ClassVar[tuple[type, ...]] = (DenseData, LoaderData)
+    target_dims: ClassVar[int] = 3
     record_dtype: ClassVar[torch.dtype] = torch.float64
     unused: ClassVar[tuple[str, ...]] = ("detector", "mixup", "cutmix", "label_smoothing")
 

@@ -57,6 +57,9 @@ class Task(ABC):
 
     data_class: ClassVar[type | tuple[type, ...]] = object
     """What it is learned from, as `isinstance` has it."""
+    target_dims: ClassVar[int | None] = None
+    """Dimensions of a batch's targets where they are one tensor of integers; None if they may be any, as those of a
+    classification of several classes an image."""
     record_dtype: ClassVar[torch.dtype] = torch.float32
     """Type of what `reduce` keeps."""
     unused: ClassVar[tuple[str, ...]] = ()
@@ -92,11 +95,17 @@ class Task(ABC):
 
     @classmethod
     def check_data(cls, data: Any) -> None:
-        """Raise a `ValueError` unless ``data`` is a `data_class`."""
+        """Raise a `ValueError` unless ``data`` is a `data_class` with targets as the task has them."""
+        name, dims = data.name, getattr(data, "target_dims", None)
         if not isinstance(data, cls.data_class):
             raise ValueError(
-                f"{data.name} is {type(data).__name__}, from which task={cls.name} cannot be learned; open it for "
+                f"{name} is {type(data).__name__}, from which task={cls.name} cannot be learned; open it for "
                 "that task, by foveate.data.open_data or foveate.data.dense.open_segmentation or open_detection"
+            )
+        if dims is not None and cls.target_dims not in (None, dims):
+            raise ValueError(
+                f"{name} must give targets of {cls.target_dims} dimension(s), the batch's included, for "
+                f"task={cls.name}; got {dims}"
             )
 
     @property

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from foveate import _checks
 from foveate._devices import check_device
-from foveate.data.image_data import takes_intensity_range
 from foveate.data.loader_data import checked_targets
 from foveate.io.class_names import class_name
 from foveate.models.inspection import evaluating, is_channels_last
 
 if TYPE_CHECKING:
     from foveate.stats import MeanScore
-    from foveate.tasks import Task
     from foveate.trained.network import TrainedNetwork
 
 __all__ = [
@@ -29,8 +26,8 @@ __all__ = [
     "DetectionEvaluation",
     "EvaluationResult",
     "SegmentationEvaluation",
-    "evaluate_network",
     "evaluate_trained",
+    "open_as_trained",
 ]
 
 
@@ -133,64 +130,34 @@ class DetectionEvaluation(EvaluationResult):
 def evaluate_trained(
     trained: TrainedNetwork, data: Any, *, split: str, batch_size: int, workers: int, precision: str
 ) -> EvaluationResult:
-    """Return what `TrainedNetwork.evaluate` returns."""
-    from foveate.tasks import find_task  # only here: SciPy and torchmetrics, which need not be installed to predict
+    """Return what `TrainedNetwork.evaluate` returns: the task's figures, and an interval of its score."""
+    # Only here: SciPy, torchmetrics and Lightning, which need not be installed to predict.
+    from foveate.tasks import find_task
+    from foveate.training import Recipe, TrainingModule, predict
+    from foveate.training.recipe import Precision
 
-    task = find_task(trained.meta.task)
+    _checks.one_of("precision", precision, get_args(Precision))
+    check_device(trained.device, precision)
+    batches, name = data, type(data).__name__
     if isinstance(data, DataLoader):
-        batches, name, split = data, type(data).__name__, ""
+        split = ""
     else:
         if isinstance(data, str | Path):
-            own = trained.meta.intensity_range if takes_intensity_range(data) else None
-            data = task.open_data(str(data), img_size=trained.img_size, intensity_range=own)
+            data = open_as_trained(trained, data)
         trained.check_fits(data)
         name = data.name
         batches = data.evaluation_loader(
             split, transform=trained.transform_of(data), batch_size=batch_size, workers=workers
         )
-    return evaluate_network(
-        trained.network,
-        batches,
-        task=task(trained.classes),
-        kind=trained.result_class,
-        device=trained.device,
-        precision=precision,
-        model=trained.meta.model,
-        data=name,
-        split=split,
-    )
-
-
-def evaluate_network(
-    network: nn.Module,
-    batches: Iterable[Any],
-    *,
-    task: Task,
-    kind: type[EvaluationResult],
-    device: torch.device,
-    precision: Any = "32-true",
-    **about: str,
-) -> EvaluationResult:
-    """Evaluate ``network`` on ``batches`` of images ``(B, C, H, W)`` as it takes them and targets of ``task``.
-
-    Returns:
-        A ``kind`` with the fields of the task's result, the score that counts with its interval.
-
-    Raises:
-        ValueError: The device cannot compute in that precision, there are no images, or a label is none of the classes.
-    """
-    from foveate.training import Recipe, TrainingModule, predict  # only here: Lightning
-    from foveate.training.recipe import Precision
-
-    _checks.one_of("precision", precision, get_args(Precision))
-    check_device(device, precision)
-    module = TrainingModule(network, Recipe(precision=precision, channels_last=is_channels_last(network)), task)
+    network, task = trained.network, find_task(trained.meta.task)(trained.classes)
+    recipe = Recipe(precision=precision, channels_last=is_channels_last(network))  # type: ignore[arg-type]
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
     labelled = (
         (_cast(images, dtype), _labels(found) if isinstance(found, Tensor) else found) for images, found in batches
     )
     with evaluating(network):
-        kept = predict(module, checked_targets(labelled, len(task.classes)), device=device)
+        targets = checked_targets(labelled, len(task.classes))
+        kept = predict(TrainingModule(network, recipe, task), targets, device=trained.device)
     if not len(kept[0]):
         raise ValueError("data: there is no image in it that can be read")
     found = task.evaluate(*kept)
@@ -198,8 +165,18 @@ def evaluate_network(
     per_image = figures[task.per_image]
     figures[task.metric] = task.score([per_image])
     figures["per_class"] = dict(zip(task.classes, figures["per_class"], strict=True))
-    bad_images = [str(bad) for bad in getattr(batches, "bad_images", ())]
-    return kind(**{**about, **figures, "images": len(per_image), "bad_images": bad_images})
+    figures |= {"images": len(per_image), "bad_images": [str(bad) for bad in getattr(batches, "bad_images", ())]}
+    return trained.result_class(model=trained.meta.model, data=name, split=split, **figures)
+
+
+def open_as_trained(trained: TrainedNetwork, data: str | Path = "") -> Any:
+    """Open images by name, as in the training of a network; without a name, what it was trained on, else digits."""
+    # Only here: Lightning, which need not be installed to predict.
+    from foveate.training.settings import DataConfig
+    from foveate.training.settings_file import with_data_of_run
+
+    config = with_data_of_run(DataConfig(data=str(data), data_seed=None), trained.source)  # type: ignore[arg-type]
+    return config.open(trained.img_size, task=trained.meta.task, intensity_range=trained.meta.intensity_range)
 
 
 def _labels(targets: Tensor) -> Tensor:

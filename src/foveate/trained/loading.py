@@ -24,7 +24,7 @@ from foveate.models import shipped
 from foveate.models.shipped import ALIASES
 from foveate.trained.classifier import TrainedClassifier
 from foveate.trained.detector import TrainedDetector
-from foveate.trained.evaluation import EvaluationResult
+from foveate.trained.evaluation import EvaluationResult, open_as_trained
 from foveate.trained.network import TrainedNetwork
 from foveate.trained.segmenter import TrainedSegmenter
 
@@ -97,19 +97,9 @@ def evaluate(
             their name is not what the run was trained on.
     """
     trained = load(source, device=device)
-    if data is None or isinstance(data, str | Path):
-        # Only here: Lightning, which need not be installed to predict.
-        from foveate.training.settings import DataConfig
-        from foveate.training.settings_file import with_data_of_run
-
-        named = DataConfig(data=str(data or ""), data_seed=None)  # type: ignore[arg-type]
-        meta = trained.meta
-        opened = with_data_of_run(named, str(source)).open(
-            trained.img_size, task=meta.task, intensity_range=meta.intensity_range
-        )
-        if data is None:
-            check_data_of_run(opened, source)
-        data = opened
+    if data is None:
+        data = open_as_trained(trained)
+        check_data_of_run(data, source)
     return trained.evaluate(data, **options)
 
 

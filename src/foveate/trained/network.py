@@ -232,7 +232,8 @@ class TrainedNetwork(ABC):
 
         Args:
             data: A folder or a set by its name, which is opened for the network's task (`foveate.data.open_data`,
-                `foveate.data.dense.open_segmentation`, `foveate.data.dense.open_detection`), or what that returns; or a
+                `foveate.data.dense.open_segmentation`, `foveate.data.dense.open_detection`), as in its training if it
+                was trained on these, so that what it validated on stays apart; or what was opened; or a
                 `DataLoader` of images ``(B, 3, H, W)`` as the network takes them and their targets, to which ``split``,
                 ``batch_size`` and ``workers`` mean nothing. Targets are class indices ``(B,)``, masks ``(B, H, W)`` or
                 a dictionary with ``boxes`` and ``labels`` for each image.

@@ -72,6 +72,7 @@ def score_regions(
     )
     names = [name.lower() for name in data.classes]
     background = names.index(BACKGROUND) if BACKGROUND in names else None
+    dtype = next((p.dtype for p in network.network.parameters() if p.is_floating_point()), torch.float32)
     layers: dict[str, LayerScores] = {}
     values: dict[str, dict[str, list[float]]] = {}
     before: dict[str, AttentionRecord] = {}
@@ -85,7 +86,7 @@ def score_regions(
             image, extent = image[:, :-1], image[0, -1:]
             regions, extent = (F.pad(one, (0, spanned[1] - width, 0, spanned[0] - height)) for one in (regions, extent))
             seen, empty = seen + 1, empty + (not len(regions))
-            last = {found.name: found for found in attention_records(network.network, image.to(device))}
+            last = {found.name: found for found in attention_records(network.network, image.to(device, dtype))}
             for record in last.values():  # of a module that is called several times, the last call
                 other = before.get(record.name)
                 masses = {

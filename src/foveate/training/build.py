@@ -60,6 +60,12 @@ def build(config: TrainConfig, data: Data) -> tuple[nn.Module, NetworkMeta]:
     for factor in sorted({1.0, *config.img_scale}):
         height, width = (max(1, round(side * factor)) for side in data.image_size)
         task.check_network(config.model, model, (height, width))
+    low, high = ([max(1, round(side * factor)) for side in data.image_size] for factor in config.img_scale)
+    if all(least < most for least, most in zip(low, high, strict=True)):  # any size between may be drawn, odd ones too
+        try:
+            task.check_network(config.model, model, (low[0] + 1, low[1] + 1))
+        except ValueError as error:
+            raise ValueError(f"img_scale draws any size between, which this network does not take: {error}") from error
     if config.equivariance:
         check_gates(model)
     check_freeze(model, config.freeze)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -185,9 +186,14 @@ def _make(wanted: LoggerName | Any, folder: Path, settings: Mapping[str, Any]) -
 def _wandb(folder: Path) -> Any:
     from lightning.pytorch import loggers
 
-    # The same folder is the same run, so that a resumed training continues its curves.
-    run = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
-    (folder / "logs").mkdir(exist_ok=True)
+    noted = folder / "logs" / "wandb-run.txt"  # so that a resumed training continues its curves
+    noted.parent.mkdir(exist_ok=True)
+    run = uuid.uuid4().hex[:16]
+    if noted.exists():
+        run = noted.read_text(encoding="utf-8").strip()
+    elif (folder / "logs" / "wandb").exists():  # begun when a run was called after its folder
+        run = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
+    write_text(noted, run)
     return loggers.WandbLogger(
         project="foveate", name=str(folder), save_dir=folder / "logs", version=run, resume="allow"
     )

@@ -118,6 +118,11 @@ class Recipe:
             raise ValueError(f"opt must be an optimizer of timm's, such as adamw, sgd or lamb; got {self.opt!r}{close}")
         if timm.optim.get_optimizer_info(self.opt).second_order:
             raise ValueError(f"opt={self.opt} needs second derivatives, which are not computed here; give another")
+        known = timm.optim.get_optimizer_info(self.opt)
+        if self.momentum == 0 and known.has_momentum and (known.defaults or {}).get("nesterov"):
+            raise ValueError(f"momentum must be above 0 with opt={self.opt}, which is Nesterov's; or give opt=momentum")
+        if isinstance(self.freeze, str):
+            raise ValueError(f"freeze must be a list of names of modules; got {self.freeze!r}; give [{self.freeze!r}]")
         for module in self.freeze:
             if not isinstance(module, str) or not module:
                 raise ValueError(f"freeze must be names of modules; got {module!r}")

@@ -32,6 +32,7 @@ from foveate.training.module import TrainingModule
 from foveate.training.run_folder import RESULT, is_to_be_resumed, resume_command
 from foveate.training.settings import TrainConfig
 from foveate.training.settings_file import CONFIG, to_yaml
+from foveate.training.sharding import check_sharding
 from foveate.training.train_state import PREVIOUS, read_checkpoint
 from foveate.training.trainer import fit, limited_threads, predict
 
@@ -124,6 +125,8 @@ class _Run:
         network = convert_sync_batchnorm(model) if config.sync_bn else model
         module = TrainingModule(network, config, task, meta=meta, seed=seed)
         fingerprint = fingerprint_of(data, _name_of(augment))
+        if distributed.sharded:
+            check_sharding(config)
         if main:
             self._prepare_folder(module, fingerprint, resume, held)
         try:

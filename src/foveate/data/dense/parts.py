@@ -105,13 +105,15 @@ def image_files(folder: Path, top: Path) -> dict[str, str]:
 
 
 def check_bad(parts: Iterable[TargetImages | None], name: str, max_bad_images: int) -> None:
-    """Raise a `ValueError` if it is known of more than ``max_bad_images`` that they cannot be used."""
-    bad = [sample.bad for part in parts if part is not None for sample in part.samples if sample.bad is not None]
+    """Raise a `ValueError` if it is known of more than ``max_bad_images`` in one part that they cannot be used."""
+    found = [[sample.bad for sample in part.samples if sample.bad is not None] for part in parts if part is not None]
+    bad = max(found, key=len, default=[])
     if len(bad) > max_bad_images:
         listing = "\n".join(f"  {item}" for item in bad[:10]) + (f"\n  and {len(bad) - 10} more" if bad[10:] else "")
         raise ValueError(
-            f"{name} has {len(bad)} image(s) that cannot be used, and max_bad_images allows {max_bad_images}:\n"
-            f"{listing}\nmend or remove them, or leave them out with max_bad_images={len(bad)} or more"
+            f"{name} has {len(bad)} image(s) in one part that cannot be used, and max_bad_images allows "
+            f"{max_bad_images}:\n{listing}\nmend or remove them, or leave them out with max_bad_images={len(bad)} or "
+            "more"
         )
 
 
