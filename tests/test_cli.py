@@ -86,23 +86,6 @@ def test_the_command_line_overrides_the_file_which_overrides_the_defaults(
     assert (config["models"], config["download"], config["channels_last"]) == (["a", "b:x=1,y=2"], False, True)
 
 
-@pytest.mark.parametrize(
-    ("given", "taken"),
-    [("[a, b]", ["a", "b"]), ("[exp]", ["[exp]"]), ("[exp]/model.safetensors", None), ("[x]y", None)],
-)
-def test_a_name_in_brackets_is_a_list_unless_there_is_such_a_file(
-    given: str,
-    taken: list[str] | None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    (tmp_path / "[exp]").mkdir()
-    monkeypatch.chdir(tmp_path)
-    config = printed(["explain", "a.jpg", "--checkpoint", given], capsys)
-    assert config["checkpoint"] == ([given] if taken is None else taken)
-
-
 def test_a_printed_configuration_is_taken_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["compare", "a", "b", "--seeds=2", "--scale=[0.5, 1]", "--img_size=33", "--data_options", TINY]
     config = printed(argv, capsys)

@@ -199,7 +199,7 @@ def test_formats_that_are_not_read_are_counted_and_named(tmp_path: Path, ending:
     named = rf" has (\d) images in formats that are not read \(\1 {ending.lower()}\), such as .*more"
     with pytest.raises(ValueError, match=named) as caught:
         open_data(tmp_path, max_bad_images=0)
-    most = int(re.search(named, str(caught.value))[1])  # type: ignore[index]  # of those to train on, or to validate on
+    (most,) = map(int, re.findall(named, str(caught.value)))  # of those to train on, or of those to validate on
     assert 3 <= most <= 5
     with pytest.raises(ValueError, match=named):
         open_data(tmp_path, max_bad_images=most - 1)

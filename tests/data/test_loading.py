@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch.utils.data import Dataset
-from torchvision.transforms.functional import to_tensor
 
 from foveate.data import ClutteredDigits, EpochSampler, ImageLoader, TransformConfig, make_loader, open_data
 
@@ -144,27 +141,6 @@ def test_an_epoch_is_resumed_where_it_was_left(photo_folder: Path, workers: int)
     assert same(taken + list(resumed), whole)
     assert same(batches(resumed, 5), next_epoch)
     assert same(batches(resumed, 4)[-5:], whole[-5:])
-
-
-def test_targets_of_several_parts_count_as_one_image():
-    class Placed(Dataset):
-        def __len__(self) -> int:
-            return 20
-
-        def __getitem__(self, index: int) -> tuple[Image.Image, tuple[int, tuple[float, float]]]:
-            return Image.new("RGB", (8, 8)), (index, (0.5, 0.25))
-
-    def loader() -> ImageLoader:
-        return make_loader(Placed(), transform=to_tensor, batch_size=4, training=True)
-
-    whole = [labels.tolist() for _, (labels, _) in loader()]
-    stopped = loader()
-    iterator = iter(stopped)
-    taken = [next(iterator)[1][0].tolist() for _ in range(2)]
-    assert stopped.state_dict()["start"] == 8
-    resumed = loader()
-    resumed.load_state_dict(stopped.state_dict())
-    assert taken + [labels.tolist() for _, (labels, _) in resumed] == whole
 
 
 def test_a_finished_epoch_is_not_resumed(photo_folder: Path):

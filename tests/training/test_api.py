@@ -260,23 +260,12 @@ def test_one_callback_and_one_logger_need_no_list(tmp_path: Path) -> None:
     assert list(folder.rglob("metrics.csv"))
 
 
-def test_sizes_that_a_network_does_not_take_are_known_before(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="3×48×48"):
-        foveate.train(
-            "vit_tiny_patch16_224",
-            data_options={**TINY, "size": 32},
-            img_scale=(1.0, 1.5),
-            out=str(tmp_path / "x"),
-            **{**SETTINGS, "model_args": {"img_size": 32}},
-        )
-    with pytest.raises(ValueError, match=r"img_scale.*3×33×33"):
-        foveate.train(
-            "vit_tiny_patch16_224",
-            data_options={**TINY, "size": 32},
-            img_scale=(1.0, 2.0),  # which it takes, but nothing between
-            out=str(tmp_path / "x"),
-            **{**SETTINGS, "model_args": {"img_size": 32, "dynamic_img_size": True}},
-        )
+@pytest.mark.parametrize(("most", "message"), [(1.5, "3×48×48"), (2.0, r"img_scale.*3×33×33")])
+def test_sizes_that_a_network_does_not_take_are_known_before(most: float, message: str, tmp_path: Path) -> None:
+    """Of patches of 16 pixels: at 1.5 times 32 it takes none, at twice none between."""
+    how = {**SETTINGS, "model_args": {"img_size": 32, "dynamic_img_size": most == 2}, "img_scale": (1.0, most)}
+    with pytest.raises(ValueError, match=message):
+        foveate.train("vit_tiny_patch16_224", data_options={**TINY, "size": 32}, out=str(tmp_path / "x"), **how)
     assert not (tmp_path / "x").exists()
 
 

@@ -24,6 +24,7 @@ from foveate.explain.scores import (
     max_box_acc,
     pointing_game,
 )
+from foveate.models.inspection import floating_dtype
 
 if TYPE_CHECKING:
     from foveate.data import ImageLoader
@@ -92,10 +93,9 @@ def score_network(
     which deletion and insertion are measured as well; ``title`` is that of the progress bar in a terminal.
     """
     module, kind = "", ""
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     truth, scores, areas = [], [], []
     for images, labels in tqdm(loader, desc=title, unit="batch", disable=None, leave=False):
-        images, rows = images.to(device, dtype), labels.numpy()
+        images, rows = images.to(device, floating_dtype(model)), labels.numpy()
         seen = saliency(model, images, name=module or None, method=how.method)
         module, kind = seen.name, seen.kind
         truth.append(rows)

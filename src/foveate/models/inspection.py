@@ -20,6 +20,7 @@ __all__ = [
     "eager",
     "evaluating",
     "feature_stages",
+    "floating_dtype",
     "gates",
     "is_channels_last",
     "meta_copy",
@@ -133,6 +134,11 @@ def feature_stages(network: nn.Module) -> list[str]:
     return [stage["module"] for stage in getattr(info, "info", info)]
 
 
+def floating_dtype(network: nn.Module) -> torch.dtype:
+    """Return the type of the floating-point parameters of ``network``; float32 if it has none."""
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+
+
 def is_channels_last(network: nn.Module) -> bool:
     """Tell whether the weights of ``network`` are stored with the channels last."""
     kernels = [p for p in network.parameters() if p.ndim == 4 and not p.is_contiguous()]
@@ -192,8 +198,7 @@ def dry_run(
     it does not take such an image.
     """
     twin = _evaluate(meta_copy(network))
-    dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
-    image = torch.empty(1, *input_size, device="meta", dtype=dtype)
+    image = torch.empty(1, *input_size, device="meta", dtype=floating_dtype(twin))
     try:
         with torch.no_grad():
             try:

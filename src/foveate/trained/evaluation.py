@@ -15,7 +15,7 @@ from foveate import _checks
 from foveate._devices import check_device
 from foveate.data.loader_data import checked_targets
 from foveate.io.class_names import class_name
-from foveate.models.inspection import evaluating, is_channels_last
+from foveate.models.inspection import evaluating, floating_dtype, is_channels_last
 
 if TYPE_CHECKING:
     from foveate.stats import MeanScore
@@ -128,7 +128,7 @@ class DetectionEvaluation(EvaluationResult):
 
 
 def evaluate_trained(
-    trained: TrainedNetwork, data: Any, *, split: str, batch_size: int, workers: int, precision: str
+    trained: TrainedNetwork, data: Any, *, split: str, batch_size: int, workers: int, precision: Any
 ) -> EvaluationResult:
     """Return what `TrainedNetwork.evaluate` returns: the task's figures, and an interval of its score."""
     # Only here: SciPy, torchmetrics and Lightning, which need not be installed to predict.
@@ -150,8 +150,8 @@ def evaluate_trained(
             split, transform=trained.transform_of(data), batch_size=batch_size, workers=workers
         )
     network, task = trained.network, find_task(trained.meta.task)(trained.classes)
-    recipe = Recipe(precision=precision, channels_last=is_channels_last(network))  # type: ignore[arg-type]
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    recipe = Recipe(precision=precision, channels_last=is_channels_last(network))
+    dtype = floating_dtype(network)
     labelled = (
         (_cast(images, dtype), _labels(found) if isinstance(found, Tensor) else found) for images, found in batches
     )

@@ -20,6 +20,7 @@ from foveate.data.dense import VOID, DenseData
 from foveate.data.dense.joint import Evaluation
 from foveate.data.splitting import equally_spaced
 from foveate.explain import AttentionRecord, attention_records, mass_inside
+from foveate.models.inspection import floating_dtype
 from foveate.trained.network import TrainedNetwork
 
 __all__ = ["SCORES", "LayerScores", "RegionScores", "regions_of", "score_regions"]
@@ -72,7 +73,7 @@ def score_regions(
     )
     names = [name.lower() for name in data.classes]
     background = names.index(BACKGROUND) if BACKGROUND in names else None
-    dtype = next((p.dtype for p in network.network.parameters() if p.is_floating_point()), torch.float32)
+    dtype = floating_dtype(network.network)
     layers: dict[str, LayerScores] = {}
     values: dict[str, dict[str, list[float]]] = {}
     before: dict[str, AttentionRecord] = {}
