@@ -32,7 +32,8 @@ browser: .venv/installed-dev
 	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	else $(BIN)/playwright install chromium; fi
 
-# The figures of docs/cost.md, two hours or three on two cores where it repeats noisy cases. It ends with code 1 if a result was wrong.
+# The figures of docs/cost.md, two hours or three on two cores where it repeats noisy cases. It ends with code 1 if a result was wrong,
+# as CRAM's gradients on very large maps are in float32: the last suite.
 BENCH = $(BIN)/python -m studies.bench --threads 2 --out results/bench
 bench: .venv/installed-dev
 	$(BENCH) gsa --mode both --rounds 15
@@ -41,8 +42,8 @@ bench: .venv/installed-dev
 	$(BENCH) expatt --mode both --rounds 9 --max_seconds 10
 	$(BENCH) cram --mode both --rounds 21
 	$(BENCH) overhead --mode forward --rounds 31
-	$(BENCH) scaling --mode both --rounds 5 --max_seconds 4 --max_memory 6
 	$(BENCH) large --mode both --rounds 5 --warmup 1 --repeats 1 --max_seconds 45 --max_memory 12
+	$(BENCH) scaling --mode both --rounds 5 --max_seconds 4 --max_memory 6
 
 # The networks that ship, about 10 minutes on two idle cores, and the scores of where they look.
 SHIPPED := $(addsuffix _resnet_tiny.digits,conv expatt gsa positionwise cram)
@@ -153,4 +154,4 @@ check: lint types test-all docs
 	touch $@
 
 clean:
-	rm -rf .venv .venv-dist build dist runs site
+	rm -rf .venv .venv-dist build dist site  # not runs/, which hours went into

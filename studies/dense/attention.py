@@ -35,7 +35,7 @@ def attention_of(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     - ``radii``: of explicit attention, at the start and learned;
     - ``gates``: of CRAM and position-wise attention over all test images, the share of the picture that is within, the
       mean and the deviation of a rectangle's half-sides and center, and of a detector how many objects have their
-      center within, as a share of all, beside what an equally large part of the picture holds by chance.
+      center within, as a share of all.
     """
     network, meta = load_network(folder)
     modules = attention_modules(network)

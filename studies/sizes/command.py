@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
+import json
 import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,7 @@ from foveate.data import ImageData
 from foveate.data.dense import DenseData
 from foveate.data.digits import DEFAULT_CLUTTER, DEFAULT_SIZE
 from foveate.io import load_network
+from foveate.io.checkpoint import WEIGHTS
 from foveate.io.environment import environment
 from foveate.io.files import read_json, writable_folder, write_bytes, write_json, write_text
 from foveate.models import resize_relative_tables, scale_reach
@@ -80,6 +83,8 @@ class SizesConfig:
 def run(config: SizesConfig) -> dict[str, Any]:
     """Evaluate, print the table, and save it with its figure in ``config.out``.
 
+    What an interruption leaves is taken up by the same call, for networks whose weights are the same.
+
     Returns:
         What ``sizes.json`` holds. ``rows`` is a list with, for each network, scene, factor and variant: ``label``,
         ``task``, ``metric``, ``scene`` (None at the size of the training), ``factor``, ``variant``, ``seeds``, the
@@ -102,14 +107,19 @@ def run(config: SizesConfig) -> dict[str, Any]:
                 f"{label} is given twice with one seed, among {', '.join(map(str, paths))}; name each run once, and "
                 "networks that differ in more than their seed by a comparison of them"
             )
-    labels = [label for label, _ in networks]
-    work = partial(_rows, config, device)
-    rows: list[dict[str, Any]] = []
+    keys = {_key(config, label, paths): (label, paths) for (label, _), paths in networks.items()}
+    part = out / "sizes.part.json"  # what an interruption leaves
+    done = read_json(part) if part.is_file() else {}
+    left = [key for key in keys if key not in done]
+    labels, folders = [keys[key][0] for key in left], [keys[key][1] for key in left]
     with _mapping(config.jobs) as mapping:
-        for found in mapping(work, labels, networks.values()):
+        for key, found in zip(left, mapping(partial(_rows, config, device), labels, folders), strict=True):
             print(f"{found[0]['label']}: evaluated", file=sys.stderr)
-            rows += found
+            done[key] = found
+            write_json(part, done)
+    rows = [row for key in keys for row in done[key]]
     write_json(out / "sizes.json", {"rows": rows, "factors": config.factors, "environment": environment(device)})
+    part.unlink(missing_ok=True)
     table = read_json(out / "sizes.json")
     write_text(out / "sizes.md", to_markdown(table))
     write_bytes(out / "sizes.svg", draw(table))
@@ -123,6 +133,12 @@ def label_of(label: str | None, path: Path) -> str:
     low, high = settings.get("img_scale", (1.0, 1.0))
     trained = "" if low == high == 1 else f" (trained at {low:g} to {high:g})"
     return f"{label or spec_of(settings)}{trained}"
+
+
+def _key(config: SizesConfig, label: str, paths: Sequence[Path]) -> str:
+    """Return what tells an evaluation from others: its settings, the network and its weights."""
+    weights = [hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest() for path in paths]
+    return json.dumps([config.factors, config.batch_size, label, weights])
 
 
 @contextmanager

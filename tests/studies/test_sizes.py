@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,27 @@ DIGITS = {"size": 16, "clutter": 1, "length": 96, "val_length": 20, "test_length
 SETTINGS: dict[str, Any] = {"data": "digits", "epochs": 1, "batch_size": 16, "logger": [], "verbose": False, "lr": 5e-3}
 
 
-def test_networks_are_evaluated_at_other_sizes(tmp_path: Path) -> None:
+def check_resumption(folders: list[str], table: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupt the evaluation of the second network, go on, and compare; rows are those of ``table``, not computed."""
+    config = SizesConfig(checkpoints=folders, factors=[1, 1.5], out=str(out), device="cpu")
+    groups = [list(rows) for _, rows in itertools.groupby(table["rows"], lambda row: (row["label"], row["task"]))]
+    seen: list[str] = []
+
+    def rows_of(config: Any, device: Any, label: str, paths: Any) -> Any:
+        seen.append(label)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return groups[max(0, len(seen) - 2)]
+
+    monkeypatch.setattr("studies.sizes.command._rows", rows_of)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    assert run(config)["rows"] == table["rows"]
+    assert len(seen) == len(groups) + 1  # what was done is not done again
+    assert sorted(path.name for path in out.iterdir()) == ["sizes.json", "sizes.md", "sizes.svg"]
+
+
+def test_networks_are_evaluated_at_other_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     how = {**SETTINGS, "data_options": DIGITS}
     for seed in (0, 1):
         foveate.train("gsa_resnet_tiny", seed=seed, out=str(tmp_path / f"gsa-{seed}"), **how)
@@ -34,6 +55,7 @@ def test_networks_are_evaluated_at_other_sizes(tmp_path: Path) -> None:
     table = run(SizesConfig(checkpoints=folders, factors=[1, 1.5], out=str(tmp_path / "sizes"), device="cpu"))
     parallel = run(SizesConfig(checkpoints=folders, factors=[1, 1.5], jobs=2, out=str(tmp_path / "two"), device="cpu"))
     assert parallel["rows"] == table["rows"]
+    check_resumption(folders, table, tmp_path / "cut", monkeypatch)
     assert json.loads((tmp_path / "sizes" / "sizes.json").read_text()) == table
     dense = [row for row in table["rows"] if row["label"] == "gsa_resnet_tiny" and row["task"] == "segmentation"]
     assert [(row["seeds"], row["metric"]) for row in dense] == [(1, "mean IoU")] * 5
