@@ -14,6 +14,9 @@ from tests.interpreters import Interpreter, interpreter
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+# With more of them, Inductor starts a process beside ours, which imports PyTorch only to compile for GPUs.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -21,6 +24,17 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_forced_to_the_disk() -> Iterator[None]:
+    """Leave it to the system when files reach the disk, which is waited for long: no machine stops in a test.
+
+    That a file is open is looked at still.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
 
 
 @pytest.fixture(scope="module")

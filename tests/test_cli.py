@@ -280,7 +280,12 @@ def test_data_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DataLoader worker (pid 3) died")],
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DataLoader worker (pid 3) died"),
+        RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nError: can't allocate memory"),
+    ],
 )
 def test_a_lack_of_memory_is_no_traceback(
     error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -292,9 +297,11 @@ def test_a_lack_of_memory_is_no_traceback(
     message = fails(["train", "test_resnet"], capsys)
     assert "memory ran out" in message
     assert "batch_size" in message
-    error = RuntimeError("a mistake")
-    with pytest.raises(RuntimeError, match="a mistake"):
-        main(["train", "test_resnet"])
+    of_worker = "Caught RuntimeError in DataLoader worker process 0.\na mistake"  # whatever it was
+    for message in ("a mistake", of_worker):
+        error = RuntimeError(message)
+        with pytest.raises(RuntimeError, match="a mistake"):
+            main(["train", "test_resnet"])
 
 
 def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,3 +137,23 @@ def test_a_network_goes_back_to_its_device_whatever_happens() -> None:
     with pytest.raises(KeyboardInterrupt), on_device(module, torch.device("meta")):
         raise KeyboardInterrupt
     assert module.moves == [torch.device("meta"), torch.device("cpu")]
+
+
+def test_triton_that_compiles_nothing_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from triton.runtime import driver
+
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(driver, "_active", Broken())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    kernels._triton_compiles.cache_clear()
+    try:
+        for _ in range(2):
+            assert "cuda" not in FA.fused_kernels()
+    finally:
+        kernels._triton_compiles.cache_clear()
+    assert caplog.text.count("Failed to find C compiler") == 1

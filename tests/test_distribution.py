@@ -74,12 +74,14 @@ def test_the_wheel_holds_the_library_for_every_python(sdist: Path, tmp_path: Pat
 IN_USE = """
 import foveate, timm, torch
 from foveate.kernels import cpu
+from foveate_cli import main
 assert foveate.__file__.startswith({prefix!r}), foveate.__file__
 model = timm.create_model("gsa_resnet_tiny.photographs", pretrained=True).eval()
 with torch.no_grad(), torch.profiler.profile() as profile:
     model(torch.randn(1, 3, 32, 32))
 assert "foveate::global_self" in {{event.key for event in profile.key_averages()}}
 runtimes = {{line.split()[-1] for line in open("/proc/self/maps") if "libgomp" in line}}
+assert main(["cost", "gsa_resnet26"]) == 0
 print(cpu.found(), len(runtimes))
 """
 
@@ -108,8 +110,7 @@ def test_the_wheel_runs_without_a_compiler(sdist: Path, tmp_path: Path) -> None:
     install = ["-m", "pip", f"--python={python}", "install", "--no-deps", "--no-index", "--ignore-installed"]
     run(sys.executable, *install, wheel)
     best = torch.backends.cpu.get_cpu_capability()
-    assert run(python, "-c", IN_USE.format(prefix=str(tmp_path))).splitlines()[-1].split() == [best, "1"]
-    command = python.with_name("foveate")
-    assert run(command, "--version").split() == ["foveate", __version__]
-    assert "gsa_resnet26" in run(command, "models")
-    assert re.search(r"^gsa_resnet26 +10\.\d+ +4\.\d+$", run(command, "cost", "gsa_resnet26"), re.M)
+    said = run(python, "-c", IN_USE.format(prefix=str(tmp_path)))
+    assert said.splitlines()[-1].split() == [best, "1"]
+    assert re.search(r"^gsa_resnet26 +10\.\d+ +4\.\d+$", said, re.M)
+    assert run(python.with_name("foveate"), "--version").split() == ["foveate", __version__]

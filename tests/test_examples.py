@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import sys
@@ -22,6 +23,7 @@ from foveate.io import NetworkMeta, save_network
 from foveate.models.building import build_network
 from foveate.models.inspection import attention_modules
 from studies._command import parse_study
+from tests.costs import leave_out_costs
 from tests.fuzz.parts import PARTS
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +81,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return create(name, pretrained=pretrained and here, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", without_downloads)
+    leave_out_costs(monkeypatch)
+    comparing = importlib.import_module("foveate.comparison.compare")
+    monkeypatch.setattr(comparing, "cores", lambda: 1)  # processes side by side would take seconds to begin
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (40, 50), "grey").save("photo.jpg")
     torch.manual_seed(0)

@@ -56,8 +56,10 @@ def _glibc() -> Any | None:
 
 def out_of_memory(error: BaseException) -> str | None:
     """Return what to say of an error for want of memory, of a GPU, the machine or its workers; None of another one."""
-    text = str(error).partition("\n")[0]
+    lines = str(error).splitlines() or [type(error).__name__]
     lacking = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if not lacking and not any(sign in text for sign in ("can't allocate memory", "DataLoader worker")):
+    # Of what went wrong in a worker the text is a traceback.
+    telling = [line for line in lines if "can't allocate memory" in line or "DataLoader worker (pid" in line]
+    if not lacking and not telling:
         return None
-    return f"memory ran out: {text or type(error).__name__}; lower batch_size, img_size or workers"
+    return f"memory ran out: {(telling or lines)[0].strip()}; lower batch_size, img_size or workers"

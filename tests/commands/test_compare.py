@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,17 @@ def test_finished_runs_are_reused_and_networks_can_be_added(
     by_name = {network["label"]: network for network in table["networks"]}
     assert again["networks"][0]["top1"] == by_name["test_vit"]["top1"]
     assert again["networks"][1]["difference"]["mean"] == -by_name["test_vit"]["difference"]["mean"]
+
+
+@pytest.mark.slow
+def test_runs_that_were_tested_on_other_images_are_not_paired(
+    compared: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    shutil.copytree(compared[0], tmp_path / "other")
+    changed = tmp_path / "other" / compared[1]["networks"][1]["runs"][1] / "result.json"
+    changed.write_text(json.dumps(json.loads(changed.read_text()) | {"bad_tested": ["photos/test/3.jpg"]}))
+    with pytest.raises(ValueError, match=r"seed-1 were tested on different images: photos/test/3\.jpg"):
+        run(config(tmp_path / "other"))
 
 
 @pytest.mark.slow

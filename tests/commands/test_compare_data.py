@@ -34,10 +34,10 @@ def test_a_finished_run_is_not_reused_for_other_images(tmp_path: Path) -> None:
     before = (tmp_path / "runs" / "test_resnet" / "seed-0" / "result.json").read_bytes()
     write_photo(folder / "train" / "class0" / "new.png", 99, (24, 24))
     with pytest.raises(ValueError, match=r"test_resnet.*\n.*train: 12 images then, 13 now"):
-        foveate.compare(["test_resnet", "resnet10t"], str(folder), **how)
+        foveate.compare(["test_resnet", "conv_resnet_tiny"], str(folder), **how)
     (folder / "train" / "class0" / "new.png").unlink()
-    found = foveate.compare(["test_resnet", "resnet10t"], str(folder), **how)
-    assert [network["label"] for network in found["networks"]] == ["test_resnet", "resnet10t"]
+    found = foveate.compare(["test_resnet", "conv_resnet_tiny"], str(folder), **how)
+    assert [network["label"] for network in found["networks"]] == ["test_resnet", "conv_resnet_tiny"]
     assert (tmp_path / "runs" / "test_resnet" / "seed-0" / "result.json").read_bytes() == before
 
 

@@ -42,7 +42,7 @@ def test_side_by_side_ctrl_c_ends_all_and_all_go_on_to_the_same_bits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = ["conv_resnet_tiny", "cram_resnet_tiny:drop_rate=0.4"]
-    words = [*models, "--seeds=1", "--device=cpu", "--batch_size=8", "--epochs=8"]
+    words = [*models, "--seeds=1", "--device=cpu", "--batch_size=8", "--epochs=8", "--workers=1"]
     words += ["--data_options={size: 16, clutter: 1, length: 96, val_length: 20, test_length: 31}"]
     cut = ["compare", *words, "--jobs=2", f"--out={tmp_path}/cut"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -23,6 +23,7 @@ from foveate._extras import MissingExtraError
 from foveate.cli import main
 from foveate.commands.export import ExportConfig, run
 from foveate.export import run_onnx, run_program
+from foveate.export.hub import page_of
 from foveate.export.program import ABOUT
 from foveate.io import NetworkMeta, load_network, read_card, save_network
 from foveate.training import TrainConfig
@@ -195,7 +196,7 @@ def test_a_folder_that_timm_loads(family: str, images: torch.Tensor, tmp_path: P
     assert torch.equal(logits(tmp_path / "hub", images), model(images))  # and this library, with its card
 
 
-def test_uploading_goes_through_timm(
+def test_what_was_written_is_uploaded(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The hub is out of reach of a test: what would be uploaded is caught at the last step, and loaded."""
@@ -205,32 +206,40 @@ def test_uploading_goes_through_timm(
     def create_repo(self: Any, repo_id: str, **_: Any) -> Any:
         return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
 
-    def upload_folder(self: Any, *, folder_path: str, repo_id: str, **_: Any) -> None:
+    def create_commit(self: Any, *, operations: list[Any], repo_id: str, **_: Any) -> None:
         assert repo_id == "someone/digits"
-        for file in Path(folder_path).iterdir():
-            (uploaded / file.name).write_bytes(file.read_bytes())
+        for operation in operations:
+            with operation.as_file() as file:
+                (uploaded / operation.path_in_repo).write_bytes(file.read())
 
     replaced: dict[str, Callable[..., Any]] = {
         "create_repo": create_repo,
         "file_exists": lambda self, **_: False,
-        "upload_folder": upload_folder,
+        "create_commit": create_commit,
     }
     for name, method in replaced.items():
         monkeypatch.setattr(huggingface_hub.HfApi, name, method)
     out, result = trained
-    run(ExportConfig(checkpoint=str(out), to="hub", out=str(tmp_path / "hub"), push="someone/digits", license="mit"))
-    assert {file.name for file in uploaded.iterdir()} == {"README.md", "config.json", "model.safetensors"}  # no pickle
-    assert (uploaded / "config.json").read_bytes() == (tmp_path / "hub" / "config.json").read_bytes()
+    hub = tmp_path / "hub"
+    run(ExportConfig(checkpoint=str(out), to="hub", out=str(hub), push="someone/digits", license="MIT", half=True))
+    names = {"config.json", "model.safetensors", "model.json"}  # no pickle
+    assert {file.name for file in uploaded.iterdir()} == {"README.md", *names}
+    assert all((uploaded / name).read_bytes() == (hub / name).read_bytes() for name in names)
     images = torch.rand(2, 3, 16, 16)
     loaded = timm.create_model(f"local-dir:{uploaded}", pretrained=True).eval()
     with torch.no_grad():
-        assert torch.equal(loaded(images), logits(out, images))
+        assert torch.equal(loaded(images), logits(hub, images))
     page = (uploaded / "README.md").read_text()
     assert "license: mit" in page
     assert f"top1: {result['metrics']['top1']}" in page
     bare = Path(shutil.copy(out / "model.safetensors", tmp_path / "bare.safetensors"))  # of which no more is known
     run(ExportConfig(checkpoint=str(bare), to="hub", out=str(tmp_path / "of bare"), push="someone/digits"))
     assert "license: unknown" in (uploaded / "README.md").read_text()
+    assert "license: other\nlicense_name: research-only" in page_of(
+        "gsa_resnet_tiny", {"license": "LicenseRef-research-only"}
+    )
+    assert "foveate" in page_of("gsa_resnet_tiny.digits", {})
+    assert "foveate" not in page_of("resnet26d", {"license": "GPL-3.0-only"})  # which is not of this library
 
 
 def test_what_cannot_be_is_refused(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.training.interruptions import PROCESSES, _main
 
 from foveate.cli import main
 from foveate.commands.shards import ShardsConfig, run
@@ -61,15 +61,10 @@ def test_the_same_folder_and_seed_give_the_same_bytes(photos: Path, tmp_path: Pa
     assert one["val-000000.tar"] == three["val-000000.tar"]
 
 
-WAITING = """
-import sys, time
-from pathlib import Path
-from foveate.cli import main
-read = Path.read_bytes
-Path.read_bytes = lambda path: time.sleep(600) if path.match("val/bee/4.png") else read(path)
-sys.exit(main())
-"""
-"""The command, but that reading the last image takes so long that a signal comes inside of the last shard."""
+def _wait_in_the_last_shard() -> None:
+    """Let reading the last image take so long that a signal comes inside of the last shard."""
+    read = Path.read_bytes
+    Path.read_bytes = lambda path: time.sleep(600) if path.match("val/bee/4.png") else read(path)
 
 
 @pytest.mark.slow
@@ -79,19 +74,18 @@ def test_an_interrupted_run_is_continued_to_the_same_bytes(
 ):
     run(ShardsConfig(task=["make", str(photos)], out=tmp_path / "whole", images_per_shard=7))
     arguments = ["shards", "make", str(photos), "--out", str(tmp_path / "parts"), "--images_per_shard", "7"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAITING, *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    while not process.stderr.readline().startswith("8/8"):
-        pass
+    log = tmp_path / "log"
+    process = PROCESSES.Process(target=_main, args=(arguments, str(log), _wait_in_the_last_shard, ()))
+    process.start()
+    while not (log.exists() and "\n8/8" in log.read_text()):
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.01)
     while not (tmp_path / "parts" / ".val-000001.tar.tmp").exists():
-        pass
-    process.send_signal(end)
-    said = process.stderr.read()
-    assert process.wait() == code
+        time.sleep(0.01)
+    os.kill(process.pid, end)
+    process.join()
+    said = log.read_text()
+    assert process.exitcode == code
     written = contents(tmp_path / "parts")
     assert json.loads(written["shards.json"])["complete"] is False
     with pytest.raises(ValueError, match=r"not all shards of .* were written"):

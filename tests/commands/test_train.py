@@ -21,7 +21,7 @@ from foveate.data import ClutteredDigits
 from foveate.io import load_network
 from foveate.training import TrainConfig
 from foveate.training import train_network as run
-from foveate.training.distributed import SINGLE_PROCESS
+from foveate.training.distributed import SINGLE_PROCESS, Distributed
 from foveate.training.run_folder import resume_command
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 31}
@@ -261,7 +261,14 @@ def test_loggers_are_given_one_by_one_or_as_a_list() -> None:
     assert parse_command("train", ["gsa_resnet_tiny", "--logger", "csv"]).logger == ["csv"]
 
 
+def test_what_stands_behind_dashes_is_no_option() -> None:
+    config = parse_command("explain", ["--checkpoint", "runs/a", "--", "-photo.jpg", "--overlays"])
+    assert (config.checkpoint, config.images) == (["runs/a"], ["-photo.jpg", "--overlays"])
+
+
 def test_an_interrupted_run_says_which_modules_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOVEATE_IMPORT", "mine,other.modules")
     said = resume_command(tmp_path, SINGLE_PROCESS)
     assert said.startswith("foveate --import mine --import other.modules train --config ")
+    of_two = resume_command(tmp_path, Distributed(size=8, local_size=4, launched=True))
+    assert of_two.startswith("torchrun --nnodes=2 --nproc_per_node=4 … -m foveate --import mine")

@@ -142,6 +142,19 @@ def test_other_shards_are_noticed(photos: Path, tmp_path: Path, monkeypatch: pyt
     run(config(tmp_path / "shards", tmp_path / "run", resume=True), verbose=False)
 
 
+def test_renamed_classes_are_told_though_their_images_have_the_same_names(tmp_path: Path):
+    def folder(*classes: str) -> DataFingerprint:
+        images = [(f"{name}/{number}.jpg", label) for label, name in enumerate(classes) for number in range(3)]
+        return DataFingerprint(classes, {"train": len(images)}, {"train": lambda: images})
+
+    before = folder("a", "b", "c", "d")
+    before.write(tmp_path)
+    with pytest.raises(ValueError, match="'b' is called 'x' now") as raised:
+        folder("a", "x", "y").check(before.state(), tmp_path)
+    assert "'c' is called 'y' now" in str(raised.value)
+    assert "'d' was removed" in str(raised.value)
+
+
 def test_classes_in_another_order_and_checkpoints_that_do_not_say(tmp_path: Path):
     one, other = (DataFingerprint(names, {"train": 2}, {}) for names in (["a", "b"], ["b", "a"]))
     one.check(None, tmp_path)

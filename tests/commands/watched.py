@@ -15,7 +15,7 @@ from foveate.commands.compare import CompareConfig
 __all__ = ["BEFORE_TRAINING_STEP", "DIGITS", "MODELS", "SEEN", "config", "watched_resnet", "watched_vit"]
 
 DIGITS: dict[str, Any] = {"size": 16, "clutter": 1, "length": 40, "val_length": 20, "test_length": 31}
-MODELS = ["test_resnet", "resnet10t:drop_rate=0.4", "test_vit"]
+MODELS = ["test_resnet", "conv_resnet_tiny:drop_rate=0.4", "test_vit"]
 
 SEEN: list[tuple[str, Tensor]] = []
 """What `watched_resnet` and `watched_vit` were trained on."""

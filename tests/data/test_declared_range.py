@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 from tests.data.decoded import coloured, saved
+from tests.data.dense.made import write_masks, write_voc, xml
 
+from foveate.commands.shards import ShardsConfig, run
 from foveate.data import UnreadableImageError, open_data
 from foveate.data.decoding import open_image, read_image, to_rgb
+from foveate.data.dense import open_detection, open_segmentation
 
 DEEP = (np.arange(35, dtype=np.uint16) * 120).reshape(7, 5)
 
@@ -103,6 +107,27 @@ def test_a_narrow_range_is_warned_of_once_and_can_be_stretched(tmp_path: Path, c
     assert np.ptp(np.asarray(stretched.train[0][0])) > 250
     open_data(thermal(tmp_path / "wide", 100, 1500))
     assert caplog.text == ""
+
+
+def test_a_narrow_range_of_images_with_masks_or_boxes_or_in_shards(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    thermal(tmp_path / "narrow", 29_000, 20)
+    run(ShardsConfig(task=["make", str(tmp_path / "narrow")], out=tmp_path / "shards"))
+    write_masks(tmp_path / "masks", {"train": 5, "val": 2}, size=(5, 7))
+    write_voc(tmp_path / "voc", {"train": {"1": xml([("dog", (1, 1, 4, 4))], size=None)}, "val": {}}, size=(5, 7))
+    for folder in ("masks", "voc"):
+        for number, image in enumerate(sorted((tmp_path / folder).rglob("*.jpg"))):
+            shutil.copy(tmp_path / "narrow" / "a" / f"{number % 5}.png", image.with_suffix(".png"))
+            image.unlink()
+    (tmp_path / "voc" / "ImageSets" / "Main" / "val.txt").write_text("2")
+    for name in ("JPEGImages/{}.png", "Annotations/{}.xml"):
+        shutil.copy(tmp_path / "voc" / name.format(1), tmp_path / "voc" / name.format(2))
+    for open_one, name in ((open_data, "shards"), (open_segmentation, "masks"), (open_detection, "voc")):
+        caplog.clear()
+        open_one(tmp_path / name)
+        assert "--intensity_range '[290" in caplog.text
+        caplog.clear()
+        open_one(tmp_path / name, intensity_range=[29_000, 29_684])
+        assert caplog.text == ""
 
 
 @pytest.mark.parametrize("value", [[1], [1, 1], [5, 2], [0, float("nan")], [0, 1, 2]])

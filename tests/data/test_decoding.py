@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from tests.data.decoded import coloured, ramp, saved
 
 from foveate.data import UnreadableImageError
-from foveate.data.decoding import read_image
+from foveate.data.decoding import naming, read_image
 from foveate.data.folder import EXTENSIONS
 from foveate.data.given import read_upright, upright_rgb, upright_size
 
@@ -250,3 +250,10 @@ def test_images_are_turned_as_pillow_turns_them(tmp_path: Path, orientation: int
     assert np.array_equal(np.asarray(found), np.asarray(wanted))
     assert np.array_equal(np.asarray(upright_rgb(found)), np.asarray(wanted))  # not turned twice
     assert upright_size(path) == (found.height, found.width)
+
+
+def test_want_of_memory_is_not_the_fault_of_an_image():
+    with pytest.raises(MemoryError), naming("x.png"):
+        raise MemoryError
+    with pytest.raises(UnreadableImageError), naming("x.png"):
+        raise RecursionError

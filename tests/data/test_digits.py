@@ -200,3 +200,23 @@ def test_an_index_outside_is_refused():
         with pytest.raises(IndexError):
             dataset.boxes(index)
     assert len(list(dataset)) == 7
+
+
+def test_parts_of_classes_are_those_of_a_plain_loop():
+    labels = np.random.default_rng(0).integers(0, 7, 101)
+    generator, wanted = np.random.default_rng(3), [[], []]
+    for label in sorted(set(labels.tolist())):
+        members = generator.permutation([i for i, other in enumerate(labels) if other == label])
+        cut = round(0.7 * len(members))
+        for part, piece in zip(wanted, (members[:cut], members[cut:]), strict=True):
+            part += piece.tolist()
+    assert [part.tolist() for part in stratified_split(labels, (0.7, 0.3), seed=3)] == [*map(sorted, wanted)]
+
+
+def test_large_canvases_are_drawn_anew(monkeypatch: pytest.MonkeyPatch):
+    kept = ClutteredDigits("val", size=16, length=3)
+    monkeypatch.setattr("foveate.data.digits.MOST_KEPT", 3 * 16 * 16 - 1)
+    drawn = ClutteredDigits("val", size=16, length=3)
+    assert drawn._cache.size == 0
+    for index in (2, 2, 0):
+        assert drawn[index][0].tobytes() == kept[index][0].tobytes()

@@ -213,6 +213,14 @@ def test_formats_that_are_not_read_are_counted_and_named(tmp_path: Path, ending:
     assert sorted(bad) == [f"more{i}{ending}" for i in range(5)]
 
 
+def test_copies_that_tools_leave_are_no_images(tmp_path: Path):
+    write_images(tmp_path, ["ant", "bee"], 6, ".jpg")
+    for name in ("0.jpg_original", "0.jpg.orig", "0.thm", "0.tif.ovr"):
+        shutil.copy(tmp_path / "ant" / "0.jpg", tmp_path / "ant" / name)
+    splits = open_folder(tmp_path)
+    assert sum(sum(part.values()) for part in counts(splits).values()) == 12
+
+
 def test_a_file_without_an_ending_that_is_no_image_is_passed_over(tmp_path: Path):
     write_images(tmp_path, ["a", "b"], 5)
     (tmp_path / "a" / "README").write_text("about these images")

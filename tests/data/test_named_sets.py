@@ -171,3 +171,23 @@ def test_classes_that_share_a_word_are_called_by_their_numbers():
     assert NamedImages(Set(), "set").classes == ("n01440764", "n02012849", "n03126707")
     Set.classes = (("tench", "Tinca tinca"), ("crane",), ("crane, the machine",))
     assert NamedImages(Set(), "set").classes == ("tench", "crane", "crane, the machine")
+
+
+def test_images_can_be_looked_at_one_after_the_other(mnist: Path):
+    data = open_data("torchvision/MNIST", root=mnist)
+    assert [label for _, label in data.test] == [number % 10 for number in range(20)]
+    for index in (20, -1):
+        with pytest.raises(IndexError):
+            data.test[index]
+
+
+def test_faces_whose_test_images_have_no_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pixels = " ".join(["7"] * 48 * 48)
+    (tmp_path / "fer2013").mkdir()
+    train, test = ("emotion,pixels\n" + f"1,{pixels}\n2,{pixels}\n" * 20, f"pixels\n{pixels}\n")
+    (tmp_path / "fer2013" / "train.csv").write_text(train)
+    (tmp_path / "fer2013" / "test.csv").write_text(test)
+    monkeypatch.setattr("torchvision.datasets.fer2013.check_integrity", lambda *_, **__: True)
+    data = open_data("torchvision/FER2013", root=tmp_path)
+    assert data.test is None
+    assert data.length("train") + data.length("val") == 40

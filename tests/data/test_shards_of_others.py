@@ -158,3 +158,11 @@ def test_names_that_are_no_text_are_escaped_in_the_index(tmp_path: Path):
     data = open_data(tmp_path / "shards")
     assert data.classes == open_folder(photos).classes == ("a\udcff", "b")
     assert isinstance(data.train[0][0], Image.Image)
+
+
+def test_names_of_classes_are_read_before_the_tar_files(tmp_path: Path):
+    (tmp_path / "train-000000.tar").write_bytes(b"which would be an error too")
+    for content in ("Straße".encode("cp1252"), b"a\na\n"):
+        (tmp_path / "classes.txt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"classes\.txt"):
+            run(ShardsConfig(task=["index", str(tmp_path)]))

@@ -201,9 +201,8 @@ def test_records_that_point_out_of_their_shard(shards: Path, row: tuple | None, 
     else:
         records[4] = row
     records.tofile(path)
-    train = open_data(shards).train
     with pytest.raises(ValueError, match=rf"train-000000\.idx.*{message}.*`foveate shards index"):
-        train[0]
+        open_data(shards)  # whose first images are looked at
     with pytest.raises(ValueError, match=r"1 thing\(s\) wrong[^$]*train-000000\.idx"):
         run(ShardsConfig(task=["check", str(shards)]))
     run(ShardsConfig(task=["index", str(shards)]))
@@ -217,6 +216,12 @@ def test_a_shard_that_shrinks_while_it_is_read(shards: Path):
     assert sum(len(labels) for _, labels in loader) == 15
     assert {bad.reason for bad in loader.bad_images} == {"the shard ends before or inside of it"}
     assert len(loader.bad_images) == 9
+
+
+def test_what_says_where_images_are_is_missed_at_once(shards: Path):
+    next(shards.glob("val*.idx")).unlink()
+    with pytest.raises(ValueError, match=r"val.*idx is missing"):
+        open_data(shards)
 
 
 def test_a_shard_that_is_missing_or_another(shards: Path):

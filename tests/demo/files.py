@@ -67,6 +67,6 @@ BAD = {
     drawing: "not an image",
     text: "not an image",
     truncated: "truncated",
-    animation: "it moves or has pages, 3 of them",
+    animation: "it moves or has pages",
 }
 """What writes a bad file, and what the page must say of it."""

@@ -20,7 +20,7 @@ from torch import nn
 from foveate.data import make_transform
 from foveate.demo import inference
 from foveate.demo.inference import ShownNetwork, View, fitting, knows_flowers, load_shown, look, private_copy
-from foveate.demo.render import UNSURE, prediction
+from foveate.demo.render import UNSURE, escaped, prediction
 from foveate.demo.samples import ShownImage, draw_samples, flower
 from foveate.explain import explain
 from foveate.io.class_names import class_name
@@ -240,3 +240,7 @@ def test_an_image_is_computed_once_for_all_its_pixels_and_forgotten_with_it(
     del image
     gc.collect()
     assert kept() is None
+
+
+def test_names_that_are_not_utf8_can_be_sent() -> None:
+    assert escaped("r\udcf6t <b>") == "r\\udcf6t &lt;b&gt;"

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from foveate.demo.inference import ShownNetwork, View, load_shown, look
 from foveate.demo.page import PANEL
@@ -27,12 +27,19 @@ from .files import BAD, photograph
 ZOOM = PANEL // 32
 
 
+@pytest.fixture(scope="module")
+def visitor(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser that keeps scripts and styles from one page to the next."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def page(server: Server, browser: Browser) -> Iterator[Page]:
+def page(server: Server, visitor: BrowserContext) -> Iterator[Page]:
     """The page, opened; at the end nothing may have gone wrong in it, nor been asked of other servers."""
     expect.set_options(timeout=10_000)
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    found = context.new_page()
+    found = visitor.new_page()
     asked: list[str] = []
     wrong: list[str] = []
     found.on("request", lambda request: asked.append(request.url))
@@ -42,7 +49,7 @@ def page(server: Server, browser: Browser) -> Iterator[Page]:
     found.locator("#samples button").nth(1).click()  # the first of the digits
     expect(found.locator("#prediction .true")).to_be_visible()
     yield found
-    context.close()
+    found.close()
     assert [url for url in asked if not url.startswith((f"{server.url}/", "data:", "blob:"))] == []
     assert wrong == []
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import threading
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from foveate import demo
 from foveate.cli import main
 from foveate.demo.samples import MAX_UPLOAD
 from foveate.demo.server import private_environment, serve
@@ -167,6 +169,15 @@ def test_another_name_for_this_machine_is_refused(server: Server) -> None:
     assert httpx.get(server.url, headers={"Host": "localhost:7860"}).status_code == 200
 
 
+def test_another_page_leaves_no_files_here(server: Server) -> None:
+    def upload(origin: str) -> int:
+        files = {"files": ("a.png", b"1")}
+        return httpx.post(f"{server.url}/gradio_api/upload", files=files, headers={"Origin": origin}).status_code
+
+    assert {upload(origin) for origin in ("https://example.org", "http://127.0.0.1.example.org:80", "null")} == {403}
+    assert {upload(origin) for origin in (server.url, "http://localhost:7860")} == {200}
+
+
 def test_large_requests_are_refused(server: Server) -> None:
     large = bytes(MAX_UPLOAD + 2**20)
     answer = httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("large.png", large)})
@@ -243,6 +254,15 @@ def test_a_short_password_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "password").write_text("short\nand more\n")
     assert main(["demo", "--address", "0.0.0.0", "--password_file", str(tmp_path / "password")]) == 2
     assert "at least 8 characters; it has 5" in capsys.readouterr().err
+
+
+def test_a_password_from_a_pipe_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, served = tmp_path / "password", []
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=(f"{PASSWORD}\n",), daemon=True).start()
+    monkeypatch.setattr("foveate.demo.server.serve", lambda page, **how: served.append(how["password"]))
+    demo.run(demo.DemoConfig(address="0.0.0.0", password_file=str(pipe), samples=1))
+    assert served == [PASSWORD]
 
 
 def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:

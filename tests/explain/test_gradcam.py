@@ -33,14 +33,14 @@ def by_definition(model: nn.Module, layer: str, images: torch.Tensor, targets: l
     return torch.cat(maps)
 
 
-@pytest.mark.parametrize("targets", [None, [3, 0]])
+@pytest.mark.parametrize("targets", [None, [3, 0], torch.tensor([3, 0])], ids=str)
 @pytest.mark.parametrize(("name", "layer"), [("conv_resnet_tiny", "layer4"), ("efficientnet_b0", "blocks.6")])
-def test_the_map_is_that_of_the_definition(name: str, layer: str, targets: list[int] | None) -> None:
+def test_the_map_is_that_of_the_definition(name: str, layer: str, targets: list[int] | torch.Tensor | None) -> None:
     model, images = network(name), torch.randn(2, 3, 96, 64)
     logits = model(images).detach()
     explanation = foveate.explain(model, images, method="gradcam", targets=targets)
     (record,) = explanation.records
-    classes = logits.argmax(1).tolist() if targets is None else targets
+    classes = logits.argmax(1).tolist() if targets is None else list(map(int, targets))
     torch.testing.assert_close(record.map, by_definition(model, layer, images, classes), rtol=1e-4, atol=1e-4)
     assert (record.name, record.kind, record.scale, record.target) == (layer, "GradCAM", GRADCAM, tuple(classes))
     assert record.map.std() > 0.1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ INSERTED = {"cram": foveate.nn.RectangularAttention2d, "positionwise": foveate.n
 SIDE = 32
 
 
-def network(name: str, img_size: int = SIDE) -> nn.Module:
+def network(name: str, img_size: int = SIDE, **options: Any) -> nn.Module:
     """Build ``name``, or ``NAME+cram`` with what is inserted, in evaluation mode; weights from a fixed seed.
 
     Running statistics fit the weights, so that the activations stay in range at any depth, and no branch is at zero,
@@ -22,7 +24,7 @@ def network(name: str, img_size: int = SIDE) -> nn.Module:
     torch.manual_seed(0)
     base, _, inserted = name.partition("+")
     size = {"img_size": img_size} if base in foveate.models.registered() else {}
-    model = timm.create_model(base, num_classes=11, **size)
+    model = timm.create_model(base, num_classes=11, **size, **options)
     if inserted:
         foveate.insert(model, INSERTED[inserted], -2)
     for key, module in model.named_modules():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from foveate.io.files import remove_temporary, writable_file, write_bytes
+from tests.interpreters import Interpreter
 
 
 def test_threads_that_write_files_with_alike_names_do_not_mix_them(tmp_path: Path) -> None:
@@ -54,14 +53,12 @@ def test_a_pipe_is_written_and_stays_one(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
-def test_a_table_that_is_printed_and_figures_that_are_written_do_not_mix(tmp_path: Path) -> None:
-    program = (
+def test_a_table_that_is_printed_and_figures_that_are_written_do_not_mix(python: Interpreter) -> None:
+    done = python.run(  # whose output goes to a file
         "from pathlib import Path\nfrom foveate.io.files import write_bytes\n"
         "print('table')\nwrite_bytes(Path('/dev/stdout'), b'figures\\n')\nprint('end')\n"
     )
-    with (tmp_path / "out").open("w") as out:
-        subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
-    assert (tmp_path / "out").read_text() == "table\nfigures\nend\n"
+    assert (done.returncode, done.stdout) == (0, "table\nfigures\nend\n"), done.stderr
 
 
 def test_devices_are_written_and_stay_devices(capfd: pytest.CaptureFixture[str]) -> None:

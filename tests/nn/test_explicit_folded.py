@@ -259,3 +259,22 @@ def test_nothing_new_is_saved():
 def test_no_images_are_no_error():
     module = made().requires_grad_(False)
     assert module(image(batch=0)).shape == (0, 24, 7, 13)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_parts_of_any_kind_may_take_their_places(layout) -> None:
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x.mean(1, keepdim=True).expand(-1, 2, -1, -1)
+
+    module, x = made(), image().contiguous(memory_format=layout)
+    module.conv = nn.Sequential(nn.Conv2d(22, 22, 3, padding=1, groups=22), nn.Conv2d(22, 22, 1))
+    for mode in (module.eval, module.train):
+        whole = mode()(x)
+        torch.testing.assert_close(whole, torch.cat([module.conv(x), module.attention(x)], 1), rtol=1e-4, atol=1e-5)
+    module.attention = Mean()
+    assert torch.equal(module(x)[:, 22:], Mean()(x))
+    assert "22, 24, dim_value=2" in repr(module)
+    other = foveate.nn.AttentionAugmentedConv2d(16, 40, num_heads=2, feat_size=4)
+    other.conv = nn.Identity()
+    assert "16, 40" in repr(other)

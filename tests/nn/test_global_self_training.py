@@ -57,6 +57,15 @@ def test_its_gradients_are_those_of_plain_operators(stride, batch, dtype, layout
 
 
 @pytest.mark.parametrize("batch", [3, 37])
+def test_what_is_saved_may_come_back_in_another_layout(batch):
+    module, x = made(batch=batch)
+    wanted = gradients(module, x)
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved.contiguous().clone(), lambda kept: kept):
+        got = gradients(module, x)
+    assert all(relative_error(a, b) <= 1e-12 for a, b in zip(got, wanted, strict=True))
+
+
+@pytest.mark.parametrize("batch", [3, 37])
 def test_any_number_of_threads_gives_the_same_bits(batch):
     torch.manual_seed(1)
     projection = torch.randn(batch, 3 * 24, 7, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -88,9 +97,27 @@ def test_it_is_differentiated_twice():
         assert relative_error(a, b) <= 1e-9
 
 
-def test_a_batch_of_gradients_at_once():
+@pytest.mark.parametrize("frozen", [False, True])
+def test_second_derivatives_of_the_tables_alone(frozen):
     module, x = made()
-    out, inputs = module(x), [x, *module.parameters()]
+    module.qkv.requires_grad_(not frozen)
+
+    def twice() -> list[Tensor]:
+        (first,) = torch.autograd.grad(module(x.detach()).square().sum(), module.rel_height, create_graph=True)
+        return list(torch.autograd.grad(first.square().sum(), [module.rel_height, module.rel_width]))
+
+    got = twice()
+    with foveate.plain_operators():
+        wanted = twice()
+    assert all(relative_error(a, b) <= 1e-9 for a, b in zip(got, wanted, strict=True))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_batch_of_gradients_at_once(frozen):
+    module, x = made()
+    module.qkv.requires_grad_(not frozen)
+    x = x.detach() if frozen else x
+    out, inputs = module(x), [y for y in (x, *module.parameters()) if y.requires_grad]
     cotangents = torch.randn(3, *out.shape, dtype=out.dtype)
     together = torch.autograd.grad(out, inputs, cotangents, is_grads_batched=True, retain_graph=True)
     for index, cotangent in enumerate(cotangents):

@@ -62,6 +62,17 @@ def test_a_logarithm_that_ran_away_gives_a_limit(logarithm):
 
 
 @pytest.mark.parametrize("kernel", FA.KERNELS)
+def test_a_radius_of_any_number_has_a_gradient(kernel):
+    for radius in (1e-44, 1e-20, 3e38):
+        r, value = torch.tensor(radius, requires_grad=True), torch.randn(1, 2, 29, 31)
+        out = FA.explicit_attention(value, r, kernel)
+        assert_finite(out, r)
+        assert_finite(FA.explicit_attention_map(5, 7, r, kernel)[:2], r)
+        limit = value if radius < 1 else value.mean((2, 3), keepdim=True).expand_as(value)
+        assert relative_error(out, limit) < 1e-4
+
+
+@pytest.mark.parametrize("kernel", FA.KERNELS)
 def test_gradient_of_the_radius(kernel):
     value = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
     radius = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)

@@ -24,10 +24,10 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-import foveate.comparison.costs
 import foveate.training.loop
 import foveate.training.run
 from foveate.cli import main
+from tests.costs import leave_out_costs
 from tests.data.dense.made import write_voc, xml
 from tests.made_sets import write_cifar10, write_cifar100, write_folder, write_pets
 from tests.recipes.files import COMPARED, ROOT, TEXTS, TRAINED, configuration
@@ -74,17 +74,21 @@ def rarely(files: Iterable[str], rare: Container[str]) -> list[Any]:
 
 
 NEW: dict[str, list[str]] = {}
-"""Of the networks that a recipe compares, those of which none of the recipes before it, nor a network before it in this
-one, has one of its options."""
+"""Of the networks that a recipe compares, those of which none of the recipes before it, nor another network of this
+one, has each option; one with several options stands for those with one of them."""
 earlier: set[tuple[str, str]] = set()
 for compared in COMPARED:
-    NEW[compared] = []
+    specs: dict[str, set[tuple[str, str]]] = {}
     for spec in yaml.safe_load(TEXTS[compared])["models"]:
         network, *options = re.split(r":|,(?=\w+=)", re.sub(r"[:,]lr=[^,]+", "", spec))
-        parts = {(network, option) for option in options or [""]}
+        name = ":".join(filter(None, [network, ",".join(options)]))
+        specs[name] = {(network, option) for option in options or [""]}
+    chosen = set()
+    for name, parts in sorted(specs.items(), key=lambda one: -len(one[1])):
         if not parts <= earlier:
-            NEW[compared].append(":".join(filter(None, [network, ",".join(options)])))
+            chosen.add(name)
         earlier |= parts
+    NEW[compared] = [name for name in specs if name in chosen]
 
 
 @pytest.fixture
@@ -178,9 +182,9 @@ STEPS = ["--epochs=1", "--warmup_epochs=0", "--device=cpu", "--workers=0"]
 
 @pytest.fixture
 def only_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes most of the time, checkpoints and measurements of speed; other tests are about them."""
+    """Leave out what takes most of the time, checkpoints and measurements of costs; other tests are about them."""
     monkeypatch.setattr(foveate.training.loop, "write_checkpoint", lambda *arguments, **options: None)
-    monkeypatch.setattr(foveate.comparison.costs, "_measured", lambda measure: None)
+    leave_out_costs(monkeypatch)
 
 
 @pytest.mark.usefixtures("only_steps")

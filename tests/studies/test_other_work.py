@@ -90,7 +90,7 @@ def test_where_nothing_tells_nothing_is_known(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.slow
 def test_processes_beside_are_seen_and_the_own_one_is_not() -> None:
     def busy() -> OtherWork:
-        watch, end = OtherWorkWatch(), time.monotonic() + 2
+        watch, end = OtherWorkWatch(), time.monotonic() + 1
         while time.monotonic() < end:
             pass
         found = watch.since()

@@ -25,6 +25,7 @@ from studies.equivariance.command import EquivarianceConfig
 from studies.equivariance.command import run as equivariance
 from studies.stability.command import StabilityConfig
 from studies.stability.command import run as stability
+from tests.costs import leave_out_costs
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,9 @@ MODELS = [CRAM, "cram_resnet_tiny:at=3", BOTH, "positionwise_resnet_tiny:at=3", 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs")
-    compare(CompareConfig(models=MODELS, seeds=2, out=str(out), warmup_epochs=0, jobs=1, **SHARED))
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_costs(patch)
+        compare(CompareConfig(models=MODELS, seeds=2, out=str(out), warmup_epochs=0, jobs=1, **SHARED))
     return out
 
 
@@ -230,21 +233,26 @@ def test_what_cannot_be_measured_is_refused(runs: Path, tmp_path: Path) -> None:
     bare = tmp_path / "model.safetensors"
     bare.write_bytes((Path(run) / "model.safetensors").read_bytes())
     kept = sorted(tmp_path.iterdir())
-    for config_class, command in ((StabilityConfig, stability), (EquivarianceConfig, equivariance)):
-        for checkpoints, changes, message in [
-            ([], {}, "no networks given; name the folders of runs or of a comparison"),
-            ([str(tmp_path / "nowhere")], {}, "there is no checkpoint"),
-            ([run, str(plain)], {}, "holds conv_resnet_tiny, a network without attention; leave it out"),
-            ([run, run], {}, "cram_resnet_tiny:at=3 with seed 0 is given twice"),
-            ([str(bare), str(bare)], {}, r"model\.safetensors is given twice; name each checkpoint once"),
-            ([run, str(other)], {}, r"trained with different img_size: \[16, 16\] and \[20, 20\]"),
-            ([str(bare)], {}, "does not say what it was trained on; name the images with --data"),
-            ([run], {"images": 1}, "images must be at least 2"),
-            ([run], {"batch_size": 1}, "batch_size must be at least 2"),
-            ([run], {"seed": -1}, "seed must be at least 0"),
-            ([run], {"device": "tpu"}, "device must be one of"),
-            ([run], {"data_options": {"noise": 1}}, "noise"),
-        ]:
+    cases: list[tuple[list[str], dict[str, Any], str]] = [
+        ([], {}, "no networks given; name the folders of runs or of a comparison"),
+        ([run], {"batch_size": 1}, "batch_size must be at least 2"),
+        ([run], {"device": "tpu"}, "device must be one of"),
+        ([run], {"data_options": {"noise": 1}}, "noise"),
+        ([str(tmp_path / "nowhere")], {}, "there is no checkpoint"),
+        ([run, str(plain)], {}, "holds conv_resnet_tiny, a network without attention; leave it out"),
+        ([run, run], {}, "cram_resnet_tiny:at=3 with seed 0 is given twice"),
+        ([str(bare), str(bare)], {}, r"model\.safetensors is given twice; name each checkpoint once"),
+        ([run, str(other)], {}, r"trained with different img_size: \[16, 16\] and \[20, 20\]"),
+        ([str(bare)], {}, "does not say what it was trained on; name the images with --data"),
+        ([run], {"images": 1}, "images must be at least 2"),
+        ([run], {"seed": -1}, "seed must be at least 0"),
+    ]
+    # One each of what the other command has from the same places: settings, device, images, networks.
+    for config_class, command, tried in (
+        (StabilityConfig, stability, cases),
+        (EquivarianceConfig, equivariance, cases[:4]),
+    ):
+        for checkpoints, changes, message in tried:
             with pytest.raises(ValueError, match=message):
                 command(config_class(checkpoints=checkpoints, out=str(tmp_path / "out"), **changes))
     with pytest.raises(ValueError, match="augmentations must be at least 1"):

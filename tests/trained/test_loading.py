@@ -100,6 +100,14 @@ def test_a_folder_goes_before_a_name(run: Path, tmp_path: Path, monkeypatch: pyt
     assert foveate.load("resnet18").meta.model == "cram_resnet_tiny"
 
 
+def test_the_size_of_a_hub_entry_may_be_one_number(tmp_path: Path) -> None:
+    network = timm.create_model("test_vit", num_classes=4, img_size=64)
+    timm.models.save_for_hf(network, tmp_path, safe_serialization=True)
+    entry = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(entry | {"model_args": {"img_size": 64}}))
+    assert foveate.load(tmp_path).img_size == 64
+
+
 def test_networks_of_one_model_are_told_apart(trained: foveate.TrainedNetwork) -> None:
     other = dataclasses.replace(trained, source="elsewhere")
     names = [one.name for one in told_apart([trained, other, build("conv_resnet_tiny", num_classes=3)])]

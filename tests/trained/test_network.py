@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,26 @@ def test_predictions_are_those_of_a_preparation_by_hand(trained: foveate.Trained
             assert [guess.label for guess in one] == [guess.label for guess in found[0]]
             assert [guess.probability for guess in one] == pytest.approx([g.probability for g in found[0]], abs=1e-5)
     assert trained.predict([]) == []
+
+
+class OtherPath(os.PathLike[str]):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def test_paths_of_any_kind_and_names_of_no_user(
+    trained: foveate.TrainedNetwork, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(photos[0], "~$photo.png")
+    assert trained.predict("~$photo.png") == trained.predict(OtherPath(photos[0])) == trained.predict(photos[0])
+    with pytest.raises(ValueError, match=r"~none\.png"):
+        trained.predict("~none.png")
+    with pytest.raises(ValueError, match=r"~none\.safetensors"):
+        foveate.load("~none.safetensors")
 
 
 def test_an_orientation_tag_is_applied(trained: foveate.TrainedNetwork, photos: list[Path], tmp_path: Path) -> None:

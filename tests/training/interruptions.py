@@ -215,8 +215,8 @@ def disk_trials(trials: int, seed: int, folder: Path, *, whole: Path | None = No
     reference, _ = uninterrupted((whole or folder / "whole") / "everything", "everything")
     reference_run = (whole or folder / "whole") / "everything" / "run"
     for trial in progress(range(trials), "disk"):
-        run = Run(folder / f"disk-{trial}", "everything", often=trial % 2 == 0)
-        stopped = trial % 4 != 3  # else the training ends, and what cannot be written are the weights
+        run = Run(folder / f"disk-{trial}", "everything", often=trial % 3 == 0)
+        stopped = trial % 3 != 1  # else the training ends, and what cannot be written are the weights
         if stopped:
             run.finish(_signal_at, int(signal.SIGTERM), 3 * rng.randrange(1, 8), False)
         else:

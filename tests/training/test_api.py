@@ -22,6 +22,7 @@ import foveate
 from foveate.data import from_loaders, open_data
 from foveate.io import load_network
 from foveate.training import EpochLogger, TrainConfig
+from foveate.training.loggers import _LIGHTNING, make_loggers
 
 TINY: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 21}
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu", "verbose": False}
@@ -176,6 +177,46 @@ def test_several_loggers_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert len(list((folder / "logs" / "wandb").glob("offline-run-*/*.wandb"))) == 1
     settings = json.loads((out / "result.json").read_text())["config"]
     assert settings["logger"] == ["csv", "tensorboard", "wandb", "mlflow"]
+
+
+def test_a_service_that_is_down_ends_no_training(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Down:
+        def __getattr__(self, name: str) -> Any:
+            raise ConnectionError("nobody answers")
+
+    def broken(folder: Path) -> Any:
+        raise Exception("no login")
+
+    for name in ("wandb", "mlflow"):
+        monkeypatch.setitem(_LIGHTNING, name, lambda folder: Down())
+        (service,) = make_loggers([name], Path(), {})
+        with pytest.raises(OSError, match="nobody answers"):
+            service.start([])
+        caplog.clear()
+        service.add({"epoch": 1, "val_loss": 2.0})
+        service.saved([])
+        service.close("success")
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * len(caplog.records)
+        assert "epoch 1" in caplog.text
+        monkeypatch.setitem(_LIGHTNING, name, broken)
+        with pytest.raises(OSError, match=f"{name}.*no login"):
+            make_loggers([name], Path(), {})
+
+
+def test_lightnings_own_file_holds_every_epoch_that_is_saved(tmp_path: Path) -> None:
+    (own,) = make_loggers([CSVLogger(tmp_path)], Path(), {})
+    own.start([])
+    own.add({"epoch": 1, "val_loss": 2.0})
+    own.saved([])
+    assert "2.0" in next(tmp_path.rglob("metrics.csv")).read_text()
+
+
+def test_what_a_scheduler_says_of_its_tasks_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "mine", "SLURM_JOB_ID": "7"}.items():
+        monkeypatch.setenv(name, value)
+    foveate.train("test_resnet", out=str(tmp_path / "run"), data_options=TINY, **SETTINGS)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from tests.stopping import StopAt
 from tests.training.test_api import DIGITS, SETTINGS, weights
 
 import foveate
+from foveate.training.callbacks import CallbackTrainer
 
 
 @pytest.mark.slow
@@ -51,3 +52,22 @@ def test_a_hook_ends_the_training_after_the_epoch(tmp_path: Path) -> None:
     assert (stopped.folder / "result.json").is_file()
     with pytest.raises(ValueError, match="state_dict of StopAfter"):
         foveate.train("test_resnet", DIGITS, callbacks=[StopAfter(object())], out=str(tmp_path / "bad"), **SETTINGS)
+
+
+@pytest.mark.slow
+def test_an_end_that_was_asked_for_is_kept_by_an_interruption(tmp_path: Path) -> None:
+    class Once:
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 1:
+                trainer.should_stop = True
+
+    how: dict[str, Any] = {**SETTINGS, "out": str(tmp_path / "run"), "checkpoint_updates": 1}
+    with pytest.raises(KeyboardInterrupt):
+        foveate.train("test_resnet", DIGITS, callbacks=[Once(), StopAt(2)], **how)
+    assert len(foveate.train("test_resnet", DIGITS, callbacks=[Once()], resume=True, **how).history) == 1
+
+
+def test_one_of_several_processes_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(CallbackTrainer, "world_size", 2)  # by which Lightning asks for the number of the process
+    patient = EarlyStopping("val_top1", mode="max", verbose=True)
+    foveate.train("test_resnet", DIGITS, callbacks=[patient], out=str(tmp_path / "run"), **SETTINGS)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from tests.interpreters import Interpreter
 
 from foveate import _memory
 
@@ -43,8 +41,9 @@ def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _memory._users == 0
 
 
-def test_pages_are_asked_for_once_and_given_back() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+def test_pages_are_asked_for_once_and_given_back(python: Interpreter) -> None:
+    done = python.run(SCRIPT)
+    assert done.returncode == 0, done.stderr
     usual, kept, given_back, after = map(int, done.stdout.split())
     assert usual > 20 * 9_000
     assert kept < usual / 20

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,7 @@ import foveate
 from foveate.data import from_loaders, open_data
 from foveate.data.dense import open_segmentation
 from foveate.data.seeding import generators_kept, seed_generators
+from foveate.data.worker_signals import _LIVE
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "lr": 0.01, "device": "cpu", "verbose": False, "logger": [], "sched": "none"}
 GIVEN: dict[str, Any] = {"classes": ["a", "b", "c"], "mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -111,6 +117,53 @@ def test_workers_that_stay_draw_the_same_after_an_interruption(tmp_path: Path) -
         run("parts", callbacks=[StopAt(5)])
     parts = run("parts", resume=True)
     assert [row["train_loss"] for row in parts.history] == [row["train_loss"] for row in whole.history]
+
+
+@pytest.mark.slow
+def test_workers_leave_signals_to_the_training(tmp_path: Path) -> None:
+    class Ending:
+        """As a scheduler does, send the signal to all processes, first to the workers."""
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 1:
+                workers = [worker for iterator in _LIVE for worker in iterator._workers]
+                subprocess.run(["kill", "-TERM", *(str(worker.pid) for worker in workers)], check=True)
+                time.sleep(0.2)
+                assert workers
+                assert all(worker.is_alive() for worker in workers)
+            if trainer.global_step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def run(**how: Any) -> Any:
+        begun = tmp_path / "begun"
+        train = DataLoader(Drawing(), batch_size=4, num_workers=1, worker_init_fn=lambda _: begun.touch())
+        data = from_loaders(train, loader(6), **GIVEN)
+        return foveate.train("test_resnet", data, out=str(tmp_path / "run"), **SETTINGS, **how)
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run(callbacks=[Ending()])
+    assert raised.value.signum == signal.SIGTERM  # type: ignore[attr-defined]
+    assert (tmp_path / "begun").exists()
+    assert len(run(resume=True).history) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_process_whose_data_are_wrong_ends(tmp_path: Path, stays: bool) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from concurrent.futures import ProcessPoolExecutor\n"  # which has multiprocessing end before PyTorch does
+        "import torch, foveate\n"
+        "from foveate.data import from_loaders\n"
+        "from torch.utils.data import DataLoader, TensorDataset\n"
+        "images = TensorDataset(torch.randn(96, 3, 16, 16), torch.arange(96) // 4)\n"
+        f"train, val = (DataLoader(images, 4, num_workers=1, persistent_workers={stays}) for _ in range(2))\n"
+        "data = from_loaders(train, val, classes=['a', 'b'], mean=[0] * 3, std=[1] * 3)\n"
+        f"foveate.train('test_resnet', data, out={str(tmp_path / 'run')!r}, epochs=1, device='cpu')\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ValueError: data: there is a label 2")
 
 
 def test_an_order_in_batches_is_the_same_after_an_interruption(tmp_path: Path) -> None:

@@ -53,8 +53,9 @@ def parse_config(config_class: type[Any], argv: Sequence[str], *, prog: str, pos
         same = f"the same as --{positional}"
         parser.add_argument(positional, nargs=nargs, default=argparse.SUPPRESS, metavar=positional.upper(), help=same)
     try:
-        words = _collect_lists(config_class, _spell_out_flags(config_class, list(argv)))
-        namespace = parser.parse_args(_config_first(words))
+        end = list(argv).index("--") if "--" in argv else len(argv)  # behind it there are no options
+        words = _collect_lists(config_class, _spell_out_flags(config_class, list(argv[:end])))
+        namespace = parser.parse_args([*_config_first(words), *argv[end:]])
     except argparse.ArgumentError as error:
         raise ValueError(f"{_readable(str(error))} (`{prog} --help` explains the options)") from error
     except UnicodeDecodeError as error:
@@ -136,8 +137,7 @@ def _collect_lists(config_class: type, argv: list[str]) -> list[str]:
     known, rest = parser.parse_known_args(argv)
     given = {name: values for name, values in vars(known).items() if values}
     for name, values in given.items():
-        whole = len(values) == 1 and values[0].startswith("[") and values[0].endswith("]")
-        whole = whole and not os.path.exists(values[0])  # which takes texts of any length
+        whole = len(values) == 1 and values[0][:1] + values[0][-1:] == "[]" and not os.path.exists(values[0])
         rest.append(f"--{name}={values[0] if whole else json.dumps(values)}")
     return rest
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from foveate import _checks
+from foveate._paths import expanded
 from foveate.data.shards import ShardIndex, check_shards, index_shards, make_shards
 from foveate.report.text import columns
 
@@ -71,7 +72,7 @@ class ShardsConfig:
     @property
     def folder(self) -> Path:
         """The folder that the task is about."""
-        return Path(self.task[1]).expanduser()
+        return expanded(self.task[1])
 
     @property
     def bytes_per_shard(self) -> int:

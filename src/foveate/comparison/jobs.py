@@ -138,14 +138,14 @@ def _end(workers: Sequence[_Worker]) -> None:
         raise
 
 
-def _serve(answers: TextIO) -> None:
-    """Train what comes on stdin until there is no more; end, as by Ctrl-C, when whoever gives it is gone."""
+def _serve(requests: TextIO, answers: TextIO) -> None:
+    """Train what is requested until there is no more; end, as by Ctrl-C, when whoever requests it is gone."""
     tolerate_encodings()
     SHOWS_BARS.set(False)  # the comparison has one for all
     incoming: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def listen() -> None:
-        for line in sys.stdin:
+        for line in requests:
             incoming.put(line)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -183,9 +183,13 @@ def serve() -> None:
     """Be a worker: train what comes on stdin until it is closed."""
     try:
         with raising_sigterm():
+            # Not `sys.stdin`: processes that load images close it, and would wait forever for the thread that reads it.
+            requests = os.fdopen(os.dup(0), encoding="utf-8")
+            with open(os.devnull) as nothing:
+                os.dup2(nothing.fileno(), 0)
             answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
             os.dup2(2, 1)  # what is printed, by what is imported too, is no answer
             import_again()
-            _serve(answers)
+            _serve(requests, answers)
     except KeyboardInterrupt as interrupt:
         sys.exit(128 + getattr(interrupt, "signum", signal.SIGINT))

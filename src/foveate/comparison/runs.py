@@ -27,7 +27,8 @@ def train_all(runs: Sequence[TrainConfig], data: Data, jobs: int, *, verbose: bo
     with several ``jobs`` a terminal shows a bar of all epochs besides.
 
     Raises:
-        ValueError: A run failed, or is finished and was made of other data; the message names it.
+        ValueError: A run failed, or is finished and was made of other data or tested on other images; the message
+            names it.
         Interrupted: Ctrl-C or SIGTERM.
     """
     names = [f"[{k}/{len(runs)}] {run.folder.parent.name} seed {run.seed}" for k, run in enumerate(runs, 1)]
@@ -64,7 +65,20 @@ def train_all(runs: Sequence[TrainConfig], data: Data, jobs: int, *, verbose: bo
                 sys.stdout.flush()
     except JobError as error:
         raise ValueError(f"{names[left[error.index]]}: {error}") from error
-    return [read_json(run.folder / RESULT) for run in runs]
+    results = [read_json(run.folder / RESULT) for run in runs]
+    _check_same_images(runs, results)
+    return results
+
+
+def _check_same_images(runs: Sequence[TrainConfig], results: Sequence[dict[str, Any]]) -> None:
+    """Raise a `ValueError` if some run was not tested on the images of the first: scores are paired by their places."""
+    known = [(run, set(one["bad_tested"])) for run, one in zip(runs, results, strict=True) if "bad_tested" in one]
+    for run, left_out in known[1:]:  # not of older versions
+        if differing := known[0][1] ^ left_out:
+            raise ValueError(
+                f"{known[0][0].folder} and {run.folder} were tested on different images: {min(differing)} could be "
+                "read in one of them alone. Delete the runs made while it could not be read, and compare again"
+            )
 
 
 def _one_after_the_other(runs: Sequence[TrainConfig], data: Data) -> Generator[Finished]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
+
+from torch import Tensor
 
 from foveate.data.decoding import UnreadableImageError
 from foveate.data.divided import Divided
@@ -25,13 +28,16 @@ def appearance_of(data: Divided | LoaderData) -> dict[str, list[float]] | None:
     """
     if isinstance(data, LoaderData):
         return None
+    return range_of(_looked_at(data))
+
+
+def _looked_at(data: Divided) -> Iterator[Tensor]:
+    """Yield some images, one after the other: large ones together would fill the memory."""
     prepared = make_transform(data.transform.replace(mean=(0.0,) * 3, std=(1.0,) * 3), training=False)
-    images = []
     for index in equally_spaced(len(data.train), LOOKED_AT):
         with suppress(UnreadableImageError):  # the loader counts it
             image = data.train[index][0]
             size = (image.height, image.width)
             check_resizable(data.transform, size, "image")
             left, top, right, bottom = placement(data.transform, size).extent(size)
-            images.append(prepared(image)[:, top:bottom, left:right])
-    return range_of(images)
+            yield prepared(image)[:, top:bottom, left:right]

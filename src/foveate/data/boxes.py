@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from foveate._paths import expanded
 from foveate.data.placement import placement
 from foveate.data.protocols import BoxedImages
 from foveate.data.transforms import TransformConfig
@@ -63,7 +64,7 @@ def read_boxes(path: str | Path, root: str | Path, images: Collection[str]) -> d
             coordinates, or names an image that was named before or, while some of ``images`` have no box, is not among
             them. It names file and line.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise ValueError(f"there is no file of boxes at {path}; give a CSV with the columns {','.join(COLUMNS)}")
     known = dict.fromkeys(images)

@@ -111,14 +111,14 @@ def open_image(
             yield image
 
 
-def warn_of_narrow_range(paths: Iterable[str]) -> None:
+def warn_of_narrow_range(sources: Iterable[str | IO[bytes]]) -> None:
     """Log a warning if grayscale images of more than 8 bits use so little of their range that they would be all alike.
 
     Of images in other modes only the heads are read.
     """
     ranges = []
-    for path in paths:
-        with suppress(UnreadableImageError), open_image(path) as image:
+    for source in sources:
+        with suppress(UnreadableImageError), open_image(source) as image:
             if image.mode.startswith("I"):
                 values = np.asarray(image)
                 ranges.append((int(values.min()), int(values.max()), image.info.get(WHITE, MAX_16_BIT)))
@@ -158,6 +158,8 @@ def naming(path: str | Path) -> Iterator[None]:
     """Turn whatever goes wrong while the image at ``path`` is read into an `UnreadableImageError` that names it."""
     try:
         yield
+    except MemoryError:  # which is not the image's fault
+        raise
     except Exception as error:  # on damaged bytes Pillow's decoders raise nearly anything, from OSError to struct.error
         raise UnreadableImageError(BadImage(str(path), _reason(error, Path(path)))) from error
 

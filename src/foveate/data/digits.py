@@ -27,6 +27,8 @@ DIGITS_STD = (0.31, 0.31, 0.31)
 """Measured over the training images at the default size and clutter."""
 
 LENGTHS = {"train": 12_000, "val": 1_000, "test": 2_000}
+MOST_KEPT = 2**32
+"""Bytes of canvases, of all images together, beyond which each is drawn anew."""
 
 
 class DigitSample(NamedTuple):
@@ -58,7 +60,8 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
         length: Number of samples; 12,000, 1,000 and 2,000 by default.
         seed: Seed of everything but the division into splits.
         transform: Applied to the image of ``dataset[index]``.
-        cache: Keep each canvas once drawn, as ``length · size²`` bytes. Processes forked afterwards share it.
+        cache: Keep each canvas once drawn, as ``length · size²`` bytes, unless these are more than 4 GiB. Processes
+            forked afterwards share it.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -121,7 +124,9 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
     def _prepare(self) -> None:
         self._handwriting = Handwriting.of(self.split, self.unit)
         # An anonymous map is shared with forked workers, so they fill one cache between them.
-        pixels = self.size**2 * self.length if self.cache else 0
+        pixels = self.size**2 * self.length
+        self._kept = self.cache and pixels <= MOST_KEPT
+        pixels = pixels if self._kept else 0
         buffer = mmap.mmap(-1, pixels + self.length)
         self._drawn = np.frombuffer(buffer, np.uint8, self.length)
         self._cache = np.frombuffer(buffer, np.uint8, pixels, self.length).reshape(-1, self.size, self.size)
@@ -135,7 +140,7 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
         if self._drawn[index]:
             return self._cache[index]
         canvas = self._draw(index)
-        if self.cache:
+        if self._kept:
             self._cache[index] = canvas
             self._drawn[index] = 1  # after the pixels: another process may be looking
         return canvas

@@ -92,16 +92,22 @@ class Divided(Described, ABC):
         return Loaders(loader(samples(self.train), transform=augmented, training=True), val, test)
 
     def evaluation_loader(
-        self, split: str, *, transform: TransformConfig, batch_size: int, workers: int = 0
+        self,
+        split: str,
+        *,
+        transform: TransformConfig,
+        batch_size: int,
+        workers: int = 0,
+        samples: Callable[[Any], Any] = lambda images: images,
     ) -> ImageLoader:
-        """Return the batches of a split in order, prepared by ``transform`` as in evaluation.
+        """Return the batches of a split in order, prepared by ``transform`` as in evaluation; the rest as in `loaders`.
 
         Raises:
             ValueError: There is no such split, or a number is out of its range.
         """
         _, plain = dataclasses.replace(self, transform=transform)._transforms()  # type: ignore[type-var]
         return make_loader(
-            self.split(split),
+            samples(self.split(split)),
             transform=plain,
             batch_size=batch_size,
             training=False,

@@ -13,66 +13,23 @@ __all__ = ["EXTENSIONS", "NOT_READ", "check_inside", "find_files", "image_ending
 EXTENSIONS = (*IMG_EXTENSIONS, ".gif", ".jfif", ".jpe", ".pjpeg", ".pjp", ".apng", ".dib", ".pnm", ".pbm")
 """Endings of images that are read, upper or lower case."""
 
-NOT_READ = (
-    *(
-        ".heic",
-        ".heif",
-        ".hif",
-        ".avif",
-        ".jxl",
-        ".jp2",
-        ".j2k",
-        ".jpf",
-        ".jpx",
-        ".svg",
-        ".psd",
-        ".xcf",
-        ".tga",
-        ".ico",
-    ),
-    *(".pcx", ".exr", ".hdr", ".dds", ".eps", ".dcm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
-)
+NOT_READ_ENDINGS = """
+.heic .heif .hif .avif .jxl .jp2 .j2k .jpf .jpx .svg .psd .xcf .tga .ico .pcx .exr .hdr .dds .eps .dcm .dng .cr2
+.cr3 .nef .arw .orf .rw2 .raf .nrw .pef .srw .srf .sr2 .3fr .fff .iiq .rwl .mrw .x3f .erf .kdc .dcr .mef .gpr
+"""
+NOT_READ = tuple(NOT_READ_ENDINGS.split())
 """Endings of images in formats that are not read. Such files count as images that cannot be read: they are named, and
 never left out in silence."""
 
-NO_IMAGES = (
-    *(
-        ".txt",
-        ".md",
-        ".rst",
-        ".csv",
-        ".tsv",
-        ".json",
-        ".jsonl",
-        ".xml",
-        ".yaml",
-        ".yml",
-        ".html",
-        ".htm",
-        ".pdf",
-        ".doc",
-    ),
-    *(".docx", ".xls", ".xlsx", ".db", ".ini", ".log", ".lnk", ".url", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"),
-    *(
-        ".7z",
-        ".rar",
-        ".npy",
-        ".npz",
-        ".mat",
-        ".pkl",
-        ".h5",
-        ".hdf5",
-        ".parquet",
-        ".py",
-        ".ipynb",
-        ".sh",
-        ".m",
-        ".names",
-    ),
-    *(".mp4", ".avi", ".mov", ".mp3", ".wav", ".bak", ".tmp", ".part", ".crdownload", ".swp", "~", ".xmp", ".aae"),
-)
-"""Endings of files that are passed over unopened. Of others, such as ``x.jpg_large`` or a number without an ending, the
-first bytes decide."""
+NO_IMAGES_ENDINGS = """
+.txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .html .htm .pdf .doc .docx .xls .xlsx .db .ini .log .lnk .url
+.zip .tar .gz .tgz .bz2 .xz .7z .rar .npy .npz .mat .pkl .h5 .hdf5 .parquet .py .ipynb .sh .m .names .mp4 .avi
+.mov .mp3 .wav .bak .tmp .part .crdownload .swp ~ .xmp .aae .thm .ovr
+"""
+COPIES = tuple(f"{ending}{copy}" for ending in IMG_EXTENSIONS for copy in (".orig", "_original"))
+NO_IMAGES = (*NO_IMAGES_ENDINGS.split(), *COPIES)
+"""Endings of files that are passed over unopened, copies and previews of images beside them included. Of others, such
+as ``x.jpg_large`` or a number without an ending, the first bytes decide."""
 
 IMAGES = frozenset((*EXTENSIONS, *NOT_READ))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from foveate._images import WHITE
+from foveate._paths import expanded
 from foveate.data.decoding import UnreadableImageError, declared_white, naming, open_image, to_rgb
 from foveate.data.files import EXTENSIONS, find_files, is_image
 from foveate.data.splitting import equally_spaced
@@ -72,7 +73,7 @@ def find_images(paths: Sequence[str], most: int | None) -> list[GivenImage]:
     """
     files: list[Path] = []
     for given in paths:
-        path = Path(given).expanduser()
+        path = expanded(given)
         if path.is_dir():
             files += _images_in(path)
         elif path.exists():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate import _checks
+from foveate._paths import expanded
 from foveate.data.digits import DEFAULT_SIZE, DIGITS_MEAN, DIGITS_STD, ClutteredDigits
 from foveate.data.divided import Divided
 from foveate.data.files import NOT_READ, is_image, is_junk
@@ -123,7 +124,7 @@ def _open_files(
 ) -> Splits:
     if str(name).startswith(NAMED_PREFIXES):
         return open_named(str(name), root=root or "data", download=download, seed=seed)
-    path = Path(root or "", name).expanduser()
+    path = expanded(Path(root or "", name))
     if not path.is_dir():
         known = ("digits", *NAMED_SETS)
         raise ValueError(

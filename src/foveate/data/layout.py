@@ -103,13 +103,19 @@ def split_of(name: str) -> str | None:
     return next((split for split, names in SPLIT_NAMES.items() if name.casefold() in names), None)
 
 
-def find_splits(path: Path) -> dict[str, Path]:
+def find_splits(path: Path, *, top: Path | None = None, expected: str = "") -> dict[str, Path]:
     """Return the folders of the splits in ``path``, the training one among them; none if it holds class folders.
+
+    Args:
+        path: The folder.
+        top: The folder that links may not lead out of, ``path`` by default.
+        expected: What messages say of how the folder should be laid out, if it is not for class folders.
 
     Raises:
         ValueError: There is no folder to train on beside others, there are two of a split, one is a link to another or
-            out of ``path``, or there are folders with images beside them.
+            out of ``top``, or there are folders with images beside them.
     """
+    top = top or path
     folders = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not is_junk(entry.name))
     named: dict[str, list[str]] = {}
     for name in folders:
@@ -120,21 +126,22 @@ def find_splits(path: Path) -> dict[str, Path]:
             raise ValueError(f"{path} has {' and '.join(names)}; keep the one to {PURPOSE[split]} on")
     splits = {split: path / named[split][0] for split in SPLIT_NAMES if split in named}
     for folder in splits.values():
-        check_inside(str(folder), path)
-    beside = [name for name in folders if splits and not split_of(name) and _has_images(path / name, path)]
+        check_inside(str(folder), top)
+    beside = [name for name in folders if splits and not split_of(name) and _has_images(path / name, top)]
     if splits and "train" not in splits:
         raise ValueError(
             f"{path} has {' and '.join(folder.name for folder in splits.values())}/ but no train/"
-            f"{', and beside them ' * bool(beside)}{_listed(beside)}; put the images to "
-            f"train on in {path / 'train'}, one folder per class, or rename a class that is called like a split"
+            f"{', and beside them ' * bool(beside)}{_listed(beside)}; put the images to train on in {path / 'train'}"
+            + (f": {expected}" if expected else ", one folder per class, or rename a class that is called like a split")
         )
     if len({os.path.realpath(folder) for folder in splits.values()}) < len(splits):
         raise ValueError(f"of {_listed(splits.values())} one is a link to another; no image may be in two splits")
     if beside:
         raise ValueError(
             f"{path} has {_listed(folder.name + '/' for folder in splits.values())}, and beside them "
-            f"{_listed(name + '/' for name in beside)} with images that are in no split; {EXPECTED}. Move them away, "
-            f"or classes, one called {splits['train'].name} included, into a folder {path / 'train'}"
+            f"{_listed(name + '/' for name in beside)} with images that are in no split; "
+            f"{expected or EXPECTED}. Move them away"
+            + ("" if expected else f", or classes, one called {splits['train'].name} included, into {path / 'train'}")
         )
     if splits and (loose := [entry.name for entry in os.scandir(path) if entry.is_file() and is_image(entry.name)]):
         logger.warning("%d images that lie in %s itself are in no split: %s", len(loose), path, _listed(sorted(loose)))

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, Wei
 from foveate import _checks
 from foveate.data.seeding import generators_kept, seed_generators
 from foveate.data.transforms import TransformConfig
+from foveate.data.worker_signals import shielded
 
 __all__ = ["Described", "LoaderData", "Loaders", "checked_targets", "from_loaders"]
 
@@ -111,7 +112,8 @@ def from_loaders(
 
     Each gives batches of images ``(B, 3, H, W)``, normalized, and class indices ``(B,)``. A training on them resumes
     inside an epoch by passing over the batches that it has seen. It resumes to the last bit if what a batch holds
-    depends on the random generators of Python, NumPy and PyTorch alone: they are seeded by epoch and batch.
+    depends on the random generators of Python, NumPy and PyTorch alone: they are seeded by epoch and batch. In
+    a training, workers ignore Ctrl-C and SIGTERM: the process that trains decides when to end, and saves.
 
     Args:
         train: Batches to train on, in random order.
@@ -196,7 +198,7 @@ def checked_targets(batches: Iterable[Any], num_classes: int) -> Iterator[Any]:
 
 
 class _Checked:
-    """Batches of a data loader whose labels are looked at."""
+    """Batches of a data loader whose labels are looked at, and whose workers leave signals to the training."""
 
     def __init__(self, loader: DataLoader[Any], num_classes: int) -> None:
         self.loader, self.num_classes = loader, num_classes
@@ -205,7 +207,7 @@ class _Checked:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        return checked_targets(self.loader, self.num_classes)
+        return checked_targets(shielded(self.loader), self.num_classes)
 
     @property
     def bad_images(self) -> tuple[str, ...]:
@@ -244,7 +246,7 @@ class _Resumable(_Checked):
         self._seed(0)  # the order of the epoch, and the seeds of workers
         if getattr(self.loader, "persistent_workers", False):
             self.loader._iterator = None  # workers are seeded when they start
-        batches = checked_targets(iter(self.loader), self.num_classes)  # which draws the order now
+        batches = checked_targets(shielded(self.loader), self.num_classes)  # which draws the order now
         for number in range(1, len(self) + 1):
             self._seed(number)  # what was computed since the last batch leaves no trace
             batch = next(batches, None)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +17,7 @@ from foveate.data.protocols import LabelledImages, SelfOrdered
 from foveate.data.sampling import EpochSampler, SampleKey
 from foveate.data.seeding import generators_kept, seed_generators
 from foveate.data.transforms import Augmented, JointTransform, TransformConfig, make_transform
+from foveate.data.worker_signals import shielded
 
 __all__ = ["ImageLoader", "make_loader"]
 
@@ -47,8 +45,6 @@ class ImageLoader(DataLoader[Any]):
         self.max_bad_images = max_bad_images
         self._bad: dict[str, BadImage] = {}
         self._position = (0, 0)
-        if self.num_workers:  # they ignore the signal by which multiprocessing ends what is left when a process exits
-            Finalize(self, _end_workers, args=(weakref.ref(self),), exitpriority=100)
 
     @property
     def bad_images(self) -> tuple[BadImage, ...]:
@@ -78,7 +74,9 @@ class ImageLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[tuple[torch.Tensor, Any]]:  # type: ignore[override]
         epoch, start, known = self.sampler.epoch, self.sampler.start, len(self._bad)
         assert self.batch_size is not None
-        for number, (images, labels, bad) in enumerate(super().__iter__(), start=start // self.batch_size + 1):
+        for number, (images, labels, bad) in enumerate(
+            shielded(self, super().__iter__), start=start // self.batch_size + 1
+        ):
             self._note(bad)
             start += len(images) + len(bad)  # targets may be of several parts
             self._position = (epoch, start)
@@ -163,7 +161,7 @@ def make_loader(
     if isinstance(transform, TransformConfig):
         whole = None if training and transform.crop == "resized" else transform
         transform = make_transform(transform, training=training)
-    elif isinstance(transform, Augmented):
+    elif isinstance(transform, Augmented | JointTransform):
         whole = transform.config
     return ImageLoader(
         _Transformed(dataset, transform, seed=seed if training else None, whole=whole),
@@ -172,7 +170,6 @@ def make_loader(
         drop_last=training,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_ignore_signals,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else each epoch would draw a worker seed from the caller's generator
@@ -226,21 +223,6 @@ def _name(images: LabelledImages, index: int) -> str:
     samples = getattr(images, "samples", None)
     path = getattr(samples[index], "path", None) if isinstance(samples, list | tuple) else None
     return f"image number {index}" if path is None else str(path)
-
-
-def _end_workers(loader: weakref.ref[ImageLoader]) -> None:
-    iterator = getattr(loader(), "_iterator", None)
-    if iterator is not None:
-        iterator._shutdown_workers()
-
-
-def _ignore_signals(_: int) -> None:
-    """Ignore the signals that a terminal or a scheduler sends to all processes of a run.
-
-    The process that trains decides when to end, and may want batches until then; its workers end with it.
-    """
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
 
 
 class _Batch(NamedTuple):

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Subset
 
 from foveate import _checks
 from foveate._extras import MissingExtraError
+from foveate._paths import expanded
 from foveate.data.decoding import naming, to_rgb
 from foveate.data.splitting import Splits, stratified_split
 
@@ -125,6 +126,8 @@ class NamedImages(Dataset[tuple[Image.Image, int]]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be from 0 to {len(self) - 1}; got {index}")
         with naming(self._path(index)):
             image, label = self.dataset[index]
             return to_rgb(image), int(label)
@@ -175,7 +178,7 @@ def open_named(name: str, *, root: str | Path, download: bool = False, seed: int
     """
     _checks.one_of("the name of a data set", name, NAMED_SETS)
     spelling = NAMED_SETS[name]
-    root = Path(root).expanduser()
+    root = expanded(root)
     if download and spelling.fetched:
         root.mkdir(parents=True, exist_ok=True)
     if not root.is_dir():  # some classes of torchvision would create it
@@ -187,6 +190,8 @@ def open_named(name: str, *, root: str | Path, download: bool = False, seed: int
         for arguments in (spelling.train, spelling.val, spelling.test)
     )
     assert train is not None
+    if name == "torchvision/FER2013" and test and test.dataset[0][1] is None:
+        test = None  # of train.csv and test.csv, which has no labels
     classes = spelling.classes or train.classes
     if val is not None:
         return Splits(classes, train, val, test, spelling.img_size, spelling.flip)

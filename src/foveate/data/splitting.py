@@ -60,8 +60,9 @@ def stratified_split(
     generator = np.random.default_rng(seed)
     cuts = np.cumsum(fractions)[:-1]
     parts: list[list[np.ndarray]] = [[] for _ in fractions]
-    for label in np.unique(classes):
-        members = generator.permutation(np.flatnonzero(classes == label))
+    ends = np.cumsum(np.unique(classes, return_counts=True)[1])[:-1]
+    for found in np.split(np.argsort(classes, kind="stable"), ends):
+        members = generator.permutation(found)
         for part, piece in zip(parts, np.split(members, np.rint(cuts * len(members)).astype(int)), strict=True):
             part.append(piece)
     return [np.sort(np.concatenate(part)) for part in parts]

@@ -178,7 +178,13 @@ def tensor_transform(config: TransformConfig) -> Callable[[Image.Image], torch.T
 
 
 class JointTransform(ABC):
-    """A transform of an image together with its target, such as a mask that has to move with it."""
+    """A transform of an image together with its target, such as a mask that has to move with it.
+
+    Attributes:
+        config: How it places images; those too long and narrow for it are not read. None where it resizes nothing.
+    """
+
+    config: TransformConfig | None = None
 
     @abstractmethod
     def __call__(self, image: Image.Image, target: Any) -> tuple[torch.Tensor, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from foveate._paths import expanded
 from foveate._version import __version__
 from foveate.data.given import SOFTWARE, is_ours
 from foveate.io.files import write_bytes
@@ -35,7 +36,7 @@ def check_ours(path: Path) -> None:
 
 def check_png(path: str | Path) -> Path:
     """Return a path that ends in ``.png``; raise a `ValueError` for another."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"a picture is written as PNG; got {path}; give {path.with_suffix('.png')}")
     return path

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from foveate import _checks
 from foveate._extras import require
+from foveate._paths import expanded
 
 __all__ = ["PASSWORD_VARIABLE", "DemoConfig", "run"]
 
@@ -46,8 +46,8 @@ class DemoConfig:
     samples: int = 20
     seed: int = 0
 
-    def check(self) -> None:
-        """Raise a `ValueError` that names the first setting that is out of its range."""
+    def check(self) -> str | None:
+        """Return the password; raise a `ValueError` that names the first setting that is out of its range."""
         try:
             loopback = ipaddress.ip_address(self.address).is_loopback
         except ValueError as error:
@@ -65,12 +65,13 @@ class DemoConfig:
             )
         if password is not None and len(password) < SHORTEST_PASSWORD:
             raise ValueError(f"password must have at least {SHORTEST_PASSWORD} characters; it has {len(password)}")
+        return password
 
     def password(self) -> str | None:
-        """Return the password that visitors are asked for, if any."""
+        """Return the password that visitors are asked for, if any; a file that is a pipe can be read once."""
         if self.password_file is None:
             return os.environ.get(PASSWORD_VARIABLE)
-        lines = Path(self.password_file).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = expanded(self.password_file).read_text(encoding="utf-8").splitlines()
         return lines[0].strip() if lines else ""
 
 
@@ -82,7 +83,7 @@ def run(config: DemoConfig) -> None:
         OSError: The port is taken, or the password cannot be read.
         MissingExtraError: What the page needs is not installed.
     """
-    config.check()
+    password = config.check()
     # Only now, so that `--help` and a wrong setting are answered at once.
     from foveate.demo.inference import knows_flowers, load_shown
     from foveate.demo.samples import draw_samples, flower
@@ -98,4 +99,4 @@ def run(config: DemoConfig) -> None:
         from foveate.demo.page import build_page
 
         page = build_page(networks, samples, note="" if flowers or config.checkpoint else PHOTOS)
-        serve(page, address=config.address, port=config.port, password=config.password())
+        serve(page, address=config.address, port=config.port, password=password)

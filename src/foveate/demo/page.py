@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from foveate.demo import choices
 from foveate.demo.choices import Choice, view
 from foveate.demo.components import heading, html, own_files, picture, refusal, take_as_given, take_no_addresses
 from foveate.demo.inference import Layer, ShownNetwork, fitting, look, seen_pixel
-from foveate.demo.render import comparison, meaning, mechanism, numbers, prediction, scale
+from foveate.demo.render import comparison, escaped, meaning, mechanism, numbers, prediction, scale
 from foveate.demo.samples import MAX_UPLOAD, ShownImage, Uploads
 from foveate.demo.server import CACHED
 from foveate.explain.overlay import zoom_of
@@ -226,7 +225,7 @@ class _Page:
         try:
             found = self._another_image(self.uploads.read(path), Choice(*chosen))
         except ValueError as error:
-            message = f'<p role="alert">{escape(str(error))}</p>'
+            message = f'<p role="alert">{escaped(str(error))}</p>'
             return [*[gr.skip()] * 2, message, *[gr.skip()] * (2 + SHOWN)]
         return [*found[:-SHOWN], gr.update(selected_index=-1), *found[-SHOWN:]]
 
@@ -281,7 +280,7 @@ class _Page:
         return [
             gr.update(visible=True),
             gr.update(visible=False),
-            f"<p><b>{escape(words.name)}.</b> {escape(words.seen)}</p>",
+            f"<p><b>{escaped(words.name)}.</b> {escaped(words.seen)}</p>",
             looked_at(finding, PANEL),
             scale(finding),
             meaning(finding),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
 
 from PIL import Image
@@ -16,10 +16,12 @@ from foveate.explain.finding import Answer, Finding
 from foveate.explain.numbers import seen_positions
 from foveate.explain.pictures import CROPPED, WHOLE_PICTURE, answered
 from foveate.io.class_names import class_name
+from foveate.io.streams import printable
 
 __all__ = [
     "Mechanism",
     "comparison",
+    "escaped",
     "meaning",
     "mechanism",
     "numbers",
@@ -32,6 +34,11 @@ __all__ = [
 MOST_BARS, MOST_COMPARED = 10, 3
 UNSURE = 0.2
 """Probability of the predicted class below which the page says that the network is not sure."""
+
+
+def escaped(text: str) -> str:
+    """Return text for HTML; the bytes of names that are not UTF-8 are written out, as they cannot be sent."""
+    return html.escape(printable(text))
 
 
 class Mechanism(NamedTuple):
@@ -74,7 +81,7 @@ def prediction(finding: Finding, most: int = MOST_BARS) -> str:
         marks = " best" * (label == best) + " true" * true
         note = ' <abbr title="the true class">✓</abbr>' if true else ""
         rows.append(
-            f'<div class="bar{marks}" role="listitem"><span>{escape(class_name(classes[label]))}{note}</span>'
+            f'<div class="bar{marks}" role="listitem"><span>{escaped(class_name(classes[label]))}{note}</span>'
             f'<i><b style="width:{probability:.2%}"></b></i><span>{probability:.1%}</span></div>'
         )
     return f'{_verdict(finding)}<div class="bars" role="list" aria-label="probabilities">{"".join(rows)}</div>'
@@ -86,10 +93,10 @@ def _parts(finding: Finding, answer: Answer, most: int) -> str:
         color = "rgb({}, {}, {})".format(*answer.key[name])
         rows.append(
             f'<div class="bar" role="listitem"><span><i class="swatch" style="background:{color}"></i>'
-            f'{escape(class_name(name))}</span><i><b style="width:{value:.2%}"></b></i><span>{value:.1%}</span></div>'
+            f'{escaped(class_name(name))}</span><i><b style="width:{value:.2%}"></b></i><span>{value:.1%}</span></div>'
         )
     said = finding.verdict()
-    verdict = f'{_doubt(finding)}<p class="verdict">{escape(said[0].upper() + said[1:])}</p>'
+    verdict = f'{_doubt(finding)}<p class="verdict">{escaped(said[0].upper() + said[1:])}</p>'
     return f'{verdict}<div class="bars" role="list" aria-label="shares or scores">{"".join(rows)}</div>'
 
 
@@ -106,14 +113,14 @@ def _doubt(finding: Finding) -> str:
 
 def _said(finding: Finding) -> str:
     classes, (guess,) = finding.classes, finding.explanation.top(1)[0]
-    said = f"Predicted <b>{escape(class_name(classes[guess.label]))}</b>, {guess.probability:.1%}"
+    said = f"Predicted <b>{escaped(class_name(classes[guess.label]))}</b>, {guess.probability:.1%}"
     if finding.label is None:
         if guess.probability < UNSURE:
             said = f"Not sure. {said}: it may be none of the {len(classes)} classes that this network knows"
         return f'<p class="verdict">{said}</p>'
     if classes[guess.label] == finding.label:
         return f'<p class="verdict right">{said}: right</p>'
-    return f'<p class="verdict wrong">{said}: wrong, it is <b>{escape(class_name(finding.label))}</b></p>'
+    return f'<p class="verdict wrong">{said}: wrong, it is <b>{escaped(class_name(finding.label))}</b></p>'
 
 
 def scale(finding: Finding) -> str:
@@ -139,7 +146,7 @@ def meaning(*findings: Finding) -> str:
     """Say what the colors of the pictures mean, each scale once, as HTML."""
     scales = [record.scale.meaning for finding in findings for record in finding.records]
     said = [f"{words[0].upper()}{words[1:]}." for words in scales] + [CROPPED for f in findings if f.cropped]
-    return "".join(f'<p class="meaning">{escape(words)}</p>' for words in dict.fromkeys(said))
+    return "".join(f'<p class="meaning">{escaped(words)}</p>' for words in dict.fromkeys(said))
 
 
 def numbers(finding: Finding) -> str:
@@ -160,7 +167,7 @@ def numbers(finding: Finding) -> str:
     values = record.map[0][seen_positions(finding, record)]
     least, most = float(values.min()), float(values.max())
     rows.append(("Values", f"from {least:.2f} to {most:.2f}"))
-    body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+    body = "".join(f"<tr><th>{escaped(name)}</th><td>{escaped(value)}</td></tr>" for name, value in rows)
     return f'<table class="numbers">{body}</table>'
 
 
@@ -189,12 +196,12 @@ def comparison(image: Image.Image, label: str | None, columns: Sequence[tuple[st
     """
     about = "the image" if label is None else f"the image: it is {label}"
     figures = [
-        f"<figure><figcaption><b>{escape(about.capitalize())}</b></figcaption>{picture_tag(image, about)}</figure>"
+        f"<figure><figcaption><b>{escaped(about.capitalize())}</b></figcaption>{picture_tag(image, about)}</figure>"
     ]
     for name, finding, picture in columns:
         says = "" if finding.answer is None else picture_tag(answered(finding, max(picture.size)), "what it says")
         figures.append(
-            f"<figure><figcaption><b>{escape(name)}</b></figcaption>{says}{picture_tag(picture, name)}"
+            f"<figure><figcaption><b>{escaped(name)}</b></figcaption>{says}{picture_tag(picture, name)}"
             f"{scale(finding)}{prediction(finding, MOST_COMPARED)}</figure>"
         )
     return f'<div class="comparison">{"".join(figures)}</div>{meaning(*(finding for _, finding, _ in columns))}'
@@ -205,4 +212,4 @@ def picture_tag(picture: Image.Image, description: str) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{escape(description)}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{escaped(description)}" src="data:image/png;base64,{data}">'

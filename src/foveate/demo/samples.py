@@ -57,9 +57,8 @@ def read_upload(path: str | Path) -> ShownImage:
     try:
         with open_image(path, name="the file", max_pixels=MAX_PIXELS) as image:
             # Telephones store a preview beside a photograph, and call that MPO.
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":
-                raise ValueError(f"it moves or has pages, {frames} of them; save one as PNG")
+            if getattr(image, "is_animated", False) and image.format != "MPO":  # not to be counted: there may be many
+                raise ValueError("it moves or has pages; save one as PNG")
             pixels = to_rgb(turned_upright(image))
     except UnreadableImageError as error:
         raise ValueError(f"This file cannot be shown: {_reason(error)}.") from error

@@ -42,7 +42,8 @@ class Guard:
     - Other paths: 404.
     - A request with a body longer than `MAX_BODY`: 413, after reading no more than that.
     - Where there is no password, a request for another host: 400. Else any web page that somebody visits could, by
-      letting its own name point to 127.0.0.1, read this one.
+      letting its own name point to 127.0.0.1, read this one. One that comes from another web page: 403. It could not
+      read the answer, but leave files here.
     """
 
     def __init__(self, app: Any, *, any_host: bool) -> None:
@@ -53,13 +54,16 @@ class Guard:
         if scope["type"] != "http":
             await (self.app(scope, receive, send) if scope["type"] == "lifespan" else send({"type": "websocket.close"}))
             return
-        headers = dict(scope["headers"])
-        host = re.sub(r":\d+$", "", headers.get(b"host", b"").decode("latin-1"))
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        own = (*LOOPBACK, scope.get("server", LOOPBACK)[0])
+        host, origin = (re.sub(r":\d+$", "", headers.get(name, "")) for name in (b"host", b"origin"))
         if not PATHS.fullmatch(scope["path"]):
             await _refuse(send, 404, "Not found")
-        elif not (self.any_host or host in LOOPBACK or host == scope.get("server", ("",))[0]):
+        elif not (self.any_host or host in own):
             await _refuse(send, 400, "Invalid host")
-        elif int(headers.get(b"content-length", b"0")) > MAX_BODY:
+        elif not (self.any_host or not origin or origin.partition("://")[2] in own):
+            await _refuse(send, 403, "Not for other pages")
+        elif int(headers.get(b"content-length", "0")) > MAX_BODY:
             await _refuse(send, 413, f"At most {MAX_UPLOAD // 2**20} MB can be uploaded")
         else:
             await self.app(scope, _limited(receive), send)

@@ -33,7 +33,11 @@ DESCRIPTION = (
 
 
 def grad_cam(
-    model: nn.Module, images: Tensor, *, names: Sequence[str] | None = None, targets: Sequence[int] | None = None
+    model: nn.Module,
+    images: Tensor,
+    *,
+    names: Sequence[str] | None = None,
+    targets: Sequence[int] | Tensor | None = None,
 ) -> tuple[Tensor, list[AttentionRecord]]:
     """Return the logits of ``model`` and a Grad-CAM record for each layer, each by one pass forward and back.
 
@@ -59,7 +63,8 @@ def grad_cam(
         raise ValueError("names must name a module for Grad-CAM to look at; got none. Leave it out for the last stage")
     for name in names:
         _checks.one_of("a name in names", name, modules)
-    for target in targets or ():
+    targets = targets.reshape(-1).tolist() if isinstance(targets, Tensor) else targets
+    for target in [] if targets is None else targets:
         _checks.integer("a class in targets", target, minimum=0)
     if targets is not None and len(targets) != len(images):
         raise ValueError(f"targets must name one class for each of the {len(images)} images; got {len(targets)}")

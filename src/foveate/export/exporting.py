@@ -12,10 +12,11 @@ from typing import Any, Literal, NamedTuple, get_args
 from torch import nn
 
 from foveate import _checks
+from foveate._paths import expanded
 from foveate._version import __version__
 from foveate.export.checking import check_deviation, shapes_to_check
 from foveate.export.detection import check_detections, onnx_detector, run_onnx_detector
-from foveate.export.hub import HubEntry, check_hub_folder, push_to_hub, save_for_hub
+from foveate.export.hub import HubEntry, check_hub_folder, page_of, push_to_hub, save_for_hub
 from foveate.export.onnx_model import onnx_model, require_onnx, run_onnx
 from foveate.export.origin import origin
 from foveate.export.program import Normalized, export_program, program_file, run_program, smallest_side
@@ -84,7 +85,7 @@ def export_network(
     if meta.task == "detection" and batch not in (DYNAMIC, 1):
         raise ValueError(f"batch: the graph of a detector takes one image at a time; got {batch}; leave it out")
     about = origin(checkpoint) | ({"license": license} if license else {})
-    folder, checked = writable_folder(Path(out).expanduser()), ""
+    folder, checked = writable_folder(expanded(out)), ""
     if to == "weights":
         path = folder / f"{name or meta.model}.safetensors"
         files = _write_weights(path, model, meta, about, half=half, difference=difference)
@@ -94,7 +95,7 @@ def export_network(
         path = folder / f"{name or meta.model}.{'onnx' if to == 'onnx' else 'pt2'}"
         files, checked = [path], _write_graph(path, model, meta, to, batch=batch, size=size, normalize=normalize)
     if push is not None:
-        push_to_hub(load_network(folder)[0], push, _hub_entry(meta, about), page=_hub_page(about))
+        push_to_hub(files, push, page_of(meta.model, about))
     return Exported(files, checked)
 
 
@@ -212,10 +213,3 @@ def _hub_entry(meta: NetworkMeta, about: Mapping[str, Any]) -> HubEntry:
     preparation = {name: getattr(meta, name) for name in ("mean", "std", "crop_pct", "interpolation")}
     preparation |= {"input_size": _image(meta), "crop_mode": "squash" if meta.fit == "squash" else "center"}
     return HubEntry(classes=meta.classes, preparation=preparation, license=about.get("license"))
-
-
-def _hub_page(about: Mapping[str, Any]) -> dict[str, Any]:
-    details = {"Trained on": about.get("data"), "Recipe": about.get("recipe"), "Result": about.get("test")}
-    usage = "The network is one of `foveate`: `import foveate` before `timm.create_model`."
-    license = {"license": about["license"]} if about.get("license") else {"license": "unknown"}
-    return {"details": {name: dict(facts) for name, facts in details.items() if facts}, "usage": usage, **license}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,14 +12,18 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCardData
 from safetensors import SafetensorError
 from torch import nn
 
 from foveate._extras import MissingExtraError
 from foveate.io.class_names import class_name
 from foveate.models.inspection import FAILURES, unshared
+from foveate.models.zoo import registered
 
-__all__ = ["HubEntry", "check_hub_folder", "push_to_hub", "save_for_hub"]
+__all__ = ["HubEntry", "check_hub_folder", "page_of", "push_to_hub", "save_for_hub"]
+
+PAGE = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +89,46 @@ def check_hub_folder(model: nn.Module, folder: Path, image: tuple[int, int, int]
             raise ValueError("what timm loads from the folder that was to be written is not this network")
 
 
-def push_to_hub(model: nn.Module, repository: str, entry: HubEntry, *, page: Mapping[str, Any]) -> None:
-    """Upload what `save_for_hub` writes, and a page about it, to ``owner/name`` on the Hugging Face hub.
+def push_to_hub(files: Sequence[Path], repository: str, page: str) -> None:
+    """Upload files, and a page about them if there is none yet, to ``owner/name`` on the Hugging Face hub.
 
-    The repository is created if there is none, its page from ``license``, ``details`` and ``usage`` in ``page``. It
-    needs a token with write access, as ``huggingface_hub`` finds it (``hf auth login``, or ``HF_TOKEN``).
+    The repository is created if need be. It takes a token with write access, as ``huggingface_hub`` finds it
+    (``hf auth login``, or ``HF_TOKEN``).
     """
+    content: dict[str, Path | bytes] = {path.name: path for path in files}
     try:
-        with _storable(model):
-            timm.models.push_to_hf_hub(model, repository, model_card=dict(page), **entry.arguments())
+        api = HfApi()
+        repository = api.create_repo(repository, exist_ok=True).repo_id  # with the owner, where that was left out
+        if not api.file_exists(repo_id=repository, filename=PAGE):
+            content[PAGE] = page.encode()
+        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=of) for name, of in content.items()]
+        api.create_commit(repo_id=repository, operations=operations, commit_message="Add model")
     except Exception as error:  # the hub's client raises its own kinds, and those of what it is built on
         raise ValueError(f"cannot upload to {repository}: {error}") from error
+
+
+def page_of(model: str, about: Mapping[str, Any]) -> str:
+    """Write the page of a network on a hub: what it was trained on and by, its result, and how it is loaded.
+
+    Args:
+        model: Name of the network in timm.
+        about: ``data``, ``recipe``, ``test`` and ``license``, as far as they are known.
+    """
+    tags = ["image-classification", "timm"]
+    license, name = _license(about.get("license"))
+    data = ModelCardData(license=license, license_name=name, library_name="timm", pipeline_tag=tags[0], tags=tags)
+    parts = [f"---\n{data.to_yaml()}\n---\n# {model}\n"]
+    for title, facts in {"Trained on": "data", "Recipe": "recipe", "Result": "test"}.items():
+        if about.get(facts):
+            parts.append(f"## {title}\n\n" + "".join(f"- {name}: {value}\n" for name, value in about[facts].items()))
+    if model.partition(".")[0] in registered():
+        parts.append("The network is one of `foveate`: `import foveate` before `timm.create_model`.\n")
+    return "\n".join(parts)
+
+
+def _license(spdx: str | None) -> tuple[str, str | None]:
+    """Return what the hub calls a license, and, where that is ``other``, its name."""
+    name = (spdx or "unknown").lower()
+    if name.startswith("licenseref-"):
+        return "other", name.removeprefix("licenseref-")
+    return re.sub("-(only|or-later)$", "", name), None

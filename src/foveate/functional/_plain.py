@@ -80,5 +80,9 @@ def differentiable_gradients(
     with torch.enable_grad():
         inputs = tuple(x.view_as(x) if needed else x for x, needed in zip(inputs, wanted, strict=True))
         leaves = [x for x, needed in zip(inputs, wanted, strict=True) if needed]
-        found = iter(torch.autograd.grad(function(*inputs), leaves, grad, create_graph=True))
+        results, grads = function(*inputs), grad
+        if isinstance(results, tuple):  # of which some may depend on what is not wanted alone
+            pairs = [pair for pair in zip(results, grad, strict=True) if pair[0].requires_grad]
+            results, grads = tuple(result for result, _ in pairs), tuple(one for _, one in pairs)
+        found = iter(torch.autograd.grad(results, leaves, grads, create_graph=True))
     return tuple(next(found) if needed else None for needed in wanted)

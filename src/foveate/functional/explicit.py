@@ -14,6 +14,8 @@ Which others the paper tries is not known here; the kernels beside the Gaussian 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -54,7 +56,8 @@ def explicit_attention_map(
     Args:
         height: Rows of the feature map, ``H``.
         width: Columns of the feature map, ``W``.
-        radius: ``r > 0`` in feature-map pixels, a tensor with one element, whose device the map is on.
+        radius: ``r > 0`` in feature-map pixels, a tensor with one element, whose device the map is on. Of a negative
+            one the absolute value is taken; below e⁻³⁰ and above e³⁰ the map is that limit, and the gradient 0.
         kernel: ``gaussian`` exp(−d²/2), ``laplace`` exp(−d), ``cauchy`` 1/(1 + d²) or ``cone`` max(0, 1 − d)
             of the distance ``d`` in radii; ``laplace_l1`` is ``laplace`` of the city-block distance.
 
@@ -88,14 +91,13 @@ def explicit_attention_rows(
     integer("height", height)
     integer("width", width)
     _check(kernel, radius)
-    return _rows(height, width, radius, kernel, rows, columns)
+    return _rows(height, width, _limited(radius), kernel, rows, columns)
 
 
 def _rows(
     height: int, width: int, radius: Tensor, kernel: str, rows: slice = slice(None), columns: slice = slice(None)
 ) -> Tensor:
     with autocast_off(radius):
-        radius = radius.to(upcast_dtype(radius.dtype)).reshape(())
         if kernel in SEPARABLE:  # A = A_H ⊗ A_W
             down, along = _line_map(height, radius, kernel)[rows], _line_map(width, radius, kernel)[columns]
             return down[:, None, :, None] * along[None, :, None, :]
@@ -117,7 +119,7 @@ def gaussian_line_map(size: int, radius: AnyShape) -> Float[Tensor, "{size} {siz
     """
     integer("size", size)
     _check("gaussian", radius)
-    return _line_map(size, radius, "gaussian")
+    return _line_map(size, _limited(radius), "gaussian")
 
 
 def laplace_line_map(size: int, radius: AnyShape) -> Float[Tensor, "{size} {size}"]:
@@ -134,11 +136,10 @@ def laplace_line_map(size: int, radius: AnyShape) -> Float[Tensor, "{size} {size
     """
     integer("size", size)
     _check("laplace_l1", radius)
-    return _line_map(size, radius, "laplace_l1")
+    return _line_map(size, _limited(radius), "laplace_l1")
 
 
 def _line_map(size: int, radius: Tensor, kernel: str) -> Tensor:
-    radius = radius.to(upcast_dtype(radius.dtype)).reshape(())
     # Dividing before squaring keeps r = 1e-6 and r = 1e6 far from the ends of float32.
     distance = _offsets(size, radius) / radius
     logits = -0.5 * distance**2 if kernel == "gaussian" else -distance.abs()
@@ -172,7 +173,7 @@ def explicit_attention(
     _check(kernel, radius)
     dtype = upcast_dtype(value.dtype)
     with autocast_off(value):
-        wide, radius = value.to(dtype), radius.to(dtype).reshape(())
+        wide, radius = value.to(dtype), _limited(radius, dtype)
         if kernel in SEPARABLE:
             out = _separable(wide, radius, kernel)
         elif _one_graph() or value.shape[-2] * value.shape[-1] <= DENSE_MAX_POSITIONS:
@@ -234,6 +235,11 @@ def _kernel(squared: Tensor, radius: Tensor, kernel: str) -> Tensor:
     if kernel == "cauchy":
         return 1 / (1 + distance**2)
     return (1 - distance).clamp(min=0)
+
+
+def _limited(radius: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return the radius as a number from e⁻³⁰ to e³⁰, in at least float32: beyond lie gradients that are 0 · ∞."""
+    return radius.to(dtype or upcast_dtype(radius.dtype)).reshape(()).abs().clamp(math.exp(-30), math.exp(30))
 
 
 def _offsets(size: int, like: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from foveate.io.streams import encoded
 
 __all__ = [
     "read_json",
+    "read_text",
     "remove_temporary",
     "sole_writer",
     "writable_file",
@@ -139,6 +140,14 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}); delete it to have it made anew") from error
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a text file, without a mark of its encoding; a `ValueError` names one that is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8; save it as such: {error}") from error
 
 
 def writable_folder(path: Path) -> Path:

@@ -28,7 +28,7 @@ def build_described(
     prepared: Mapping[str, Any],
     *,
     num_classes: int,
-    img_size: Sequence[int],
+    img_size: int | Sequence[int],
     classes: Sequence[str] | None = None,
     in_chans: int = 3,
     pretrained: bool = False,
@@ -40,18 +40,19 @@ def build_described(
     ``crop_mode``.
     """
     mode = _checks.one_of("crop_mode", prepared.get("crop_mode") or "center", tuple(FIT_OF))
+    size = _checks.pair("img_size", img_size)
     network, kwargs = build_network(
         name,
         num_classes=_checks.integer("num_classes", num_classes),
         in_chans=in_chans,
-        img_size=_checks.pair("img_size", img_size),
+        img_size=size,
         pretrained=pretrained,
         model_args=model_args,
     )
     names = [str(index) for index in range(num_classes)] if classes is None else list(classes)
     preparation = {name: prepared[name] for name in ("crop_pct", "interpolation")}
     preparation |= {name: list(prepared[name]) for name in ("mean", "std")} | {"fit": FIT_OF[mode]}
-    return network, NetworkMeta(model=name, kwargs=kwargs, classes=names, img_size=tuple(img_size), **preparation)
+    return network, NetworkMeta(model=name, kwargs=kwargs, classes=names, img_size=size, **preparation)
 
 
 def meta_of_script(arguments: Mapping[str, Any]) -> NetworkMeta:

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from foveate._paths import expanded
 from foveate.io.streams import printable
 from foveate.models import shipped
 
@@ -69,7 +70,7 @@ def located(source: str | Path) -> Path:
     name = without_prefix(source)
     if isinstance(source, str) and name in shipped():
         return shipped()[name]
-    return Path(name).expanduser()
+    return expanded(name)
 
 
 def read_weights(path: Path) -> WeightsFile:

@@ -6,13 +6,19 @@ everything to PyTorch's operators, which stay the reference. Only `foveate.funct
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import logging
 import os
+from collections.abc import Callable
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 __all__ = ["axial", "content", "found", "on_cpu"]
+
+logger = logging.getLogger(__name__)
 
 
 def axial(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
@@ -48,8 +54,10 @@ def on_cpu(fused: bool | None) -> ModuleType | None:
     return cpu if cpu.library() is not None else None
 
 
-def found() -> dict[str, str]:
+def found(*devices: str) -> dict[str, str]:
     """Return the kernels that are taken by themselves: for ``cpu`` and ``cuda``, where there are any, what they are.
+
+    Where a GPU is asked for, by name or by no name, it is looked at, which takes some of its memory.
 
     Examples:
         >>> set(FA.fused_kernels()) <= {"cpu", "cuda"}
@@ -59,8 +67,11 @@ def found() -> dict[str, str]:
         return {}
     from foveate.kernels import cpu
 
-    there = {"cpu": cpu.found(), "cuda": "Triton" if importlib.util.find_spec("triton") else None}
-    return {kind: what for kind, what in there.items() if what is not None}
+    look: dict[str, Callable[[], str | None]] = {
+        "cpu": cpu.found,
+        "cuda": lambda: "Triton" if torch.cuda.is_available() and _triton_compiles() else None,
+    }
+    return {kind: what for kind in devices or look if (what := look[kind]()) is not None}
 
 
 def _wanted(fused: bool | None) -> bool:
@@ -75,18 +86,33 @@ def _cpu(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
 def _cuda(query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
     if not _wanted(fused) or not value.is_cuda or not query.numel() or not value.numel():
         return None
-    if not importlib.util.find_spec("triton"):
+    if not _triton_compiles():
         return None
     from foveate.kernels import axial_triton
 
     return axial_triton if axial_triton.supports(query, value) else None
 
 
+@functools.cache
+def _triton_compiles() -> bool:
+    """Tell whether Triton is there and can build its launcher, for which it needs a C compiler and Python's headers."""
+    if not importlib.util.find_spec("triton"):
+        return False
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_target()
+    except Exception as error:  # of subprocesses, of files, of its own
+        logger.warning("Triton compiles nothing here, so that PyTorch's operators are taken on CUDA: %s", error)
+        return False
+    return True
+
+
 def _demanded(found: ModuleType | None, query: Tensor, value: Tensor, fused: bool | None) -> ModuleType | None:
     if fused and found is None and query.numel() and value.numel():
         raise ValueError(
             f"fused=True, but there are no kernels for {value.dtype} on {value.device}. On a CPU they need a C++ "
-            f"compiler when foveate is installed; on CUDA, Triton, and for the positional passes half precision or "
-            f"TF32 (torch.backends.cuda.matmul.fp32_precision). fused=None takes what there is"
+            f"compiler when foveate is installed; on CUDA, Triton and what it compiles with, and for the positional "
+            f"passes half precision or TF32 (torch.backends.cuda.matmul.fp32_precision). fused=None takes what there is"
         )
     return found

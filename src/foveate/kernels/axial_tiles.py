@@ -29,7 +29,7 @@ def dot(x: tl.tensor, y: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
 @triton.jit
 def image_at(pointer: tl.tensor, image: int, strides: tl.tuple, UNIT: tl.constexpr) -> tl.tensor:
     """Return where an image begins."""
-    return pointer + tl.cast(image, tl.int64) * (strides[0] * UNIT)
+    return pointer + tl.cast(image, tl.int64) * strides[0] * UNIT
 
 
 @triton.jit

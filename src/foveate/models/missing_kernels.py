@@ -26,7 +26,7 @@ def warn_of_missing_kernels(device: torch.device, network: nn.Module | None = No
     """Warn once per process that ``network`` (or any) computes without the compiled kernels for attention."""
     off = os.environ.get("FOVEATE_FUSED", "1") in ("0", "")
     wants = network is None or any(getattr(module, "fused", False) is None for module in network.modules())
-    if device.type == "cpu" and wants and not off and "cpu" not in FA.fused_kernels():
+    if device.type == "cpu" and wants and not off and not FA.fused_kernels("cpu"):
         _warn_once()
 
 

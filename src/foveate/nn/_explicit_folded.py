@@ -35,8 +35,7 @@ def convolve_and_attend(module: ExpAttConv2d, attention: type[ExplicitAttention2
     """
     if isinstance(x, torch.fx.Proxy) or not _is_foldable(module, attention, x):
         return None
-    convolved, attended = module.conv.out_channels, module.attention.dim_out
-    if _blocks(convolved) == _blocks(convolved + attended) and _is_joinable(module):
+    if _is_joinable(module):
         return _in_one_convolution(module, x)
     if module.training:
         return None
@@ -48,15 +47,14 @@ def convolve_and_attend(module: ExpAttConv2d, attention: type[ExplicitAttention2
 def _is_foldable(module: ExpAttConv2d, kind: type[ExplicitAttention2d], x: Tensor) -> bool:
     """Tell whether folding is faster and loses nothing: no hook, no submodule of another kind."""
     own = module.attention
-    if x.device.type != "cpu" or not _is_fast(module, x) or own.downsample:
+    if x.device.type != "cpu" or not _is_fast(module, x) or not is_untouched(own, kind) or own.downsample:
         return False
     # FLOP counters and tracers are to see the operators of the modules.
     if not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack():
         return False
     pointwise = ((1, 1), (1, 1), (0, 0), (1, 1))
     return (
-        is_untouched(own, kind)
-        and _is_convolution(own.value, *pointwise)
+        _is_convolution(own.value, *pointwise)
         and _is_convolution(own.proj, *pointwise)
         and not uses_plain_operators(x, *module.parameters())
     )
@@ -69,7 +67,11 @@ def _is_fast(module: ExpAttConv2d, x: Tensor) -> bool:
 
 
 def _is_joinable(module: ExpAttConv2d) -> bool:
-    """Tell whether one 3×3 convolution can compute ``module.conv`` and the values."""
+    """Tell whether one 3×3 convolution computes ``module.conv`` and the values in the time of the former."""
+    if not is_untouched(module.conv, nn.Conv2d) or _blocks(module.out_channels - module.dim_value) != _blocks(
+        module.out_channels
+    ):
+        return False
     stride, dilation = module.attention.stride, module.conv.dilation
     dtypes = {weight.dtype for weight in (module.conv.weight, *module.attention.parameters())}
     return (

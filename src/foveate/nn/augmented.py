@@ -78,7 +78,7 @@ class AttentionAugmentedConv2d(RelativeTables2d):
         super().__init__()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_channels = integer("in_channels", in_channels)
-        integer("out_channels", out_channels)
+        self.out_channels = integer("out_channels", out_channels)
         self.stride = integer("stride", stride)
         self.num_heads = integer("num_heads", num_heads)
         number("key_ratio", key_ratio, minimum=0, maximum=1)
@@ -182,7 +182,7 @@ class AttentionAugmentedConv2d(RelativeTables2d):
     def extra_repr(self) -> str:
         """Describe the module."""
         return (
-            f"{self.in_channels}, {self.conv.out_channels + self.dim_value}, feat_size={self.feat_size}, "
+            f"{self.in_channels}, {self.out_channels}, feat_size={self.feat_size}, "
             f"stride={self.stride}, num_heads={self.num_heads}, dim_key={self.dim_key}, dim_value={self.dim_value}, "
             f"downsample={self.downsample}"
         )

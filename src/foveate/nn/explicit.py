@@ -217,12 +217,12 @@ class ExpAttConv2d(nn.Module):
     ) -> None:
         super().__init__()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
-        integer("in_channels", in_channels)
-        integer("out_channels", out_channels)
+        self.in_channels = integer("in_channels", in_channels)
+        self.out_channels = integer("out_channels", out_channels)
         integer("stride", stride)
         integer("dilation", dilation)
         number("value_ratio", value_ratio, minimum=0, maximum=1)
-        dim_value = math.floor(value_ratio * out_channels + 1e-9)  # 0.29 · 100 is 28.999… in binary
+        self.dim_value = dim_value = math.floor(value_ratio * out_channels + 1e-9)  # 0.29 · 100 is 28.999… in binary
         if not 0 < dim_value < out_channels:
             kind = "attention" if dim_value == 0 else "the convolution"
             raise ValueError(
@@ -251,8 +251,7 @@ class ExpAttConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the module."""
-        dim_value = self.attention.dim_out
-        return f"{self.conv.in_channels}, {self.conv.out_channels + dim_value}, dim_value={dim_value}"
+        return f"{self.in_channels}, {self.out_channels}, dim_value={self.dim_value}"
 
     def attention_map(
         self, x: Float[Tensor, "batch channels height width"]
@@ -262,7 +261,7 @@ class ExpAttConv2d(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim_out rows columns"]:
         """Convolve and attend; a stride divides height and width, rounded up."""
-        feature_map(x, self.attention.dim, "ExpAttConv2d")
+        feature_map(x, self.in_channels, "ExpAttConv2d")
         if (out := convolve_and_attend(self, ExplicitAttention2d, x)) is not None:
             return out
         return torch.cat([self.conv(x), self.attention(x)], dim=1)

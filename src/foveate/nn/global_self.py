@@ -46,8 +46,8 @@ class GlobalSelfAttention2d(RelativeTables2d):
     with ``ρ`` the softmax of each key channel over all positions, and passes that weigh a value at offset ``δ`` by
     ``q · r_δ``; see `foveate.functional.content_attention` and `foveate.functional.axial_positional_attention`.
     Queries, keys and values are 1×1 convolutions without bias; there is no output projection. The relative
-    embeddings are shared by the heads. Time and memory are linear in the positions for the content, and
-    ``N(H + W)`` for the positions; no N×N map is formed.
+    embeddings are shared by the heads. Memory is linear in the positions, and so is the time of the content; that of
+    the positional passes is ``N(H + W)``. No N×N map is formed, and no scores are kept but by `plain_operators`.
 
     Offsets that the tables do not hold do not attend: on a map larger than ``feat_size`` the positional attention
     is a window of ``2L − 1`` pixels along each axis, while content attention stays global. `resize` fits the

@@ -103,6 +103,10 @@ class Detection(Task):
         """Open images with boxes, see `foveate.data.dense.open_detection`."""
         return open_detection(name, **options)
 
+    def samples(self, images: Any) -> Any:
+        """Return ``images`` without masks that the detector does not learn from: to draw them takes time and memory."""
+        return images.without_masks() if isinstance(images, TargetImages) and self.head != "maskrcnn" else images
+
     def check_network(self, name: str, network: nn.Module, img_size: tuple[int, int]) -> None:
         """Raise a `ValueError` unless ``network`` is a `Detector` that takes a color image of ``img_size``."""
         if not isinstance(network, Detector):

@@ -138,6 +138,7 @@ def evaluate_trained(
 
     _checks.one_of("precision", precision, get_args(Precision))
     check_device(trained.device, precision)
+    network, task = trained.network, find_task(trained.meta.task)(trained.classes)
     batches, name = data, type(data).__name__
     if isinstance(data, DataLoader):
         split = ""
@@ -147,9 +148,8 @@ def evaluate_trained(
         trained.check_fits(data)
         name = data.name
         batches = data.evaluation_loader(
-            split, transform=trained.transform_of(data), batch_size=batch_size, workers=workers
+            split, transform=trained.transform_of(data), batch_size=batch_size, workers=workers, samples=task.samples
         )
-    network, task = trained.network, find_task(trained.meta.task)(trained.classes)
     recipe = Recipe(precision=precision, channels_last=is_channels_last(network))
     dtype = floating_dtype(network)
     labelled = (

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from foveate import _checks
+from foveate._paths import expanded
 from foveate.data import BadImage, UnreadableImageError
 from foveate.data.given import GivenImage, read_upright, slugs, upright_size
 from foveate.data.written import check_ours, write_png
@@ -83,7 +84,7 @@ def explain_files(
     for network in networks:
         check_explainable(network, how.method, layers[network.name])
     _check_place(how, given, networks)
-    out = writable_folder(Path(out).expanduser())
+    out = writable_folder(expanded(out))
     slug_of = slugs(network.meta.model for network in networks)
     _check_out(out, given, slug_of, overlays=how.overlays)
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from foveate import _checks
 from foveate._devices import check_device
+from foveate._paths import expanded
 from foveate.io import NetworkMeta, load_network
 from foveate.io.files import read_json
 from foveate.io.foreign import build_described
@@ -63,7 +64,7 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
     where = check_device(device)
     name = without_prefix(source)
     name = ALIASES.get(name, name)
-    path, ours = Path(name).expanduser(), isinstance(source, str) and name in shipped()
+    path, ours = expanded(name), isinstance(source, str) and name in shipped()
     if not path.exists() and not ours and timm.is_model(name):
         return build(name, pretrained=True, device=where)
     try:
@@ -108,7 +109,7 @@ def check_data_of_run(data: Any, source: str | Path) -> None:
     from foveate.training.build import DRAWN, fingerprint_of
     from foveate.training.run_folder import RESULT
 
-    path = Path(without_prefix(source)).expanduser()
+    path = expanded(without_prefix(source))
     folder = path if path.is_dir() else path.parent
     result = read_json(folder / RESULT) if path.exists() and (folder / RESULT).is_file() else {}
     then = result.get("data") if isinstance(result, dict) else None

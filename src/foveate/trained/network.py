@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from foveate import _checks
+from foveate._paths import expanded
 from foveate.data import (
     ImageData,
     Placement,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Picture", "TrainedNetwork"]
 
-Picture = str | Path | Image.Image
+Picture = str | os.PathLike | Image.Image
 """An image: a file, or what Pillow has opened."""
 PREPARATION = ("mean", "std", "crop_pct", "interpolation")
 
@@ -132,7 +133,7 @@ class TrainedNetwork(ABC):
         if isinstance(image, Image.Image):
             name, pixels = "image", upright_rgb(image, intensity_range=self.meta.intensity_range)
         elif isinstance(image, str | os.PathLike):
-            path = Path(image).expanduser()
+            path = expanded(image)
             name, pixels = path.name, read_upright(path, intensity_range=self.meta.intensity_range)
         else:
             raise ValueError(f"an image must be a path or one of Pillow's; got {type(image)}: see PIL.Image.fromarray")

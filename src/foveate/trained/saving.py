@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from foveate._paths import expanded
 from foveate.io import load_network, save_network
 from foveate.io.checkpoint import WEIGHTS
 from foveate.io.files import writable_folder
@@ -20,7 +21,7 @@ __all__ = ["save_trained"]
 
 def save_trained(trained: TrainedNetwork, folder: Path) -> None:
     """Do what `TrainedNetwork.save` does."""
-    folder = folder.expanduser().resolve()
+    folder = expanded(folder).resolve()
     there = folder.exists()
     if there and not (folder.is_dir() and not any(folder.iterdir())):
         raise ValueError(f"{folder} is there already, with something in it; give a new folder")

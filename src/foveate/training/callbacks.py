@@ -59,6 +59,11 @@ class CallbackTrainer:
         return self.fabric.world_size
 
     @property
+    def global_rank(self) -> int:
+        """Number of this process."""
+        return self.fabric.global_rank
+
+    @property
     def state(self) -> TrainerState:
         """That of a training."""
         from lightning.pytorch.trainer.states import TrainerFn, TrainerState, TrainerStatus

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from foveate.training.distributed import Distributed
@@ -20,14 +21,16 @@ def make_fabric(
     precision: str, device: torch.device, distributed: Distributed, callbacks: Sequence[Any] = ()
 ) -> Fabric:
     """Return what computes in ``precision`` on ``device``, launched."""
-    mixed = precision != "32-true"
+    plugins: list[Any] = [] if precision == "32-true" else [_Autocast(precision, device.type)]  # type: ignore[arg-type]
+    if distributed.size == 1:
+        plugins.append(LightningEnvironment())  # else it would look for a cluster, and refuse many a SLURM job
     fabric = Fabric(
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=distributed.local_size,
         num_nodes=distributed.size // distributed.local_size,
         strategy=_strategy(distributed),
         callbacks=list(callbacks),
-        **({"plugins": [_Autocast(precision, device.type)]} if mixed else {}),  # type: ignore[arg-type]
+        plugins=plugins,
     )
     fabric.launch()
     return fabric

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import itertools
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,14 +118,18 @@ def _changed_classes(
     then: Sequence[str], now: Sequence[str], images_then: set[Entry] | None, images_now: set[Any]
 ) -> list[str]:
     """Return a sentence for each class that is another; one whose images are all there under a new name is renamed."""
-    removed, added = [name for name in then if name not in now], [name for name in now if name not in then]
+    kept = set(then) & set(now)
+    removed, added = [name for name in then if name not in kept], [name for name in now if name not in kept]
     changes = []
-    for old, new in itertools.product(list(removed), list(added)):
-        same = images_then is not None and _of_class(images_then, old) == _of_class(images_now, new)
-        if same and old in removed and new in added:
-            changes.append(f"the class {old!r} is called {new!r} now")
-            removed.remove(old)
-            added.remove(new)
+    if images_then is not None and removed and added:
+        names_then, names_now = _by_class(images_then), _by_class(images_now)
+        called = defaultdict(list)  # by the names of the images, which classes may share
+        for new in reversed(added):
+            called[frozenset(names_now[new])].append(new)
+        renamed = {old: same.pop() for old in removed if (same := called[frozenset(names_then[old])])}
+        changes = [f"the class {old!r} is called {new!r} now" for old, new in renamed.items()]
+        removed = [name for name in removed if name not in renamed]
+        added = [name for name in added if name not in renamed.values()]
     changes += [f"the class {name!r} was removed" for name in removed]
     changes += [f"the class {name!r} was added" for name in added]
     if not changes and list(then) != list(now):
@@ -133,8 +137,11 @@ def _changed_classes(
     return changes
 
 
-def _of_class(images: set[Entry], name: str) -> set[tuple[str, str]]:
-    return {(split, image.rpartition("/")[2]) for split, label, image in images if label == name}
+def _by_class(images: set[Entry]) -> dict[str | None, set[tuple[str, str]]]:
+    found: dict[str | None, set[tuple[str, str]]] = defaultdict(set)
+    for split, label, image in images:
+        found[label].add((split, image.rpartition("/")[2]))
+    return found
 
 
 def _changed_images(then: set[Entry], now: set[Any], shown: int = 5) -> list[str]:

@@ -18,7 +18,7 @@ class History:
         task: Names the metric that is highest in the best epoch, and summarizes a validation.
         epochs: Number of epochs of the training.
         loggers: What each row is written to.
-        say: Prints the line of an epoch; None prints nothing.
+        say: Prints the line of an epoch, as `print` does; None prints nothing.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class History:
         *,
         epochs: int,
         loggers: Sequence[EpochLogger] = (),
-        say: Callable[[str], object] | None = None,
+        say: Callable[..., object] | None = None,
     ) -> None:
         self.rows = rows
         self.task = task
@@ -54,7 +54,8 @@ class History:
             skipped = f"  {row['skipped']} skipped" if row.get("skipped") else ""
             self.say(
                 f"epoch {row['epoch']:>3}/{self.epochs}  train loss {row['train_loss']:.4f}  {equivariance}"
-                f"{self.task.summary(row)}  lr {row['lr']:.2e}  {row['seconds']:.1f} s{skipped}"
+                f"{self.task.summary(row)}  lr {row['lr']:.2e}  {row['seconds']:.1f} s{skipped}",
+                flush=True,  # also where it goes to a file
             )
 
     def saved(self) -> None:

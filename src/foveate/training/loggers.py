@@ -8,7 +8,8 @@ import io
 import logging
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -129,18 +130,67 @@ class LightningLogger(EpochLogger):
         """Log the row at the step of its epoch."""
         self._logger.log_metrics({name: value for name, value in row.items() if name != "epoch"}, int(row["epoch"]))
 
+    def saved(self, rows: Sequence[Row]) -> None:
+        """Have what was logged written, which some loggers keep for a hundred epochs."""
+        if callable(save := getattr(self._logger, "save", None)):
+            save()
+
     def close(self, status: str) -> None:
         """Finalize the logger."""
         self._logger.finalize(status)
 
 
-class WandbLogger(LightningLogger):
-    """Weights & Biases, one run per training: an open run would be taken for that of the next training as well."""
+class ServiceLogger(LightningLogger):
+    """A service, which may not be there: that ends no training once it has begun."""
+
+    def start(self, rows: Sequence[Row]) -> None:
+        """Log the settings; raise an `OSError` if that fails."""
+        try:
+            self._start(rows)
+        except Exception as error:  # services have errors of their own
+            raise OSError(f"logger {self._name} cannot be reached: {error}") from error
+
+    def _start(self, rows: Sequence[Row]) -> None:
+        super().start(rows)
+
+    def add(self, row: Row) -> None:
+        """Log the row, or warn that it is not logged."""
+        with self._warned(f"epoch {row['epoch']}"):
+            super().add(row)
+
+    def saved(self, rows: Sequence[Row]) -> None:
+        """Have what was logged written."""
+        with self._warned("what was logged before"):
+            super().saved(rows)
 
     def close(self, status: str) -> None:
-        """Finalize the logger and finish its run."""
+        """Finalize the logger."""
+        with self._warned("the end"):
+            self._close(status)
+
+    def _close(self, status: str) -> None:
         super().close(status)
-        self._logger.experiment.finish(exit_code=0 if status == "success" else 1)
+
+    @property
+    def _name(self) -> str:
+        return type(self._logger).__name__
+
+    @contextmanager
+    def _warned(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            logger.warning("%s could not log %s: %s", self._name, what, error)
+
+
+class WandbLogger(ServiceLogger):
+    """Weights & Biases, one run per training: an open run would be taken for that of the next training as well."""
+
+    def _close(self, status: str) -> None:
+        try:
+            super()._close(status)
+        finally:
+            self._logger.experiment.finish(exit_code=0 if status == "success" else 1)
 
 
 def make_loggers(wanted: Sequence[LoggerName | Any], folder: Path, settings: Mapping[str, Any]) -> list[EpochLogger]:
@@ -153,6 +203,7 @@ def make_loggers(wanted: Sequence[LoggerName | Any], folder: Path, settings: Map
 
     Raises:
         ValueError: A name is unknown, or an object is no logger.
+        OSError: A file cannot be written, or a service cannot be reached.
         MissingExtraError: The package of a logger is not installed.
     """
     return [_make(one, folder, settings) for one in wanted]
@@ -180,7 +231,13 @@ def _make(wanted: LoggerName | Any, folder: Path, settings: Mapping[str, Any]) -
         return CsvLogger(folder) if wanted == "csv" else TensorBoardLogger(folder)
     if not isinstance(wanted, str):
         return LightningLogger(wanted, settings)
-    return (WandbLogger if wanted == "wandb" else MlflowLogger)(_LIGHTNING[wanted](folder), settings)
+    try:
+        service = _LIGHTNING[wanted](folder)
+    except OSError:  # of the disk
+        raise
+    except Exception as error:  # services have errors of their own
+        raise OSError(f"logger {wanted} cannot be reached: {error}") from error
+    return (WandbLogger if wanted == "wandb" else MlflowLogger)(service, settings)
 
 
 def _wandb(folder: Path) -> Any:
@@ -214,13 +271,12 @@ def _mlflow(folder: Path) -> Any:
     return lightning
 
 
-class MlflowLogger(LightningLogger):
+class MlflowLogger(ServiceLogger):
     """MLflow, which refuses to log a setting twice with another value, such as ``resume``."""
 
-    def start(self, rows: Sequence[Row]) -> None:
-        """Log the settings, if they are not."""
+    def _start(self, rows: Sequence[Row]) -> None:
         if not self._logger.experiment.get_run(self._logger.run_id).data.params:
-            super().start(rows)
+            super()._start(rows)
 
 
 _LIGHTNING: dict[str, Callable[[Path], Any]] = {"wandb": _wandb, "mlflow": _mlflow}

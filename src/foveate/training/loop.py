@@ -40,9 +40,8 @@ SHOWS_BARS: ContextVar[bool] = ContextVar("SHOWS_BARS", default=True)
 class TrainingLoop(CallbackTrainer):
     """Training loop that can be interrupted after any update and resumed there, to the last bit.
 
-    A checkpoint holds everything the loop continues from: weights, weight average, optimizer, `TrainState`, the rows of
-    the epochs before, and the position of the loader. Random numbers have no state, as they are drawn from the numbers
-    of the epoch and of the batch.
+    A checkpoint holds all that the loop continues from: weights, their average, optimizer, `TrainState`, the rows of
+    epochs before, and the position of the loader. Random numbers are drawn from the numbers of epoch and batch.
 
     In distributed training every decision that follows from a figure or a signal is taken by all processes together.
 
@@ -104,6 +103,7 @@ class TrainingLoop(CallbackTrainer):
             "optimizer": gathered(self.optimizer.state_dict()),
             "scaler": self.fabric.strategy.precision.state_dict(),
             "callbacks": self.callback_states(),
+            "should_stop": bool(self.distributed.max(self.should_stop)[0]),
             **({} if meta is None else {META_KEY: meta_to_json(meta)}),
             **({} if self.data is None else {"data": self.data.state()}),
         }
@@ -117,6 +117,7 @@ class TrainingLoop(CallbackTrainer):
         load_optimizer(self.optimizer.optimizer, state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.load_callback_states(state.get("callbacks", ()))
+        self.should_stop = state.get("should_stop", False)
 
     def run(self, stop: StopRequest, *, verbose: bool) -> None:
         """Train until all epochs are complete, or ``stop`` was requested.
@@ -268,8 +269,7 @@ class TrainingLoop(CallbackTrainer):
         batches, seen = iter(self._bar(self.val, "validation")), 0
         with self.fabric.autocast():
             for _ in range(int(self.distributed.max(len(self.val))[0])):
-                batch = next(batches, None)
-                if batch is not None:  # another process has one more
+                if (batch := next(batches, None)) is not None:  # another process has one more
                     seen += len(batch[0])
                     self.whole.validate(*self.module.to_device(batch, self.fabric.device))
                 if self._signum(stop):

@@ -18,6 +18,7 @@ from foveate._devices import check_device
 from foveate._memory import freed_memory_kept
 from foveate._signals import Interrupted
 from foveate.data import LoaderData
+from foveate.data.files import name_below
 from foveate.data.transforms import Augment
 from foveate.io import NetworkMeta, save_network
 from foveate.io.card import meta_of
@@ -157,12 +158,16 @@ class _Run:
             raise ValueError("there is no test image that can be read")
         found = {str(bad) for loader in (train, val, test) if loader is not None for bad in _bad_images(loader)}
         bad_images = sorted(set(distributed.gather_texts(sorted(found))))
+        tested, root = val if test is None else test, getattr(data.val if data.test is None else data.test, "root", "")
+        found = {name_below(getattr(bad, "path", str(bad)), root) for bad in _bad_images(tested)}
+        bad_tested = sorted(set(distributed.gather_texts(sorted(found))))
         if not main:
             return {}
         save_network(self.out / WEIGHTS, module.network, meta)
         metrics = dataclasses.asdict(task.evaluate(*outputs))
         split = "val" if test is None else "test"
-        return self._write_result(module, metrics, history, bad_images, split=split, data=fingerprint.state())
+        bad = {"bad_images": bad_images, "bad_tested": bad_tested}
+        return self._write_result(module, metrics, history, bad, split=split, data=fingerprint.state())
 
     def _resumed(self, data: Data) -> tuple[nn.Module, NetworkMeta]:
         """Build the network of an interrupted run: its checkpoint has the weights, and how they know images.
@@ -198,7 +203,7 @@ class _Run:
         module: TrainingModule,
         metrics: dict[str, Any],
         history: list[dict[str, float]],
-        bad_images: list[str],
+        bad: dict[str, list[str]],
         *,
         split: str,
         data: dict[str, Any],
@@ -218,7 +223,7 @@ class _Run:
                 "history": history,
                 "threads": torch.get_num_threads(),
                 "seconds": sum(row["seconds"] for row in history),
-                "bad_images": bad_images,
+                **bad,
                 "data": data,
                 "network": dataclasses.asdict(module.meta),
                 "config": dataclasses.asdict(config),

@@ -43,11 +43,9 @@ def is_to_be_resumed(config: TrainConfig, launched: bool, restarted: bool) -> bo
 
 
 def resume_command(out: Path, distributed: Distributed) -> str:
-    """Return the command line that continues the run in ``out``."""
-    processes = [
-        f"--nnodes={distributed.size // distributed.local_size}",
-        f"--nproc_per_node={distributed.local_size}",
-    ]
-    launcher = ["torchrun", *processes, "-m"] if distributed.launched else []
+    """Return the command line that continues the run in ``out``; ``…`` stands for how machines find each other."""
+    machines = distributed.size // distributed.local_size
+    launcher = f"torchrun --nnodes={machines} --nproc_per_node={distributed.local_size} {'… ' * (machines > 1)}-m "
     imported = [word for name in imported_names() for word in ("--import", name)]
-    return shlex.join([*launcher, "foveate", *imported, "train", "--config", str(out / CONFIG), "--resume"])
+    command = shlex.join(["foveate", *imported, "train", "--config", str(out / CONFIG), "--resume"])
+    return f"{launcher}{command}" if distributed.launched else command

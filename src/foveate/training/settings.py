@@ -13,6 +13,7 @@ import numpy as np
 from foveate import _checks
 from foveate._devices import check_device
 from foveate._option import Option
+from foveate._paths import expanded
 from foveate.data import ImageData, make_mixup
 from foveate.data.dense import DenseData
 from foveate.data.image_data import takes_intensity_range
@@ -45,6 +46,7 @@ class DataConfig:
         data: digits (they come with the library), a folder of images or of tar shards, or a set that timm
             (torch/cifar100) or torchvision (torchvision/OxfordIIITPet) knows.
         data_options: For digits, any of size, clutter, unit, length, val_length, test_length; {size: 32, clutter: 8}.
+            For folders, with task=segmentation: void, classes; with task=detection: classes (VOC) or masks (COCO).
         data_seed: Decides how a set without validation images is divided, and which digits are drawn.
         root: Where the files of a named set are or are put; the folder that a relative image folder starts from.
         download: Fetch the files of a named set if they are missing.
@@ -73,7 +75,7 @@ class DataConfig:
             setattr(self, field_.name, _plain(getattr(self, field_.name)))
         for name in PLACES:
             if str(getattr(self, name, None)).startswith("~"):
-                setattr(self, name, str(Path(getattr(self, name)).expanduser()))
+                setattr(self, name, str(expanded(getattr(self, name))))
 
     def open(
         self,
@@ -129,7 +131,8 @@ class TrainSettings(Recipe, DataConfig):
         cutmix: Alpha of CutMix, a patch of one image in another; 0 leaves it out.
         crop: How training places and sizes images: resized (random resized crop), padded (random shift) or none.
             This and the following options: not given, as suits the data.
-        scale: Range of the part of the area that crop=resized keeps, [low, high].
+        scale: Range of the part of the area that crop=resized keeps, [low, high]; with masks or boxes, the factor by
+            which the image is resized, which may exceed 1.
         hflip: Probability of mirroring left and right.
         vflip: Probability of mirroring top and bottom.
         color_jitter: Largest relative change of brightness, contrast and saturation.

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from foveate._paths import expanded
 from foveate.data.image_data import takes_intensity_range
 from foveate.io.reading import without_prefix
 from foveate.training.settings import DataConfig, TrainSettings
@@ -63,7 +64,7 @@ def with_data_of_run(config: Config, checkpoint: str) -> Config:
     as they are not given: how a set without validation images is divided, what digits are drawn. Of no run, and
     without ``data``, it is the digits.
     """
-    path = Path(without_prefix(checkpoint)).expanduser()
+    path = expanded(without_prefix(checkpoint))
     file = (path if path.is_dir() else path.parent) / CONFIG
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8")) if path.exists() and file.is_file() else {}
@@ -82,7 +83,7 @@ def with_data_of_run(config: Config, checkpoint: str) -> Config:
 
 def _same(one: str, other: str, root: Any) -> bool:
     """Tell whether two names are of the same data: equal, or of the same folder."""
-    folders = [Path(root or "", name).expanduser() for name in (one, other)]
+    folders = [expanded(Path(root or "", name)) for name in (one, other)]
     if one == other or not all(map(takes_intensity_range, (one, other))):  # a folder may be called as a named set is
         return one == other
     return all(map(Path.is_dir, folders)) and folders[0].samefile(folders[1])

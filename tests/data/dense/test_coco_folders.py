@@ -14,6 +14,7 @@ from tests.data.dense.made import write_coco
 from foveate.data import UnreadableImageError
 from foveate.data.dense import open_detection
 from foveate.data.dense.segments import Segments, segment
+from foveate.tasks import Detection
 
 HEIGHT, WIDTH = 29, 37
 CATEGORIES = [{"id": 9, "name": "dog"}, {"id": 3, "name": "cat"}]
@@ -78,6 +79,15 @@ def test_the_published_names(folder: Path):
 
 def test_masks_may_be_left_unread(folder: Path):
     assert open_detection(folder, options={"masks": False}).train[1][1].masks is None
+
+
+def test_masks_are_drawn_for_detectors_that_learn_from_them(folder: Path):
+    data = open_detection(folder)
+    for detector, drawn in {"fasterrcnn": False, "maskrcnn": True}.items():
+        image, found = Detection(data.classes, detector=detector).samples(data.train)[1]
+        assert (found.masks is not None) == drawn
+        assert found.boxes.tolist() == data.train[1][1].boxes.tolist()
+        assert image.size == (WIDTH, HEIGHT)
 
 
 def test_masks_of_some_objects_are_of_no_use(folder: Path, caplog: pytest.LogCaptureFixture):

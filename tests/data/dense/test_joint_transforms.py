@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from foveate.data import TransformConfig, make_transform, placement
+from foveate.data import TransformConfig, make_loader, make_transform, placement
 from foveate.data.dense import VOID, Objects, check_joint
 from foveate.data.dense.joint import AugmentedJoint, Evaluation, Training
 from foveate.data.seeding import seed_generators
@@ -208,3 +208,13 @@ def test_objects_of_wrong_types(change: dict, name: str):
     right = Objects.of([(0, 0, 3, 5), (1, 2, 3, 4)], [0, 1])
     with pytest.raises(ValueError, match=name):
         Objects(**{**vars(right), **change})
+
+
+def test_an_image_too_narrow_to_be_resized_is_not_read():
+    mask = np.zeros((1, 50_000), np.uint8)
+    images = [(Image.new("RGB", (50_000, 1)), mask)] * 2
+    config = TransformConfig(img_size=64, fit="crop", crop_pct=1.0, scale=(0.5, 1.0), ratio=(1.0, 1.0))
+    for transform in (Training(config), Evaluation(config), AugmentedJoint(lambda *both: both, config)):
+        loader = make_loader(images, transform=transform, batch_size=1, training=True, max_bad_images=2)
+        assert list(loader) == []
+        assert [bad.path for bad in loader.bad_images] == ["image number 0", "image number 1"]

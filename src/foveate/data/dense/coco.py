@@ -177,13 +177,14 @@ class _File:
             f"annotations[{item}], {categories[entry['category_id']]}"
             for item, entry in zip(objects, found, strict=True)
         ]
+        order = list(categories)
         try:
             size = _size(image)
             sample = AnnotatedSample(
                 path,
                 source,
                 boxes=[_box(entry.get("bbox"), which) for entry, which in zip(found, called, strict=True)],
-                labels=[list(categories).index(entry["category_id"]) for entry in found],
+                labels=[order.index(entry["category_id"]) for entry in found],
                 ignored=[_crowd(entry, which) for entry, which in zip(found, called, strict=True)],
                 names=called,
                 size=size,

@@ -82,6 +82,7 @@ class _Layout(NamedTuple):
 class Evaluation(JointTransform):
     """Transform of evaluation: the image as `make_transform` makes it, and mask or objects at the same place."""
 
+    config: TransformConfig
     min_side = 0.0
 
     def __init__(self, config: TransformConfig) -> None:
@@ -148,7 +149,7 @@ class AugmentedJoint(JointTransform):
     def __init__(self, augment: JointAugment, config: TransformConfig) -> None:
         if not callable(augment):
             raise ValueError(f"augment must be a callable that takes image and target; got {type(augment).__name__}")
-        self.augment, self.prepare = augment, Evaluation(config)
+        self.augment, self.prepare, self.config = augment, Evaluation(config), config
 
     def __call__(self, image: Image.Image, target: Any) -> tuple[Tensor, Any]:
         """Return what evaluation makes of the augmented image and its target."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from foveate.data.decoding import BadImage, naming, open_image
 from foveate.data.dense.objects import VOID
 from foveate.data.dense.parts import TargetImages, divided, image_files, unread
 from foveate.data.layout import find_splits
+from foveate.io.files import read_text
 
 __all__ = ["MaskClasses", "MaskSample", "open_masks", "read_mask"]
 
@@ -144,10 +146,10 @@ def open_masks(
 
 def _folders(path: Path) -> dict[str, tuple[Path, Path]]:
     """Return the folders of images and of masks of each split: ``train/images``, or ``images/train``; or of all."""
-    if roots := find_splits(path):
+    if roots := find_splits(path, expected=EXPECTED):
         return {split: (root / "images", root / "masks") for split, root in roots.items()}
     images, masks = path / "images", path / "masks"
-    inner = find_splits(images) if images.is_dir() else {}
+    inner = find_splits(images, top=path, expected=EXPECTED) if images.is_dir() else {}
     return {split: (root, masks / root.name) for split, root in inner.items()} or {"train": (images, masks)}
 
 
@@ -183,7 +185,7 @@ def _classes(path: Path, options: Mapping[str, Any], masks: Sequence[str]) -> Ma
         names, more = _table(path / "classes.csv")
         void, where = {*void, *more}, str(path / "classes.csv")
     elif (path / "classes.txt").is_file():
-        lines = (path / "classes.txt").read_text("utf-8-sig").rstrip().splitlines()
+        lines = read_text(path / "classes.txt").rstrip().splitlines()
         names, where = dict(enumerate(line.strip() for line in lines)), str(path / "classes.txt")
     else:
         values = _values(masks, void)
@@ -222,22 +224,24 @@ def _void(value: Any) -> set[int]:
 
 def _table(path: Path) -> tuple[dict[int, str], set[int]]:
     """Read names, and the values that are void, from a CSV file with columns ``index,name`` and perhaps ``void``."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"index", "name"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path}: the first line must be index,name or index,name,void; got {reader.fieldnames}")
-        names: dict[int, str] = {}
-        void = set()
-        for row in reader:
-            line = f"{path}, line {reader.line_num}"
-            if not (row["index"] or "").strip().isdecimal() or int(row["index"]) > VOID:
-                raise ValueError(f"{line}: index must be a whole number from 0 to {VOID}; got {row['index']!r}")
-            index = int(row["index"])
-            if index in names:
-                raise ValueError(f"{line}: index {index} is there twice")
-            names[index] = (row["name"] or "").strip()
-            if (row.get("void") or "").strip().lower() in TRUE or index == VOID:
-                void.add(index)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
+        rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path} is not a CSV file: {error}") from error
+    if not {"index", "name"} <= set(reader.fieldnames or ()):
+        raise ValueError(f"{path}: the first line must be index,name or index,name,void; got {reader.fieldnames}")
+    names: dict[int, str] = {}
+    void = set()
+    for line, row in rows:
+        if not (row["index"] or "").strip().isdecimal() or int(row["index"]) > VOID:
+            raise ValueError(f"{line}: index must be a whole number from 0 to {VOID}; got {row['index']!r}")
+        index = int(row["index"])
+        if index in names:
+            raise ValueError(f"{line}: index {index} is there twice")
+        names[index] = (row["name"] or "").strip()
+        if (row.get("void") or "").strip().lower() in TRUE or index == VOID:
+            void.add(index)
     return names, void
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from foveate._paths import expanded
 from foveate.data.decoding import BadImage
 from foveate.data.dense.coco import open_coco
 from foveate.data.dense.masks import MaskClasses, MaskSample
@@ -38,7 +39,7 @@ def open_named_dense(name: str, *, root: str | Path, download: bool = False, see
     VOC has no test images with annotations; its year is 2012. Of Oxford-IIIT Pet a tenth of the training images of each
     breed, chosen by ``seed``, is kept for validation.
     """
-    root = Path(root).expanduser()
+    root = expanded(root)
     if name == "torchvision/CocoDetection":
         if download or not root.is_dir():
             raise ValueError(f"{name} is not downloaded; give as root the folder that holds it, got {root}")

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from foveate import _checks
+from foveate._paths import expanded
+from foveate.data.decoding import warn_of_narrow_range
 from foveate.data.dense.coco import open_coco
 from foveate.data.dense.dense_data import DenseData
 from foveate.data.dense.digits import BACKGROUND, DigitMasks, DigitObjects
 from foveate.data.dense.masks import open_masks
 from foveate.data.dense.named import NAMED_DETECTION, NAMED_SEGMENTATION, open_named_dense
-from foveate.data.dense.parts import TargetImages, check_bad, suited_transform
+from foveate.data.dense.parts import SIZES_TRIED, TargetImages, check_bad, suited_transform
 from foveate.data.dense.voc import open_voc
 from foveate.data.image_data import checked_range, open_data
+from foveate.data.splitting import equally_spaced
 
 __all__ = ["open_detection", "open_segmentation"]
 
@@ -136,11 +139,13 @@ def _open(
             )
         classes, parts = open_named_dense(str(name), root=root or "data", download=download, seed=seed)
     else:
-        classes, parts = _open_folder(Path(root or "", name).expanduser(), name, seed, options or {}, bounds, masks)
+        classes, parts = _open_folder(expanded(Path(root or "", name)), name, seed, options or {}, bounds, masks)
     train, val, test = parts
     assert train is not None
     assert val is not None
     check_bad(parts, str(name), max_bad_images)
+    if bounds is None:
+        warn_of_narrow_range(train.samples[index].path for index in equally_spaced(len(train), SIZES_TRIED))
     return DenseData(str(name), classes, train, val, test, suited_transform(train, img_size), max_bad_images)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from foveate.data.decoding import BadImage, UnreadableImageError, open_image, re
 from foveate.data.files import EXTENSIONS, NOT_READ, find_files, image_ending, is_image, name_below
 from foveate.data.transforms import TransformConfig
 
-__all__ = ["Sample", "TargetImages", "check_bad", "divided", "image_files", "suited_transform"]
+__all__ = ["SIZES_TRIED", "Sample", "TargetImages", "check_bad", "divided", "image_files", "suited_transform"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,11 @@ class TargetImages(Dataset[tuple[Image.Image, Any]]):
             raise UnreadableImageError(sample.bad)
         image = read_image(sample.path, intensity_range=self.intensity_range)
         return image, sample.target(image)
+
+    def without_masks(self) -> TargetImages:
+        """Return the same images, of whose objects no mask is drawn."""
+        samples = [replace(one, masks=None) if getattr(one, "masks", None) else one for one in self.samples]  # type: ignore[type-var]
+        return TargetImages(samples, root=self.root, intensity_range=self.intensity_range)
 
     def entries(self) -> Iterator[tuple[str, None]]:
         """Yield the path of each image from the folder of the data, with ``/``."""

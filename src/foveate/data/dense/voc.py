@@ -14,6 +14,7 @@ from foveate.data.decoding import BadImage
 from foveate.data.dense.annotated import AnnotatedSample, Box, checked
 from foveate.data.dense.parts import TargetImages, divided, image_files, unread
 from foveate.data.files import check_inside
+from foveate.io.files import read_text
 
 __all__ = ["annotated_samples", "class_names", "open_voc", "read_annotation", "read_xml"]
 
@@ -198,7 +199,7 @@ def _listed(file: Path, top: Path, images: Collection[str]) -> list[str]:
     """Return the names in a list, one a line; what follows a space there is passed over, but where it is of a name."""
     check_inside(str(file), top)
     names = []
-    for line in map(str.strip, file.read_text("utf-8-sig").splitlines()):
+    for line in map(str.strip, read_text(file).splitlines()):
         if line:  # beside a name may stand whether a class is in the image
             whole = (name for name in (line, line.rpartition(" ")[0].rstrip()) if name in images)
             names.append(next(whole, line.split()[0]))

@@ -14,7 +14,18 @@ import numpy as np
 from foveate import _checks
 from foveate.data.files import check_inside
 
-__all__ = ["BLOCK", "INDEX", "MAX_MEMBER", "SPLITS", "VERSION", "Shard", "ShardIndex", "read_index", "read_records"]
+__all__ = [
+    "BLOCK",
+    "INDEX",
+    "MAX_MEMBER",
+    "SPLITS",
+    "VERSION",
+    "Shard",
+    "ShardIndex",
+    "check_records",
+    "read_index",
+    "read_records",
+]
 
 INDEX = "shards.json"
 VERSION = 1
@@ -127,16 +138,22 @@ def read_index(folder: Path) -> ShardIndex:
         ) from error
 
 
+def check_records(folder: Path, shard: Shard) -> Path:
+    """Return the file of `read_records`; raise a `ValueError` if it is missing, of another size, or a link out."""
+    path = folder / shard.records
+    check_inside(str(path), folder)
+    if not path.is_file() or path.stat().st_size != 3 * RECORD.itemsize * shard.images:
+        raise ValueError(f"{path} is missing or damaged; `foveate shards index {folder}` writes it anew")
+    return path
+
+
 def read_records(folder: Path, shard: Shard, num_classes: int) -> np.ndarray:
     """Return ``(images, 3)`` integers: where in the shard each image begins, its size in bytes, and its class.
 
     Raises:
         ValueError: The file is missing, damaged or a link that leads out of the folder, or points out of the shard.
     """
-    path = folder / shard.records
-    check_inside(str(path), folder)
-    if not path.is_file() or path.stat().st_size != 3 * RECORD.itemsize * shard.images:
-        raise ValueError(f"{path} is missing or damaged; `foveate shards index {folder}` writes it anew")
+    path = check_records(folder, shard)
     records = np.fromfile(path, RECORD).reshape(shard.images, 3)
     offsets, sizes, labels = records.T
     inside = (offsets >= BLOCK) & (offsets < shard.bytes) & (sizes <= shard.bytes - offsets)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from foveate.data.folder import SIZES_SAMPLED, native_size
+from foveate.data.folder import native_size
 from foveate.data.shards.index import INDEX, Shard, ShardIndex, read_index
-from foveate.data.shards.reading import ShardImages
+from foveate.data.shards.reading import ShardImages, some_files
 from foveate.data.shards.scanning import check_shard, find_shards, index_shard
 from foveate.data.shards.writing import write_records
-from foveate.io.files import write_json
+from foveate.io.files import read_text, write_json
 
 __all__ = ["check_shards", "index_shards"]
 
@@ -28,16 +27,17 @@ def index_shards(folder: Path, *, progress: Callable[[str], None] = lambda _: No
         ValueError: There are no shards, or labels are missing or have no name.
     """
     known = read_index(folder) if (folder / INDEX).exists() else None
+    names = _class_names(folder)
     shards: dict[str, tuple[Shard, ...]] = {}
     labels: set[int] = set()
-    for split, names in find_shards(folder).items():
-        for name in names:
+    for split, files in find_shards(folder).items():
+        for name in files:
             progress(name)
             shard, records = index_shard(folder / name)
             write_records(folder, shard, records)
             shards[split] = (*shards.get(split, ()), shard)
             labels.update(np.unique(records[:, 2]).tolist())
-    classes = _class_names(folder, labels) if known is None or (folder / CLASSES).is_file() else known.classes
+    classes = names or (_numbers(folder, labels) if known is None else known.classes)
     if max(labels) >= len(classes):
         raise ValueError(
             f"{folder} has the labels {_ranges(labels)}, and names of classes 0 to {len(classes) - 1} only; labels "
@@ -45,9 +45,7 @@ def index_shards(folder: Path, *, progress: Callable[[str], None] = lambda _: No
         )
     found = ShardIndex(classes, 1, shards)
     images = ShardImages(folder, next(iter(shards)), found)
-    every = max(1, len(images) // SIZES_SAMPLED)
-    size = native_size(io.BytesIO(images.sample(i).content) for i in range(0, len(images), every))
-    found = dataclasses.replace(found, img_size=size)
+    found = dataclasses.replace(found, img_size=native_size(some_files(images)))
     if known:
         found = dataclasses.replace(found, made_from=known.made_from, left_out=known.left_out, complete=known.complete)
     write_json(folder / INDEX, found.to_json())
@@ -70,21 +68,25 @@ def check_shards(folder: Path, *, decode: bool = False, progress: Callable[[str]
     return found
 
 
-def _class_names(folder: Path, labels: set[int]) -> tuple[str, ...]:
-    """Return the lines of ``classes.txt``, or numbers if it is not there."""
+def _class_names(folder: Path) -> tuple[str, ...] | None:
+    """Return the lines of ``classes.txt``, if it is there."""
     if not (folder / CLASSES).is_file():
-        if labels != set(range(len(labels))):
-            raise ValueError(
-                f"{folder} has the labels {_ranges(labels)}; they must count from 0 and leave none out, or "
-                f"there would be classes without an image. Write the shards with labels 0 to {len(labels) - 1}, or "
-                f"name all classes in {folder / CLASSES}, one a line, that of label 0 first"
-            )
-        return tuple(map(str, range(len(labels))))
-    names = (folder / CLASSES).read_text(encoding="utf-8-sig").rstrip().split("\n")
-    names = [name.strip() for name in names]
+        return None
+    names = [name.strip() for name in read_text(folder / CLASSES).rstrip().split("\n")]
     if len(set(names)) < len(names) or "" in names:
         raise ValueError(f"{folder / CLASSES} must have a name in each line, and none twice")
     return tuple(names)
+
+
+def _numbers(folder: Path, labels: set[int]) -> tuple[str, ...]:
+    """Return the labels as names of classes."""
+    if labels != set(range(len(labels))):
+        raise ValueError(
+            f"{folder} has the labels {_ranges(labels)}; they must count from 0 and leave none out, or there would be "
+            f"classes without an image. Write the shards with labels 0 to {len(labels) - 1}, or name all classes in "
+            f"{folder / CLASSES}, one a line, that of label 0 first"
+        )
+    return tuple(map(str, range(len(labels))))
 
 
 def _ranges(labels: set[int], shown: int = 10) -> str:

@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -16,13 +17,13 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from foveate import _checks
-from foveate.data.decoding import BadImage, UnreadableImageError, read_image
+from foveate.data.decoding import BadImage, UnreadableImageError, read_image, warn_of_narrow_range
 from foveate.data.files import check_inside
-from foveate.data.shards.index import BLOCK, SPLITS, ShardIndex, read_index, read_records
+from foveate.data.shards.index import BLOCK, SPLITS, ShardIndex, check_records, read_index, read_records
 from foveate.data.shards.order import LANES, ShardOrder
-from foveate.data.splitting import Splits
+from foveate.data.splitting import Splits, equally_spaced
 
-__all__ = ["ShardImages", "ShardSample", "open_shards"]
+__all__ = ["ShardImages", "ShardSample", "open_shards", "some_files"]
 
 MAX_OPEN = 2 * LANES
 """Shards that a process holds open: those that are being read, and those that they take over from."""
@@ -60,8 +61,8 @@ class ShardImages(Dataset[tuple[Image.Image, int]]):
         intensity_range: For 16-bit grayscale, what becomes black and what white, see `read_image`.
 
     Raises:
-        ValueError: The index is missing or damaged, or a shard is missing, has another size than it says, or
-            is a link that leads out of the folder.
+        ValueError: The index is missing or damaged, or a shard or what says where its images are is missing, has
+            another size than it should, or is a link that leads out of the folder.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class ShardImages(Dataset[tuple[Image.Image, int]]):
                     f"the shard {path} is {'truncated' if size < shard.bytes else 'not the one in the index'}: it has "
                     f"{size} bytes and should have {shard.bytes}; fetch it again"
                 )
+            check_records(folder, shard)
 
     def __reduce__(self) -> tuple[Callable[..., ShardImages], tuple[Path, str]]:
         # A process that is not forked opens the files itself.
@@ -146,6 +148,13 @@ class ShardImages(Dataset[tuple[Image.Image, int]]):
         return self._open[number]
 
 
+def some_files(images: ShardImages, number: int = 16) -> Iterator[IO[bytes]]:
+    """Yield the content of some files at equal distances, without those that cannot be read."""
+    for index in equally_spaced(len(images), number):
+        with suppress(UnreadableImageError):
+            yield io.BytesIO(images.sample(index).content)
+
+
 def open_shards(folder: Path, *, intensity_range: tuple[float, float] | None = None) -> Splits:
     """Open a folder of shards.
 
@@ -171,4 +180,6 @@ def open_shards(folder: Path, *, intensity_range: tuple[float, float] | None = N
     )
     assert train is not None
     assert val is not None
+    if intensity_range is None:
+        warn_of_narrow_range(some_files(train))
     return Splits(index.classes, train, val, test, index.img_size)

@@ -175,8 +175,9 @@ def before_norm_backward(
     """
     r = _flat(window)
     grad_window = torch.empty_like(r)
-    call = _Lines(query, value, axis=1).call
-    call("before_norm_backward", *map(_ready, of), query, key, value, r, *map(_flat, sums), *grads, grad_window)
+    q, k, v = _ready(query), _ready(key), _ready(value)  # hooks on what is saved may have changed their layout
+    call = _Lines(q, v, axis=1).call
+    call("before_norm_backward", *map(_ready, of), q, k, v, r, *map(_flat, sums), *grads, grad_window)
     return grad_window.view(window.shape)
 
 

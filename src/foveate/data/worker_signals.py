@@ -1,0 +1,54 @@
+"""Workers of data loaders and the signals that a terminal or a scheduler sends to all processes of a run."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+from torch.utils.data import DataLoader
+
+__all__ = ["shielded"]
+
+_LIVE: WeakSet[Any] = WeakSet()
+"""Iterators whose workers ignore signals."""
+
+
+def shielded(loader: Any, begin: Callable[[], Iterator[Any]] | None = None) -> Iterator[Any]:
+    """Return an iterator over ``loader`` whose workers ignore SIGINT and SIGTERM, and end with this process.
+
+    The process that trains decides when to end, and may want batches until then.
+
+    Args:
+        loader: Batches; what is no `DataLoader` with workers is left as it is.
+        begin: Makes the iterator, `iter` by default.
+    """
+    begin = begin or partial(iter, loader)
+    if not isinstance(loader, DataLoader) or not loader.num_workers:
+        return begin()
+    init = loader.worker_init_fn
+    if not (isinstance(init, partial) and init.func is _ignore_signals):
+        loader._iterator = None  # that of workers that were begun before, if they stay
+        loader.worker_init_fn = partial(_ignore_signals, init)
+    iterator = begin()
+    if hasattr(iterator, "_workers"):
+        _LIVE.add(iterator)
+    return iterator
+
+
+def _ignore_signals(init: Callable[[int], Any] | None, number: int) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
+    if init is not None:
+        init(number)
+
+
+@atexit.register  # before multiprocessing waits for those that it ends by a signal, which they ignore
+def _end_workers() -> None:
+    for iterator in list(_LIVE):
+        iterator._shutdown_workers()
+        for worker in iterator._workers:
+            worker.kill()
