@@ -283,7 +283,7 @@ def test_data_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[
     [
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("DataLoader worker (pid 3) died"),
+        RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed. "),
         RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nError: can't allocate memory"),
     ],
 )
@@ -298,7 +298,8 @@ def test_a_lack_of_memory_is_no_traceback(
     assert "memory ran out" in message
     assert "batch_size" in message
     of_worker = "Caught RuntimeError in DataLoader worker process 0.\na mistake"  # whatever it was
-    for message in ("a mistake", of_worker):
+    crashed = "DataLoader worker (pid 3) is killed by signal: Segmentation fault. a mistake"
+    for message in ("a mistake", of_worker, crashed):
         error = RuntimeError(message)
         with pytest.raises(RuntimeError, match="a mistake"):
             main(["train", "test_resnet"])

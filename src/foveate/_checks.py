@@ -52,7 +52,10 @@ def number(
     wanted = " ".join(["a finite number", " and ".join(filter(None, bounds))]).strip()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} must be {wanted}; got {value!r}")
-    value = float(value)
+    try:
+        value = float(value)
+    except OverflowError:  # a whole number beyond all of 64 bits
+        value = float("inf")
     inside = value - value == 0  # neither NaN nor infinite
     inside = inside and (above is None or value > above) and (minimum is None or value >= minimum)
     if not (inside and (maximum is None or value <= maximum)):

@@ -59,7 +59,8 @@ def out_of_memory(error: BaseException) -> str | None:
     lines = str(error).splitlines() or [type(error).__name__]
     lacking = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     # Of what went wrong in a worker the text is a traceback.
-    telling = [line for line in lines if "can't allocate memory" in line or "DataLoader worker (pid" in line]
+    signs = ("can't allocate memory", "is killed by signal: Killed", "is killed by signal: Bus error")
+    telling = [line for line in lines if any(sign in line for sign in signs)]
     if not lacking and not telling:
         return None
     return f"memory ran out: {(telling or lines)[0].strip()}; lower batch_size, img_size or workers"

@@ -84,4 +84,5 @@ def _handling(handler: Callable[[int, Any], None], *signals: signal.Signals) -> 
         yield
     finally:
         for signum, former in before.items():
-            signal.signal(signum, former)
+            if former is not None:  # as of a program that this one is embedded in
+                signal.signal(signum, former)

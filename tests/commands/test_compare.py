@@ -98,7 +98,7 @@ def test_finished_runs_are_reused_and_networks_can_be_added(
 ) -> None:
     out, table = compared
     written = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
-    again = run(config(out, models=["test_vit", "test_resnet", "resnet10t"], seeds=2, workers=1))
+    again = run(config(out, models=["test_vit", "test_resnet", "conv_resnet_tiny"], seeds=2, workers=1))
     lines = sorted(capsys.readouterr().out.splitlines()[:6])
     assert [line.split("]")[0] for line in lines] == [f"[{k}/6" for k in range(1, 7)]
     assert [line.endswith("finished before and reused") for line in lines] == [True, True, False] * 2

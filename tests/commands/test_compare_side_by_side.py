@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.commands.watched import BEFORE_TRAINING_STEP, SEEN, config
+from tests.costs import leave_out_costs
 
 from foveate.cli import main
 from foveate.commands.compare import run
@@ -66,6 +67,7 @@ def test_side_by_side_ctrl_c_ends_all_and_all_go_on_to_the_same_bits(
     capsys.readouterr()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "random.py").write_text("raise SystemExit('not the one of Python')")
+    leave_out_costs(monkeypatch)
     assert main(cut) == 0
     lines = sorted(capsys.readouterr().out.splitlines()[:2])
     assert [line.split("]")[0] for line in lines] == ["[1/2", "[2/2"]

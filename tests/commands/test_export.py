@@ -276,5 +276,5 @@ def test_a_graph_that_differs_is_not_written(
 ) -> None:
     monkeypatch.setattr("foveate.export.checking.TOLERANCE", 0.0)
     with pytest.raises(ValueError, match=r"differs from the network by .*; nothing was written"):
-        run(ExportConfig(checkpoint=str(trained[0]), to="onnx", out=str(tmp_path)))
+        run(ExportConfig(checkpoint=str(trained[0]), to="onnx", out=str(tmp_path), size=(16, 16), batch=1))
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -23,9 +24,11 @@ from foveate.commands.shards import ShardsConfig
 from foveate.commands.shards import run as run_shards
 from foveate.data import read_image
 from foveate.io import load_network
+from foveate.tasks import Classification
 from foveate.training import TrainConfig
 from foveate.training import train_network as run
 from foveate.training.fingerprint import IMAGES, DataFingerprint
+from foveate.training.history import History
 
 
 def config(folder: Path, out: Path, **changes: Any) -> TrainConfig:
@@ -231,3 +234,12 @@ def test_the_range_of_intensities_stands_in_the_configuration_of_a_run(tmp_path:
     assert cli.main(["explain", str(photos[0]), f"--checkpoint={tmp_path / 'run'}", f"--out={tmp_path / 'seen'}"]) == 0
     seen = json.loads((tmp_path / "seen" / "explanation.json").read_text())["images"][0]["networks"][0]
     assert seen["predictions"][0]["probability"] == pytest.approx(expected[0][0][1], abs=1e-4)
+
+
+def test_an_epoch_without_a_figure_is_not_the_best():
+    class Own(Classification):
+        metric = "top1"
+
+    rows = [{"epoch": 1, "val_top1": math.nan}, {"epoch": 2, "val_top1": 0.5}, {"epoch": 3, "val_top1": 0.4}]
+    best = [History(rows[:number], Own(["a", "b"]), epochs=3).last_is_best for number in (1, 2, 3)]
+    assert best == [True, True, False]

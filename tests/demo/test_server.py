@@ -107,7 +107,7 @@ def test_files_that_were_not_uploaded_are_refused(server: Server, checkpoint: Pa
     assert secret.exists()  # what was read is deleted; this was not
     samples = list(server.temporary.rglob("*.png"))  # of the page itself
     assert samples
-    for path in samples:
+    for path in samples[:3]:
         call(server, fn, [{"path": str(path), "meta": {"_type": "gradio.FileData"}}, *CHOSEN])
         assert path.exists()
 

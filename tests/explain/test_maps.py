@@ -13,7 +13,7 @@ from torch import nn
 
 import foveate
 from foveate.explain import attention_records
-from foveate.explain.records import GATE, QUERIED, RECEIVED
+from foveate.explain.records import GATE, QUERIED, RECEIVED, position_of, shares
 from foveate.models.dense import build_segmenter
 from foveate.nn import (
     AttentionAugmentedConv2d,
@@ -252,3 +252,15 @@ def test_an_explanation_is_pickled(name: str) -> None:
         assert torch.equal(own.map, other.map)
         if own.weights is not None:
             assert torch.equal(own.attention_from((5, 9)), other.attention_from((5, 9)))
+
+
+@pytest.mark.parametrize(("side", "positions"), [(11, 6), (200, 13), (33, 7)])
+def test_a_pixel_is_of_the_position_that_it_is_drawn_in(side: int, positions: int) -> None:
+    drawn = torch.nn.functional.interpolate(torch.arange(float(positions))[None, None], side, mode="nearest-exact")
+    found = [position_of((pixel, 0), (side, 5), (positions, 2))[0] for pixel in range(side)]
+    assert found == drawn.flatten().int().tolist()
+
+
+def test_maps_without_numbers_are_not_flat() -> None:
+    assert shares(torch.tensor([[[1.0, float("nan")]]])).isnan().all()
+    assert shares(torch.zeros(1, 2, 2)).tolist() == [[[1, 1], [1, 1]]]

@@ -133,6 +133,9 @@ def test_a_network_that_is_no_classifier_gives_records_and_its_output() -> None:
     foveate.resize_relative_tables(detector, 64)
     assert resized.layer1[0].conv2.feat_size == (64, 64)
     assert resized.layer4[0].conv2.feat_size == (16, 16)
+    detector.transform.min_size, detector.transform.max_size = (128,), 128  # to which it resizes what it is given
+    foveate.resize_relative_tables(detector, 32)
+    assert resized.layer1[0].conv2.feat_size == (32, 32)
 
 
 def test_a_map_larger_than_the_tables_is_warned_of_once() -> None:

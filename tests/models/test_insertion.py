@@ -8,6 +8,7 @@ import pickle
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
@@ -290,3 +291,27 @@ def test_maps_with_their_channels_last_are_refused() -> None:
     network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, depths=(1, 1, 1, 1))
     with pytest.raises(ValueError, match="channels last"):
         foveate.insert(network, RectangularAttention2d, at=-2)
+
+
+class ForSmallImages(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.AvgPool2d(4))
+        self.last = nn.Linear(6 * 7 * 7, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.features(x).flatten(1))
+
+
+def test_networks_of_one_size_are_tried_with_that() -> None:
+    with pytest.raises(ValueError, match="img_size"):
+        foveate.insert(ForSmallImages(), RectangularAttention2d, at="features")
+    own = foveate.insert(ForSmallImages(), RectangularAttention2d, at="features", img_size=28)
+    assert own(torch.randn(2, 1, 28, 28)).shape == (2, 3)
+    assert isinstance(own.features.attention, RectangularAttention2d)
+    other = timm.create_model("botnet26t_256", img_size=224)  # of which timm says elsewhere what it was built for
+    assert foveate.insert(other, RectangularAttention2d, at=1) is other
+    grey = timm.create_model("tresnet_m", in_chans=1)  # whose stem has sixteen
+    assert foveate.insert(grey, RectangularAttention2d) is grey
+    detector = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None)
+    assert foveate.insert(detector, RectangularAttention2d, at="backbone.features") is detector

@@ -15,6 +15,7 @@ from foveate.nn import (
     RectangularAttention2d,
 )
 from tests.comparison import relative_error
+from tests.sweeps import in_turn
 
 AUTOCAST = (None, torch.bfloat16, torch.float16)
 
@@ -89,8 +90,7 @@ def test_gradient_of_the_radius_through_spectra(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extent", [2, 5, 9])
-@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(("axis", "extent"), in_turn([0, 1], [2, 5, 9]))
 def test_gradient_of_the_tables(axis, extent):
     query = torch.randn(2, 3, 5, 7, 2, dtype=torch.float64, requires_grad=True)
     value = torch.randn(2, 3, 5, 7, 4, dtype=torch.float64, requires_grad=True)

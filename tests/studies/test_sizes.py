@@ -17,6 +17,7 @@ from foveate.data import open_data
 from foveate.io import load_network
 from foveate.models.inspection import attention_modules
 from studies.sizes.command import MAGNIFIED, WIDER, SizesConfig, run, variants
+from tests.training.interruptions import PROCESSES
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,10 @@ def test_networks_are_evaluated_at_other_sizes(tmp_path: Path, monkeypatch: pyte
     foveate.train("gsa_resnet_tiny", out=str(tmp_path / "gsa-masks"), **segmenter)  # by the name of the classifier
     folders = [str(tmp_path / name) for name in ("gsa-0", "gsa-1", "masks", "gsa-masks")]
     table = run(SizesConfig(checkpoints=folders, factors=[1, 1.5], out=str(tmp_path / "sizes"), device="cpu"))
-    parallel = run(SizesConfig(checkpoints=folders, factors=[1, 1.5], jobs=2, out=str(tmp_path / "two"), device="cpu"))
+    with monkeypatch.context() as patch:  # processes that have imported what takes seconds
+        patch.setattr("studies.sizes.command.multiprocessing.get_context", lambda _: PROCESSES)
+        both = SizesConfig(checkpoints=folders, factors=[1, 1.5], jobs=2, out=str(tmp_path / "two"), device="cpu")
+        parallel = run(both)
     assert parallel["rows"] == table["rows"]
     check_resumption(folders, table, tmp_path / "cut", monkeypatch)
     assert json.loads((tmp_path / "sizes" / "sizes.json").read_text()) == table

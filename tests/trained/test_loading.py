@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import shutil
@@ -14,7 +15,7 @@ import torch
 import foveate
 from foveate.cli import main
 from foveate.export import export_network
-from foveate.io import load_network, save_network
+from foveate.io import load_network, load_weights, save_network
 from foveate.io.class_names import class_name
 from foveate.models import shipped
 from foveate.models.building import build_network
@@ -98,6 +99,25 @@ def test_a_folder_goes_before_a_name(run: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, "resnet18")
     assert foveate.load("resnet18").meta.model == "cram_resnet_tiny"
+
+
+def test_how_timms_script_built_a_network_is_in_its_file(tmp_path: Path) -> None:
+    network = timm.create_model("test_resnet", num_classes=3, global_pool="max")
+    arguments = {"model": "test_resnet", "num_classes": 3, "img_size": 40, "gp": "max", "bn_eps": None}
+    content = {"arch": "test_resnet", "state_dict": network.state_dict(), "args": argparse.Namespace(**arguments)}
+    torch.save(content, tmp_path / "last.pth.tar")
+    found, images = foveate.load(tmp_path / "last.pth.tar"), torch.randn(2, 3, 40, 40)
+    with torch.no_grad():
+        assert torch.equal(found.network(images), network.eval()(images))
+
+
+def test_weights_without_counts_of_batches_are_whole(tmp_path: Path) -> None:
+    network = timm.create_model("test_resnet", num_classes=3)
+    old = {name: tensor for name, tensor in network.state_dict().items() if "num_batches" not in name}
+    torch.save(old, tmp_path / "old.pth")
+    other = timm.create_model("test_resnet", num_classes=3)
+    load_weights(other, tmp_path / "old.pth")
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in old.items())
 
 
 def test_the_size_of_a_hub_entry_may_be_one_number(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -211,6 +212,22 @@ def test_lightnings_own_file_holds_every_epoch_that_is_saved(tmp_path: Path) -> 
     own.add({"epoch": 1, "val_loss": 2.0})
     own.saved([])
     assert "2.0" in next(tmp_path.rglob("metrics.csv")).read_text()
+
+
+def test_an_augmentation_that_comes_with_the_data_is_told_apart(tmp_path: Path) -> None:
+    data = open_data("digits", options=TINY)
+    augmented = dataclasses.replace(data, augment=ImageOps.mirror)
+    how: dict[str, Any] = {"out": str(tmp_path / "run"), **SETTINGS}
+    with pytest.raises(KeyboardInterrupt):
+        foveate.train("test_resnet", augmented, callbacks=StopAt(1), **how)
+    with pytest.raises(ValueError, match=r"augment: PIL\.ImageOps\.mirror then, none now"):
+        foveate.train("test_resnet", data, resume=True, **how)
+    foveate.train("test_resnet", data, resume=True, augment=ImageOps.mirror, **how)
+
+
+def test_numbers_of_numpy_are_settings_in_dictionaries_too(tmp_path: Path) -> None:
+    options = {name: np.int64(value) for name, value in TINY.items()}
+    foveate.train("test_resnet", out=str(tmp_path / "run"), data_options=options, **SETTINGS)
 
 
 def test_what_a_scheduler_says_of_its_tasks_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

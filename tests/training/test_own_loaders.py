@@ -251,3 +251,10 @@ def test_the_order_of_an_epoch_is_that_of_its_seed() -> None:
             expected.append(next(batches)[1].tolist())
     torch.manual_seed(99)
     assert [part.tolist() for _, part in data.loaders(seed=0).train] == expected == [[10, 8, 4, 7], *expected[1:]]
+
+
+def test_workers_that_the_user_begins_heed_signals() -> None:
+    own = loader(8, num_workers=1)
+    data = from_loaders(own, loader(6), **GIVEN)
+    assert len(list(data.loaders(seed=0).train)) == 2
+    assert own.worker_init_fn is None

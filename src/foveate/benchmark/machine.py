@@ -15,13 +15,19 @@ import torch
 __all__ = ["cores", "describe_machine"]
 
 PACKAGES = ("foveate", "torch", "timm", "gsa-pytorch", "triton")
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 SWITCHES = ("FOVEATE_FUSED", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables that choose between kernels or limit threads."""
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use, by its affinity and the quota of its container."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_MAX.read_text(encoding="ascii").split()
+        return max(1, min(found, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # none, or not of Linux
+        return found
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 
 from foveate._devices import check_device
@@ -24,7 +23,7 @@ from foveate.io.files import read_json, sole_writer, writable_folder, write_json
 from foveate.report.comparison import to_csv, to_markdown
 from foveate.tasks import Task, find_task
 from foveate.training.api import configured
-from foveate.training.build import Data, build, configured_task
+from foveate.training.build import Data, build, configured_task, is_known_to_all
 from foveate.training.distributed import check_single_process
 from foveate.training.settings import TrainSettings
 from foveate.training.settings_file import CONFIG, check_unchanged, read_settings, to_yaml
@@ -168,7 +167,7 @@ def _table(
 
 
 def _jobs(config: CompareConfig, small: bool) -> int:
-    elsewhere = [spec for spec in config.models if not _is_known_to_all(ModelSpec.parse(spec).model)]
+    elsewhere = [spec for spec in config.models if not is_known_to_all(ModelSpec.parse(spec).model)]
     known = not elsewhere and known_to_all(find_task(config.task).__module__)
     if config.jobs is None:
         return max(1, cores() // (config.threads or cores())) if small and known else 1
@@ -179,8 +178,3 @@ def _jobs(config: CompareConfig, small: bool) -> int:
             "register it in a module: `foveate --import MODULE compare …`"
         )
     return config.jobs
-
-
-def _is_known_to_all(model: str) -> bool:
-    """Whether every process that trains beside this one has the network."""
-    return known_to_all(timm.model_entrypoint(model).__module__) if timm.is_model(model) else True

@@ -14,6 +14,7 @@ from foveate.benchmark import images_per_second, network_cost, peak_step_memory
 from foveate.comparison.config import CompareConfig
 from foveate.models.inspection import FAILURES
 from foveate.training.build import Data, build, configured_task
+from foveate.training.freezing import freeze
 from foveate.training.module import to_device
 
 __all__ = ["measure_costs"]
@@ -33,9 +34,11 @@ def measure_costs(config: CompareConfig, data: Data, device: torch.device) -> di
     """
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     batch = torch.randn(config.batch_size, 3, *data.image_size, device=device).contiguous(memory_format=layout)
-    networks = {
-        spec: build(config.run_of(spec, 0), data)[0].to(device).to(memory_format=layout) for spec in config.models
-    }
+    networks = {}
+    for spec in config.models:
+        run = config.run_of(spec, 0)
+        networks[spec] = build(run, data)[0].to(device).to(memory_format=layout)
+        freeze(networks[spec], run.freeze)
     rates = _measured(lambda: images_per_second(networks, batch))
     loss = _loss_of(config, data, device)
     costs = {}

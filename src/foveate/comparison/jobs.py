@@ -29,6 +29,10 @@ from foveate.training.loop import SHOWS_BARS
 __all__ = ["Finished", "JobError", "serve", "side_by_side"]
 
 
+PATIENCE = 10.0
+"""Seconds after which a worker that was told to end is told again; one that is about to end is not hurried by it."""
+
+
 class Finished(NamedTuple):
     """A finished run (``epoch`` is None), or a finished epoch of one.
 
@@ -88,8 +92,9 @@ class _Worker:
     """
 
     def __init__(self, threads: int | None) -> None:
+        path = list(map(str, sys.path))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"],
+            [sys.executable, "-c", f"import sys; sys.path[:] = {path}; from {__name__} import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -131,7 +136,11 @@ def _end(workers: Sequence[_Worker]) -> None:
         worker.process.terminate()  # and not by SIGINT, which shows a traceback while it still imports
     try:
         for worker in workers:
-            worker.process.wait()
+            while worker.process.returncode is None:
+                try:
+                    worker.process.wait(PATIENCE)
+                except subprocess.TimeoutExpired:  # what it raised may be lost, as in a destructor
+                    worker.process.terminate()
     except KeyboardInterrupt:
         for worker in workers:
             worker.process.kill()

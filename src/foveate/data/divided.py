@@ -49,6 +49,7 @@ class Divided(Described, ABC):
         rank: int = 0,
         world_size: int = 1,
         samples: Callable[[Any], Any] = lambda images: images,
+        pin_memory: bool | None = None,
     ) -> Loaders:
         """Return one process's share of the batches of each split.
 
@@ -59,6 +60,7 @@ class Divided(Described, ABC):
             rank: Number of this process.
             world_size: Number of processes.
             samples: Turns the images of a split into a data set of pairs ``(image, target)``.
+            pin_memory: See `make_loader`.
 
         Raises:
             ValueError: There are too few images for a batch, or the processes cannot share one equally.
@@ -83,6 +85,7 @@ class Divided(Described, ABC):
             rank=rank,
             world_size=world_size,
             max_bad_images=self.max_bad_images,
+            pin_memory=pin_memory,
         )
         augmented, plain = self._transforms()
         val, test = (

@@ -213,6 +213,10 @@ class _Checked:
     def bad_images(self) -> tuple[str, ...]:
         return tuple(getattr(self.loader, "bad_images", ()))
 
+    @property
+    def bad_in_pass(self) -> tuple[Any, ...]:
+        return tuple(getattr(self.loader, "bad_in_pass", ()))
+
 
 class _Resumable(_Checked):
     """Those that are the same whether an epoch is interrupted or not."""

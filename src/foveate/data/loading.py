@@ -44,6 +44,7 @@ class ImageLoader(DataLoader[Any]):
         super().__init__(*args, **kwargs)
         self.max_bad_images = max_bad_images
         self._bad: dict[str, BadImage] = {}
+        self.bad_in_pass: list[BadImage] = []  # those of the last iteration alone
         self._position = (0, 0)
 
     @property
@@ -74,6 +75,7 @@ class ImageLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[tuple[torch.Tensor, Any]]:  # type: ignore[override]
         epoch, start, known = self.sampler.epoch, self.sampler.start, len(self._bad)
         assert self.batch_size is not None
+        self.bad_in_pass = []
         for number, (images, labels, bad) in enumerate(
             shielded(self, super().__iter__), start=start // self.batch_size + 1
         ):
@@ -92,6 +94,7 @@ class ImageLoader(DataLoader[Any]):
 
     def _note(self, bad: Sequence[BadImage]) -> None:
         self._bad.update({item.path: item for item in bad})
+        self.bad_in_pass.extend(bad)
         if len(self._bad) > self.max_bad_images:
             # Ends the workers now; with the loop that the traceback makes they would take seconds to die.
             self._iterator = None
@@ -114,6 +117,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     max_bad_images: int = 0,
+    pin_memory: bool | None = None,
 ) -> ImageLoader:
     """Build the loader of one split.
 
@@ -133,6 +137,7 @@ def make_loader(
         rank: Number of this process among ``world_size``.
         world_size: Number of processes that share the data set.
         max_bad_images: How many distinct images that cannot be read are left out before it is an error.
+        pin_memory: Put batches where a GPU reads them fast; by default where there is a GPU.
 
     Raises:
         ValueError: A number is out of its range, or there are too few images for one batch of training.
@@ -171,7 +176,7 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         collate_fn=_collate,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         generator=torch.Generator(),  # else each epoch would draw a worker seed from the caller's generator
         max_bad_images=max_bad_images,
     )

@@ -61,6 +61,11 @@ class Placement(NamedTuple):
         left, top, right, bottom = self.box_to_input((0, 0, size[1], size[0])).round().astype(int).tolist()
         return left, top, right, bottom
 
+    def middle(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return row and column of the pixel of the tensor in the middle of what an image of ``size`` fills."""
+        left, top, right, bottom = self.extent(size)
+        return (top + bottom) // 2, (left + right) // 2
+
     def pixel(self, point: ArrayLike) -> tuple[int, int] | None:
         """Return row and column of the tensor's pixel in which ``point``, x and y in pixels of the image, ends up.
 

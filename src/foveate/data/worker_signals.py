@@ -29,11 +29,14 @@ def shielded(loader: Any, begin: Callable[[], Iterator[Any]] | None = None) -> I
     begin = begin or partial(iter, loader)
     if not isinstance(loader, DataLoader) or not loader.num_workers:
         return begin()
-    init = loader.worker_init_fn
-    if not (isinstance(init, partial) and init.func is _ignore_signals):
+    if loader._iterator not in _LIVE:
         loader._iterator = None  # that of workers that were begun before, if they stay
-        loader.worker_init_fn = partial(_ignore_signals, init)
-    iterator = begin()
+    init = loader.worker_init_fn
+    loader.worker_init_fn = partial(_ignore_signals, init)
+    try:
+        iterator = begin()
+    finally:
+        loader.worker_init_fn = init  # of those that the user begins later, nobody here takes care
     if hasattr(iterator, "_workers"):
         _LIVE.add(iterator)
     return iterator

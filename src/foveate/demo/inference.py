@@ -158,7 +158,7 @@ def look(shown: ShownNetwork, image: ShownImage, view: View | None = None) -> Fi
     if view.point is not None:
         query = seen_pixel(finding.placement, view.point)
     elif layer.radius is not None:
-        query = finding.placement.input_size[0] // 2, finding.placement.input_size[1] // 2
+        query = finding.placement.middle((image.pixels.height, image.pixels.width))
     (record,) = finding.records
     return dataclasses.replace(
         finding, records=[record.queried(query, direction=view.direction, part=view.part, head=view.head)]

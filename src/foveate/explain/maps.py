@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foveate import _checks
 from foveate._shapes import Float
 from foveate.explain.asked import inside
-from foveate.explain.records import GATE, QUERIED, RECEIVED, AttentionRecord, shares
+from foveate.explain.records import GATE, QUERIED, RECEIVED, AttentionRecord, position_of, shares
 from foveate.explain.untouched import untouched
 from foveate.functional import rectangle_corners
 from foveate.models.dense import seen_size
@@ -128,7 +128,7 @@ def _record(
     if query is None:
         received, scale = seen.weights.received(), RECEIVED
     else:
-        position = query[0] * height // size[0], query[1] * width // size[1]
+        position = position_of(query, size, (height, width))
         received, scale = seen.weights.taken_by(position).abs().sum(1), QUERIED
     return record(
         shares(received),

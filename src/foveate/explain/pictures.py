@@ -77,9 +77,16 @@ def comparison(findings: Sequence[Finding]) -> Comparison:
     strips = [Strip([Panel(picture.picture)], "\n".join(about))]
     for finding in findings:
         answer = [] if finding.answer is None else [Panel(finding.answer.drawn(SMALL_PANEL))]
-        layers = [_layer(finding, record, SMALL_PANEL) for record in finding.records]
-        strips.append(Strip([*answer, *layers], finding.verdict()))
-    key = {name: color for one in findings if one.answer is not None for name, color in one.answer.key.items()}
+        layers = [_layer(finding, record, SMALL_PANEL, heading=True) for record in finding.records]
+        whole = any(record.looks_at_all() for record in finding.records)
+        strips.append(Strip([*answer, *layers], f"{finding.verdict()}{f'; {WHOLE_PICTURE}' * whole}"))
+    answers = [(finding, finding.answer) for finding in findings if finding.answer is not None]
+    alike = len({(type(answer), tuple(finding.classes)) for finding, answer in answers}) < 2  # else in other colors
+    key = {
+        name if alike else f"{name} ({finding.network})": color
+        for finding, answer in answers
+        for name, color in answer.key.items()
+    }
     scales = [record.scale for finding in findings for record in finding.records]
     return Comparison(strips, scales, _notes(findings), key)
 
@@ -131,9 +138,11 @@ def _picture(finding: Finding, side: int) -> Panel:
     return Panel(enlarged(finding.image, side), f"{finding.image.width}×{finding.image.height} pixels")
 
 
-def _layer(finding: Finding, record: AttentionRecord, side: int) -> Panel:
+def _layer(finding: Finding, record: AttentionRecord, side: int, *, heading: bool = False) -> Panel:
+    """Draw a layer under its name, which, as a heading, is of the layers of other images as well."""
     about = f"{record.kind}, {record.map.shape[2]}×{record.map.shape[1]}"
-    return Panel(drawn(finding, record, side), f"{record.name}\n{WHOLE_PICTURE if record.looks_at_all() else about}")
+    whole = record.looks_at_all() and not heading
+    return Panel(drawn(finding, record, side), f"{record.name}\n{WHOLE_PICTURE if whole else about}")
 
 
 def _notes(findings: Sequence[Finding]) -> list[str]:

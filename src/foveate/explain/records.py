@@ -181,7 +181,7 @@ class AttentionRecord:
     def position(self, query: tuple[int, int]) -> tuple[int, int]:
         """Return row and column of the map's position that covers the image pixel ``query``."""
         row, column = inside(query, self.image_size)
-        return row * self.map.shape[1] // self.image_size[0], column * self.map.shape[2] // self.image_size[1]
+        return position_of((row, column), self.image_size, (self.map.shape[1], self.map.shape[2]))
 
     def positions(self, box: Box) -> tuple[slice, slice]:
         """Return rows and columns of the map's positions whose middle lies in a box in pixels of the image.
@@ -266,12 +266,20 @@ class AttentionRecord:
         return self.weights
 
 
+def position_of(query: tuple[int, int], image: tuple[int, int], map_size: tuple[int, int]) -> tuple[int, int]:
+    """Return the position of a map whose part of an image of this size holds the middle of a pixel."""
+    row, column = (
+        (2 * pixel + 1) * positions // (2 * side) for pixel, positions, side in zip(query, map_size, image, strict=True)
+    )
+    return row, column
+
+
 def shares(weights: Tensor) -> Tensor:
     """Turn non-negative weights ``(B, h, w)`` into shares of the whole in units of the uniform share, in float32."""
     total = weights.sum((1, 2), keepdim=True)
     number = weights[0].numel()
     # A sum of zero, as of GSA's attention to an empty input, prefers no position.
-    return torch.where(total > 0, number * weights / total, 1.0).float()
+    return torch.where(total == 0, 1.0, number * weights / total).float()
 
 
 def _named(scale: Scale, part: str, head: int | None) -> Scale:

@@ -60,8 +60,14 @@ def save_for_hub(model: nn.Module, folder: Path, entry: HubEntry) -> None:
     """
     if "data_config" not in inspect.signature(timm.models.save_for_hf).parameters:
         raise MissingExtraError("this needs a newer timm; install it with: pip install 'foveate[export]'")
-    with _storable(model):
-        timm.models.save_for_hf(model, str(folder), **entry.arguments())
+    try:
+        with _storable(model):
+            timm.models.save_for_hf(model, str(folder), **entry.arguments())
+    except (ValueError, *FAILURES) as error:
+        raise ValueError(
+            f"to: timm cannot describe {type(model).__name__} in a hub's folder ({error}); export it to weights, torch "
+            "or onnx"
+        ) from error
 
 
 @contextmanager

@@ -84,6 +84,8 @@ def _serialized(model: nn.Module, meta: NetworkMeta, *, half: bool, difference: 
 def _tensors(model: nn.Module, *, half: bool) -> dict[str, Tensor]:
     tensors = unshared({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
     for name, parameter in model.named_parameters(remove_duplicate=False) if half else ():
+        if not parameter.is_floating_point():
+            continue
         tensors[name] = tensors[name].half()
         if not tensors[name].isfinite().all() and parameter.isfinite().all():
             raise ValueError(f"{name} holds numbers beyond the range of float16; store it without `half`")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from foveate.models import checkpoint_filter_fn
@@ -16,6 +17,8 @@ __all__ = ["fill", "resized"]
 
 logger = logging.getLogger(__name__)
 
+COUNT = "num_batches_tracked"
+
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], complaint: str) -> None:
     """Load ``tensors`` into ``model`` if names and shapes agree; else raise, naming the first that does not.
@@ -24,6 +27,9 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], complaint: str) -> Non
     """
     own = model.state_dict(keep_vars=True)
     tensors = {**_tied(own, tensors), **tensors}
+    for key in own:  # which weights of before PyTorch 0.4.1, and converted ones, have not, and nothing depends on
+        if key.endswith(COUNT) and f"{key.removesuffix(COUNT)}running_mean" in tensors:
+            tensors.setdefault(key, torch.zeros((), dtype=torch.long))
     for key, tensor in own.items():
         if key not in tensors:
             raise ValueError(f"{complaint}: it has no {key!r}")

@@ -19,6 +19,8 @@ __all__ = ["HUB_CONFIG", "build_described", "meta_of_hub", "meta_of_script"]
 
 FIT_OF = {"center": "crop", "squash": "squash"}
 """How images are fitted in timm's words and in ours; timm's ``border`` is not known here."""
+SCRIPT_OPTIONS = {"global_pool": "gp", "bn_eps": "bn_eps"}
+"""Keywords of networks, and what timm's training script calls them."""
 HUB_CONFIG = "config.json"
 """Name of the description of the network in a folder that timm writes."""
 
@@ -61,13 +63,15 @@ def meta_of_script(arguments: Mapping[str, Any]) -> NetworkMeta:
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     prepared = resolve_data_config(dict(arguments), pretrained_cfg=config.to_dict() if config else {})
     channels, *size = prepared["input_size"]
+    own = {option: arguments.get(argument) for option, argument in SCRIPT_OPTIONS.items()}
+    own = {option: value for option, value in own.items() if value is not None}
     return build_described(
         name,
         prepared,
         num_classes=arguments.get("num_classes") or (config.num_classes if config else 0),
         img_size=size,
         in_chans=channels,
-        model_args=arguments.get("model_kwargs"),
+        model_args=own | dict(arguments.get("model_kwargs") or {}),
     )[1]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -139,9 +140,14 @@ def _backbone(header: Mapping[str, str], path: Path) -> dict[str, str]:
     return backbone
 
 
+_LOADING = threading.Lock()
+"""Held while PyTorch is told what is harmless, which is told to the whole process."""
+
+
 def _unpickled(path: Path) -> Any:
     try:
         with (
+            _LOADING,
             path.open("rb") as file,  # torch.load would go by its name
             warnings.catch_warnings(),
             torch.serialization.safe_globals(  # taken back afterwards, so without those that the user allows

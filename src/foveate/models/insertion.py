@@ -10,14 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate._checks import suggestion
+from foveate._checks import pair, suggestion
 from foveate.models.inspection import FAILURES, RefusedError, dry_run, feature_stages, meta_copy
 from foveate.models.places import NAME, following, places, works
 
-__all__ = ["detector_backbone", "image_size", "in_backbone", "insert", "resolve"]
+__all__ = ["detector_backbone", "fixed_size", "image_size", "in_backbone", "insert", "resolve"]
 
 
-def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str = -2, **options: Any) -> nn.Module:
+def insert(
+    model: nn.Module,
+    attention: Callable[..., nn.Module],
+    at: int | str = -2,
+    *,
+    img_size: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> nn.Module:
     """Attend to the output of one stage or module of ``model``, in place; return ``model``.
 
     The module is registered where it computes: whatever is done with that part of the network (moved, frozen, saved,
@@ -42,6 +49,8 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
             called as ``attention(channels, **options, device=…, dtype=…)``.
         at: Index into ``model.feature_info`` (−2, the default: the last stage but one), or the name of a module
             as in ``model.named_modules()``.
+        img_size: Height and width of the images that it is tried with, by default those that a network of timm's was
+            built for, else 224; for a network that takes one size alone.
         **options: Passed on to ``attention``.
 
     Raises:
@@ -54,10 +63,10 @@ def insert(model: nn.Module, attention: Callable[..., nn.Module], at: int | str 
         'RectangularAttention2d'
     """
     if (backbone := detector_backbone(model)) is not None:
-        insert(backbone, attention, in_backbone(at), **options)
+        insert(backbone, attention, in_backbone(at), img_size=img_size or fixed_size(model), **options)
         return model
     name = resolve(model, at)
-    size = image_size(model)
+    size = image_size(model, img_size)
     maps = dry_run(model, size, lambda twin, image: _outputs(twin, name, image))
     channels = [x.shape[1] for x in maps]
     _check_channels_first(model, name, maps, size)
@@ -92,6 +101,12 @@ def detector_backbone(model: nn.Module) -> nn.Module | None:
     from torchvision.models.detection.transform import GeneralizedRCNNTransform  # only where there may be one
 
     return backbone if isinstance(transform, GeneralizedRCNNTransform) else None
+
+
+def fixed_size(detector: nn.Module) -> tuple[int, int] | None:
+    """Return height and width of all images that the backbone of a detector gets, if they are the same (SSD)."""
+    size = getattr(detector.transform, "fixed_size", None)
+    return None if size is None else (size[1], size[0])
 
 
 def in_backbone(at: int | str) -> int | str:
@@ -137,6 +152,8 @@ def _check_channels_first(model: nn.Module, name: str, maps: Sequence[Tensor], s
     infos = getattr(model, "feature_info", None) or ()
     listed = [info for info in getattr(infos, "info", infos) if isinstance(info, dict) and info.get("module") == name]
     known = {info.get("num_chs") for info in listed}
+    if all(x.shape[1] in known and x.shape[-1] not in known for x in maps):
+        return
     last = any(x.shape[1] not in known and x.shape[-1] in known for x in maps)
     if not last:
         channels, height, width = size
@@ -186,13 +203,18 @@ def first_convolution(model: nn.Module) -> nn.Conv2d | None:
     return next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
 
 
-def image_size(model: nn.Module) -> tuple[int, int, int]:
-    """Return channels, height and width of the images that the model is made for."""
+def image_size(model: nn.Module, img_size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
+    """Return channels, height and width of the images that the model is made for, or those of this size."""
     first = first_convolution(model)
     if first is None:
         raise ValueError(f"{type(model).__name__} has no convolution; insert is for convolutional networks")
     configuration = getattr(model, "pretrained_cfg", None) or {}
     channels, height, width = configuration.get("input_size", (3, 224, 224))
+    built = img_size or getattr(model, "_traits", {}).get("img_size")  # where timm notes it
+    if built is not None:
+        height, width = pair("img_size", built)
+    own = getattr(model, "in_chans", None)
+    channels = own if isinstance(own, int) else channels
     if first.in_channels > channels:  # behind a stem that moves pixels to channels, or of more channels than usual
         with contextlib.suppress(ValueError):
             dry_run(model, (channels, height, width), lambda twin, image: twin(image))

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 NO_KERNELS = (
     "no compiled kernels for this CPU were found, or none from the sources that are here, so that GSA runs on "
-    "PyTorch's operators, with the same results but more slowly; reinstall foveate where there is a C++ compiler (pip "
-    "install -v says what is wrong)"
+    "PyTorch's operators, with the same results but more slowly; reinstall foveate where there is a C++ compiler with "
+    "OpenMP, which Apple's has not (pip install -v says what is wrong)"
 )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate._checks import pair
-from foveate.models.insertion import detector_backbone, image_size, in_backbone, resolve
+from foveate.models.insertion import detector_backbone, fixed_size, image_size, in_backbone, resolve
 from foveate.models.inspection import dry_run, evaluating
 from foveate.models.tables import watch_tables
 from foveate.nn import ExpAttConv2d, SpatialAttention
@@ -60,7 +60,13 @@ def replace(
     """
     parts = [at] if isinstance(at, str) or not isinstance(at, Sequence) else at
     if (backbone := detector_backbone(model)) is not None:
-        replace(backbone, attention, [in_backbone(part) for part in parts], img_size=img_size, **options)
+        replace(
+            backbone,
+            attention,
+            [in_backbone(part) for part in parts],
+            img_size=img_size or fixed_size(model),
+            **options,
+        )
         return model
     names = _convolutions(model, parts)
     channels, *made_for = image_size(model)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foveate._checks import number, pair
 from foveate.functional import resize_relative_table
-from foveate.models.insertion import first_convolution, image_size
+from foveate.models.insertion import detector_backbone, first_convolution, image_size
 from foveate.models.inspection import attention_modules, dry_run
 from foveate.nn.relative_tables import TABLES, RelativeTables2d
 
@@ -122,7 +122,11 @@ def _attended_sizes(
     """Return the size of the map that each module attends to, in the outermost network that takes a plain image."""
     error: ValueError | None = None
     stem = first_convolution(model)
+    # A detector resizes what it is given: asked for is the size that its backbone gets.
+    outermost = [] if detector_backbone(model) is None else [model]
     for prefix, network in model.named_modules():
+        if network in outermost:
+            continue
         inside = [name for name in modules if name.startswith(f"{prefix}." if prefix else "")]
         first = first_convolution(network)
         if len(inside) < len(modules) or stem is None or first is None or first.in_channels != stem.in_channels:

@@ -12,6 +12,7 @@ from torch import Tensor
 from foveate.data import UnreadableImageError
 from foveate.data.dense import VOID, DenseData
 from foveate.data.dense.joint import Evaluation
+from foveate.data.placement import check_resizable
 from foveate.explain.painting import boxed, colored
 from foveate.report.samples import Sample, denormalized, encoded, extent_of, zoom_of
 
@@ -28,6 +29,7 @@ def dense_samples(data: DenseData, images: Any, indices: Iterable[int]) -> list[
     for index in indices:
         try:
             image, known = images[index]
+            check_resizable(data.transform, (image.height, image.width), "")
             tensor, target = transform(image, known)
         except UnreadableImageError:
             continue
@@ -35,8 +37,9 @@ def dense_samples(data: DenseData, images: Any, indices: Iterable[int]) -> list[
         if isinstance(target, Tensor):
             picture, caption = _mask(seen, target), "true mask"
         else:
-            names = [data.classes[label] for label in target["labels"].tolist()]
-            picture, caption = _boxes(seen, target, names), f"{len(names)} true boxes"
+            counted = {name: target[name][~target["ignored"]] for name in ("boxes", "labels")}
+            names = [data.classes[label] for label in counted["labels"].tolist()]
+            picture, caption = _boxes(seen, counted, names), f"{len(names)} true box{'es' * (len(names) != 1)}"
         extent = extent_of(data.transform, image)
         samples.append(Sample(index, target, caption, tensor, extent, seen, encoded(picture), False))
     return samples

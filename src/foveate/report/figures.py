@@ -76,7 +76,8 @@ def learning_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, float
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _finish(axes, "both")
     handles = [line for line in left.lines if line.get_linewidth() == 2]
-    columns = min(len(handles), 4)
+    longest = max(map(len, histories))
+    columns = max(1, min(len(handles), 4, 115 // (longest + 8)))  # as many as the figure is wide
     figure.legend(handles, map(_plain, histories), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return _svg(figure)
 

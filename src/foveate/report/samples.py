@@ -16,8 +16,8 @@ from foveate.report.figures import data_uri
 
 __all__ = ["Sample", "denormalized", "encoded", "extent_of", "renormalized", "shown_width", "zoom_of"]
 
-SHOWN_SIDE = 144
-"""Images smaller than this are enlarged to about this many pixels."""
+SHOWN_SIDE, LARGEST = 144, 512
+"""Images smaller than the one are enlarged to about so many pixels, pictures larger than the other are reduced."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,11 @@ def zoom_of(image: Image.Image) -> int:
 
 
 def encoded(picture: Image.Image) -> str:
-    """Return a picture as a data URI: exact if it is a small image enlarged, else compressed."""
+    """Return a picture as a data URI: exact if it is a small image enlarged, else compressed, and reduced if large."""
     buffer = io.BytesIO()
+    if max(picture.size) > LARGEST:
+        picture = picture.copy()
+        picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     if max(picture.size) < 2 * SHOWN_SIDE and picture.width * picture.height < 200**2:
         picture.save(buffer, "PNG", optimize=True)
         return data_uri(buffer.getvalue(), "image/png")

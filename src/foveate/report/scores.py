@@ -83,7 +83,7 @@ def _title(result: Mapping[str, Any], thing: str) -> str:
     return (
         f"{result['images']} {result['split']} images of {result['data']} at {height}×{width}"
         + (f", {result['without_box']} without {thing} in view left out" if result["without_box"] else "")
-        + f"; %, {result['settings']['confidence']:.0%} intervals over images"
+        + f"; %, {100 * result['settings']['confidence']:g}% intervals over images"
     )
 
 

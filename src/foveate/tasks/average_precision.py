@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -41,6 +42,10 @@ class AveragePrecision(NamedTuple):
     """Over the thresholds; None for a class without objects."""
 
 
+_SILENCED = threading.Lock()
+"""Held while what pycocotools prints is thrown away, which is done for the whole process."""
+
+
 def match(detections: Mapping[str, Tensor], target: Mapping[str, Tensor], num_classes: int) -> Record:
     """Match the detections of one image with its objects by pycocotools, and return the image's record.
 
@@ -53,7 +58,7 @@ def match(detections: Mapping[str, Tensor], target: Mapping[str, Tensor], num_cl
     _extras.require("pycocotools", extra="dense")
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _SILENCED, contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(*_as_coco(detections, target, num_classes), "bbox")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [MAX_DETECTIONS]

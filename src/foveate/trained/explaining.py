@@ -40,7 +40,7 @@ def explain_image(
     records = list(explanation.records)
     if not names:
         records = list({tuple(record.map.shape): record for record in records}.values())
-    middle = (tensor.shape[2] // 2, tensor.shape[3] // 2)
+    middle = trained.placement(size).middle(size)
     for index, record in enumerate(records):
         position = middle if asked is None and record.radius is not None else asked
         if record.weights is not None and seen_box is not None:
@@ -67,7 +67,7 @@ def explain_image(
 def _explanation(trained: TrainedNetwork, tensor: Tensor, method: str, names: list[str] | None) -> Explanation:
     if trained.names_images or attention_modules(trained.network):
         return explain(trained.network, tensor, method=method, names=names)
-    with evaluating(trained.network), torch.inference_mode():
+    with evaluating(trained.network), torch.no_grad():
         return Explanation(None, None, (), trained.network(tensor))
 
 

@@ -76,7 +76,7 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> TrainedNe
 
 
 def evaluate(
-    source: str | Path, data: Any = None, *, device: str | torch.device = "cpu", **options: Any
+    source: str | Path, data: Any = None, *, device: str | torch.device = "auto", **options: Any
 ) -> EvaluationResult:
     """Evaluate a trained network on labelled images; what ``foveate evaluate`` does.
 
@@ -90,7 +90,7 @@ def evaluate(
         data: A folder or the name of a data set, what was opened, or a `DataLoader`. Not given: what the run was
             trained on, else digits; of data that were opened before the training, only the name is known, so that they
             have to be given.
-        device: Where to compute.
+        device: Where to compute; ``auto`` is a CUDA GPU if there is one, else the CPU.
         options: ``split``, ``batch_size``, ``workers`` and ``precision``; see `TrainedNetwork.evaluate`.
 
     Raises:

@@ -176,7 +176,7 @@ class TrainedNetwork(ABC):
         for start in range(0, len(several), size):
             opened = [self.opened(image)[1] for image in several[start : start + size]]
             tensor = self.tensor(opened)
-            with evaluating(self.network), torch.inference_mode():
+            with evaluating(self.network), torch.no_grad():
                 output = self.network(tensor)
             yield opened, output
 

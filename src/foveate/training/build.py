@@ -12,6 +12,7 @@ import torch
 from timm.models import PretrainedCfg
 from torch import nn
 
+from foveate._imports import known_to_all
 from foveate.data import ClutteredDigits, ImageData, LoaderData
 from foveate.data.appearance import appearance_of
 from foveate.data.dense import DenseData
@@ -118,6 +119,7 @@ def with_appearance(meta: NetworkMeta, data: Data) -> NetworkMeta:
 def fingerprint_of(data: Data, augment: str = "", splits: Iterable[str] = ("train", "val", "test")) -> DataFingerprint:
     """Return what identifies the images of ``data``, or of some of its splits, when a run is resumed."""
     names = [name for name in splits if getattr(data, name) is not None]
+    augment = augment or name_of(getattr(data, "augment", None))
     return DataFingerprint(
         data.classes,
         {name: data.length(name) for name in names},
@@ -125,6 +127,19 @@ def fingerprint_of(data: Data, augment: str = "", splits: Iterable[str] = ("trai
         augment=augment,
         prepared=_prepared(data),
     )
+
+
+def is_known_to_all(model: str) -> bool:
+    """Whether every process that is started from here has the network."""
+    return known_to_all(timm.model_entrypoint(model).__module__) if timm.is_model(model) else True
+
+
+def name_of(augment: Any) -> str:
+    """Return what a resumed run's augmentation is told apart by."""
+    if augment is None:
+        return ""
+    named = augment if hasattr(augment, "__qualname__") else type(augment)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _prepared(data: Data) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from foveate.tasks import Task
@@ -42,7 +43,8 @@ class History:
     def last_is_best(self) -> bool:
         """Whether the last epoch is the first with the highest metric."""
         metric = f"val_{self.task.metric}"
-        return all(self.rows[-1][metric] > row[metric] for row in self.rows[:-1])
+        last = self.rows[-1][metric]
+        return all(last > row[metric] or math.isnan(row[metric]) for row in self.rows[:-1])
 
     def add(self, row: Row) -> None:
         """Add the row of an epoch that is complete and not yet in a checkpoint."""

@@ -15,6 +15,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from foveate._devices import check_device
+from foveate._imports import known_to_all
 from foveate._memory import freed_memory_kept
 from foveate._signals import Interrupted
 from foveate.data import LoaderData
@@ -26,13 +27,23 @@ from foveate.io.checkpoint import META_KEY, WEIGHTS, rehearse_saving
 from foveate.io.environment import environment
 from foveate.io.files import read_json, sole_writer, writable_folder, write_json, write_text
 from foveate.models.missing_kernels import warn_of_missing_kernels
-from foveate.training.build import Data, build, configured_task, fingerprint_of, normalized, with_appearance
+from foveate.tasks import find_task
+from foveate.training.build import (
+    Data,
+    build,
+    configured_task,
+    fingerprint_of,
+    is_known_to_all,
+    name_of,
+    normalized,
+    with_appearance,
+)
 from foveate.training.distributed import Distributed, process_group
 from foveate.training.loggers import EpochLogger, make_loggers
 from foveate.training.module import TrainingModule
 from foveate.training.run_folder import RESULT, is_to_be_resumed, resume_command
 from foveate.training.settings import TrainConfig
-from foveate.training.settings_file import CONFIG, to_yaml
+from foveate.training.settings_file import CONFIG, check_unchanged, to_yaml
 from foveate.training.sharding import check_sharding
 from foveate.training.train_state import PREVIOUS, read_checkpoint
 from foveate.training.trainer import fit, limited_threads, predict
@@ -97,10 +108,12 @@ class _Run:
     ) -> dict[str, Any]:
         config, distributed, main = self.config, self.distributed, self.distributed.is_main_process
         if self.restarted and distributed.max(main and (self.out / RESULT).exists())[0]:
+            check_unchanged(self.out / CONFIG, config)
             return read_json(self.out / RESULT) if main else {}  # a process failed, but after the run
         resume = bool(distributed.max(main and self._is_to_be_resumed())[0])
         # Whether the settings alone say what to go on with.
         named = data is None and augment is None and not callbacks and not loggers
+        named = named and is_known_to_all(config.model) and known_to_all(find_task(config.task).__module__)
         with distributed.local_main_process_first():
             if data is None:
                 data = config.open()
@@ -122,12 +135,17 @@ class _Run:
             rank=distributed.rank,
             world_size=distributed.size,
             samples=task.samples,
+            pin_memory=self.device.type == "cuda",
         )
         network = convert_sync_batchnorm(model) if config.sync_bn else model
         module = TrainingModule(network, config, task, meta=meta, seed=seed)
-        fingerprint = fingerprint_of(data, _name_of(augment))
+        fingerprint = fingerprint_of(data, name_of(augment))
         if distributed.sharded:
             check_sharding(config)
+        if distributed.size > 1 and config.opt.startswith("kron"):
+            raise ValueError(
+                f"opt={config.opt} draws random numbers in its steps, in each process others; use one process"
+            )
         if main:
             self._prepare_folder(module, fingerprint, resume, held)
         try:
@@ -146,7 +164,8 @@ class _Run:
                 loggers=make_loggers([*config.logger, *loggers], self.out, dataclasses.asdict(config)) if main else (),
                 callbacks=callbacks,
             )
-            outputs = predict(module, val if test is None else test, device=self.device, distributed=distributed)
+            tested = val if test is None else test
+            outputs = predict(module, tested, device=self.device, distributed=distributed)
         except KeyboardInterrupt as error:
             signum = getattr(error, "signum", signal.SIGINT)
             if not main:
@@ -158,8 +177,9 @@ class _Run:
             raise ValueError("there is no test image that can be read")
         found = {str(bad) for loader in (train, val, test) if loader is not None for bad in _bad_images(loader)}
         bad_images = sorted(set(distributed.gather_texts(sorted(found))))
-        tested, root = val if test is None else test, getattr(data.val if data.test is None else data.test, "root", "")
-        found = {name_below(getattr(bad, "path", str(bad)), root) for bad in _bad_images(tested)}
+        images = data.val if data.test is None else data.test
+        root = getattr(images, "root", getattr(images, "folder", ""))
+        found = {name_below(getattr(bad, "path", str(bad)), root) for bad in getattr(tested, "bad_in_pass", ())}
         bad_tested = sorted(set(distributed.gather_texts(sorted(found))))
         if not main:
             return {}
@@ -239,11 +259,3 @@ class _Run:
 
 def _bad_images(loader: Any) -> Sequence[Any]:
     return getattr(loader, "bad_images", ())
-
-
-def _name_of(augment: Augment | None) -> str:
-    """Return what a resumed run's augmentation is told apart by."""
-    if augment is None:
-        return ""
-    named = augment if hasattr(augment, "__qualname__") else type(augment)
-    return f"{named.__module__}.{named.__qualname__}"

@@ -35,6 +35,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, np.generic):
         return value.item()
+    if type(value) is dict:
+        return {name: _plain(one) for name, one in value.items()}
     return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
