@@ -57,6 +57,8 @@ def _glibc() -> Any | None:
 def out_of_memory(error: BaseException) -> str | None:
     """Return what to say of an error for want of memory, of a GPU, the machine or its workers; None of another one."""
     lines = str(error).splitlines() or [type(error).__name__]
+    if error.__cause__ is not None:  # PyTorch says there what ended a worker
+        lines += str(error.__cause__).splitlines()
     lacking = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     # Of what went wrong in a worker the text is a traceback.
     signs = ("can't allocate memory", "is killed by signal: Killed", "is killed by signal: Bus error")

@@ -79,10 +79,10 @@ def _handling(handler: Callable[[int, Any], None], *signals: signal.Signals) -> 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, handler) for signum in signals}
+    # None is a handler of a program that this one is embedded in: it could not be put back.
+    before = {signum: signal.signal(signum, handler) for signum in signals if signal.getsignal(signum) is not None}
     try:
         yield
     finally:
         for signum, former in before.items():
-            if former is not None:  # as of a program that this one is embedded in
-                signal.signal(signum, former)
+            signal.signal(signum, former)

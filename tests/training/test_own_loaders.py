@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -258,3 +259,22 @@ def test_workers_that_the_user_begins_heed_signals() -> None:
     data = from_loaders(own, loader(6), **GIVEN)
     assert len(list(data.loaders(seed=0).train)) == 2
     assert own.worker_init_fn is None
+
+
+class Lazy(DataLoader[Any]):
+    """Begins its workers when it is asked for the first batch."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_workers_that_begin_late_ignore_signals(stays: bool) -> None:
+    late = Lazy(TensorDataset(images(8), torch.arange(8) % 3), 4, num_workers=1, persistent_workers=stays)
+    batches = from_loaders(late, loader(6), **GIVEN).loaders(seed=0).train
+    for _ in range(2):
+        running = iter(batches)
+        next(running)
+        (worker,) = [child for child in multiprocessing.active_children() if child.name.startswith("Process-")][-1:]
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+        assert len(list(running)) == 1

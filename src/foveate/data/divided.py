@@ -49,7 +49,7 @@ class Divided(Described, ABC):
         rank: int = 0,
         world_size: int = 1,
         samples: Callable[[Any], Any] = lambda images: images,
-        pin_memory: bool | None = None,
+        pin_memory: bool = False,
     ) -> Loaders:
         """Return one process's share of the batches of each split.
 
@@ -102,6 +102,7 @@ class Divided(Described, ABC):
         batch_size: int,
         workers: int = 0,
         samples: Callable[[Any], Any] = lambda images: images,
+        pin_memory: bool = False,
     ) -> ImageLoader:
         """Return the batches of a split in order, prepared by ``transform`` as in evaluation; the rest as in `loaders`.
 
@@ -116,6 +117,7 @@ class Divided(Described, ABC):
             training=False,
             workers=workers,
             max_bad_images=self.max_bad_images,
+            pin_memory=pin_memory,
         )
 
     def entries(self, split: str) -> Iterable[tuple[str, int | None]]:

@@ -117,7 +117,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     max_bad_images: int = 0,
-    pin_memory: bool | None = None,
+    pin_memory: bool = False,
 ) -> ImageLoader:
     """Build the loader of one split.
 
@@ -137,7 +137,7 @@ def make_loader(
         rank: Number of this process among ``world_size``.
         world_size: Number of processes that share the data set.
         max_bad_images: How many distinct images that cannot be read are left out before it is an error.
-        pin_memory: Put batches where a GPU reads them fast; by default where there is a GPU.
+        pin_memory: Put batches where a GPU reads them fast.
 
     Raises:
         ValueError: A number is out of its range, or there are too few images for one batch of training.
@@ -176,7 +176,7 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         collate_fn=_collate,
-        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        pin_memory=pin_memory,
         generator=torch.Generator(),  # else each epoch would draw a worker seed from the caller's generator
         max_bad_images=max_bad_images,
     )

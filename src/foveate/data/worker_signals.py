@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -35,11 +36,19 @@ def shielded(loader: Any, begin: Callable[[], Iterator[Any]] | None = None) -> I
     loader.worker_init_fn = partial(_ignore_signals, init)
     try:
         iterator = begin()
+        if not hasattr(iterator, "_workers"):  # a generator, which begins its workers when it is asked for a batch
+            iterator = _begun(iterator)
     finally:
         loader.worker_init_fn = init  # of those that the user begins later, nobody here takes care
-    if hasattr(iterator, "_workers"):
-        _LIVE.add(iterator)
+    for one in (iterator, loader._iterator):
+        if hasattr(one, "_workers"):
+            _LIVE.add(one)
     return iterator
+
+
+def _begun(batches: Iterator[Any]) -> Iterator[Any]:
+    first = list(itertools.islice(batches, 1))
+    return itertools.chain(first, batches)
 
 
 def _ignore_signals(init: Callable[[int], Any] | None, number: int) -> None:

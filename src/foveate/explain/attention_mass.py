@@ -62,7 +62,7 @@ def mass_inside(
     else:
         taken = record.weights.taken_by_regions(cover, image=image, part=part).double()
     total = taken.sum((1, 2), keepdim=True)
-    taken = torch.where(total > 0, taken, 1.0)
+    taken = torch.where(total == 0, 1.0, taken)
     seen = taken if view is None else taken * region_shares(view[None], (cover.shape[1], cover.shape[2]))
     mass = (taken * cover).sum((1, 2)) / seen.sum((1, 2))
     return torch.where(cover.sum((1, 2)) > 0, mass, torch.nan)

@@ -78,7 +78,8 @@ def comparison(findings: Sequence[Finding]) -> Comparison:
     for finding in findings:
         answer = [] if finding.answer is None else [Panel(finding.answer.drawn(SMALL_PANEL))]
         layers = [_layer(finding, record, SMALL_PANEL, heading=True) for record in finding.records]
-        whole = any(record.looks_at_all() for record in finding.records)
+        shown = [record.looks_at_all() for record in finding.records if record.rectangle is not None]
+        whole = bool(shown) and all(shown)
         strips.append(Strip([*answer, *layers], f"{finding.verdict()}{f'; {WHOLE_PICTURE}' * whole}"))
     answers = [(finding, finding.answer) for finding in findings if finding.answer is not None]
     alike = len({(type(answer), tuple(finding.classes)) for finding, answer in answers}) < 2  # else in other colors

@@ -51,7 +51,7 @@ def insert(
             as in ``model.named_modules()``.
         img_size: Height and width of the images that it is tried with, by default those that a network of timm's was
             built for, else 224; for a network that takes one size alone.
-        **options: Passed on to ``attention``.
+        **options: Passed on to ``attention``; one called ``img_size`` by `functools.partial`.
 
     Raises:
         ValueError: ``at`` names nothing, or a module that does not return NCHW maps, has attention already, or behind
@@ -63,7 +63,8 @@ def insert(
         'RectangularAttention2d'
     """
     if (backbone := detector_backbone(model)) is not None:
-        insert(backbone, attention, in_backbone(at), img_size=img_size or fixed_size(model), **options)
+        img_size = fixed_size(model) if img_size is None else img_size
+        insert(backbone, attention, in_backbone(at), img_size=img_size, **options)
         return model
     name = resolve(model, at)
     size = image_size(model, img_size)
@@ -210,7 +211,7 @@ def image_size(model: nn.Module, img_size: int | tuple[int, int] | None = None) 
         raise ValueError(f"{type(model).__name__} has no convolution; insert is for convolutional networks")
     configuration = getattr(model, "pretrained_cfg", None) or {}
     channels, height, width = configuration.get("input_size", (3, 224, 224))
-    built = img_size or getattr(model, "_traits", {}).get("img_size")  # where timm notes it
+    built = getattr(model, "_traits", {}).get("img_size") if img_size is None else img_size  # where timm notes it
     if built is not None:
         height, width = pair("img_size", built)
     own = getattr(model, "in_chans", None)

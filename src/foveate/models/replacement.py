@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate._checks import pair
 from foveate.models.insertion import detector_backbone, fixed_size, image_size, in_backbone, resolve
 from foveate.models.inspection import dry_run, evaluating
 from foveate.models.tables import watch_tables
@@ -64,13 +63,12 @@ def replace(
             backbone,
             attention,
             [in_backbone(part) for part in parts],
-            img_size=img_size or fixed_size(model),
+            img_size=fixed_size(model) if img_size is None else img_size,
             **options,
         )
         return model
     names = _convolutions(model, parts)
-    channels, *made_for = image_size(model)
-    height, width = pair("img_size", tuple(made_for) if img_size is None else img_size)
+    channels, height, width = image_size(model, img_size)
     convolutions = {name: model.get_submodule(name) for name in names}
     shapes, seen = dry_run(model, (channels, height, width), lambda twin, image: _shapes(twin, names, image))
     if uncalled := [name for name in names if len(shapes[name]) != 1]:

@@ -122,11 +122,9 @@ def _attended_sizes(
     """Return the size of the map that each module attends to, in the outermost network that takes a plain image."""
     error: ValueError | None = None
     stem = first_convolution(model)
-    # A detector resizes what it is given: asked for is the size that its backbone gets.
-    outermost = [] if detector_backbone(model) is None else [model]
-    for prefix, network in model.named_modules():
-        if network in outermost:
-            continue
+    # A detector resizes what it is given, and asked for is the size that its backbone gets: it comes last.
+    networks = sorted(model.named_modules(), key=lambda named: detector_backbone(named[1]) is not None)
+    for prefix, network in networks:
         inside = [name for name in modules if name.startswith(f"{prefix}." if prefix else "")]
         first = first_convolution(network)
         if len(inside) < len(modules) or stem is None or first is None or first.in_channels != stem.in_channels:

@@ -148,7 +148,12 @@ def evaluate_trained(
         trained.check_fits(data)
         name = data.name
         batches = data.evaluation_loader(
-            split, transform=trained.transform_of(data), batch_size=batch_size, workers=workers, samples=task.samples
+            split,
+            transform=trained.transform_of(data),
+            batch_size=batch_size,
+            workers=workers,
+            samples=task.samples,
+            pin_memory=trained.device.type == "cuda",
         )
     recipe = Recipe(precision=precision, channels_last=is_channels_last(network))
     dtype = floating_dtype(network)

@@ -24,7 +24,17 @@ from foveate.training.fingerprint import DataFingerprint
 from foveate.training.freezing import check_freeze
 from foveate.training.settings import TrainConfig
 
-__all__ = ["DRAWN", "Data", "build", "configured_task", "fingerprint_of", "normalized", "with_appearance"]
+__all__ = [
+    "DRAWN",
+    "Data",
+    "build",
+    "configured_task",
+    "fingerprint_of",
+    "is_known_to_all",
+    "name_of",
+    "normalized",
+    "with_appearance",
+]
 
 Data = ImageData | DenseData | LoaderData
 
