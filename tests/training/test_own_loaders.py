@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -254,11 +253,12 @@ def test_the_order_of_an_epoch_is_that_of_its_seed() -> None:
     assert [part.tolist() for _, part in data.loaders(seed=0).train] == expected == [[10, 8, 4, 7], *expected[1:]]
 
 
-def test_workers_that_the_user_begins_heed_signals() -> None:
+def test_workers_that_the_user_begins_later_end_with_the_process() -> None:
     own = loader(8, num_workers=1)
     data = from_loaders(own, loader(6), **GIVEN)
     assert len(list(data.loaders(seed=0).train)) == 2
     assert own.worker_init_fn is None
+    assert iter(own) in _LIVE
 
 
 class Lazy(DataLoader[Any]):
@@ -273,8 +273,9 @@ def test_workers_that_begin_late_ignore_signals(stays: bool) -> None:
     late = Lazy(TensorDataset(images(8), torch.arange(8) % 3), 4, num_workers=1, persistent_workers=stays)
     batches = from_loaders(late, loader(6), **GIVEN).loaders(seed=0).train
     for _ in range(2):
+        before = {worker for iterator in _LIVE for worker in iterator._workers} if not stays else set()
         running = iter(batches)
         next(running)
-        (worker,) = [child for child in multiprocessing.active_children() if child.name.startswith("Process-")][-1:]
-        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+        workers = {worker for iterator in _LIVE for worker in iterator._workers} - before
+        subprocess.run(["kill", "-TERM", *(str(worker.pid) for worker in workers if worker.is_alive())], check=True)
         assert len(list(running)) == 1

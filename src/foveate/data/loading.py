@@ -17,7 +17,7 @@ from foveate.data.protocols import LabelledImages, SelfOrdered
 from foveate.data.sampling import EpochSampler, SampleKey
 from foveate.data.seeding import generators_kept, seed_generators
 from foveate.data.transforms import Augmented, JointTransform, TransformConfig, make_transform
-from foveate.data.worker_signals import shielded
+from foveate.data.worker_signals import begin_shielded
 
 __all__ = ["ImageLoader", "make_loader"]
 
@@ -76,9 +76,7 @@ class ImageLoader(DataLoader[Any]):
         epoch, start, known = self.sampler.epoch, self.sampler.start, len(self._bad)
         assert self.batch_size is not None
         self.bad_in_pass = []
-        for number, (images, labels, bad) in enumerate(
-            shielded(self, super().__iter__), start=start // self.batch_size + 1
-        ):
+        for number, (images, labels, bad) in enumerate(super().__iter__(), start=start // self.batch_size + 1):
             self._note(bad)
             start += len(images) + len(bad)  # targets may be of several parts
             self._position = (epoch, start)
@@ -91,6 +89,9 @@ class ImageLoader(DataLoader[Any]):
                 raise ValueError(f"none of the images of a batch could be read, such as\n{_listing(bad, 1)}\nmend them")
         if self.sampler.training and self.sampler.epoch == epoch:
             self.set_epoch(epoch + 1)
+
+    def _get_iterator(self) -> Any:
+        return begin_shielded(self, super()._get_iterator)
 
     def _note(self, bad: Sequence[BadImage]) -> None:
         self._bad.update({item.path: item for item in bad})

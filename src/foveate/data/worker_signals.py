@@ -3,52 +3,42 @@
 from __future__ import annotations
 
 import atexit
-import itertools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 from torch.utils.data import DataLoader
 
-__all__ = ["shielded"]
+__all__ = ["begin_shielded", "shield_workers"]
 
 _LIVE: WeakSet[Any] = WeakSet()
 """Iterators whose workers ignore signals."""
 
 
-def shielded(loader: Any, begin: Callable[[], Iterator[Any]] | None = None) -> Iterator[Any]:
-    """Return an iterator over ``loader`` whose workers ignore SIGINT and SIGTERM, and end with this process.
+def shield_workers(loader: Any) -> None:
+    """Have the workers that ``loader`` begins from now on ignore SIGINT and SIGTERM, and end with this process.
 
-    The process that trains decides when to end, and may want batches until then.
-
-    Args:
-        loader: Batches; what is no `DataLoader` with workers is left as it is.
-        begin: Makes the iterator, `iter` by default.
+    The process that trains decides when to end, and may want batches until then. What is no `DataLoader` is left as it
+    is.
     """
-    begin = begin or partial(iter, loader)
-    if not isinstance(loader, DataLoader) or not loader.num_workers:
-        return begin()
-    if loader._iterator not in _LIVE:
+    if isinstance(loader, DataLoader) and "_get_iterator" not in vars(loader):
         loader._iterator = None  # that of workers that were begun before, if they stay
+        loader._get_iterator = partial(begin_shielded, loader, loader._get_iterator)  # type: ignore[method-assign]
+
+
+def begin_shielded(loader: DataLoader[Any], begin: Callable[[], Any]) -> Any:
+    """Return the iterator that ``begin`` makes of ``loader``, with workers that ignore these signals."""
     init = loader.worker_init_fn
     loader.worker_init_fn = partial(_ignore_signals, init)
     try:
         iterator = begin()
-        if not hasattr(iterator, "_workers"):  # a generator, which begins its workers when it is asked for a batch
-            iterator = _begun(iterator)
     finally:
-        loader.worker_init_fn = init  # of those that the user begins later, nobody here takes care
-    for one in (iterator, loader._iterator):
-        if hasattr(one, "_workers"):
-            _LIVE.add(one)
+        loader.worker_init_fn = init
+    if hasattr(iterator, "_workers"):
+        _LIVE.add(iterator)
     return iterator
-
-
-def _begun(batches: Iterator[Any]) -> Iterator[Any]:
-    first = list(itertools.islice(batches, 1))
-    return itertools.chain(first, batches)
 
 
 def _ignore_signals(init: Callable[[int], Any] | None, number: int) -> None:

@@ -122,9 +122,9 @@ def _attended_sizes(
     """Return the size of the map that each module attends to, in the outermost network that takes a plain image."""
     error: ValueError | None = None
     stem = first_convolution(model)
-    # A detector resizes what it is given, and asked for is the size that its backbone gets: it comes last.
-    networks = sorted(model.named_modules(), key=lambda named: detector_backbone(named[1]) is not None)
-    for prefix, network in networks:
+    for prefix, network in model.named_modules():
+        if detector_backbone(network) is not None:
+            continue  # it resizes what it is given, and asked for is the size that its backbone gets
         inside = [name for name in modules if name.startswith(f"{prefix}." if prefix else "")]
         first = first_convolution(network)
         if len(inside) < len(modules) or stem is None or first is None or first.in_channels != stem.in_channels:
@@ -136,7 +136,10 @@ def _attended_sizes(
             continue
         if len(found) == len(modules):
             return {f"{prefix}.{name}" if prefix else name: feat_size for name, feat_size in found.items()}
-    raise error or ValueError(f"{type(model).__name__} does not call all of its modules with relative tables")
+    raise error or ValueError(
+        f"no part of {type(model).__name__} that takes images as they are calls all its modules with relative "
+        "tables; resize them one by one, by their own `resize`"
+    )
 
 
 def watch_tables(twin: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:
