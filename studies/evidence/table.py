@@ -30,7 +30,8 @@ def networks_table(table: Row) -> str:
     caption = (
         f"Top-1 on {table['images']} test images, the mean over the seeds; its 95 % interval is bootstrapped over the "
         "images. Train loss: of the last epoch, on augmented images, with label smoothing if there is any. 1 "
-        "multiply-add = 2 FLOPs. Images/s: forward, the networks of one comparison interleaved; those of several do not compare."
+        "multiply-add = 2 FLOPs. Images/s: forward, the networks of one comparison interleaved; those of several do "
+        "not compare."
     )
     return f"{markdown(header, rows)}\n\n{textwrap.fill(caption, WIDTH)}\n"
 
