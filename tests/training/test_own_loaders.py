@@ -253,12 +253,17 @@ def test_the_order_of_an_epoch_is_that_of_its_seed() -> None:
     assert [part.tolist() for _, part in data.loaders(seed=0).train] == expected == [[10, 8, 4, 7], *expected[1:]]
 
 
-def test_workers_that_the_user_begins_later_end_with_the_process() -> None:
-    own = loader(8, num_workers=1)
-    data = from_loaders(own, loader(6), **GIVEN)
-    assert len(list(data.loaders(seed=0).train)) == 2
+def test_a_loader_is_given_back_as_it_was() -> None:
+    own = loader(8, num_workers=1, persistent_workers=True)
+    before = {name for name in vars(own) if name != "_iterator"}
+    batches = from_loaders(own, loader(6), **GIVEN).loaders(seed=0).train
+    assert len(list(batches)) == 2
+    assert {name for name in vars(own) if name != "_iterator"} == before
     assert own.worker_init_fn is None
-    assert iter(own) in _LIVE
+    (worker,) = own._iterator._workers  # type: ignore[union-attr]
+    del own, batches
+    worker.join(10)  # nothing else holds it
+    assert not worker.is_alive()
 
 
 class Lazy(DataLoader[Any]):

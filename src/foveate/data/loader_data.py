@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, Wei
 from foveate import _checks
 from foveate.data.seeding import generators_kept, seed_generators
 from foveate.data.transforms import TransformConfig
-from foveate.data.worker_signals import shield_workers
+from foveate.data.worker_signals import shielded
 
 __all__ = ["Described", "LoaderData", "Loaders", "checked_targets", "from_loaders"]
 
@@ -202,13 +202,12 @@ class _Checked:
 
     def __init__(self, loader: DataLoader[Any], num_classes: int) -> None:
         self.loader, self.num_classes = loader, num_classes
-        shield_workers(loader)
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        return checked_targets(self.loader, self.num_classes)
+        return checked_targets(shielded(self.loader), self.num_classes)
 
     @property
     def bad_images(self) -> tuple[str, ...]:
@@ -251,7 +250,7 @@ class _Resumable(_Checked):
         self._seed(0)  # the order of the epoch, and the seeds of workers
         if getattr(self.loader, "persistent_workers", False):
             self.loader._iterator = None  # workers are seeded when they start
-        batches = checked_targets(iter(self.loader), self.num_classes)  # which draws the order now
+        batches = checked_targets(shielded(self.loader), self.num_classes)  # which draws the order now
         for number in range(1, len(self) + 1):
             self._seed(number)  # what was computed since the last batch leaves no trace
             batch = next(batches, None)

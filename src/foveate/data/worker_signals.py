@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 from torch.utils.data import DataLoader
 
-__all__ = ["begin_shielded", "shield_workers"]
+__all__ = ["begin_shielded", "shielded"]
 
 _LIVE: WeakSet[Any] = WeakSet()
 """Iterators whose workers ignore signals."""
 
 
-def shield_workers(loader: Any) -> None:
-    """Have the workers that ``loader`` begins from now on ignore SIGINT and SIGTERM, and end with this process.
+def shielded(loader: Any) -> Iterator[Any]:
+    """Return an iterator over ``loader`` whose workers ignore SIGINT and SIGTERM, and end with this process.
 
-    The process that trains decides when to end, and may want batches until then. What is no `DataLoader` is left as it
-    is.
+    The process that trains decides when to end, and may want batches until then. What is no `DataLoader` with workers
+    is left as it is.
     """
-    if isinstance(loader, DataLoader) and "_get_iterator" not in vars(loader):
+    if not isinstance(loader, DataLoader) or not loader.num_workers:
+        return iter(loader)
+    if loader._iterator not in _LIVE:
         loader._iterator = None  # that of workers that were begun before, if they stay
-        loader._get_iterator = partial(begin_shielded, loader, loader._get_iterator)  # type: ignore[method-assign]
+    loader._get_iterator = partial(begin_shielded, loader, loader._get_iterator)  # type: ignore[method-assign]
+    try:
+        return _begun(loader, iter(loader))
+    except BaseException:
+        vars(loader).pop("_get_iterator", None)
+        raise
+
+
+def _begun(loader: DataLoader[Any], batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield batches; some loaders begin their workers when they are asked for the first."""
+    try:
+        first = list(itertools.islice(batches, 1))
+    finally:
+        vars(loader).pop("_get_iterator", None)  # which holds the loader that it is in
+    yield from first
+    yield from batches
 
 
 def begin_shielded(loader: DataLoader[Any], begin: Callable[[], Any]) -> Any:
