@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -68,3 +70,37 @@ def test_devices_are_written_and_stay_devices(capfd: pytest.CaptureFixture[str])
     assert Path("/dev/null").is_char_device()
     assert Path("/dev/stdout").is_symlink()
     assert capfd.readouterr().out == "figures\n"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    replace = Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+
+    def replaced(self: Path, target: Path) -> Path:
+        done.append("name")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    write_bytes(tmp_path / "x", b"content")
+    assert done == ["file", "name", "folder"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_only_file_systems_that_flush_no_folders_are_excused(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def synced(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", synced)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            write_bytes(tmp_path / "x", b"content")
+    else:
+        write_bytes(tmp_path / "x", b"content")
+    assert (tmp_path / "x").read_bytes() == b"content"

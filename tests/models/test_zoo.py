@@ -103,7 +103,7 @@ def test_inserted_heads_cost_at_most_one_percent(kind, base):
     ],
 )
 def test_one_network_of_each_family_compiles_and_exports(family, backend):
-    """Without a break in the graph; what code becomes of it, the tests of each module see.
+    """Without a break in the graph; what code becomes of it, the tests of modules see.
 
     Graphs that the tests of exports compare at every size are not exported here.
     """

@@ -71,8 +71,8 @@ def test_layout_is_kept_and_changes_no_number(make, x, layout):
 
 COMPILERS = [(name, "aot_eager") for name in MODULES]
 """Each module's graph, executed operator by operator."""
-INDUCTOR = ("explicit", "global-self", "rectangular")
-"""One module of each paper: code is made of it every time, from the graph that is else executed as it is."""
+INDUCTOR = ("explicit", "global-self", "rectangular", "augmented")
+"""One module of each paper and a baseline: code is made of it every time, from the graph that else runs as it is."""
 
 
 @pytest.mark.slow

@@ -257,6 +257,7 @@ def test_a_loader_is_given_back_as_it_was() -> None:
     own = loader(8, num_workers=1, persistent_workers=True)
     before = {name for name in vars(own) if name != "_iterator"}
     batches = from_loaders(own, loader(6), **GIVEN).loaders(seed=0).train
+    iter(batches)
     assert len(list(batches)) == 2
     assert {name for name in vars(own) if name != "_iterator"} == before
     assert own.worker_init_fn is None
@@ -278,9 +279,11 @@ def test_workers_that_begin_late_ignore_signals(stays: bool) -> None:
     late = Lazy(TensorDataset(images(8), torch.arange(8) % 3), 4, num_workers=1, persistent_workers=stays)
     batches = from_loaders(late, loader(6), **GIVEN).loaders(seed=0).train
     for _ in range(2):
-        before = {worker for iterator in _LIVE for worker in iterator._workers} if not stays else set()
+        before = set(_LIVE)
         running = iter(batches)
         next(running)
-        workers = {worker for iterator in _LIVE for worker in iterator._workers} - before
-        subprocess.run(["kill", "-TERM", *(str(worker.pid) for worker in workers if worker.is_alive())], check=True)
+        ((worker,),) = [iterator._workers for iterator in set(_LIVE) - before]
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+        time.sleep(0.2)
+        assert worker.is_alive()
         assert len(list(running)) == 1

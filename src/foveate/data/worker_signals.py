@@ -29,19 +29,21 @@ def shielded(loader: Any) -> Iterator[Any]:
     if loader._iterator not in _LIVE:
         loader._iterator = None  # that of workers that were begun before, if they stay
     loader._get_iterator = partial(begin_shielded, loader, loader._get_iterator)  # type: ignore[method-assign]
+    batches = None
     try:
-        return _begun(loader, iter(loader))
-    except BaseException:
-        vars(loader).pop("_get_iterator", None)
-        raise
+        batches = iter(loader)
+    finally:
+        if hasattr(batches, "_workers") or batches is None:
+            vars(loader).pop("_get_iterator", None)  # which holds the loader that it is in
+    return batches if hasattr(batches, "_workers") else _begun(loader, batches)
 
 
 def _begun(loader: DataLoader[Any], batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield batches; some loaders begin their workers when they are asked for the first."""
+    """Yield the batches of a loader that begins its workers when it is asked for the first."""
     try:
         first = list(itertools.islice(batches, 1))
     finally:
-        vars(loader).pop("_get_iterator", None)  # which holds the loader that it is in
+        vars(loader).pop("_get_iterator", None)
     yield from first
     yield from batches
 

@@ -96,7 +96,7 @@ class Task(ABC):
     @classmethod
     def check_data(cls, data: Any) -> None:
         """Raise a `ValueError` unless ``data`` is a `data_class` with targets as the task has them."""
-        name, dims = data.name, getattr(data, "target_dims", None)
+        name, dims = getattr(data, "name", "data"), getattr(data, "target_dims", None)
         if not isinstance(data, cls.data_class):
             raise ValueError(
                 f"{name} is {type(data).__name__}, from which task={cls.name} cannot be learned; open it for "

@@ -28,7 +28,7 @@ from foveate.data.given import read_upright, upright_rgb
 from foveate.data.placement import check_resizable
 from foveate.io import NetworkMeta
 from foveate.models.dense import seen_size
-from foveate.models.inspection import evaluating
+from foveate.models.inspection import evaluating, floating_dtype
 from foveate.trained.evaluation import EvaluationResult, evaluate_trained
 from foveate.trained.saving import save_trained
 
@@ -143,8 +143,7 @@ class TrainedNetwork(ABC):
     def tensor(self, images: Sequence[Image.Image]) -> Tensor:
         """Return RGB images as the network takes them, on its device, in its floating-point format."""
         transform = make_transform(self.transform, training=False)
-        dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), None)
-        return torch.stack([transform(image) for image in images]).to(self.device, dtype)
+        return torch.stack([transform(image) for image in images]).to(self.device, floating_dtype(self.network))
 
     def unlike(self, tensor: Tensor, size: tuple[int, int]) -> list[str]:
         """Return in words in what an image, as the network takes it, plainly differs from all training images.

@@ -31,7 +31,6 @@ __all__ = [
     "configured_task",
     "fingerprint_of",
     "is_known_to_all",
-    "name_of",
     "normalized",
     "with_appearance",
 ]
@@ -129,7 +128,7 @@ def with_appearance(meta: NetworkMeta, data: Data) -> NetworkMeta:
 def fingerprint_of(data: Data, augment: str = "", splits: Iterable[str] = ("train", "val", "test")) -> DataFingerprint:
     """Return what identifies the images of ``data``, or of some of its splits, when a run is resumed."""
     names = [name for name in splits if getattr(data, name) is not None]
-    augment = augment or name_of(getattr(data, "augment", None))
+    augment = augment or _name_of(getattr(data, "augment", None))
     return DataFingerprint(
         data.classes,
         {name: data.length(name) for name in names},
@@ -144,7 +143,7 @@ def is_known_to_all(model: str) -> bool:
     return known_to_all(timm.model_entrypoint(model).__module__) if timm.is_model(model) else True
 
 
-def name_of(augment: Any) -> str:
+def _name_of(augment: Any) -> str:
     """Return what a resumed run's augmentation is told apart by."""
     if augment is None:
         return ""

@@ -116,9 +116,9 @@ class Recipe:
         if self.opt not in optimizers:
             close = _checks.suggestion(self.opt, optimizers)
             raise ValueError(f"opt must be an optimizer of timm's, such as adamw, sgd or lamb; got {self.opt!r}{close}")
-        if timm.optim.get_optimizer_info(self.opt).second_order:
-            raise ValueError(f"opt={self.opt} needs second derivatives, which are not computed here; give another")
         known = timm.optim.get_optimizer_info(self.opt)
+        if known.second_order:
+            raise ValueError(f"opt={self.opt} needs second derivatives, which are not computed here; give another")
         if self.momentum == 0 and known.has_momentum and (known.defaults or {}).get("nesterov"):
             raise ValueError(f"momentum must be above 0 with opt={self.opt}, which is Nesterov's; or give opt=momentum")
         if isinstance(self.freeze, str):

@@ -34,7 +34,6 @@ from foveate.training.build import (
     configured_task,
     fingerprint_of,
     is_known_to_all,
-    name_of,
     normalized,
     with_appearance,
 )
@@ -139,7 +138,7 @@ class _Run:
         )
         network = convert_sync_batchnorm(model) if config.sync_bn else model
         module = TrainingModule(network, config, task, meta=meta, seed=seed)
-        fingerprint = fingerprint_of(data, name_of(augment))
+        fingerprint = fingerprint_of(data)
         if distributed.sharded:
             check_sharding(config)
         if distributed.size > 1 and config.opt.startswith("kron"):
