@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.test_cli import printed
+from tests.command_line import printed
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import io
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tests.commands.pages import Page, numbers
 
 from foveate.commands.compare import CompareConfig
 from foveate.commands.compare import run as compare
@@ -26,46 +26,6 @@ pytestmark = pytest.mark.slow
 
 MODELS = ["conv_resnet_tiny", "expatt_resnet_tiny", "cram_resnet_tiny"]
 TEST_IMAGES = 23
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every element is closed in its turn, and no attribute stands twice."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.tables: list[list[list[str]]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(dict(attrs)) == len(attrs)
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" in self.open:
-            return
-        self.text += data
-        if {"td", "th"} & set(self.open):
-            self.tables[-1][-1][-1] += data + " "
-
-    def attributes(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +67,6 @@ def doctored(folder: Path, **changes: Any) -> Page:
         place[last] = value
     path.write_text(json.dumps(table), "utf-8")
     return Page(run(ReportConfig(runs=folder, images=1)).read_text("utf-8"))
-
-
-def numbers(text: str) -> list[float]:
-    return [float(number) for number in re.findall(r"[-+]?\d+(?:\.\d+)?", text)]
 
 
 def test_the_path_is_the_last_line_and_the_page_is_valid(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

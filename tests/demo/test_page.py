@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from foveate.demo.inference import ShownNetwork, View, load_shown, look
 from foveate.demo.page import PANEL
@@ -20,6 +18,7 @@ from foveate.demo.render import prediction
 from foveate.demo.samples import MAX_UPLOAD, ShownImage, draw_samples, flower, read_upload
 from foveate.explain import overlay
 from foveate.explain.pictures import drawn
+from tests.demo.seen import changed, choose_network, pixels, said, source, upload, words_of
 
 from .conftest import Server
 from .files import BAD, photograph
@@ -69,48 +68,11 @@ def samples() -> list[ShownImage]:
     return draw_samples(20, 0)
 
 
-def source(picture: Locator) -> str:
-    """Return the address of what a picture shows."""
-    return picture.locator("img").get_attribute("src") or ""
-
-
-def pixels(picture: Locator) -> np.ndarray:
-    """Return what a picture shows, as the browser got it."""
-    src = source(picture)
-    data = base64.b64decode(src.partition(",")[2]) if src.startswith("data:") else httpx.get(src).content
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def changed(picture: Locator, before: str) -> None:
-    """Wait until a picture shows something else."""
-    expect(picture.locator("img")).not_to_have_attribute("src", before)
-
-
-def choose_network(page: Page, words: str) -> None:
-    page.locator("#network label", has_text=words).click()
-
-
-def upload(page: Page, path: Path) -> None:
-    with page.expect_file_chooser() as chooser:
-        page.locator("#upload").click()
-    chooser.value.set_files(path)
-
-
 def expected(network: ShownNetwork, image: ShownImage, view: View | None = None) -> tuple[np.ndarray, str]:
     """Return the picture and the words that the page must show."""
     finding = look(network, image, view)
     picture = overlay(image.pixels, finding.records[0], zoom=ZOOM, placement=finding.placement)
     return np.asarray(picture), prediction(finding)
-
-
-def said(page: Page) -> list[str]:
-    """Return the probabilities on the page."""
-    return page.locator("#prediction .bar > span:last-child").all_inner_texts()
-
-
-def words_of(html: str) -> list[str]:
-    return re.findall(r"<span>([\d.]+%)</span>", html)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.checkpoints import gadgets
+from tests.fuzz.gadgets import gadgets
 from tests.fuzz.parts import PARTS
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from foveate.models.building import check_classifier
+from foveate.models.inspection import evaluating
 
 
 class Gated(nn.Module):
@@ -27,3 +29,18 @@ def test_a_network_that_looks_at_values_is_tried_on_the_cpu() -> None:
     assert network.training
     with pytest.raises(ValueError, match=r"gated gives \(1, 5\) for one image"):
         check_classifier("gated", network, num_classes=6, img_size=(7, 11))
+
+
+def test_nothing_that_was_kept_for_evaluation_outlives_a_step_of_training() -> None:
+    torch.manual_seed(0)
+    network, image = timm.create_model("levit_128s", num_classes=5), torch.randn(1, 3, 224, 224)
+    with evaluating(network), torch.no_grad():
+        before = network(image)
+        for name, parameter in network.named_parameters():
+            if name.endswith("attention_biases"):
+                parameter.normal_(std=3.0)
+    with evaluating(network), torch.no_grad():
+        after = network(image)
+        wanted = network.eval()(image)
+    torch.testing.assert_close(after, wanted)
+    assert not torch.allclose(before, after)

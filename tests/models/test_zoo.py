@@ -16,6 +16,7 @@ import foveate
 from foveate.benchmark.cost import network_cost
 from foveate.cli import parse_command
 from foveate.comparison.model_spec import ModelSpec
+from foveate.io import load_weights
 from foveate.models.building import build_network
 from foveate.models.tables import relative_tables, resize_relative_tables
 from foveate.nn import GlobalSelfAttention2d
@@ -268,6 +269,16 @@ def test_tables_fit_the_maps_also_where_a_pooling_strides(layer: type | None) ->
         made = {name: module.feat_size for name, module in relative_tables(model).items()}
         resize_relative_tables(model, (96, 64))
         assert {name: module.feat_size for name, module in relative_tables(model).items()} == made
+
+
+def test_tables_of_a_network_for_several_devices_are_resized_and_loaded(tmp_path: Path) -> None:
+    inside, start = (timm.create_model("gsa_resnet_tiny", num_classes=7, img_size=32) for _ in range(2))
+    wrapped = torch.nn.DataParallel(inside)
+    assert foveate.resize_relative_tables(wrapped, 64) is wrapped
+    assert inside.layer1[0].conv2.feat_size == (64, 64)
+    torch.save(inside.state_dict(), tmp_path / "weights.pth")
+    load_weights(torch.nn.DataParallel(foveate.resize_relative_tables(start, 64)), tmp_path / "weights.pth")
+    assert all(torch.equal(value, start.state_dict()[key]) for key, value in inside.state_dict().items())
 
 
 def test_resized_tables_are_as_frozen_as_before() -> None:

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 import foveate
 from foveate.data import TransformConfig, make_transform
+from foveate.data.dense import open_detection, open_segmentation
 from foveate.data.dense.joint import Evaluation
+from foveate.explain.painting import class_color
 from foveate.io import NetworkMeta
 from foveate.models.dense import build_with_head
 from foveate.nn import GatedAttention
-from foveate.report.grid import _record
+from foveate.report.grid import _record, choose_samples
+from foveate.report.page import _class_colors
 from foveate.report.samples import Sample, extent_of, renormalized
 
 META = NetworkMeta(
@@ -83,3 +86,13 @@ def test_a_gate_that_is_the_same_for_all_images_is_shown() -> None:
     assert record is not None
     assert record.query is None
     assert record.map.unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_the_colors_of_classes_of_pixels_are_named(task: str) -> None:
+    opened = open_segmentation if task == "segmentation" else open_detection
+    data = opened("digits", options={"size": 48, "length": 3, "val_length": 3, "test_length": 3})
+    colors = _class_colors(data, choose_samples(data, "val", 2))
+    drawn = {name: ImageColor.getrgb(color) for name, color in colors.items()}
+    names = data.classes if task == "segmentation" else []  # the boxes of objects have their names
+    assert drawn == {name: class_color(index) for index, name in enumerate(names)}

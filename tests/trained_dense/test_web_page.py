@@ -15,7 +15,7 @@ from foveate.demo.render import comparison, mechanism, numbers, prediction
 from foveate.demo.samples import draw_samples
 from foveate.explain.pictures import answered, looked_at
 from tests.demo.conftest import start
-from tests.demo.test_page import changed, pixels, source
+from tests.demo.seen import changed, pixels, source
 
 from .conftest import train
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,14 @@ import timm
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image, ImageOps
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.stopping import StopAt
+from tests.training.short import DIGITS, SETTINGS, TINY, weights
 from torch.utils.data import DataLoader, TensorDataset
 
 import foveate
 from foveate.data import from_loaders, open_data
-from foveate.io import load_network
-from foveate.training import EpochLogger, TrainConfig
-from foveate.training.loggers import _LIGHTNING, make_loggers
+from foveate.training import TrainConfig
 
-TINY: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 21}
-SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu", "verbose": False}
-DIGITS = open_data("digits", options=TINY)
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
@@ -52,10 +45,6 @@ def batches(length: int, *, training: bool = False, workers: int = 0, generator:
     given = torch.Generator().manual_seed(1) if generator else None
     data = (Noisy if training else Plain)(images, labels)
     return DataLoader(data, 8, shuffle=training, num_workers=workers, generator=given)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_network(folder)[0].state_dict()
 
 
 @pytest.mark.slow
@@ -134,86 +123,6 @@ def test_an_augmentation_must_return_an_image(tmp_path: Path, returned: Any) -> 
         foveate.train("test_resnet", augment=lambda _: returned, out=str(tmp_path / "x"), data_options=TINY, **SETTINGS)
 
 
-@pytest.mark.slow
-def test_several_loggers_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    rows: list[dict[str, float]] = []
-
-    class Own(EpochLogger):
-        def add(self, row: dict[str, float]) -> None:
-            rows.append(dict(row))
-
-    class LikeLightnings:
-        def __init__(self) -> None:
-            self.metrics: list[Any] = []
-            self.ended = ""
-
-        def log_hyperparams(self, params: dict[str, Any]) -> None:
-            assert params["model"] == "test_resnet"
-
-        def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-            self.metrics.append((step, metrics))
-
-        def finalize(self, status: str) -> None:
-            self.ended = status
-
-    other, out = LikeLightnings(), tmp_path / "run"
-    loggers = ["csv", "tensorboard", "wandb", "mlflow", Own(), other]
-    result = foveate.train("test_resnet", logger=loggers, out=str(out), data_options=TINY, **SETTINGS)
-    assert rows == result.history
-    assert [(step, {"epoch": step, **metrics}) for step, metrics in other.metrics] == list(enumerate(rows, 1))
-    assert other.ended == "success"
-    with (out / "logs" / "metrics.csv").open() as file:
-        assert [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)] == rows
-    losses = EventAccumulator(str(out / "tensorboard")).Reload().Scalars("val_loss")
-    assert [event.value for event in losses] == pytest.approx([row["val_loss"] for row in rows])
-    from mlflow import MlflowClient
-
-    run = (out / "logs" / "mlflow-run.txt").read_text()
-    client = MlflowClient(f"sqlite:///{out / 'logs' / 'mlflow.db'}")
-    assert [point.value for point in client.get_metric_history(run, "val_loss")] == [row["val_loss"] for row in rows]
-    foveate.train("test_resnet", logger=["wandb"], out=str(tmp_path / "next"), data_options=TINY, **SETTINGS)
-    for folder in (out, tmp_path / "next"):  # each training its own run
-        assert len(list((folder / "logs" / "wandb").glob("offline-run-*/*.wandb"))) == 1
-    settings = json.loads((out / "result.json").read_text())["config"]
-    assert settings["logger"] == ["csv", "tensorboard", "wandb", "mlflow"]
-
-
-def test_a_service_that_is_down_ends_no_training(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Down:
-        def __getattr__(self, name: str) -> Any:
-            raise ConnectionError("nobody answers")
-
-    def broken(folder: Path) -> Any:
-        raise Exception("no login")
-
-    for name in ("wandb", "mlflow"):
-        monkeypatch.setitem(_LIGHTNING, name, lambda folder: Down())
-        (service,) = make_loggers([name], Path(), {})
-        with pytest.raises(OSError, match="nobody answers"):
-            service.start([])
-        caplog.clear()
-        service.add({"epoch": 1, "val_loss": 2.0})
-        service.saved([])
-        service.close("success")
-        assert [record.levelname for record in caplog.records] == ["WARNING"] * len(caplog.records)
-        assert "epoch 1" in caplog.text
-        monkeypatch.setitem(_LIGHTNING, name, broken)
-        with pytest.raises(OSError, match=f"{name}.*no login"):
-            make_loggers([name], Path(), {})
-
-
-def test_lightnings_own_file_holds_every_epoch_that_is_saved(tmp_path: Path) -> None:
-    (own,) = make_loggers([CSVLogger(tmp_path)], Path(), {})
-    own.start([])
-    own.add({"epoch": 1, "val_loss": 2.0})
-    own.saved([])
-    assert "2.0" in next(tmp_path.rglob("metrics.csv")).read_text()
-
-
 def test_an_augmentation_that_comes_with_the_data_is_told_apart(tmp_path: Path) -> None:
     data = open_data("digits", options=TINY)
     augmented = dataclasses.replace(data, augment=ImageOps.mirror)
@@ -236,27 +145,6 @@ def test_what_a_scheduler_says_of_its_tasks_is_not_asked(tmp_path: Path, monkeyp
     foveate.train("test_resnet", out=str(tmp_path / "run"), data_options=TINY, **SETTINGS)
 
 
-@pytest.mark.slow
-def test_a_run_that_was_interrupted_in_its_first_epoch_goes_on_with_mlflow(tmp_path: Path) -> None:
-    how: dict[str, Any] = {"logger": ["mlflow"], "out": tmp_path / "run", "data_options": TINY, **SETTINGS}
-    with pytest.raises(KeyboardInterrupt, match="resume=True"):
-        foveate.train("test_resnet", callbacks=StopAt(1), **how)
-    result = foveate.train("test_resnet", resume=True, **how)
-    from mlflow import MlflowClient
-
-    run = (tmp_path / "run" / "logs" / "mlflow-run.txt").read_text()
-    points = MlflowClient(f"sqlite:///{tmp_path / 'run' / 'logs' / 'mlflow.db'}").get_metric_history(run, "val_loss")
-    assert [point.value for point in points] == [row["val_loss"] for row in result.history]
-
-
-@pytest.mark.slow
-def test_without_loggers_nothing_is_logged(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    foveate.train("test_resnet", logger=[], out=str(out), data_options=TINY, **SETTINGS)
-    assert not (out / "logs").exists()
-    assert not (out / "tensorboard").exists()
-
-
 def test_bad_settings_are_named_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cases: list[tuple[dict[str, Any], str]] = [
@@ -276,18 +164,6 @@ def test_bad_settings_are_named_and_nothing_is_written(tmp_path: Path, monkeypat
     with pytest.raises(ValueError, match="data"):
         foveate.compare(["test_resnet"], 3)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_missing_logger_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = foveate._extras.importlib.util.find_spec  # type: ignore[attr-defined]
-    monkeypatch.setattr(
-        foveate._extras.importlib.util,  # type: ignore[attr-defined]
-        "find_spec",
-        lambda name, *rest: None if name == "wandb" else find(name, *rest),
-    )
-    with pytest.raises(ImportError, match=r"foveate\[wandb\]"):
-        foveate.train("test_resnet", logger=["wandb"], out=str(tmp_path / "x"), data_options=TINY, **SETTINGS)
-    assert not (tmp_path / "x").exists()
 
 
 def test_augmentation_that_another_setting_switches_off(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from tests.stopping import StopAt
-from tests.training.test_api import DIGITS, SETTINGS, weights
+from tests.training.short import DIGITS, SETTINGS, weights
 
 import foveate
 from foveate.training.callbacks import CallbackTrainer
