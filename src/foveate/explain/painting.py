@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from foveate.explain.lettering import TEXT, font, height_of, width_of, write
+from foveate.explain.lettering import TEXT, font, height_of, shortened, width_of, write
 from foveate.explain.overlay import outlined, zoom_of
 
 __all__ = ["Color", "boxed", "class_color", "colored", "key_of_colors", "marked", "object_color", "palette", "with_key"]
@@ -120,15 +120,16 @@ def marked(picture: Image.Image, image: Image.Image, query: tuple[int, int]) -> 
 def key_of_colors(key: Mapping[str, Color], *, size: int, width: int) -> Image.Image:
     """Draw the colors of classes with their names, in letters of ``size`` pixels, in as many lines as it takes."""
     face = font(size)
+    names = [shortened(name, face, width - 2.5 * size) for name in key]
     places, x, line = [], 0, 0
-    for name in key:
+    for name in names:
         needed = round(2 * size + width_of(name, face) + 1.5 * size)
         if x and x + needed > width:
             x, line = 0, line + 1
         places.append((x, round(line * 1.6 * size)))
         x += needed
     picture = Image.new("RGB", (width, round((line + 1) * 1.6 * size)), "white")
-    for (name, color), (left, top) in zip(key.items(), places, strict=True):
+    for name, color, (left, top) in zip(names, key.values(), places, strict=True):
         ImageDraw.Draw(picture).rectangle([left, top, left + round(1.5 * size), top + size], fill=color, outline=TEXT)
         write(picture, (left + 2 * size, top - size // 6), name, face, TEXT)
     return picture

@@ -20,7 +20,7 @@ from foveate.io.fitting import fill, resized
 from foveate.io.foreign import meta_of_hub, meta_of_script
 from foveate.io.reading import BACKBONE_KEY, META_KEY, PART, WEIGHTS, WeightsFile, located, read_weights
 from foveate.models.dense import create_with_head
-from foveate.models.inspection import FAILURES, unshared
+from foveate.models.inspection import FAILURES, eager, unshared
 from foveate.models.packaged import PACKAGED, backbone_of, completed, differing
 from foveate.models.tables import renamed
 
@@ -169,7 +169,7 @@ def load_weights(model: nn.Module, path: str | Path) -> NetworkMeta | None:
         ValueError: There is no such file, it is cut short or no checkpoint, it is one of another network, or not the
             file that the model card beside it describes.
     """
-    path = _file(path)
+    path, model = _file(path), eager(model)
     file = read_weights(path)
     tensors = _whole(file.tensors, file)
     _card_beside(path)

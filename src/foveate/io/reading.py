@@ -33,6 +33,8 @@ PART = "model."
 """Prefix of the network's own weights in a Lightning checkpoint."""
 META_KEY = "foveate"
 """Key under which a checkpoint holds the fields of its `NetworkMeta`, as JSON."""
+LIGHTNING = frozenset({META_KEY, "progress", "pytorch-lightning_version"})
+"""Keys of which a checkpoint of a Lightning module has one, ours or another's."""
 BACKBONE_KEY = "foveate.backbone"
 """Key under which a file that holds only what differs from a backbone names it, as JSON: ``name`` and ``sha256``."""
 HARMLESS = (argparse.Namespace,)
@@ -101,7 +103,8 @@ def read_weights(path: Path) -> WeightsFile:
     state = _chosen(content, path)
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ValueError(f"{path} holds a {type(state).__name__}, not weights by name")
-    tensors = _unwrapped(_network_part(_unwrapped(state, path)), path)
+    lightning = isinstance(content, dict) and not LIGHTNING.isdisjoint(content)
+    tensors = _unwrapped(_network_part(_unwrapped(state, path), lightning), path)
     if not tensors:
         raise ValueError(f"{path} does not hold weights by name")
     wrong = next((key for key, tensor in tensors.items() if not isinstance(tensor, Tensor)), None)
@@ -201,11 +204,14 @@ def _chosen(content: Any, path: Path) -> Any:
     return content
 
 
-def _network_part(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the network's own weights of a Lightning checkpoint, averaged ones if there are any; else all."""
+def _network_part(state: dict[str, Any], lightning: bool) -> dict[str, Any]:
+    """Return the network's own weights of a Lightning checkpoint, averaged ones if there are any; else all.
+
+    What others write without Lightning is cut where that leaves nothing out: ``model`` may be one part of a network.
+    """
     for prefix in ("ema.module.", PART):
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if part:
+        if part and (lightning or len(part) == len(state)):
             return part
     return state
 

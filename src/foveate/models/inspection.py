@@ -158,6 +158,8 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+            if training and getattr(module, "attention_bias_cache", None):  # of timm's LeViT: stale after a step
+                module.attention_bias_cache = {}  # type: ignore[assignment]
 
 
 def _evaluate(network: nn.Module) -> nn.Module:

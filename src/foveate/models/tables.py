@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foveate._checks import number, pair
 from foveate.functional import resize_relative_table
 from foveate.models.insertion import detector_backbone, first_convolution, image_size
-from foveate.models.inspection import attention_modules, dry_run
+from foveate.models.inspection import attention_modules, dry_run, eager
 from foveate.nn.relative_tables import TABLES, RelativeTables2d
 
 __all__ = [
@@ -48,12 +48,13 @@ def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) ->
         (64, 64)
     """
     size = pair("img_size", img_size)
-    modules = relative_tables(model)
+    network = eager(model)
+    modules = relative_tables(network)
     if not modules:
-        raise ValueError(f"{type(model).__name__} has no relative tables: no GSA or attention-augmented module in it")
-    for name, feat_size in _attended_sizes(model, modules, size).items():
+        raise ValueError(f"{type(network).__name__} has no relative tables: no GSA or attention-augmented module in it")
+    for name, feat_size in _attended_sizes(network, modules, size).items():
         modules[name].resize(feat_size)
-    if note := getattr(model, "note_input_size", None):
+    if note := getattr(network, "note_input_size", None):
         note(size)
     return model
 

@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from foveate._extras import require
 from foveate.data import ImageData
 from foveate.data.dense import DenseData
 from foveate.explain import Scale, palette_stops
+from foveate.explain.painting import class_color
+from foveate.io.class_names import class_name
 from foveate.report.comparison import cells, metric_of
 from foveate.report.figures import learning_curves, network_color, score_chart
 from foveate.report.grid import Column, choose_samples, fill_column
-from foveate.report.samples import shown_width
+from foveate.report.samples import Sample, shown_width
 
 __all__ = ["comparison_page"]
 
@@ -56,6 +60,7 @@ def comparison_page(
             {network["label"]: network["histories"] for network in networks}, metric, title
         ),
         samples=samples,
+        class_colors=_class_colors(data, samples),
         columns=list(zip(networks, columns, strict=True)),
         legends=_legends(networks, columns),
         palettes=[palette_stops(ground=0), palette_stops(ground=255)],
@@ -63,6 +68,13 @@ def comparison_page(
         config=config,
         out=shlex.quote(str(runs)),
     )
+
+
+def _class_colors(data: ImageData | DenseData, samples: Sequence[Sample]) -> dict[str, str]:
+    """Return the colors of the classes of pixels as ``#rrggbb``, by their names; none for other tasks."""
+    if not any(isinstance(sample.label, Tensor) for sample in samples):
+        return {}
+    return {class_name(name): "#{:02x}{:02x}{:02x}".format(*class_color(i)) for i, name in enumerate(data.classes)}
 
 
 def _title(table: Mapping[str, Any]) -> str:
