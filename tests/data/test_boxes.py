@@ -44,6 +44,8 @@ CONFIGS = {
     "upright": ({"img_size": 32, "crop_pct": 0.9, "interpolation": "bilinear"}, (61, 43)),
     "wide": ({"img_size": (20, 36), "crop_pct": 0.875}, (59, 83)),
     "high": ({"img_size": (33, 17), "crop_pct": 1.0, "interpolation": "bilinear"}, (50, 50)),
+    "black border": ({"img_size": 32, "crop_pct": 1.3, "interpolation": "bilinear"}, (33, 29)),
+    "odd border": ({"img_size": (33, 20), "crop_pct": 1.15, "interpolation": "bilinear"}, (47, 31)),
     "odd remainder": ({"img_size": 15, "crop_pct": 0.5}, (90, 47)),
 }
 

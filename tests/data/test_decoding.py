@@ -209,6 +209,9 @@ def test_an_orientation_tag_is_not_applied(tmp_path: Path, orientation: int):
     exif = Image.Exif()
     exif[0x0112] = orientation
     np.testing.assert_array_equal(saved(coloured(), tmp_path / "x.png", exif=exif), np.asarray(coloured()))
+    coloured().save(tmp_path / "x.jpg", exif=exif)
+    image = read_image(tmp_path / "x.jpg")
+    np.testing.assert_array_equal(np.asarray(upright_rgb(image)), np.asarray(image))  # nor later, by hand
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif"])

@@ -13,6 +13,7 @@ import pytest
 from tests.data.layouts import counts, write_images
 
 from foveate.data import make_loader, open_data, open_folder
+from foveate.data.given import find_images
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
@@ -248,3 +249,12 @@ def test_the_current_folder_with_boxes(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "boxes.csv").write_text("\n".join(["file,x_min,y_min,x_max,y_max", *rows]))
     monkeypatch.chdir(tmp_path)
     assert open_data(".").has_boxes
+
+
+def test_a_folder_of_images_without_endings_is_not_passed_over(tmp_path: Path):
+    write_images(tmp_path, ["train/ant", "train/bee", "extra"], 3)
+    for path in sorted((tmp_path / "extra").iterdir()):
+        path.rename(path.with_suffix(""))
+    assert len(find_images([str(tmp_path / "extra")], None)) == 3
+    with pytest.raises(ValueError, match="extra"):
+        open_folder(tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision
+from PIL import Image
 from tests.made_sets import write_pets
 
 from foveate.data import UnreadableImageError, make_loader, open_data, open_named
@@ -191,3 +192,22 @@ def test_faces_whose_test_images_have_no_labels(tmp_path: Path, monkeypatch: pyt
     data = open_data("torchvision/FER2013", root=tmp_path)
     assert data.test is None
     assert data.length("train") + data.length("val") == 40
+
+
+def test_damage_that_torchvision_only_asserts_is_a_value_error(mnist: Path):
+    for path in (mnist / "MNIST" / "raw").iterdir():
+        path.write_bytes(bytes(32))
+    with pytest.raises(ValueError, match="cannot open torchvision/MNIST"):
+        open_data("torchvision/MNIST", root=mnist)
+
+
+def test_an_image_that_is_too_narrow_is_called_by_its_name(pets: Path):
+    narrow = min((pets / "oxford-iiit-pet" / "images").iterdir())
+    Image.new("RGB", (2, 5000)).save(narrow)
+    data = open_data("torchvision/OxfordIIITPet", root=pets, max_bad_images=1)
+    bad = []
+    for images in (data.train, data.val, data.test):
+        loader = make_loader(images, transform=data.transform, batch_size=9, training=False, max_bad_images=1)
+        list(loader)
+        bad += [found.path for found in loader.bad_images]
+    assert bad == [str(narrow)]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from foveate.commands.shards import ShardsConfig, run
 from foveate.data import ShardImages, TransformConfig, make_loader, open_data, open_folder
-from foveate.data.shards import ShardOrder
+from foveate.data.shards import ShardOrder, make_shards
 
 HEAVY = TransformConfig(img_size=(24, 18), auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.5, scale=(0.3, 1.0))
 
@@ -208,3 +208,19 @@ def test_an_image_that_cannot_be_read_is_named_with_its_shard(photo_folder: Path
     strict = make_loader(data.train, transform=HEAVY, batch_size=24, training=True, max_bad_images=1)
     with pytest.raises(ValueError, match=r"could not read 2 image\(s\)"):
         list(strict)
+
+
+def test_decoding_asks_for_whole_images_and_not_for_their_range(photo_folder: Path, tmp_path: Path):
+    for path in sorted((photo_folder / "train").rglob("*.png")):
+        values = np.random.default_rng(0).random((9, 7)).astype(np.float32)
+        Image.fromarray(values).save(path.with_suffix(".tif"))
+        path.unlink()
+    run(ShardsConfig(task=["make", str(photo_folder)], out=tmp_path / "shards", decode=True))
+    run(ShardsConfig(task=["check", str(tmp_path / "shards")], decode=True))
+    assert len(open_data(tmp_path / "shards", intensity_range=(0, 1)).train) == 24
+
+
+def test_shards_do_not_become_a_class(photo_folder: Path):
+    with pytest.raises(ValueError, match="out"):
+        make_shards(photo_folder, photo_folder / "shards")
+    assert not (photo_folder / "shards").exists()

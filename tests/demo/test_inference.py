@@ -23,6 +23,7 @@ from foveate.demo.inference import ShownNetwork, View, fitting, knows_flowers, l
 from foveate.demo.render import UNSURE, escaped, prediction
 from foveate.demo.samples import ShownImage, draw_samples, flower
 from foveate.explain import explain
+from foveate.io import load_network, save_network
 from foveate.io.class_names import class_name
 from foveate.nn import RectangularAttention2d
 from foveate.trained import TrainedNetwork, load
@@ -244,3 +245,14 @@ def test_an_image_is_computed_once_for_all_its_pixels_and_forgotten_with_it(
 
 def test_names_that_are_not_utf8_can_be_sent() -> None:
     assert escaped("r\udcf6t <b>") == "r\\udcf6t &lt;b&gt;"
+
+
+def test_networks_of_different_ranges_need_a_page_each(tmp_path: Path) -> None:
+    files = []
+    for number, bounds in enumerate([None, (0.0, 4095.0)]):
+        network, meta = load_network("cram_resnet_tiny.digits")
+        files.append(str(tmp_path / f"{number}.safetensors"))
+        save_network(Path(files[-1]), network, dataclasses.replace(meta, intensity_range=bounds))
+    with pytest.raises(ValueError, match="intensity_range"):
+        load_shown(files)
+    assert len(load_shown(files[1:])) == 1

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from foveate.data import ClutteredDigits
+from foveate.data.given import read_upright
 from foveate.demo.samples import MAX_SIDE, Uploads, draw_samples, read_upload
 
 from .files import BAD, bomb, photograph
@@ -85,3 +86,11 @@ def test_samples_are_of_the_test_split() -> None:
     assert [sample.label for sample in samples] == [*"0123456789", "0", "1"]
     for index in (0, 11):
         assert np.array_equal(np.asarray(samples[index].pixels), np.asarray(digits.sample(index).image))
+
+
+def test_images_of_16_bits_are_shown_as_the_networks_see_them(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(29000, 31000, (37, 53)).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "thermal.png")
+    wanted = read_upright(tmp_path / "thermal.png", intensity_range=(29000, 31000))
+    shown = Uploads((29000, 31000)).read(str(tmp_path / "thermal.png"))
+    np.testing.assert_array_equal(np.asarray(shown.pixels), np.asarray(wanted))

@@ -104,3 +104,10 @@ def test_only_file_systems_that_flush_no_folders_are_excused(
     else:
         write_bytes(tmp_path / "x", b"content")
     assert (tmp_path / "x").read_bytes() == b"content"
+
+
+def test_what_cannot_be_cleaned_up_does_not_hide_the_file_that_could_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a folder")
+    with pytest.raises(OSError, match="Not a directory") as raised:
+        write_bytes(tmp_path / "notes.txt" / "where.png", b"content")
+    assert raised.value.filename == str(tmp_path / "notes.txt" / "where.png")

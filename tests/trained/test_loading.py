@@ -187,3 +187,10 @@ def test_a_folder_that_is_called_like_a_shipped_network(tmp_path: Path, monkeypa
     for source in (f"./{name}", Path(name), f"local-dir:./{name}", "exported/cram_resnet_tiny.safetensors"):
         assert torch.equal(foveate.load(source).network.fc.bias, mine.network.fc.bias)
     assert not torch.equal(foveate.load(name).network.fc.bias, mine.network.fc.bias)
+
+
+def test_classes_of_a_hub_entry_may_be_named_by_their_numbers(tmp_path: Path) -> None:
+    network = timm.create_model("test_resnet", num_classes=3)
+    names = {0: "cat", 2: "dog"}
+    timm.models.save_for_hf(network, tmp_path, model_config={"label_names": names}, safe_serialization=True)
+    assert list(foveate.load(tmp_path).classes) == ["cat", "1", "dog"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from PIL import Image, TiffImagePlugin
 
 import foveate
+from foveate.data import open_data
 from foveate.io import load_network, save_network
 from tests.made_sets import write_photo
 from tests.trained.made import saved
@@ -122,3 +126,32 @@ def test_a_network_that_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -
         trained.save(tmp_path / "new")
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
     save_network(tmp_path / "other.safetensors", trained.network, trained.meta)  # which does not look
+
+
+def test_data_that_were_opened_without_the_range_of_the_training_are_refused(tmp_path: Path) -> None:
+    for number in range(12):
+        path = tmp_path / "thermal" / ("train", "test")[number % 2] / f"class{number % 3}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).integers(29000, 31000, (32, 48)).astype(np.uint16)
+        Image.fromarray(values).save(path)
+    (tmp_path / "thermal" / "train" / "class0" / "extra.png").write_bytes(path.read_bytes())
+    trained = foveate.load(saved(tmp_path / "model.safetensors", classes=3))
+    trained = dataclasses.replace(trained, meta=dataclasses.replace(trained.meta, intensity_range=(29000.0, 31000.0)))
+    with pytest.raises(ValueError, match="intensity_range"):
+        trained.evaluate(open_data(tmp_path / "thermal", img_size=(32, 48)))
+    opened = open_data(tmp_path / "thermal", img_size=(32, 48), intensity_range=(29000, 31000))
+    assert trained.evaluate(opened).images == 6
+
+
+def test_originals_are_held_no_longer_than_they_are_needed(trained: foveate.TrainedNetwork) -> None:
+    alive: list[int] = []
+    given: list[weakref.ref[Image.Image]] = []
+
+    def frames(number: int) -> Iterator[Image.Image]:
+        for index in range(number):
+            given.append(weakref.ref(image := Image.new("RGB", (48, 32), (index, 0, 0))))
+            alive.append(sum(one() is not None for one in given))
+            yield image
+
+    assert len(trained.predict(frames(11), batch_size=2)) == 11
+    assert max(alive) <= 5

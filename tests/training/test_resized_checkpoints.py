@@ -81,6 +81,8 @@ def test_tables_of_another_image_size_are_resized(name: str, tmp_path: Path, cap
             assert got.shape[0] > value.shape[0]
             old, new = np.linspace(-1, 1, value.shape[0]), np.linspace(-1, 1, got.shape[0])
             wanted = np.stack([np.interp(new, old, column) for column in value.double().numpy().T], axis=1)
+            if name.startswith("gsa"):  # whose passes are sums over as many more positions
+                wanted *= (value.shape[0] + 1) / (got.shape[0] + 1)
             assert np.abs(got.double().numpy() - wanted).max() < 1e-5
         else:
             assert torch.equal(got, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -21,12 +22,14 @@ __all__ = [
     "MAX_PIXELS",
     "BadImage",
     "UnreadableImageError",
+    "check_image",
     "declared_white",
     "naming",
     "open_image",
     "read_image",
     "to_rgb",
     "warn_of_narrow_range",
+    "without_orientation",
 ]
 
 logger = logging.getLogger(__name__)
@@ -38,6 +41,8 @@ MAX_PIXELS = 2**26
 """The most pixels that an image may have, 8192×8192: more than the 61 million of a full-frame camera, fewer than the 89
 million from which Pillow warns. Decoding takes up to about 20 bytes for each."""
 
+ORIENTED = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
+"""Keys of an image's information that may say that it is to be turned."""
 BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 258, 281  # tags of TIFF
 MAX_16_BIT = 65535
 NARROW = 1 / 16
@@ -72,8 +77,8 @@ def read_image(
 ) -> Image.Image:
     """Decode an image completely and return it as RGB, as `to_rgb` makes it.
 
-    As usual in image classification, an orientation tag is not applied (but that of a TIFF, which Pillow applies
-    itself) and only the first frame is read.
+    As usual in image classification, an orientation tag is not applied but dropped (that of a TIFF Pillow applies
+    itself), and only the first frame is read.
 
     Args:
         source: A file, by its path or open for reading and seeking, such as an `io.BytesIO`.
@@ -87,7 +92,26 @@ def read_image(
             `FORMATS`.
     """
     with open_image(source, name=name, max_pixels=max_pixels) as image:
-        return to_rgb(image, intensity_range=intensity_range)
+        found = to_rgb(image, intensity_range=intensity_range)
+        # The tag goes, or what takes the image by hand, as `predict` does, would turn it away from its label or mask.
+        return found if ORIENTED.isdisjoint(found.info) else without_orientation(found.copy())
+
+
+def check_image(content: bytes, *, name: str) -> None:
+    """Decode an image completely, whatever its range: what its pixels mean is said when it is used.
+
+    Raises:
+        UnreadableImageError: As in `read_image`.
+    """
+    with open_image(io.BytesIO(content), name=name) as image:
+        image.load()
+
+
+def without_orientation(image: Image.Image) -> Image.Image:
+    """Take away all that says how ``image`` is to be turned; return it."""
+    for name in ORIENTED:
+        image.info.pop(name, None)
+    return image
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from PIL import ExifTags, Image
 
 from foveate._images import WHITE
 from foveate._paths import expanded
-from foveate.data.decoding import UnreadableImageError, declared_white, naming, open_image, to_rgb
-from foveate.data.files import EXTENSIONS, find_files, is_image
+from foveate.data.decoding import UnreadableImageError, declared_white, naming, open_image, to_rgb, without_orientation
+from foveate.data.files import EXTENSIONS, find_files, image_ending
 from foveate.data.splitting import equally_spaced
 
 __all__ = [
@@ -145,10 +145,7 @@ def turned_upright(image: Image.Image) -> Image.Image:
     turn = TURNS.get(_orientation(image))
     if turn is None:
         return image.copy()
-    turned = image.transpose(turn)
-    for name in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):  # which say that it is to be turned
-        turned.info.pop(name, None)
-    return turned
+    return without_orientation(image.transpose(turn))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -167,7 +164,8 @@ def is_ours(path: Path) -> bool:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = [Path(below, name) for below, names in find_files(folder, folder) for name in names if is_image(name)]
+    files = (Path(below, name) for below, names in find_files(folder, folder) for name in names)
+    found = [path for path in files if image_ending(str(path))]
     found = [path for path in found if path.suffix != ".png" or not is_ours(path)]  # as of an earlier call
     found.sort(key=lambda path: (path.parent.parts, path.name))
     if not found:

@@ -267,7 +267,7 @@ def _plain(name: str) -> str:
 
 
 def _has_images(folder: Path, top: Path) -> bool:
-    return any(is_image(name) for _, names in find_files(folder, top) for name in names)
+    return any(image_ending(os.path.join(below, name)) for below, names in find_files(folder, top) for name in names)
 
 
 def _listed(names: Iterable[object], shown: int = 10) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from foveate import _checks
 from foveate.data.decoding import BadImage, UnreadableImageError
@@ -225,7 +225,12 @@ class _Transformed(Dataset[Any]):
 
 
 def _name(images: LabelledImages, index: int) -> str:
-    """Return the path of an image of a folder, else its number."""
+    """Return the path of an image of a folder or a named set, its name in a shard, else its number."""
+    images = getattr(images, "images", images)  # of `InputBoxes`
+    if isinstance(images, Subset):
+        images, index = images.dataset, images.indices[index]
+    if (name_of := getattr(images, "name_of", None)) is not None:
+        return str(name_of(index))
     samples = getattr(images, "samples", None)
     path = getattr(samples[index], "path", None) if isinstance(samples, list | tuple) else None
     return f"image number {index}" if path is None else str(path)

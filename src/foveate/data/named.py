@@ -128,7 +128,7 @@ class NamedImages(Dataset[tuple[Image.Image, int]]):
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"index must be from 0 to {len(self) - 1}; got {index}")
-        with naming(self._path(index)):
+        with naming(self.name_of(index)):
             image, label = self.dataset[index]
             return to_rgb(image), int(label)
 
@@ -152,7 +152,8 @@ class NamedImages(Dataset[tuple[Image.Image, int]]):
         numbers = getattr(self.dataset, "wnids", None)  # of which two classes share a word: a crane is a bird, or lifts
         return first if numbers is None or len(set(first)) == len(first) else tuple(numbers)
 
-    def _path(self, index: int) -> str:
+    def name_of(self, index: int) -> str:
+        """Return the path of an image where the set has one, else its number."""
         files = _attribute(self.dataset, FILES)
         file = None if files is None else files[index]
         if isinstance(file, tuple):
@@ -210,8 +211,9 @@ def build(name: str, arguments: Mapping[str, Any], root: Path, *, download: bool
         return getattr(torchvision.datasets, short)(str(root), **fetch, **arguments)
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{name} needs {error.name!r}; install it with: pip install {error.name}") from error
-    except (RuntimeError, OSError, ValueError) as error:
-        raise ValueError(_missing(name, root, str(error).rstrip("."), download, fetched)) from error
+    except (AssertionError, LookupError, RuntimeError, TypeError, OSError, ValueError) as error:
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise ValueError(_missing(name, root, reason, download, fetched)) from error
 
 
 def _missing(name: str, root: Path, reason: str, download: bool, fetched: bool) -> str:

@@ -100,7 +100,10 @@ def placement(config: TransformConfig, image_size: tuple[int, int]) -> Placement
         new_height, new_width = (scaled[0] * side // short for side in (height, width))
     else:
         new_height, new_width = ResizeKeepRatio.get_params(torch.empty(1, height, width, device="meta"), scaled, 0.0)
-    top, left = (round((new - kept) / 2) for new, kept in zip((new_height, new_width), input_size, strict=True))
+    top, left = (
+        round((new - kept) / 2) if new > kept else -((kept - new) // 2)  # torchvision's crop, and its black border
+        for new, kept in zip((new_height, new_width), input_size, strict=True)
+    )
     return Placement(new_width / width, new_height / height, left, top, input_size)
 
 

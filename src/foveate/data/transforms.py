@@ -64,7 +64,8 @@ class TransformConfig:
         auto_augment: timm's policy string, such as ``rand-m9-mstd0.5-inc1``, ``augmix-m3-w3`` or ``original``.
         random_erasing: Probability of erasing a random rectangle of the tensor.
         crop_pct: In evaluation, and with ``crop="none"``, the image's shorter side becomes ``img_size / crop_pct``
-            before the center is cropped. It is 1 where ``fit="pad"``.
+            before the center is cropped; above 1, at most 2, the image gets a black border. It is 1 where
+            ``fit="pad"``.
         interpolation: ``bilinear``, ``bicubic`` or ``nearest``.
         fit: How an image of other proportions comes into ``img_size`` in evaluation, and with ``crop="none"``:
             ``crop`` cuts off what is beyond; ``pad`` resizes so that the whole of it fits, and fills the rest, at the
@@ -94,7 +95,7 @@ class TransformConfig:
         for name in ("hflip", "vflip", "random_erasing"):
             _checks.number(name, getattr(self, name), minimum=0, maximum=1)
         _checks.number("color_jitter", self.color_jitter, minimum=0)
-        _checks.number("crop_pct", self.crop_pct, above=0, maximum=1)
+        _checks.number("crop_pct", self.crop_pct, above=0, maximum=2)
         _checks.one_of("fit", self.fit, FITS)
         if self.fit == "pad" and self.crop_pct != 1:
             raise ValueError(f"crop_pct must be 1 where fit='pad' shows the whole image; got {self.crop_pct}")

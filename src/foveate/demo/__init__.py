@@ -71,7 +71,9 @@ class DemoConfig:
         """Return the password that visitors are asked for, if any; a file that is a pipe can be read once."""
         if self.password_file is None:
             return os.environ.get(PASSWORD_VARIABLE)
-        lines = expanded(self.password_file).read_text(encoding="utf-8").splitlines()
+        from foveate.io.files import read_text  # only here: PyTorch
+
+        lines = read_text(expanded(self.password_file)).splitlines()
         return lines[0].strip() if lines else ""
 
 

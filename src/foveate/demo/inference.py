@@ -113,11 +113,14 @@ def load_shown(checkpoints: Sequence[str]) -> list[ShownNetwork]:
     offered depends on the image, see `fitting`.
 
     Raises:
-        ValueError: As `load`.
+        ValueError: As `load`; or they were trained with different ``intensity_range``, and an uploaded image is read
+            once.
     """
     flowers = shipped("flowers") if knows_flowers() else ()
     names = [*flowers, *reversed(shipped("digits")), *reversed(shipped("photographs"))]  # ExpAtt, GSA last
     networks = told_apart(map(load, checkpoints) if checkpoints else [build(name, pretrained=True) for name in names])
+    if len({tuple(network.meta.intensity_range or ()) for network in networks}) > 1:
+        raise ValueError("checkpoint: these networks were trained with different intensity_range; show each on its own")
     called = slugs(network.meta.model for network in networks)
     return [_shown(network, name) for network, name in zip(networks, called, strict=True)]
 

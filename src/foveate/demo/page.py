@@ -47,7 +47,7 @@ class _Page:
 
     def __init__(self, networks: Sequence[ShownNetwork], samples: Sequence[ShownImage], note: str) -> None:
         self.networks = {network.name: network for network in networks}
-        self.samples, self.uploads = list(samples), Uploads()
+        self.samples, self.uploads = list(samples), Uploads(networks[0].network.meta.intensity_range)
         with gr.Blocks(title="foveate: where a network looks", analytics_enabled=False, delete_cache=CACHED) as blocks:
             self.image = gr.State(None, time_to_live=3600)  # set when a page opens: what is forgotten is not the first
             self.point = gr.State(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -46,10 +47,11 @@ def flower() -> ShownImage:
     return ShownImage(Image.fromarray(load_sample_image("flower.jpg")))
 
 
-def read_upload(path: str | Path) -> ShownImage:
+def read_upload(path: str | Path, intensity_range: Sequence[float] | None = None) -> ShownImage:
     """Decode an uploaded file with its EXIF orientation applied, at most `MAX_SIDE` pixels long.
 
-    What it is, and how large, is read from its head before anything is decoded.
+    What it is, and how large, is read from its head before anything is decoded. ``intensity_range`` is that of the
+    networks, see `foveate.data.open_data`.
 
     Raises:
         ValueError: It is no image, damaged, too large, or moves; the message is for the person who uploaded it.
@@ -59,7 +61,7 @@ def read_upload(path: str | Path) -> ShownImage:
             # Telephones store a preview beside a photograph, and call that MPO.
             if getattr(image, "is_animated", False) and image.format != "MPO":  # not to be counted: there may be many
                 raise ValueError("it moves or has pages; save one as PNG")
-            pixels = to_rgb(turned_upright(image))
+            pixels = to_rgb(turned_upright(image), intensity_range=intensity_range)
     except UnreadableImageError as error:
         raise ValueError(f"This file cannot be shown: {_reason(error)}.") from error
     pixels.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
@@ -70,7 +72,8 @@ def read_upload(path: str | Path) -> ShownImage:
 class Uploads:
     """Reads files that were uploaded and deletes them. Equal ones of several visitors are one file."""
 
-    def __init__(self) -> None:
+    def __init__(self, intensity_range: Sequence[float] | None = None) -> None:
+        self._range = intensity_range
         self._reading, self._read = Lock(), WeakValueDictionary[str, ShownImage]()
 
     def read(self, path: str) -> ShownImage:
@@ -78,7 +81,7 @@ class Uploads:
         with self._reading:
             try:
                 image = None if Path(path).exists() else self._read.get(path)
-                self._read[path] = image = image or read_upload(path)
+                self._read[path] = image = image or read_upload(path, self._range)
                 return image
             finally:
                 Path(path).unlink(missing_ok=True)

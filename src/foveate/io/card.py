@@ -75,7 +75,7 @@ class NetworkMeta:
             _checks.number("mean", value)
         for value in _sequence("std", self.std):
             _checks.number("std", value, above=0)
-        _checks.number("crop_pct", self.crop_pct, above=0, maximum=1)
+        _checks.number("crop_pct", self.crop_pct, above=0, maximum=2)
         _text("interpolation", self.interpolation)
         _checks.one_of("fit", self.fit, ("crop", "pad", "squash"))
         if self.intensity_range is not None:

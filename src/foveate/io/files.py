@@ -70,7 +70,8 @@ def write_bytes(path: Path, content: bytes | memoryview, *, keep: Path | None = 
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(place)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # not in place of what went wrong before
+            temporary.unlink(missing_ok=True)
 
 
 def _is_device(path: Path) -> bool:

@@ -85,12 +85,15 @@ def meta_of_hub(weights: Path) -> NetworkMeta | None:
     prepared = resolve_data_config({}, pretrained_cfg=own)
     channels, *size = prepared["input_size"]
     options = {name: value for name, value in config.get("model_args", {}).items() if name not in GIVEN}
+    number, classes = (config.get(name, own.get(name)) for name in ("num_classes", "label_names"))
+    if isinstance(classes, Mapping):  # as timm allows: of some classes, by their numbers
+        classes = [classes.get(str(index), str(index)) for index in range(number)]
     return build_described(
         config["architecture"],
         prepared,
-        num_classes=config.get("num_classes", own.get("num_classes")),
+        num_classes=number,
         img_size=options.pop("img_size", size),
-        classes=config.get("label_names", own.get("label_names")),
+        classes=classes,
         in_chans=channels,
         model_args=options,
     )[1]

@@ -35,7 +35,9 @@ def resize_relative_tables(model: nn.Module, img_size: int | tuple[int, int]) ->
     """Stretch the relative tables of every GSA and AA module of ``model``, in place, to another image size; return it.
 
     Without it a GSA network takes larger images too, but its positional attention stays a window of its original size.
-    The tables are new parameters: training on needs a new optimizer.
+    GSA's positional passes are sums over a line of pixels, which of the same scene at ``s`` times the resolution would
+    be ``s`` times as large: its tables are divided by ``s``. (The paper's summary says nothing of other sizes.) The
+    tables are new parameters: training on needs a new optimizer.
 
     Args:
         model: A network with such modules, or one that contains such a network (a detector, a segmentation network).
@@ -83,7 +85,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     - Weights inside ``{"state_dict": …}`` or ``{"model": …}`` are taken out.
     - Names of version 0.1, where inserted attention stood at the root (``attention.layer3.…``), become those of
       ``model`` (``layer3.attention.…``).
-    - Relative tables for another image size are stretched to those of ``model``, by linear interpolation.
+    - Relative tables for another image size are stretched to those of ``model``, as `resize_relative_tables` does.
 
     Examples:
         >>> small, large = (timm.create_model("gsa_resnet_tiny", img_size=side) for side in (32, 64))
@@ -98,7 +100,9 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     fitted = {}
     for name, value in renamed(weights, model).items():
         if name.endswith(TABLES) and name in own and value.shape != own[name].shape:
-            value = resize_relative_table(value, (len(own[name]) + 1) // 2)
+            owner = model.get_submodule(name.rpartition(".")[0])
+            fit = owner.fitted if isinstance(owner, RelativeTables2d) else resize_relative_table
+            value = fit(value, (len(own[name]) + 1) // 2)
         fitted[name] = value
     return fitted
 

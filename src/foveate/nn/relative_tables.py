@@ -62,7 +62,7 @@ class RelativeTables2d(NotScriptable, PairwiseAttention):
             if loaded is None or loaded.ndim != 2 or loaded.shape[1] != own.shape[1]:
                 continue  # missing, or of another network: the caller says so
             if len(loaded) != len(own) and len(loaded) % 2:
-                state_dict[prefix + name] = resize_relative_table(loaded, (len(own) + 1) // 2)
+                state_dict[prefix + name] = self.fitted(loaded, (len(own) + 1) // 2)
                 warnings.warn(
                     f"relative tables for maps of {(len(loaded) + 1) // 2} positions are stretched to "
                     f"{(len(own) + 1) // 2}, by linear interpolation",
@@ -70,13 +70,17 @@ class RelativeTables2d(NotScriptable, PairwiseAttention):
                 )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def fitted(self, table: Tensor, extent: int) -> Tensor:
+        """Return a table of another extent, stretched to ``extent`` by linear interpolation."""
+        return resize_relative_table(table, extent)
+
     def resize(self, feat_size: int | tuple[int, int]) -> None:
-        """Stretch the tables to another ``feat_size`` by linear interpolation; they are new parameters."""
+        """Fit the tables to another ``feat_size``, see `fitted`; they are new parameters."""
         self.feat_size = pair("feat_size", feat_size)
         with torch.inference_mode(False), torch.no_grad():
             for name, extent in self._extents().items():
                 table = getattr(self, name)
-                resized = resize_relative_table(table, extent)
+                resized = self.fitted(table, extent)
                 setattr(self, name, nn.Parameter(resized, requires_grad=table.requires_grad))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -126,7 +127,7 @@ class TrainedNetwork(ABC):
         several = [images] if isinstance(images, Picture) else list(images)
         if not several:
             raise ValueError("images: there are none; give a path, an image, or a list of them")
-        return self.tensor([self.opened(image)[1] for image in several])
+        return torch.cat([self.tensor([self.opened(image)[1]]) for image in several])  # one original at a time
 
     def opened(self, image: Picture) -> tuple[str, Image.Image]:
         """Return the name of an image, and it as RGB and upright; raises as `prepare`."""
@@ -171,9 +172,9 @@ class TrainedNetwork(ABC):
 
     def outputs(self, images: Iterable[Picture], *, batch_size: int) -> Iterator[tuple[list[Image.Image], Any]]:
         """Yield the RGB images of each batch, and what the network puts out for them."""
-        several, size = list(images), _checks.integer("batch_size", batch_size)
-        for start in range(0, len(several), size):
-            opened = [self.opened(image)[1] for image in several[start : start + size]]
+        remaining, size = iter(images), _checks.integer("batch_size", batch_size)
+        while several := list(itertools.islice(remaining, size)):
+            opened = [self.opened(image)[1] for image in several]
             tensor = self.tensor(opened)
             with evaluating(self.network), torch.no_grad():
                 output = self.network(tensor)
@@ -258,6 +259,12 @@ class TrainedNetwork(ABC):
         if list(data.classes) != list(self.classes):
             raise ValueError(
                 f"{self.source} was trained for {_listing(self.classes)}; {data.name} has {_listing(data.classes)}"
+            )
+        wanted = self.meta.intensity_range
+        if wanted is not None and getattr(data.train, "intensity_range", wanted) is None:
+            raise ValueError(
+                f"{self.source} was trained with intensity_range={list(wanted)}, and {data.name} was opened without; "
+                "give it to what opens the data"
             )
         self.check_network(data.image_size)
 

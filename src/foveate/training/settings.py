@@ -140,7 +140,7 @@ class TrainSettings(Recipe, DataConfig):
         color_jitter: Largest relative change of brightness, contrast and saturation.
         auto_augment: A policy of timm's, such as rand-m9-mstd0.5-inc1.
         random_erasing: Probability of erasing a random rectangle.
-        crop_pct: In evaluation, the part of the shorter side that is kept, in (0, 1].
+        crop_pct: In evaluation, the part of the shorter side that is kept, in (0, 1]; up to 2 with a black border.
         interpolation: bilinear, bicubic or nearest.
         model_args: Keywords for the network, as in {stem: small}.
         pretrained: Start from the weights that timm has for the network, fetched if need be.

@@ -53,3 +53,8 @@ def test_bad_arguments(open_dense: object):
     for arguments in ({"options": {"void": 3}}, {"img_size": (5, 50)}, {"intensity_range": (0, 5)}):
         with pytest.raises(ValueError, match="digits"):
             open_dense("digits", **arguments)
+
+
+def test_random_crops_scale_digits_as_other_images_with_targets():
+    for data in (open_segmentation("digits"), open_detection("digits")):
+        assert (data.transform.scale, data.transform.ratio) == ((0.5, 2.0), (1.0, 1.0))

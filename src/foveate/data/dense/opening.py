@@ -14,7 +14,7 @@ from foveate.data.dense.dense_data import DenseData
 from foveate.data.dense.digits import BACKGROUND, DigitMasks, DigitObjects
 from foveate.data.dense.masks import open_masks
 from foveate.data.dense.named import NAMED_DETECTION, NAMED_SEGMENTATION, open_named_dense
-from foveate.data.dense.parts import SIZES_TRIED, TargetImages, check_bad, suited_transform
+from foveate.data.dense.parts import SCALES, SIZES_TRIED, TargetImages, check_bad, suited_transform
 from foveate.data.dense.voc import open_voc
 from foveate.data.image_data import checked_range, open_data
 from foveate.data.splitting import equally_spaced
@@ -181,4 +181,5 @@ def _open_digits(
     data = open_data("digits", img_size=img_size, seed=seed, options=options)
     kind, classes = (DigitMasks, (BACKGROUND, *data.classes)) if masks else (DigitObjects, data.classes)
     train, val, test = (kind(split) for split in (data.train, data.val, data.test))  # type: ignore[arg-type]
-    return DenseData("digits", classes, train, val, test, data.transform.replace(fit="pad"))
+    transform = data.transform.replace(fit="pad", scale=SCALES, ratio=(1.0, 1.0))
+    return DenseData("digits", classes, train, val, test, transform)

@@ -17,13 +17,15 @@ from foveate.data.decoding import BadImage, UnreadableImageError, open_image, re
 from foveate.data.files import EXTENSIONS, NOT_READ, find_files, image_ending, is_image, name_below
 from foveate.data.transforms import TransformConfig
 
-__all__ = ["SIZES_TRIED", "Sample", "TargetImages", "check_bad", "divided", "image_files", "suited_transform"]
+__all__ = ["SCALES", "SIZES_TRIED", "Sample", "TargetImages", "check_bad", "divided", "image_files", "suited_transform"]
 
 logger = logging.getLogger(__name__)
 
 VAL_FRACTION = 0.2
 LONGEST_SIDE, MULTIPLE = 512, 32
 SIZES_TRIED = 16
+SCALES = (0.5, 2.0)
+"""By how much the sides of training images are scaled."""
 
 
 class Sample(Protocol):
@@ -153,7 +155,7 @@ def suited_transform(
     """
     return TransformConfig(
         img_size=_native_size(images) if img_size is None else img_size,
-        scale=(0.5, 2.0),
+        scale=SCALES,
         ratio=(1.0, 1.0),
         hflip=0.5 if flip else 0.0,
         crop_pct=1.0,

@@ -43,10 +43,13 @@ def make_shards(
         progress: Called with a line for each shard.
 
     Raises:
-        ValueError: ``folder`` holds no images, ``out`` holds other shards, or too many images cannot be read.
+        ValueError: ``folder`` holds no images, or ``out``; ``out`` holds other shards; or too many images cannot be
+            read.
         OSError: Something cannot be read or written.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what was written is whole.
     """
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"out: {out} is in the folder of the images, where it would be a class; give one beside it")
     splits = open_folder(folder, seed=data_seed)
     planned = plan_shards(splits, shard_size=bytes_per_shard, images_per_shard=images_per_shard, seed=seed)
     made_from = {

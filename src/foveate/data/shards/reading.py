@@ -104,6 +104,10 @@ class ShardImages(Dataset[tuple[Image.Image, int]]):
         content = io.BytesIO(sample.content)
         return read_image(content, name=sample.name, intensity_range=self.intensity_range), sample.label
 
+    def name_of(self, index: int) -> str:
+        """Return the name of an image in its shard."""
+        return self.sample(index).name
+
     def entries(self) -> Iterator[tuple[str, None]]:
         """Yield the name of each shard with its SHA-256; it has images of several labels."""
         for shard in self.shards:

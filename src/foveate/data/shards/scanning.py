@@ -13,7 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from foveate.data.decoding import UnreadableImageError, read_image
+from foveate.data.decoding import UnreadableImageError, check_image
 from foveate.data.files import is_image, is_junk
 from foveate.data.layout import SPLIT_NAMES
 from foveate.data.shards.index import BLOCK, MAX_MEMBER, Shard, read_records
@@ -107,7 +107,7 @@ def check_shard(folder: Path, shard: Shard, num_classes: int, *, decode: bool = 
         for number, (offset, size, _) in enumerate(records.tolist() if decode else ()):
             file.seek(offset)
             try:
-                read_image(io.BytesIO(file.read(size)), name=f"{path}, image {number}")
+                check_image(file.read(size), name=f"{path}, image {number}")
             except UnreadableImageError as error:
                 wrong.append(str(error))
     return wrong

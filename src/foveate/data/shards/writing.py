@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from foveate.data.decoding import BadImage, UnreadableImageError, read_image
+from foveate.data.decoding import BadImage, UnreadableImageError, check_image
 from foveate.data.files import image_ending
 from foveate.data.folder import FolderImages, Labelled
 from foveate.data.shards.index import BLOCK, MAX_MEMBER, RECORD, SPLITS, Shard
@@ -106,7 +105,7 @@ def write_shard(folder: Path, planned: PlannedShard, *, decode: bool = False) ->
             content = Path(path).read_bytes()
             if decode:
                 try:
-                    read_image(io.BytesIO(content), name=path)
+                    check_image(content, name=path)
                 except UnreadableImageError as error:
                     bad.append(error.bad)
                     continue
@@ -175,4 +174,5 @@ def _whole_file(path: Path) -> Iterator[IO[bytes]]:
         ours = error.filename in (None, str(temporary))
         raise OSError(error.errno, error.strerror, str(path) if ours else error.filename) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # not in place of what went wrong before
+            temporary.unlink(missing_ok=True)
