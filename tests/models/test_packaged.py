@@ -186,3 +186,31 @@ def test_bad_files_of_what_differs(tuned: tuple[nn.Module, NetworkMeta], tmp_pat
         load_network(written(json.dumps(own), without))
     with pytest.raises(ValueError, match="cram_resnet_tiny"):
         save_network(path, tuned[0], dataclasses.replace(tuned[1], model="cram_resnet_tiny"), difference=True)
+
+
+def test_weights_with_their_attention_are_loaded_into_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    wanted, bare = timm.create_model("cram_resnet26", num_classes=5), timm.create_model("conv_resnet26", num_classes=5)
+    for number, network in enumerate((wanted, bare)):
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        torch.save({"state_dict": network.state_dict()}, tmp_path / f"{number}.pth")
+
+    def loaded(number: int, num_classes: int) -> dict[str, torch.Tensor]:
+        # As timm's training script has it: with num_classes=-1 names that it does not know would be dropped.
+        overlay = {"file": str(tmp_path / f"{number}.pth"), "num_classes": num_classes}
+        return timm.create_model(
+            "cram_resnet26", pretrained=True, pretrained_cfg_overlay=overlay, num_classes=5
+        ).state_dict()
+
+    for found in (loaded(0, 5), loaded(0, -1)):
+        own = {key: value for key, value in wanted.state_dict().items() if not key.startswith("fc.")}
+        assert all(torch.equal(found[key], value) for key, value in own.items())
+    assert all(torch.equal(loaded(1, 5)[key], value) for key, value in bare.state_dict().items())
+
+
+def test_what_timm_saves_of_a_shipped_network_is_built_again(tmp_path: Path) -> None:
+    network = timm.create_model(f"{CRAM}.flowers", pretrained=True)
+    timm.models.save_for_hf(network, tmp_path)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).state_dict()
+    assert all(torch.equal(again[key], value) for key, value in network.state_dict().items())

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import foveate
 from foveate.functional._global_self_training import columns_and_content
@@ -167,3 +168,35 @@ def test_others_who_look_see_operators():
     assert tangents.abs().sum() > 0
     scripted = torch.jit.trace(module, (x,))
     assert relative_error(scripted(2 * x), module(2 * x)) <= 1e-12
+
+
+@pytest.mark.parametrize("fused", [True, None])
+def test_gradients_whose_sign_is_still_to_be_changed(fused: bool | None) -> None:
+    def gradient(fused: bool | None) -> Tensor:
+        torch.manual_seed(0)
+        module = GlobalSelfAttention2d(8, feat_size=(5, 7), num_heads=2, fused=fused, dtype=torch.float64)
+        x = torch.randn(2, 8, 5, 7, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+        y = module(x)
+        y.backward(torch._neg_view(torch.randn_like(y)))  # as from the imaginary part of a conjugate
+        assert x.grad is not None
+        return x.grad
+
+    torch.testing.assert_close(gradient(fused), gradient(False))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_tangents_that_come_with_the_gradient_alone(training: bool) -> None:
+    def tangent(fused: bool | None) -> Tensor:
+        torch.manual_seed(0)
+        module = GlobalSelfAttention2d(8, feat_size=(5, 7), num_heads=2, fused=fused, dtype=torch.float64)
+        x = torch.randn(2, 8, 5, 7, dtype=torch.float64, requires_grad=True)
+        weight, direction = torch.randn(2, 1, 8, 1, 1, dtype=torch.float64)
+        with torch.autograd.forward_ad.dual_level():
+            head = torch.autograd.forward_ad.make_dual(weight, direction)
+            loss = F.conv2d(module.train(training)(x), head).square().sum()
+            (gradient,) = torch.autograd.grad(loss, x)
+            found = torch.autograd.forward_ad.unpack_dual(gradient).tangent
+        assert found is not None
+        return found
+
+    torch.testing.assert_close(tangent(None), tangent(False))

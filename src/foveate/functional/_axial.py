@@ -112,7 +112,7 @@ def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled() or uses_plain_operators():  # to be differentiated again, or for a batch of gradients
+    if torch.is_grad_enabled() or uses_plain_operators(grad):  # to be differentiated again, or for a batch of gradients
         plain = partial(_plain, axis=ctx.axis)
         gradients = differentiable_gradients(plain, ctx.saved_tensors, ctx.needs_input_grad[:3], grad)
     else:

@@ -104,10 +104,11 @@ def _(
 def _save(ctx: Any, inputs: tuple, output: Four) -> None:
     *tensors, ctx.fused = inputs
     ctx.save_for_backward(*tensors, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
 
 
 def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled() or uses_plain_operators():  # to be differentiated again, or for a batch of gradients
+    if torch.is_grad_enabled() or uses_plain_operators(grad):  # to be differentiated again, or for a batch of gradients
         return (*differentiable_gradients(_plain, ctx.saved_tensors[:3], ctx.needs_input_grad[:3], grad), None)
     return (*torch.ops.foveate.content_backward(grad, *ctx.saved_tensors, ctx.fused), None)
 

@@ -119,7 +119,7 @@ class _Before(torch.autograd.Function):
 def _by_operators(*grads: Tensor) -> bool:
     """Tell whether a gradient is to be differentiated again, or is one of a batch (`is_grads_batched`)."""
     batched = any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads)
-    return batched or torch.is_grad_enabled() or uses_plain_operators()
+    return batched or torch.is_grad_enabled() or uses_plain_operators(*grads)
 
 
 def _again(ctx: Any, projection: Tensor, window: Tensor, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:

@@ -133,6 +133,7 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
         options: dict[str, Any] = {} if trained is None else dict(trained.options)
         options |= {name: kwargs.pop(name) for name in ("sharpness", "hidden") if name in kwargs}
         own = trained is not None or (isinstance(chosen, Mapping) and chosen.get("source") in ("local-dir", "hf-hub"))
+        own = own or (pretrained and _holds_attention(chosen, source.get("pretrained_cfg_overlay")))
         if pretrained and small and not own:
             raise ValueError(
                 "stem='small' has no pretrained weights; pass pretrained=False, or leave the stem as it is"
@@ -159,7 +160,7 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
                 insert(model, attention, place, **options)
             return model
 
-        return build_model_with_cfg(
+        network = build_model_with_cfg(
             build,
             name,
             pretrained and own,
@@ -170,8 +171,20 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
             cache_dir=source.get("cache_dir"),
             **kwargs,
         )
+        # Those of a shipped network as well, so that what timm saves of it can be built again.
+        network._model_args = {**getattr(network, "_model_args", {}), **options}
+        return network
 
     return create
+
+
+def _holds_attention(chosen: object, overlay: Mapping[str, Any] | None) -> bool:
+    """Tell whether the weights that a configuration of timm's gives are of a network with its attention."""
+    given = {**(chosen if isinstance(chosen, Mapping) else {}), **(overlay or {})}
+    weights = given.get("state_dict")
+    if not weights and given.get("file"):
+        weights = timm.models.load_state_dict(given["file"], weights_only=True)
+    return any(".attention." in f".{name}" for name in weights or ())
 
 
 def _completing(backbone: str | None) -> Callable[..., dict[str, Tensor]]:

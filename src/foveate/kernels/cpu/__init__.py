@@ -237,6 +237,7 @@ def _ready(x: Tensor) -> Tensor:
 
 
 def _wide(x: Tensor) -> Tensor:
+    x = x.resolve_neg()  # gradients of complex numbers come with their signs still to be changed
     return x if x.dtype == torch.float64 else x.float()
 
 
