@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.commands.pages import Page
 from tests.data.dense.made import write_mask
 from tests.made_sets import write_photo
 from tests.stopping import StopAt
 
 import foveate
+from foveate.commands.report import ReportConfig, run
+from foveate.comparison import costs
 from foveate.comparison.config import folder_name
 from foveate.data import open_data
 
 SETTINGS: dict[str, Any] = {"epochs": 1, "batch_size": 8, "lr": 0.01, "device": "cpu", "verbose": False, "logger": []}
+
+
+MARKS = {"right", "wrong"}
 
 
 def write_set(folder: Path, *, train: int = 12, val: int = 6) -> Path:
@@ -109,3 +117,30 @@ def test_a_long_specification_has_a_folder() -> None:
     assert len(name) < 255
     assert name != other
     assert folder_name("test_resnet:drop_rate=0.1") == "test_resnet+drop_rate=0.1"
+
+
+@pytest.mark.slow
+def test_a_report_shows_opened_images_as_the_networks_saw_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = open_data(write_set(tmp_path / "set", val=8), img_size=24)
+    data = dataclasses.replace(data, transform=data.transform.replace(crop_pct=0.5))
+    foveate.compare(["test_resnet"], data, seeds=1, out=str(tmp_path / "runs"), **SETTINGS)
+    page = Page(run(ReportConfig(runs=tmp_path / "runs", images=8)).read_text())
+    marks = [mark for attributes in page.attributes("span") if (mark := attributes.get("class")) in MARKS]
+    result = json.loads((tmp_path / "runs" / "test_resnet" / "seed-0" / "result.json").read_text())
+    right = [mark == "right" for mark in marks[2:]]  # after the two of the legend
+    assert right == [bool(correct) for correct in result["correct"]]
+
+
+@pytest.mark.slow
+def test_the_table_is_made_though_nothing_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any) -> Any:
+        raise OSError("no longer there")
+
+    monkeypatch.setattr(costs, "_loss_of", gone)
+    data = str(write_set(tmp_path / "set"))
+    table = foveate.compare(["test_resnet"], data, seeds=1, img_size=24, out=str(tmp_path / "runs"), **SETTINGS)
+    (found,) = table["networks"]
+    assert found["peak_memory"] is None
+    assert found["images_per_second"]["median"] > 0

@@ -24,7 +24,8 @@ from foveate.export import export_network
 from foveate.training import TrainConfig
 from foveate.training.build import _configuration as configuration_of
 from foveate.training.build import fingerprint_of
-from foveate.training.settings_file import to_yaml
+from foveate.training.settings import DataConfig
+from foveate.training.settings_file import to_yaml, with_data_of_run
 
 TINY: dict[str, Any] = {"size": 16, "clutter": 1, "length": 48, "val_length": 20, "test_length": 21}
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu", "verbose": False}
@@ -162,3 +163,20 @@ def test_paths_and_numbers_of_numpy_are_settings_too(monkeypatch: pytest.MonkeyP
     compared = CompareConfig(models=["test_resnet"], out=Path("runs"), lr=np.float32(0.5))
     assert (compared.out, compared.lr, type(compared.lr)) == ("runs", 0.5, float)
     yaml.safe_load(to_yaml(config) + to_yaml(compared))
+
+
+def test_a_folder_that_was_named_elsewhere_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work" / "photos").mkdir(parents=True)
+    (tmp_path / "other" / "photos").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("data: photos\ndata_seed: 7\n")
+
+    def seed(data: str) -> int | None:
+        return with_data_of_run(DataConfig(data=data, data_seed=None), str(tmp_path / "run")).data_seed
+
+    monkeypatch.chdir(tmp_path)
+    assert seed(str(tmp_path / "work" / "photos")) == 7
+    assert seed("work/photos") == 7
+    monkeypatch.chdir(tmp_path / "work")
+    assert seed(str(tmp_path / "work" / "photos")) == seed("photos") == 7
+    assert seed(str(tmp_path / "other" / "photos")) == 0

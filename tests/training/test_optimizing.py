@@ -75,3 +75,19 @@ def test_networks_say_what_is_not_decayed_in_whatever_form(name: str) -> None:
         for one in (optimizer, expected)
     ]
     assert groups[0] == groups[1]
+
+
+def test_a_parameter_under_two_names_is_averaged_once_a_step() -> None:
+    torch.manual_seed(0)
+    tied = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(3, 5))
+    tied[2].weight = tied[0].weight
+    module = TrainingModule(tied, Recipe(ema_decay=0.9), Classification(("a",) * 5))
+    assert module.ema is not None
+    wanted, average = module.ema.module[0].weight.detach().double(), module.ema.module
+    for step in range(1, 6):
+        with torch.no_grad():
+            tied[0].weight.add_(1.0)
+        module.ema.update(module.model, step=step)
+        wanted = wanted.lerp(tied[0].weight.detach().double(), 1 - module.ema.get_decay(step))
+    assert average[0].weight is average[2].weight
+    torch.testing.assert_close(average[0].weight.double(), wanted)

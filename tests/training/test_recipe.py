@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 from tests.training.fitted import TEN_CLASSES, small_net, train
 from timm import create_model
 
+import foveate
 from foveate.tasks import Classification
-from foveate.training import Recipe, TrainingModule
+from foveate.training import EpochLogger, Recipe, TrainingModule
 
 
 @pytest.mark.parametrize(
@@ -84,3 +86,19 @@ def test_a_setting_out_of_its_range_is_named(change: dict[str, Any], message: st
     Recipe(momentum=0, opt="adamp").check()  # to which it means nothing
     with pytest.raises(ValueError, match=message):
         Recipe(**{"epochs": 3, **change}).check()
+
+
+def test_optimizers_whose_package_is_missing_are_known_before_the_folder_is_made(tmp_path: Path) -> None:
+    wanting = [name for name in ("fusedadam", "bnbadamw8bit") if name in timm.optim.list_optimizers()]
+    for name in wanting:
+        with pytest.raises(ValueError, match=f"opt={name}"):
+            foveate.train("test_resnet", opt=name, out=str(tmp_path / "x"), device="cpu", verbose=False)
+    assert wanting
+    assert not (tmp_path / "x").exists()
+
+
+def test_loggers_in_settings_are_names(tmp_path: Path) -> None:
+    for logger in ("csv", [EpochLogger()]):
+        with pytest.raises(ValueError, match="logger"):
+            foveate.compare(["test_resnet"], logger=logger, out=str(tmp_path / "x"), device="cpu", verbose=False)
+    assert not (tmp_path / "x").exists()

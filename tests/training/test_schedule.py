@@ -180,3 +180,10 @@ def test_a_constant_rate_is_warmed_up_to() -> None:
     assert found[0] == pytest.approx(0.01)
     assert np.allclose(np.diff(found[:7]), np.diff(found[:7])[0])
     assert found[6:] == [1.0] * 7
+
+
+@pytest.mark.parametrize("warmup", [1.0, 3.0, 4.0])
+def test_a_warm_up_ends_at_the_rate_whatever_the_course_is_by_then(warmup: float) -> None:
+    found = rates(Recipe(sched="tanh", lr=1.0, epochs=4, warmup_epochs=warmup), 5)
+    rising = int(5 * warmup)
+    assert found[:rising] == pytest.approx(list(0.01 + 0.99 * np.arange(rising) / rising))

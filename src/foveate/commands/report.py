@@ -12,7 +12,7 @@ from foveate.comparison import COMPARISON, CompareConfig
 from foveate.io.files import read_json, writable_file, write_text
 from foveate.report.comparison import to_markdown
 from foveate.report.page import comparison_page
-from foveate.trained.loading import check_data_of_run
+from foveate.trained.loading import check_data_of_run, load
 from foveate.training.run_folder import RESULT
 from foveate.training.settings_file import to_yaml
 
@@ -45,8 +45,11 @@ def run(config: ReportConfig) -> Path:
     _checks.integer("images", config.images)
     table, comparison = _read(config.runs)
     out = writable_file(config.out or config.runs / "report.html")
-    data = comparison.open()
-    check_data_of_run(data, config.runs / table["networks"][0]["runs"][0])
+    folder = config.runs / table["networks"][0]["runs"][0]
+    first = load(folder)
+    data = comparison.open(tuple(table["image_size"]), intensity_range=first.meta.intensity_range)
+    check_data_of_run(data, folder)
+    data = dataclasses.replace(data, transform=first.transform_of(data))  # as the networks saw images that were opened
     page = comparison_page(table, data, runs=config.runs, config=to_yaml(comparison), images=config.images)
     write_text(out, page)
     print(out)

@@ -25,8 +25,10 @@ from foveate.tasks import Task, find_task
 from foveate.training.api import configured
 from foveate.training.build import Data, build, configured_task, is_known_to_all
 from foveate.training.distributed import check_single_process
+from foveate.training.run_folder import RESULT
 from foveate.training.settings import TrainSettings
 from foveate.training.settings_file import CONFIG, check_unchanged, read_settings, to_yaml
+from foveate.training.train_state import find_checkpoint
 from foveate.training.trainer import limited_threads
 
 __all__ = ["COMPARISON", "compare", "compare_networks"]
@@ -104,7 +106,7 @@ def compare_networks(config: CompareConfig, *, data: Data | None = None, verbose
     tested = "val" if data.test is None else "test"
     if len(config.models) > 1 and data.length(tested) < 2:
         raise ValueError(f"{config.data} has {data.length(tested)} image in {tested}; a comparison needs at least 2")
-    sizes = [sum(p.numel() for p in build(config.run_of(spec, 0), data)[0].parameters()) for spec in config.models]
+    sizes = [_size(config, spec, data) for spec in config.models]
     small = device.type == "cpu" and max(sizes) < SMALL
     if begun is None and config.threads is None and small:
         config = dataclasses.replace(config, threads=1)
@@ -164,6 +166,14 @@ def _table(
         "networks": networks,
         "protocol": {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainSettings)},
     }
+
+
+def _size(config: CompareConfig, spec: str, data: Data) -> int:
+    """Return the number of parameters of a network, which needs its weights, if any, where no run has begun."""
+    run, runs = config.run_of(spec, 0), [config.run_of(spec, seed).folder for seed in range(config.seeds)]
+    if all((folder / RESULT).exists() or find_checkpoint(folder) for folder in runs):
+        run = dataclasses.replace(run, pretrained=False)
+    return sum(parameter.numel() for parameter in build(run, data)[0].parameters())
 
 
 def _jobs(config: CompareConfig, small: bool) -> int:

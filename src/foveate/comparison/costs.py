@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -33,23 +34,34 @@ def measure_costs(config: CompareConfig, data: Data, device: torch.device) -> di
         measured.
     """
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    batch = torch.randn(config.batch_size, 3, *data.image_size, device=device).contiguous(memory_format=layout)
     networks = {}
-    for spec in config.models:
-        run = config.run_of(spec, 0)
-        networks[spec] = build(run, data)[0].to(device).to(memory_format=layout)
+    for spec in config.models:  # costs do not depend on the weights, which may be gone by now
+        run = dataclasses.replace(config.run_of(spec, 0), pretrained=False)
+        networks[spec] = build(run, data)[0].to(memory_format=layout)
         freeze(networks[spec], run.freeze)
-    rates = _measured(lambda: images_per_second(networks, batch))
-    loss = _loss_of(config, data, device)
-    costs = {}
+    costs: dict[str, dict[str, Any]] = {}
     for spec, network in networks.items():
         cost = _measured(partial(network_cost, network, (3, *data.image_size)))
         costs[spec] = {
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "flops": None if cost is None else cost.flops,
-            "images_per_second": None if rates is None else rates[spec]._asdict(),
-            "peak_memory": _measured(partial(peak_step_memory, network, batch, *loss)),
+            "images_per_second": None,
+            "peak_memory": None,
         }
+
+    def on_device() -> Tensor:
+        for network in networks.values():
+            network.to(device)
+        return torch.randn(config.batch_size, 3, *data.image_size, device=device).contiguous(memory_format=layout)
+
+    batch, loss = _measured(on_device), _measured(lambda: _loss_of(config, data, device))
+    if batch is None:
+        return costs
+    rates = _measured(lambda: images_per_second(networks, batch))
+    for spec, network in networks.items():
+        costs[spec]["images_per_second"] = None if rates is None else rates[spec]._asdict()
+        if loss is not None:
+            costs[spec]["peak_memory"] = _measured(partial(peak_step_memory, network, batch, *loss))
     return costs
 
 
@@ -73,6 +85,6 @@ def _measured(measure: Callable[[], Figure]) -> Figure | None:
     """Return what ``measure`` gives; None if it fails, for want of memory say: what was trained is to be kept."""
     try:
         return measure()
-    except (ValueError, *FAILURES) as error:
+    except (ValueError, OSError, *FAILURES) as error:
         logger.warning("could not be measured and is left out: %s", error)
         return None

@@ -127,7 +127,9 @@ class _Worker:
             yield answer
             if "epoch" not in answer:
                 return
-        yield {"error": f"the process that trained it ended with code {self.process.wait()}"}
+        code = self.process.wait()
+        why = "; perhaps memory ran out: give --jobs 1, or fewer than now" if code == -signal.SIGKILL else ""
+        yield {"error": f"the process that trained it ended with code {code}{why}"}
 
 
 def _end(workers: Sequence[_Worker]) -> None:

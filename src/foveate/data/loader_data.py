@@ -197,6 +197,15 @@ def checked_targets(batches: Iterable[Any], num_classes: int) -> Iterator[Any]:
         yield images, targets.long() if isinstance(targets, Tensor) else targets
 
 
+def _floats(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield the batches, images in single precision; those from NumPy are often in double."""
+    for images, targets in batches:
+        if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+            kind = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            raise ValueError(f"data: images must be float tensors (B, 3, H, W), as those of val are; got {kind}")
+        yield images.float(), targets
+
+
 class _Checked:
     """Batches of a data loader whose labels are looked at, and whose workers leave signals to the training."""
 
@@ -207,7 +216,7 @@ class _Checked:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        return checked_targets(shielded(self.loader), self.num_classes)
+        return checked_targets(_floats(shielded(self.loader)), self.num_classes)
 
     @property
     def bad_images(self) -> tuple[str, ...]:
@@ -250,7 +259,7 @@ class _Resumable(_Checked):
         self._seed(0)  # the order of the epoch, and the seeds of workers
         if getattr(self.loader, "persistent_workers", False):
             self.loader._iterator = None  # workers are seeded when they start
-        batches = checked_targets(shielded(self.loader), self.num_classes)  # which draws the order now
+        batches = checked_targets(_floats(shielded(self.loader)), self.num_classes)  # which draws the order now
         for number in range(1, len(self) + 1):
             self._seed(number)  # what was computed since the last batch leaves no trace
             batch = next(batches, None)

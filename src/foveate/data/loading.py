@@ -102,7 +102,8 @@ class ImageLoader(DataLoader[Any]):
             raise ValueError(
                 f"could not read {len(self._bad)} image(s), and max_bad_images allows {self.max_bad_images}:\n"
                 f"{_listing(self.bad_images)}\n"
-                f"mend or remove them, or leave them out with max_bad_images={len(self._bad)} or more"
+                f"mend them, or leave them out with max_bad_images={len(self._bad)} or more: a run that has begun goes "
+                "on with either, but not once images are removed"
             )
 
 

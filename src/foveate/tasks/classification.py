@@ -86,6 +86,11 @@ class Classification(Task):
 
     def mix(self, images: Tensor, targets: Tensor, *, epoch: int, step: int) -> Batch:
         """Mix the images and labels of a batch, if they are to be mixed."""
+        if targets.ndim != 1 or targets.is_floating_point():
+            raise ValueError(
+                f"data: labels must be class indices (B,); got {targets.dtype} {tuple(targets.shape)}; to mix them "
+                "give mixup=… or cutmix=…"
+            )
         return (images, targets) if self.mixing is None else self.mixing(images, targets, epoch=epoch, step=step)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -127,16 +132,14 @@ class _ClassificationMetrics(Metrics):
 
 def classification_result(logits: Tensor, labels: Tensor) -> ClassificationResult:
     """Return the `ClassificationResult` of ``logits`` ``(images, num_classes)`` against ``labels`` ``(images,)``."""
-    from torchmetrics.functional.classification import multiclass_accuracy
-
     num_classes = logits.shape[1]
     correct = logits.argmax(1) == labels
     images = labels.bincount(minlength=num_classes)
     right = labels[correct].bincount(minlength=num_classes)
-    top5 = multiclass_accuracy(logits, labels, num_classes, average="micro", top_k=5) if num_classes > 5 else None
+    fives = logits.topk(5, dim=1).indices if num_classes > 5 else None
     return ClassificationResult(
         top1=correct.double().mean().item(),
-        top5=None if top5 is None else top5.item(),
+        top5=None if fives is None else (fives == labels[:, None]).any(1).double().mean().item(),
         loss=F.cross_entropy(logits, labels).item(),
         per_class=[r / n if n else None for r, n in zip(right.tolist(), images.tolist(), strict=True)],
         correct=correct.int().tolist(),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.optim import param_groups_weight_decay
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from foveate.models.inspection import without_decay
 from foveate.tasks import Batch, Task
 from foveate.training.equivariance import Equivariance
 from foveate.training.freezing import freeze, keep_statistics
-from foveate.training.recipe import Recipe
+from foveate.training.recipe import Recipe, make_optimizer
 from foveate.training.schedule import make_schedule
 
 __all__ = ["TrainingModule", "to_device"]
@@ -52,7 +52,7 @@ class TrainingModule(nn.Module):
         self.model = model.to(memory_format=self._memory_format)
         freeze(self.model, recipe.freeze)
         # Decay that grows with the steps: a fixed one would keep the random initial weights alive in a short run.
-        self.ema = ModelEmaV3(model, recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+        self.ema = _Average(model, recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
         if self.ema is not None:
             self.ema.requires_grad_(False)
         if recipe.compile:
@@ -126,18 +126,25 @@ class TrainingModule(nn.Module):
 
     def configure_optimizers(self, updates_per_epoch: int) -> tuple[Optimizer, Scheduler | None]:
         """Build timm's optimizer and the schedule of its learning rate, see `make_schedule`."""
-        recipe = self.recipe
-        try:
-            optimizer = create_optimizer_v2(
-                _parameter_groups(self.model, recipe.weight_decay),
-                opt=recipe.opt,
-                lr=recipe.lr,
-                weight_decay=0.0,  # that of the groups
-                momentum=recipe.momentum,
-            )
-        except (AssertionError, ImportError) as error:  # timm's, of packages and devices
-            raise ValueError(f"opt={recipe.opt} cannot be used here: {error}; give another, such as adamw") from error
-        return optimizer, make_schedule(optimizer, recipe, updates_per_epoch)
+        optimizer = make_optimizer(_parameter_groups(self.model, self.recipe.weight_decay), self.recipe)
+        return optimizer, make_schedule(optimizer, self.recipe, updates_per_epoch)
+
+
+class _Average(ModelEmaV3):
+    """timm's average of weights; of a parameter under several names it averages once a step, not once a name."""
+
+    def apply_update_(self, model: nn.Module, decay: float) -> None:
+        states = (one.state_dict(keep_vars=True).values() for one in (self.module, model))
+        named = list(zip(*states, strict=True))
+        pairs = {id(mine): (mine, own) for mine, own in named}.values()
+        if len(pairs) == len(named):
+            super().apply_update_(model, decay)
+            return
+        for mine, own in pairs:
+            if mine.is_floating_point():
+                mine.lerp_(own, 1.0 - decay)
+            else:
+                mine.copy_(own)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

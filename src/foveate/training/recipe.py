@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import timm.optim
+import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from foveate import _checks
 
-__all__ = ["NonFinite", "Precision", "Recipe", "Schedule"]
+__all__ = ["NonFinite", "Precision", "Recipe", "Schedule", "make_optimizer"]
 
 Schedule = Literal["cosine", "step", "poly", "tanh", "none"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -121,6 +124,7 @@ class Recipe:
             raise ValueError(f"opt={self.opt} needs second derivatives, which are not computed here; give another")
         if self.momentum == 0 and known.has_momentum and (known.defaults or {}).get("nesterov"):
             raise ValueError(f"momentum must be above 0 with opt={self.opt}, which is Nesterov's; or give opt=momentum")
+        make_optimizer([nn.Parameter(torch.zeros(1))], self)  # some need packages that are not there
         if isinstance(self.freeze, str):
             raise ValueError(f"freeze must be a list of names of modules; got {self.freeze!r}; give [{self.freeze!r}]")
         for module in self.freeze:
@@ -175,3 +179,17 @@ class Recipe:
             raise ValueError(
                 "equivariance watches the gates through hooks, which compiled networks skip; leave out compile"
             )
+
+
+def make_optimizer(parameters: Any, recipe: Recipe) -> Optimizer:
+    """Return timm's optimizer of a recipe for groups of parameters, whose weight decay is theirs.
+
+    Raises:
+        ValueError: It needs a package that is not installed, or another device.
+    """
+    try:
+        return timm.optim.create_optimizer_v2(
+            parameters, opt=recipe.opt, lr=recipe.lr, weight_decay=0.0, momentum=recipe.momentum
+        )
+    except (AssertionError, ImportError) as error:
+        raise ValueError(f"opt={recipe.opt} cannot be used here: {error}; give another, such as adamw") from error

@@ -9,7 +9,7 @@ from foveate._imports import imported_names
 from foveate.training.distributed import Distributed
 from foveate.training.settings import TrainConfig
 from foveate.training.settings_file import CONFIG, check_unchanged, read_settings
-from foveate.training.train_state import LAST, find_checkpoint
+from foveate.training.train_state import LAST, find_checkpoint, read_checkpoint, this_job
 
 __all__ = ["RESULT", "is_to_be_resumed", "resume_command"]
 
@@ -36,7 +36,8 @@ def is_to_be_resumed(config: TrainConfig, launched: bool, restarted: bool) -> bo
             raise ValueError(f"there is nothing to resume in {out}: it has no {LAST}; leave out `resume`, or {another}")
         read_settings(out / CONFIG, config)
         return False
-    if not config.resume and not restarted:
+    begun_here = restarted and read_checkpoint(out)[0].get("job") == this_job()
+    if not config.resume and not begun_here:
         raise ValueError(f"{out} holds an unfinished run; continue it with `--resume`, or {another}")
     check_unchanged(out / CONFIG, config)
     return True

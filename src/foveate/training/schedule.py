@@ -41,6 +41,9 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) 
         step_on_epochs=False,
         updates_per_epoch=updates_per_epoch,
     )
+    if recipe.sched == "tanh" and scheduler.warmup_t and not recipe.warmup_prefix:
+        # timm's warm-up ends where the course is by then, which is next to nothing if it ends late.
+        scheduler.warmup_steps = [(value - recipe.lr / 100) / scheduler.warmup_t for value in scheduler.base_values]
     return scheduler
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -180,6 +180,11 @@ class TrainSettings(Recipe, DataConfig):
         """Raise a `ValueError` that names the first setting that is out of its range, data apart."""
         super().check()
         find_task(self.task).check_settings(self)
+        if isinstance(self.logger, str) or not all(isinstance(one, str) for one in self.logger):
+            raise ValueError(
+                f"logger: settings hold a list of names, of {', '.join(get_args(LoggerName))}; got {self.logger!r}. "
+                "Others are given to foveate.train(logger=[…])"
+            )
         check_loggers(self.logger)
         _checks.integer("workers", self.workers, minimum=0)
         if self.threads is not None:

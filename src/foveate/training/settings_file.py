@@ -86,7 +86,10 @@ def _same(one: str, other: str, root: Any) -> bool:
     folders = [expanded(Path(root or "", name)) for name in (one, other)]
     if one == other or not all(map(takes_intensity_range, (one, other))):  # a folder may be called as a named set is
         return one == other
-    return all(map(Path.is_dir, folders)) and folders[0].samefile(folders[1])
+    if folders[1].is_dir():
+        return folders[0].is_dir() and folders[0].samefile(folders[1])
+    tail = Path(other).parts  # perhaps as it is called from where the training was
+    return not Path(other).is_absolute() and folders[0].absolute().parts[-len(tail) :] == tail
 
 
 def check_unchanged(saved: Path, config: TrainSettings, *, but: Iterable[str] = ()) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,16 @@ import torch
 
 from foveate.io.files import write_bytes
 
-__all__ = ["BEST", "LAST", "PREVIOUS", "TrainState", "find_checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "PREVIOUS",
+    "TrainState",
+    "find_checkpoint",
+    "read_checkpoint",
+    "this_job",
+    "write_checkpoint",
+]
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 """Names of the checkpoints in the folder of a run: the newest, the one before it, and that of the best epoch."""
@@ -71,10 +81,16 @@ def write_checkpoint(folder: Path, content: dict[str, Any], *, best: bool = Fals
         OSError: One cannot be written; those that were there are still.
     """
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save({**content, "job": this_job()}, buffer)
     if best:
         write_bytes(folder / BEST, buffer.getbuffer())
     write_bytes(folder / LAST, buffer.getbuffer(), keep=folder / PREVIOUS)
+
+
+def this_job() -> str:
+    """Name the job of torchrun's that this process is of, the same when it is started again; else nothing."""
+    job = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"{job} {os.getppid()}" if job == "none" else job
 
 
 def find_checkpoint(folder: Path) -> Path | None:
