@@ -225,7 +225,7 @@ class _Transformed(Dataset[Any]):
         return self.transform(image), target
 
 
-def _name(images: LabelledImages, index: int) -> str:
+def _name(images: Any, index: int) -> str:
     """Return the path of an image of a folder or a named set, its name in a shard, else its number."""
     images = getattr(images, "images", images)  # of `InputBoxes`
     if isinstance(images, Subset):

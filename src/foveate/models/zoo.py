@@ -172,7 +172,7 @@ def _with_inserted(attention: type[nn.Module], base: str, name: str) -> Callable
             **kwargs,
         )
         # Those of a shipped network as well, so that what timm saves of it can be built again.
-        network._model_args = {**getattr(network, "_model_args", {}), **options}
+        network._model_args = {**getattr(network, "_model_args", {}), **options}  # type: ignore[assignment]
         return network
 
     return create
