@@ -6,10 +6,16 @@ import math
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.stopping import StopAt
 
+import foveate
 from foveate.io.files import read_json, remove_temporary, writable_file, writable_folder, write_bytes, write_json
+from foveate.training import TrainConfig
+from foveate.training.run_folder import is_to_be_resumed
+from foveate.training.train_state import read_checkpoint, write_checkpoint
 
 
 @pytest.fixture
@@ -77,3 +83,25 @@ def test_only_what_a_run_left_is_removed(tmp_path: Path) -> None:
     remove_temporary(tmp_path)
     assert not any(path.exists() for path in ours)
     assert all(path.exists() for path in others)
+
+
+def test_a_job_that_is_started_again_goes_on_with_its_own_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = {"size": 16, "clutter": 1, "length": 16, "val_length": 5, "test_length": 5}
+    how: dict[str, Any] = {"data_options": digits, "batch_size": 8, "device": "cpu", "out": str(tmp_path / "run")}
+    with pytest.raises(KeyboardInterrupt):
+        foveate.train("test_resnet", callbacks=StopAt(1), epochs=2, verbose=False, **how)
+    config, (state, _) = TrainConfig(model="test_resnet", epochs=2, **how), read_checkpoint(tmp_path / "run")
+    for job, file in (("mine", ""), ("none", "/logs/none_x7/attempt_0/0/error.json")):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", job)
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", file)
+        write_checkpoint(tmp_path / "run", state)
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", file.replace("attempt_0", "attempt_1"))
+        assert is_to_be_resumed(config, True, True)
+        with pytest.raises(ValueError, match="unfinished run"):
+            is_to_be_resumed(config, True, False)  # not started again
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "other" if job == "mine" else "none")
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", file.replace("none_x7", "none_y8"))
+        with pytest.raises(ValueError, match="unfinished run"):
+            is_to_be_resumed(config, True, True)

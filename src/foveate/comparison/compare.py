@@ -169,7 +169,7 @@ def _table(
 
 
 def _size(config: CompareConfig, spec: str, data: Data) -> int:
-    """Return the number of parameters of a network, which needs its weights, if any, where no run has begun."""
+    """Return the number of parameters of a network; pretrained weights must be there unless all its runs have begun."""
     run, runs = config.run_of(spec, 0), [config.run_of(spec, seed).folder for seed in range(config.seeds)]
     if all((folder / RESULT).exists() or find_checkpoint(folder) for folder in runs):
         run = dataclasses.replace(run, pretrained=False)

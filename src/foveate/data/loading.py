@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from foveate import _checks
+from foveate.data.boxes import InputBoxes
 from foveate.data.decoding import BadImage, UnreadableImageError
 from foveate.data.placement import check_resizable
 from foveate.data.protocols import LabelledImages, SelfOrdered
@@ -227,9 +228,10 @@ class _Transformed(Dataset[Any]):
 
 def _name(images: Any, index: int) -> str:
     """Return the path of an image of a folder or a named set, its name in a shard, else its number."""
-    images = getattr(images, "images", images)  # of `InputBoxes`
-    if isinstance(images, Subset):
-        images, index = images.dataset, images.indices[index]
+    while isinstance(images, Subset | InputBoxes):
+        if isinstance(images, Subset):
+            index = images.indices[index]
+        images = images.dataset if isinstance(images, Subset) else images.images
     if (name_of := getattr(images, "name_of", None)) is not None:
         return str(name_of(index))
     samples = getattr(images, "samples", None)

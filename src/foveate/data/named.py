@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Subset
 from foveate import _checks
 from foveate._extras import MissingExtraError
 from foveate._paths import expanded
-from foveate.data.decoding import naming, to_rgb
+from foveate.data.decoding import naming, to_rgb, without_orientation
 from foveate.data.splitting import Splits, stratified_split
 
 __all__ = ["NAMED_SETS", "NamedImages", "NamedSet", "build", "open_named"]
@@ -130,7 +130,7 @@ class NamedImages(Dataset[tuple[Image.Image, int]]):
             raise IndexError(f"index must be from 0 to {len(self) - 1}; got {index}")
         with naming(self.name_of(index)):
             image, label = self.dataset[index]
-            return to_rgb(image), int(label)
+            return without_orientation(to_rgb(image)), int(label)
 
     @property
     def labels(self) -> np.ndarray:

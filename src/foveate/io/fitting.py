@@ -54,8 +54,9 @@ def _tied(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str,
 def resized(model: nn.Module, given: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Return the tensors ``given``, stretched where they depend on the size of the images, with a warning.
 
-    Relative tables of GSA and AA are interpolated linearly. Of other networks, position embeddings and tables of
-    relative positions are resized by timm's own function for that kind of network, if it has one.
+    Relative tables of GSA and AA are fitted as by `foveate.resize_relative_tables`. Of other networks, position
+    embeddings and tables of relative positions are resized by timm's own function for that kind of network, if it has
+    one.
     """
     own = model.state_dict()
     try:

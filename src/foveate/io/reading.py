@@ -175,7 +175,8 @@ def _unpickled(path: Path) -> Any:
         raise ValueError(
             f"{path} is not a checkpoint of weights alone: to load it, {', '.join(named)} would have to be run, which "
             "is never done here. If you trust who made it, write the weights alone: "
-            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
+            "c = torch.load(FILE, weights_only=False); torch.save({k: c[k] for k in ('state_dict', "
+            "'pytorch-lightning_version') if k in c}, 'weights.pth')"
         ) from error
 
 

@@ -67,6 +67,8 @@ def renormalized(sample: Sample, transform: TransformConfig, meta: NetworkMeta) 
     )
     left, top, right, bottom = sample.extent
     image = (tensor * std + mean - own_mean) / own_std
+    if transform.fit != "pad":  # a border is black before the normalization then
+        return image
     found = torch.zeros_like(image)
     found[:, top:bottom, left:right] = image[:, top:bottom, left:right]
     return found

@@ -86,11 +86,14 @@ class Classification(Task):
 
     def mix(self, images: Tensor, targets: Tensor, *, epoch: int, step: int) -> Batch:
         """Mix the images and labels of a batch, if they are to be mixed."""
-        if targets.ndim != 1 or targets.is_floating_point():
-            raise ValueError(
-                f"data: labels must be class indices (B,); got {targets.dtype} {tuple(targets.shape)}; to mix them "
-                "give mixup=… or cutmix=…"
-            )
+        if type(self) is Classification:  # other kinds know their batches
+            if images.ndim != 4 or not images.is_floating_point():
+                raise ValueError(f"data: images must be floats (B, 3, H, W); got {images.dtype} {tuple(images.shape)}")
+            if targets.ndim != 1 or targets.is_floating_point():
+                raise ValueError(
+                    f"data: labels must be class indices (B,); got {targets.dtype} {tuple(targets.shape)}; to mix them "
+                    "give mixup=… or cutmix=…"
+                )
         return (images, targets) if self.mixing is None else self.mixing(images, targets, epoch=epoch, step=step)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -180,8 +180,7 @@ def open_as_trained(trained: TrainedNetwork, data: str | Path = "") -> Any:
     from foveate.training.settings import DataConfig
     from foveate.training.settings_file import with_data_of_run
 
-    name = f"./{data}" if data == Path("digits") else str(data)  # a folder of that name
-    config = with_data_of_run(DataConfig(data=name, data_seed=None), trained.source)  # type: ignore[arg-type]
+    config = with_data_of_run(DataConfig(data=data, data_seed=None), trained.source)  # type: ignore[arg-type]
     return config.open(trained.img_size, task=trained.meta.task, intensity_range=trained.meta.intensity_range)
 
 

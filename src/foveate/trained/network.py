@@ -26,6 +26,7 @@ from foveate.data import (
 )
 from foveate.data.dense import DenseData
 from foveate.data.given import read_upright, upright_rgb
+from foveate.data.image_data import takes_intensity_range
 from foveate.data.placement import check_resizable
 from foveate.io import NetworkMeta
 from foveate.models.dense import seen_size
@@ -261,7 +262,8 @@ class TrainedNetwork(ABC):
                 f"{self.source} was trained for {_listing(self.classes)}; {data.name} has {_listing(data.classes)}"
             )
         wanted = self.meta.intensity_range
-        if wanted is not None and getattr(data.train, "intensity_range", wanted) is None:
+        opened = getattr(data.train, "intensity_range", wanted) is not None or not takes_intensity_range(data.name)
+        if wanted is not None and not opened:
             raise ValueError(
                 f"{self.source} was trained with intensity_range={list(wanted)}, and {data.name} was opened without; "
                 "give it to what opens the data"

@@ -123,7 +123,7 @@ def configured(
         changes["task"] = task if isinstance(task, str) else register_task(task).name
     opened = None
     if isinstance(data, str | Path):
-        changes["data"] = f"./{data}" if data == Path("digits") else str(data)  # a folder of that name
+        changes["data"] = data
     elif isinstance(data, ImageData | DenseData | LoaderData):
         changes["data"], opened = data.name, data
     elif data is not None:

@@ -158,4 +158,5 @@ def _prepared(data: Data) -> dict[str, Any]:
     transform = dataclasses.asdict(data.transform)
     made = getattr(data.train, "digits", data.train)  # with masks or boxes, or without
     drawn = {name: getattr(made, name) for name in DRAWN} if isinstance(made, ClutteredDigits) else {}
-    return {name: value for name, value in transform.items() if name not in ("mean", "std")} | drawn
+    unused = {"mean", "std"} | (set() if data.transform.crop == "resized" else {"scale", "ratio"})
+    return {name: value for name, value in transform.items() if name not in unused} | drawn

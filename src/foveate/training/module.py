@@ -133,14 +133,17 @@ class TrainingModule(nn.Module):
 class _Average(ModelEmaV3):
     """timm's average of weights; of a parameter under several names it averages once a step, not once a name."""
 
+    def __init__(self, model: nn.Module, decay: float, **options: Any) -> None:
+        super().__init__(model, decay, **options)
+        named = self.module.state_dict(keep_vars=True).values()
+        self.tied = len(set(map(id, named))) < len(named)
+
     def apply_update_(self, model: nn.Module, decay: float) -> None:
-        states = (one.state_dict(keep_vars=True).values() for one in (self.module, model))
-        named = list(zip(*states, strict=True))
-        pairs = {id(mine): (mine, own) for mine, own in named}.values()
-        if len(pairs) == len(named):
+        if not self.tied:
             super().apply_update_(model, decay)
             return
-        for mine, own in pairs:
+        states = (one.state_dict(keep_vars=True).values() for one in (self.module, model))
+        for mine, own in {id(mine): (mine, own) for mine, own in zip(*states, strict=True)}.values():
             if mine.is_floating_point():
                 mine.lerp_(own, 1.0 - decay)
             else:

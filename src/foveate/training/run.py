@@ -40,7 +40,7 @@ from foveate.training.build import (
 from foveate.training.distributed import Distributed, process_group
 from foveate.training.loggers import EpochLogger, make_loggers
 from foveate.training.module import TrainingModule
-from foveate.training.run_folder import RESULT, is_to_be_resumed, resume_command
+from foveate.training.run_folder import RESULT, begun_by_this_job, is_to_be_resumed, resume_command
 from foveate.training.settings import TrainConfig
 from foveate.training.settings_file import CONFIG, check_unchanged, to_yaml
 from foveate.training.sharding import check_sharding
@@ -106,7 +106,7 @@ class _Run:
         augment: Augment | None,
     ) -> dict[str, Any]:
         config, distributed, main = self.config, self.distributed, self.distributed.is_main_process
-        if self.restarted and distributed.max(main and (self.out / RESULT).exists())[0]:
+        if self.restarted and distributed.max(main and (self.out / RESULT).exists() and begun_by_this_job(self.out))[0]:
             check_unchanged(self.out / CONFIG, config)
             return read_json(self.out / RESULT) if main else {}  # a process failed, but after the run
         resume = bool(distributed.max(main and self._is_to_be_resumed())[0])

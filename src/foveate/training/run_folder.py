@@ -11,7 +11,7 @@ from foveate.training.settings import TrainConfig
 from foveate.training.settings_file import CONFIG, check_unchanged, read_settings
 from foveate.training.train_state import LAST, find_checkpoint, read_checkpoint, this_job
 
-__all__ = ["RESULT", "is_to_be_resumed", "resume_command"]
+__all__ = ["RESULT", "begun_by_this_job", "is_to_be_resumed", "resume_command"]
 
 RESULT = "result.json"
 
@@ -36,11 +36,15 @@ def is_to_be_resumed(config: TrainConfig, launched: bool, restarted: bool) -> bo
             raise ValueError(f"there is nothing to resume in {out}: it has no {LAST}; leave out `resume`, or {another}")
         read_settings(out / CONFIG, config)
         return False
-    begun_here = restarted and read_checkpoint(out)[0].get("job") == this_job()
-    if not config.resume and not begun_here:
+    if not config.resume and not (restarted and begun_by_this_job(out)):
         raise ValueError(f"{out} holds an unfinished run; continue it with `--resume`, or {another}")
     check_unchanged(out / CONFIG, config)
     return True
+
+
+def begun_by_this_job(out: Path) -> bool:
+    """Return whether the job of torchrun's that this process is of has written the newest checkpoint in ``out``."""
+    return find_checkpoint(out) is not None and read_checkpoint(out)[0].get("job") == this_job()
 
 
 def resume_command(out: Path, distributed: Distributed) -> str:

@@ -32,7 +32,7 @@ PLACES = ("root", "out", "checkpoint", "json", "boxes")
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
-        return str(value)
+        return f"./{value}" if value == Path("digits") else str(value)  # a folder of that name
     if isinstance(value, np.generic):
         return value.item()
     if type(value) is dict:

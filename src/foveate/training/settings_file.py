@@ -72,8 +72,10 @@ def with_data_of_run(config: Config, checkpoint: str) -> Config:
         found = {}
     settings = found if isinstance(found, dict) and isinstance(found.get("data"), str) else {}
     data = config.data or settings.get("data", "digits")
-    same = "data" in settings and _same(data, settings["data"], config.root or settings.get("root"))
-    seed = settings.get("data_seed", 0) if same and config.data_seed is None else config.data_seed or 0
+    root = config.root or settings.get("root")
+    same = "data" in settings and _same(data, settings["data"], root)
+    alike = same or ("data" in settings and _may_be_same(data, settings["data"], root))
+    seed = settings.get("data_seed", 0) if alike and config.data_seed is None else config.data_seed or 0
     changes: dict[str, Any] = {"data": data, "data_seed": seed}
     for name in ("data_options", "root", "max_bad_images"):
         if same and not getattr(config, name) and settings.get(name) is not None:
@@ -86,10 +88,15 @@ def _same(one: str, other: str, root: Any) -> bool:
     folders = [expanded(Path(root or "", name)) for name in (one, other)]
     if one == other or not all(map(takes_intensity_range, (one, other))):  # a folder may be called as a named set is
         return one == other
-    if folders[1].is_dir():
-        return folders[0].is_dir() and folders[0].samefile(folders[1])
-    tail = Path(other).parts  # perhaps as it is called from where the training was
-    return not Path(other).is_absolute() and folders[0].absolute().parts[-len(tail) :] == tail
+    return all(map(Path.is_dir, folders)) and folders[0].samefile(folders[1])
+
+
+def _may_be_same(one: str, other: str, root: Any) -> bool:
+    """Tell whether ``other``, which leads nowhere from here, may be a folder's name from where the training was."""
+    tail, files = Path(other).parts, all(map(takes_intensity_range, (one, other)))
+    if not files or Path(other).is_absolute() or expanded(Path(root or "", other)).is_dir():
+        return False
+    return expanded(Path(root or "", one)).absolute().parts[-len(tail) :] == tail
 
 
 def check_unchanged(saved: Path, config: TrainSettings, *, but: Iterable[str] = ()) -> None:

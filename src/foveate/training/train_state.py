@@ -88,9 +88,12 @@ def write_checkpoint(folder: Path, content: dict[str, Any], *, best: bool = Fals
 
 
 def this_job() -> str:
-    """Name the job of torchrun's that this process is of, the same when it is started again; else nothing."""
-    job = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    return f"{job} {os.getppid()}" if job == "none" else job
+    """Name the job of torchrun's that this process is of, the same when it is started again; else nothing.
+
+    Without an ``--rdzv_id`` that is one torchrun, which has a folder for its logs alone: RUN/attempt_N/RANK/error.json.
+    """
+    job, log = (os.environ.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "ERROR_FILE"))
+    return f"{job} {Path(log).parents[2] if log else os.getppid()}" if job == "none" else job
 
 
 def find_checkpoint(folder: Path) -> Path | None:

@@ -221,31 +221,27 @@ template <typename T> struct ContentForward {
     }
 };
 
-// All images: one after the other by each thread; or, where there are fewer than threads, all parts of all of them.
+// All images: as many for each thread as go around, one after the other; of the rest all parts of all of them.
 template <typename Work> inline void each_image(const Work &work, int64_t images, int threads) {
     using Local = typename Work::Local;
     using Image = typename Work::Image;
-    if (images >= threads) {
-#pragma omp parallel num_threads(threads)
-        {
-            Local local(work);
-            Image made(work);
-#pragma omp for schedule(static)
-            for (int64_t image = 0; image < images; ++image) work.compute(image, local, made);
-        }
-        return;
-    }
+    const int64_t whole = images / threads * threads;
     std::vector<std::unique_ptr<Image>> made;
-    for (int64_t image = 0; image < images; ++image) made.emplace_back(new Image(work));
+    for (int64_t image = whole; image < images; ++image) made.emplace_back(new Image(work));
 #pragma omp parallel num_threads(threads)
     {
         Local local(work);
+        if (whole) {
+            Image own(work);
+#pragma omp for schedule(static) nowait
+            for (int64_t image = 0; image < whole; ++image) work.compute(image, local, own);
+        }
 #pragma omp for schedule(static) collapse(2)
-        for (int64_t image = 0; image < images; ++image)
-            for (int64_t part = 0; part < work.parts(); ++part) work.first(image, part, local, *made[image]);
+        for (int64_t image = whole; image < images; ++image)
+            for (int64_t part = 0; part < work.parts(); ++part) work.first(image, part, local, *made[image - whole]);
 #pragma omp for schedule(static) collapse(2)
-        for (int64_t image = 0; image < images; ++image)
-            for (int64_t line = 0; line < work.lines(); ++line) work.second(image, line, local, *made[image]);
+        for (int64_t image = whole; image < images; ++image)
+            for (int64_t line = 0; line < work.lines(); ++line) work.second(image, line, local, *made[image - whole]);
     }
 }
 

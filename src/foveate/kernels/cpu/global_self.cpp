@@ -3,11 +3,12 @@
 //     hidden = norm(column_pass(v))                  with the statistics of the training
 //     y = pool(q context + row_pass(hidden))         context = ρ(kᵀ) v, the softmax over all pixels
 //
-// An image at a time, so that what one step writes the next one finds in the caches; where there are fewer images than
-// threads, the threads share each image. No sum depends on how the work is shared: results are the same with any number
-// of threads, and those of the operators for each part.
+// An image at a time, so that what one step writes the next one finds in the caches; images that do not go around evenly
+// are shared by all threads. No sum depends on how the work is shared: results are the same with any number of threads,
+// and those of the operators for each part.
 
 #include <cmath>
+#include <memory>
 #include <numeric>
 
 #include "channels.h"
@@ -208,21 +209,17 @@ template <typename T> struct GlobalSelf {
     }
 
     void run(int threads) const {
-        if (s.images >= threads) {
+        const int64_t whole = s.images / threads * threads;  // as many for each thread
+        std::unique_ptr<Image> shared(whole < s.images ? new Image(*this) : nullptr);
 #pragma omp parallel num_threads(threads)
-            {
-                Local local(*this);
-                Image made(*this);
-#pragma omp for schedule(static)
-                for (int64_t image = 0; image < s.images; ++image) compute(image, local, made);
+        {
+            Local local(*this);
+            if (whole) {
+                Image own(*this);
+#pragma omp for schedule(static) nowait
+                for (int64_t image = 0; image < whole; ++image) compute(image, local, own);
             }
-        } else {
-            Image made(*this);
-#pragma omp parallel num_threads(threads)
-            {
-                Local local(*this);
-                for (int64_t image = 0; image < s.images; ++image) share(image, local, made);
-            }
+            for (int64_t image = whole; image < s.images; ++image) share(image, local, *shared);
         }
     }
 };
