@@ -58,7 +58,7 @@ def mechanism(finding: Finding) -> Mechanism:
     if record.radius is not None:
         can += " Change the radius: map and prediction follow."
     if record.looks_at_all():
-        can += f" In this image {WHOLE_PICTURE}, so that nothing is coloured."
+        can += f" In this image {WHOLE_PICTURE}, so that nothing is colored."
     if record.weights is not None:
         can += " Click a pixel of a picture to see from where it takes."
     return Mechanism(record.title, record.description + can)

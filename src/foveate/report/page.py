@@ -93,7 +93,8 @@ def _findings(table: Mapping[str, Any]) -> list[str]:
         f"{100 * score['low']:.2f} to {100 * score['high']:.2f}" if len(leaders) == 1 else "intervals in the table"
     )
     names = ", ".join(network["label"] for network in leaders)
-    findings = [f"Highest mean {title}: {names} with {100 * best:.2f} % ({interval})."]
+    mean = "" if title.startswith("mean ") else "mean "
+    findings = [f"Highest {mean}{title}: {names} with {100 * best:.2f} % ({interval})."]
     if len(networks) == 1:
         return findings
     first = f"{networks[0]['label']} ({100 * networks[0][metric]['mean']:.2f} %)"
