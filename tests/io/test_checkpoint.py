@@ -183,7 +183,7 @@ def test_a_classifier_of_another_size_keeps_its_own_weights(saved: tuple[Path, n
         ({"img_size": [3, 0]}, "img_size must be at least 1; got 0"),
         ({"mean": [0.1, math.nan, 0.1]}, "mean must be a finite number; got nan"),
         ({"std": [0.0]}, "std must be a finite number above 0"),
-        ({"crop_pct": 1.5}, "crop_pct must be a finite number above 0 and at most 1; got 1.5"),
+        ({"crop_pct": 2.5}, "crop_pct must be a finite number above 0 and at most 2; got 2.5"),
         ({"interpolation": ""}, "interpolation must be text"),
     ],
 )

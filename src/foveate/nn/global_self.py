@@ -136,7 +136,7 @@ class GlobalSelfAttention2d(RelativeTables2d):
         if reset := getattr(getattr(self, "norm", None), "reset_parameters", None):  # it may have been replaced
             reset()
 
-    def fitted(self, table: Tensor, extent: int) -> Tensor:
+    def fitted(self, table: Float[Tensor, "offsets dim"], extent: int) -> Float[Tensor, "{2*extent-1} dim"]:
         """Return a table of another extent, times old / new extent: a pass sums over so many times as many values."""
         return super().fitted(table, extent) * ((len(table) + 1) // 2 / extent)
 

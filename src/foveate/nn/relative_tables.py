@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate._checks import pair
@@ -70,7 +71,7 @@ class RelativeTables2d(NotScriptable, PairwiseAttention):
                 )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def fitted(self, table: Tensor, extent: int) -> Tensor:
+    def fitted(self, table: Float[Tensor, "offsets dim"], extent: int) -> Float[Tensor, "{2*extent-1} dim"]:
         """Return a table of another extent, stretched to ``extent`` by linear interpolation."""
         return resize_relative_table(table, extent)
 
