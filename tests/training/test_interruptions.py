@@ -181,7 +181,7 @@ def test_no_bit_of_a_checkpoint_changes_unnoticed(tmp_path: Path) -> None:
     def content(number: int) -> dict[str, Any]:
         weights = {"model.weight": torch.randn(301, 7, generator=torch.Generator().manual_seed(number))}
         kinds = {"loader": {"epoch": number}, "optimizer": {}, "scaler": {}, "history": [{"lr": number}]}
-        return {"progress": {"epoch": number}, "state_dict": weights, **kinds}
+        return {"progress": {"epoch": number}, "state_dict": weights, "job": "", **kinds}
 
     def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
         rest = [{key: value for key, value in x.items() if key != "state_dict"} for x in (a, b)]
