@@ -6,10 +6,10 @@ import warnings
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate._checks import pair
+from foveate._shapes import Float
 from foveate.functional.relative import resize_relative_table
 from foveate.nn._scripting import NotScriptable
 from foveate.nn.spatial_attention import PairwiseAttention
