@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -194,7 +195,8 @@ def test_weights_with_their_attention_are_loaded_into_it(tmp_path: Path) -> None
     for number, network in enumerate((wanted, bare)):
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
-        torch.save({"state_dict": network.state_dict()}, tmp_path / f"{number}.pth")
+        saved = {"state_dict": network.state_dict(), "args": argparse.Namespace(lr=1)}  # as timm's script does
+        torch.save(saved, tmp_path / f"{number}.pth")
 
     def loaded(number: int, num_classes: int) -> dict[str, torch.Tensor]:
         # As timm's training script has it: with num_classes=-1 names that it does not know would be dropped.
