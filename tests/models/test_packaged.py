@@ -208,7 +208,8 @@ def test_weights_with_their_attention_are_loaded_into_it(tmp_path: Path) -> None
     for found in (loaded(0, 5), loaded(0, -1)):
         own = {key: value for key, value in wanted.state_dict().items() if not key.startswith("fc.")}
         assert all(torch.equal(found[key], value) for key, value in own.items())
-    assert all(torch.equal(loaded(1, 5)[key], value) for key, value in bare.state_dict().items())
+    found = loaded(1, 5)
+    assert all(torch.equal(found[key], value) for key, value in bare.state_dict().items())
 
 
 def test_what_timm_saves_of_a_shipped_network_is_built_again(tmp_path: Path) -> None:
