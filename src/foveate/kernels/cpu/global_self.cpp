@@ -3,9 +3,9 @@
 //     hidden = norm(column_pass(v))                  with the statistics of the training
 //     y = pool(q context + row_pass(hidden))         context = ρ(kᵀ) v, the softmax over all pixels
 //
-// An image at a time, so that what one step writes the next one finds in the caches; images that do not go around evenly
-// are shared by all threads. No sum depends on how the work is shared: results are the same with any number of threads,
-// and those of the operators for each part.
+// An image at a time, so that what one step writes the next one finds in the caches; images that do not go around
+// evenly are shared by all threads. No sum depends on how the work is shared: results are the same with any number of
+// threads, and those of the operators for each part.
 
 #include <cmath>
 #include <memory>
