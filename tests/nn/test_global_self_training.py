@@ -1,8 +1,9 @@
-"""GSA in training, in two nodes of the graph: gradients, a second derivative, whose turn it is."""
+"""GSA in training, in one node of the graph: gradients, a second derivative, whose turn it is."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import foveate
-from foveate.functional._global_self_training import columns_and_content
+from foveate.functional._global_self_training import global_self_training
 from foveate.nn import GlobalSelfAttention2d
 from tests.comparison import TOLERANCE, relative_error
 from tests.kernels.test_cpu import BUILT
@@ -47,11 +48,11 @@ def gradients(module: nn.Module, x: Tensor) -> list[Tensor]:
 def test_its_gradients_are_those_of_plain_operators(stride, batch, dtype, layout):
     module, x = made(stride, dtype, batch)
     x = x.detach().contiguous(memory_format=layout).requires_grad_()
-    assert {"_BeforeBackward", "_AfterBackward"} <= nodes(module(x))
+    assert "_TrainingBackward" in nodes(module(x))
     got = [module(x), *gradients(module, x)]
     with foveate.plain_operators():
         wide = copy.deepcopy(module).double()
-        assert "_BeforeBackward" not in nodes(wide(x.double()))
+        assert "_TrainingBackward" not in nodes(wide(x.double()))
         wanted = [wide(x.double()), *gradients(wide, x.detach().double().requires_grad_())]
     for a, b in zip(got, wanted, strict=True):
         assert relative_error(a, b) <= 4 * TOLERANCE[dtype]
@@ -70,14 +71,15 @@ def test_what_is_saved_may_come_back_in_another_layout(batch):
 def test_any_number_of_threads_gives_the_same_bits(batch):
     torch.manual_seed(1)
     projection = torch.randn(batch, 3 * 24, 7, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
-    window = torch.randn(13, 8, requires_grad=True)
+    inputs = [projection, *(torch.randn(size, 8, requires_grad=True) for size in (13, 9))]
+    inputs += [torch.randn(24, requires_grad=True) for _ in range(2)]
     threads, found = torch.get_num_threads(), []
     try:
         for number in (1, 2, 5):
             torch.set_num_threads(number)
-            parts = columns_and_content(projection, window, (24, 24, 24), 3)
-            loss = torch.stack([part.square().sum() for part in parts]).sum()
-            found.append([*parts, *torch.autograd.grad(loss, (projection, window))])
+            windows, affine = (inputs[1], inputs[2]), (inputs[3], inputs[4])
+            made = global_self_training(projection, windows, affine, None, 1e-5, (24, 24, 24), 3)
+            found.append([*made, *torch.autograd.grad(made[0].square().sum(), inputs)])
     finally:
         torch.set_num_threads(threads)
     for other in found[1:]:
@@ -136,6 +138,109 @@ def test_what_is_frozen_gets_no_gradient_and_changes_no_other(frozen):
     for name, parameter in module.named_parameters():
         assert (parameter.grad is None) == (name == frozen)
         assert name == frozen or torch.equal(parameter.grad, wanted[name])
+
+
+def reference(module: GlobalSelfAttention2d, x: Tensor) -> Tensor:
+    """Compute it by loops over heads, offsets and pixels, but for the pooling."""
+    qkv = F.conv2d(x, module.qkv.weight)
+    batch, _, height, width = qkv.shape
+    sizes = (module.dim_key, module.dim_key, module.dim_out)
+    query, key, value = (part.unflatten(1, (module.num_heads, -1)) for part in qkv.split(sizes, dim=1))
+
+    def column(y: int, x: int) -> Tensor:
+        terms = []
+        for other in range(height):
+            offset = other - y + (len(module.rel_height) + 1) // 2 - 1
+            if 0 <= offset < len(module.rel_height):
+                weight = (query[..., y, x] * module.rel_height[offset]).sum(-1, keepdim=True)
+                terms.append(weight * value[..., other, x])
+        return torch.stack(terms).sum(0)
+
+    hidden = torch.stack([torch.stack([column(y, x) for x in range(width)], -1) for y in range(height)], -2)
+    pixels = hidden.flatten(1, 2)
+    mean = pixels.mean((0, 2, 3), keepdim=True)
+    variance = (pixels - mean).square().mean((0, 2, 3), keepdim=True)
+    scale, shift = (parameter.view(-1, 1, 1) for parameter in (module.norm.weight, module.norm.bias))
+    hidden = ((pixels - mean) / (variance + module.norm.eps).sqrt() * scale + shift).view(hidden.shape)
+
+    shares = key.flatten(3).softmax(-1).view(key.shape)
+    context = torch.einsum("bhdyx,bhcyx->bhdc", shares, value)
+
+    def pixel(y: int, x: int) -> Tensor:
+        found = torch.einsum("bhd,bhdc->bhc", query[..., y, x], context)
+        for other in range(width):
+            offset = other - x + (len(module.rel_width) + 1) // 2 - 1
+            if 0 <= offset < len(module.rel_width):
+                weight = (query[..., y, x] * module.rel_width[offset]).sum(-1, keepdim=True)
+                found = found + weight * hidden[..., y, other]
+        return found
+
+    rows = [torch.stack([pixel(y, x) for x in range(width)], -1) for y in range(height)]
+    return torch.stack(rows, -2).view(batch, -1, height, width)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("channels", "heads", "key"), [(9, 3, 6), (16, 2, 16), (10, 1, 10), (24, 8, 8)])
+def test_values_and_gradients_are_those_of_loops(channels: int, heads: int, key: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"num_heads": heads, "dim_key": key, "feat_size": (4, 7), "dtype": dtype}
+    module = GlobalSelfAttention2d(5, channels, **sizes)
+    nn.init.normal_(module.norm.weight)
+    nn.init.normal_(module.norm.bias)
+    wide = copy.deepcopy(module).double()
+    for batch in (2, 33):  # some images, and many
+        x = 3 + torch.randn(batch, 5, 5, 7, dtype=dtype).requires_grad_()
+        other = x.detach().double().requires_grad_()
+        direction = torch.randn(batch, channels, 5, 7, dtype=dtype)
+        got, wanted = module(x), reference(wide, other)
+        found = torch.autograd.grad(got, [x, *module.parameters()], direction)
+        right = torch.autograd.grad(wanted, [other, *wide.parameters()], direction.double())
+        assert "_TrainingBackward" in nodes(got)
+        for a, b in zip([got, *found], [wanted, *right], strict=True):
+            assert relative_error(a, b) <= 4 * TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"momentum": None}, {"momentum": 0.0}, {"affine": False}, {"track_running_stats": False}, {"eps": 0.5}],
+    ids=str,
+)
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_the_normalization_is_pytorchs(settings: dict[str, Any], offset: float) -> None:
+    module, x = made()
+    module.norm = nn.BatchNorm2d(9, dtype=torch.float64, **settings)
+    module.rel_height.data += offset  # the column pass far from zero
+    other = copy.deepcopy(module)
+    for step, training in enumerate((True, True, False, True, True)):
+        if step == 4:
+            module.norm.track_running_stats = other.norm.track_running_stats = False
+        got = [module.train(training)(x), *gradients(module, x)]
+        with foveate.plain_operators():
+            wanted = [other.train(training)(x), *gradients(other, x)]
+        for a, b in zip(got, wanted, strict=True):
+            assert relative_error(a, b) <= 1e-8 * max(1.0, offset / 1e2)
+        states = module.state_dict(), other.state_dict()
+        assert states[0].keys() == states[1].keys()
+        for name in states[0]:
+            assert relative_error(states[0][name], states[1][name]) <= 1e-12
+    with pytest.raises(ValueError, match="more than 1 value"):
+        module.train()(x[:1, :, :1, :1])
+
+
+def test_what_memory_a_training_step_takes() -> None:
+    module = GlobalSelfAttention2d(64, feat_size=56)
+    x = torch.randn(2, 64, 56, 56).contiguous(memory_format=torch.channels_last).requires_grad_()
+    for _ in range(2):  # the second time without what is allocated once
+        with torch.profiler.profile(profile_memory=True) as profiled:
+            module(x).sum().backward()
+        x.grad = None
+        module.zero_grad()
+    held = peak = 0
+    for event in sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    assert peak <= 8.6 * x.nbytes  # projection and its gradient, three each; column pass; output; gradients of both
 
 
 def test_a_normalisation_of_any_kind_is_called():

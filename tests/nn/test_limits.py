@@ -157,6 +157,23 @@ def test_activations_of_ten_thousand(make, scale, autocast):
     assert_finite(out, x, *module.parameters())
 
 
+@pytest.mark.parametrize("fused", [None, False])
+@pytest.mark.parametrize("autocast", AUTOCAST[1:], ids=str)
+def test_gradients_within_autocast_are_those_outside(autocast: torch.dtype, fused: bool | None) -> None:
+    torch.manual_seed(0)
+    module = GlobalSelfAttention2d(16, feat_size=5, fused=fused)
+    x = torch.randn(2, 16, 5, 7, requires_grad=True)
+    with torch.autocast("cpu", autocast):
+        loss = module(x).float().square().sum()
+        tables = module.rel_height, module.rel_width
+        inside = torch.autograd.grad(loss, tables, retain_graph=True)
+        inside += torch.autograd.grad(loss, tables, create_graph=True)  # by operators that can be differentiated
+    outside = torch.autograd.grad(loss, tables, retain_graph=True)
+    outside += torch.autograd.grad(loss, tables, create_graph=True)
+    for a, b in zip(inside, outside, strict=True):
+        assert relative_error(a, b) < 1e-5
+
+
 def test_a_head_that_predicts_huge_numbers_stays_finite():
     module = RectangularAttention2d(3)
     nn.init.constant_(module.readout.weight, 1e4)

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import register_flop_formula
 from foveate import kernels
 from foveate.functional._layout import by_position
 from foveate.functional._plain import differentiable_gradients, uses_plain_operators
-from foveate.functional._precision import upcast
+from foveate.functional._precision import autocast_off, upcast
 from foveate.functional.relative import relative_scores, relative_vectors
 from foveate.kernels.sizes import check_axial
 
@@ -112,11 +112,12 @@ def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled() or uses_plain_operators(grad):  # to be differentiated again, or for a batch of gradients
-        plain = partial(_plain, axis=ctx.axis)
-        gradients = differentiable_gradients(plain, ctx.saved_tensors, ctx.needs_input_grad[:3], grad)
-    else:
-        gradients = torch.ops.foveate.axial_pass_backward(grad, *ctx.saved_tensors, ctx.axis, ctx.fused)
+    with autocast_off(grad):
+        if torch.is_grad_enabled() or uses_plain_operators(grad):  # to be differentiated again, or for a batch of them
+            plain = partial(_plain, axis=ctx.axis)
+            gradients = differentiable_gradients(plain, ctx.saved_tensors, ctx.needs_input_grad[:3], grad)
+        else:
+            gradients = torch.ops.foveate.axial_pass_backward(grad, *ctx.saved_tensors, ctx.axis, ctx.fused)
     return (*gradients, None, None)
 
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import register_flop_formula
 from foveate import kernels
 from foveate.functional._layout import by_position
 from foveate.functional._plain import differentiable_gradients, uses_plain_operators
-from foveate.functional._precision import upcast, upcast_dtype
+from foveate.functional._precision import autocast_off, upcast, upcast_dtype
 from foveate.kernels.sizes import check_content
 
 __all__ = ["content"]
@@ -108,9 +108,12 @@ def _save(ctx: Any, inputs: tuple, output: Four) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled() or uses_plain_operators(grad):  # to be differentiated again, or for a batch of gradients
-        return (*differentiable_gradients(_plain, ctx.saved_tensors[:3], ctx.needs_input_grad[:3], grad), None)
-    return (*torch.ops.foveate.content_backward(grad, *ctx.saved_tensors, ctx.fused), None)
+    with autocast_off(grad):
+        if torch.is_grad_enabled() or uses_plain_operators(grad):  # to be differentiated again, or for a batch of them
+            gradients = differentiable_gradients(_plain, ctx.saved_tensors[:3], ctx.needs_input_grad[:3], grad)
+        else:
+            gradients = torch.ops.foveate.content_backward(grad, *ctx.saved_tensors, ctx.fused)
+    return (*gradients, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

@@ -1,11 +1,11 @@
-"""All of GSA that follows the projection, in training, as two nodes of the graph, before and after the normalization.
+"""All of GSA that follows the projection, in training, as one node of the graph.
 
-    query, hidden, content  =  columns_and_content(projection)          hidden: the column pass
-    result                  =  add_rows(query, norm(hidden), content)
+    Q (ρ(Kᵀ) V)  +  row_pass(norm(column_pass(V)))
 
-They compute what the operators of `foveate.functional.global_self` compute, with less memory: the row pass is added to
-the content in place, and so are the six parts of the gradient of the projection. Whoever looks at operators (compilers,
-exporters, dispatch modes, `torch.func`) gets those of `foveate.functional.global_self`.
+It computes what the operators of `foveate.functional.global_self` and `torch.nn.functional.batch_norm` compute, with
+less memory: the normalized map and the scores exist for a few lines at a time, the row pass is added to the content in
+place, and so are the parts of the gradient of the projection. Whoever looks at operators (compilers, exporters,
+dispatch modes, `torch.func`) gets those.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from foveate.functional._axial import axial_pass
 from foveate.functional._content import content
 from foveate.functional._global_self import fits
-from foveate.functional._layout import by_position, merge_heads, split_heads
+from foveate.functional._layout import merge_heads, split_heads
 from foveate.functional._plain import differentiable_gradients, uses_plain_operators
+from foveate.functional._precision import autocast_off
 
-__all__ = ["add_rows", "columns_and_content", "fits_training"]
+__all__ = ["fits_training", "global_self_training"]
 
 Widths = tuple[int, int, int]
-
-TOGETHER = 32
-"""Images from which on a backward pass goes image by image, whatever the threads: of so many shares its sums are."""
+Affine = tuple[Tensor | None, Tensor | None]
+Statistics = tuple[Tensor, Tensor] | None
 
 
 def fits_training(projection: Tensor, fused: bool | None, *others: Tensor) -> bool:
@@ -35,126 +36,115 @@ def fits_training(projection: Tensor, fused: bool | None, *others: Tensor) -> bo
     return (
         not torch.compiler.is_compiling()
         and _get_current_dispatch_mode() is None
-        and all(type(x) in (Tensor, torch.nn.Parameter) for x in (projection, *others))
+        and all(type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" for x in (projection, *others))
         and fits(projection, fused, *others)
         and projection.numel() > 0
     )
 
 
-def columns_and_content(
-    projection: Tensor, window: Tensor, widths: Widths, num_heads: int
+def global_self_training(
+    projection: Tensor,
+    windows: tuple[Tensor, Tensor],
+    affine: Affine,
+    statistics: Statistics,
+    epsilon: float,
+    widths: Widths,
+    num_heads: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries ``(B, heads, H, W, d)``, column pass ``(B, dim_out, H, W)``, and content ``(B, H, W, dim_out)``.
-
-    The content is not transposed: a tensor that is added to in place must not be a view.
+    """Return the result, ``(B, dim_out, H, W)`` in channels_last, and the statistics of the normalization.
 
     Args:
         projection: Queries, keys and values, ``(B, sum(widths), H, W)`` in channels_last, where `fits_training`.
-        window: ``(2H − 1, d)``, embeddings of the offsets of a column.
+        windows: Embeddings of the offsets of a column, ``(2H − 1, d)``, and of a row, ``(2W − 1, d)``.
+        affine: Weight and bias of the normalization, ``(dim_out,)``.
+        statistics: Its mean and variance (biased), ``(dim_out,)``; None for those of the batch.
+        epsilon: What is added to the variance.
         widths: Channels of queries, keys and values.
         num_heads: Number of heads.
     """
-    query, hidden, attended = _Before.apply(projection, window, widths, num_heads)
-    return query, hidden.permute(0, 3, 1, 2), attended
+    out, *found = _Training.apply(projection, *windows, *affine, statistics, epsilon, widths, num_heads)
+    return out.permute(0, 3, 1, 2), *found
 
 
-def add_rows(query: Tensor, hidden: Tensor, window: Tensor, content: Tensor) -> Tensor:
-    """Add the row pass over ``hidden``, ``(B, dim_out, H, W)``, to ``content`` in place; return it in that order."""
-    fits = hidden.dtype == content.dtype and hidden.device == content.device
-    (values,) = split_heads(hidden, (hidden.shape[1],), query.shape[1])
-    if fits and values.shape[:4] == query.shape[:4] and hidden.shape[1] == content.shape[3]:
-        return _After.apply(query, values, window, content).permute(0, 3, 1, 2)
-    rows = axial_pass(
-        query.to(values.dtype), values, window.to(values.dtype), 1
-    )  # after a normalization of another kind
-    return content.permute(0, 3, 1, 2) + merge_heads(rows)
+def _by_parts(
+    projection: Tensor,
+    windows: tuple[Tensor, Tensor],
+    affine: Affine,
+    statistics: Statistics,
+    epsilon: float,
+    widths: Widths,
+    num_heads: int,
+) -> Tensor:
+    """Return the result, ``(B, H, W, dim_out)``, by operators that can be differentiated twice."""
+    query, key, value = split_heads(projection, widths, num_heads)
+    hidden = merge_heads(axial_pass(query, value, windows[0], 0))
+    mean, variance = statistics or (None, None)
+    hidden = functional.batch_norm(hidden, mean, variance, *affine, training=statistics is None, eps=epsilon)
+    (values,) = split_heads(hidden, (widths[2],), num_heads)
+    result = content(query, key, value) + axial_pass(query, values, windows[1], 1)
+    return merge_heads(result).permute(0, 2, 3, 1)
 
 
-def _by_head(x: Tensor, num_heads: int) -> Tensor:
-    """Return ``x``, ``(B, H, W, channels)``, as ``(B, heads, H, W, channels / heads)``."""
-    return split_heads(x.permute(0, 3, 1, 2), (x.shape[3],), num_heads)[0]
-
-
-class _Before(torch.autograd.Function):
+class _Training(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, projection: Tensor, window: Tensor, widths: Widths, num_heads: int) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any,
+        projection: Tensor,
+        down: Tensor,
+        along: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        statistics: Statistics,
+        epsilon: float,
+        widths: Widths,
+        num_heads: int,
+    ) -> tuple[Tensor, ...]:
         from foveate.kernels import cpu
 
-        ctx.widths, ctx.num_heads = widths, num_heads
-        batch, _, height, width = projection.shape
-        query, key, value = split_heads(projection, widths, num_heads)
-        # No views: the second will be added to in place.
-        hidden, attended = (value.new_empty(batch, height, width, widths[2]) for _ in range(2))
-        out = _by_head(attended, num_heads), _by_head(hidden, num_heads)
-        if batch >= torch.get_num_threads():
-            sums = cpu.before_norm(out, query, key, value, window)
-        else:
-            sums = cpu.content_forward_into(out[0], query, key, value)
-            cpu.axial_forward_into(out[1], query, value, window, 0, add=False)
-        ctx.save_for_backward(projection, window, *sums)
-        return query, hidden, attended
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        from foveate.kernels import cpu
-
-        projection, window, *sums = ctx.saved_tensors
-        if _by_operators(*grads):
-            return (*_again(ctx, projection, window, grads), None, None)
-        of_query, of_hidden, of_content = grads
-        query, key, value = split_heads(projection, ctx.widths, ctx.num_heads)
-        result = torch.empty_like(projection, memory_format=torch.channels_last)
-        to_query, to_key, to_value = split_heads(result, ctx.widths, ctx.num_heads)
-        to = to_query, to_key, to_value
-        of_content, of_hidden = (_by_head(x, ctx.num_heads) for x in (of_content, of_hidden))
-        if len(result) >= TOGETHER:
-            of = of_content, of_hidden, of_query
-            return result, cpu.before_norm_backward(to, of, query, key, value, window, *sums), None, None
-        cpu.content_backward_into(to, of_content, query, key, value, *sums)
-        of_window = cpu.axial_backward_into((to_query, to_value), of_hidden, query, value, window, 0, add=True)
-        to_query += of_query
-        return result, of_window, None, None
-
-
-def _by_operators(*grads: Tensor) -> bool:
-    """Tell whether a gradient is to be differentiated again, or is one of a batch (`is_grads_batched`)."""
-    batched = any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads)
-    return batched or torch.is_grad_enabled() or uses_plain_operators(*grads)
-
-
-def _again(ctx: Any, projection: Tensor, window: Tensor, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    def parts(projection: Tensor, window: Tensor) -> tuple[Tensor, ...]:
-        query, key, value = split_heads(projection, ctx.widths, ctx.num_heads)
-        made = axial_pass(query, value, window, 0), content(query, key, value)
-        return query, *(merge_heads(x).permute(0, 2, 3, 1) for x in made)
-
-    return differentiable_gradients(parts, (projection, window), ctx.needs_input_grad[:2], grads)
-
-
-class _After(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, hidden: Tensor, window: Tensor, content: Tensor) -> Tensor:
-        from foveate.kernels import cpu
-
-        ctx.save_for_backward(query, hidden, window)
-        ctx.mark_dirty(content)
-        cpu.axial_forward_into(_by_head(content, query.shape[1]), query, hidden, window, 1, add=True)
-        return content
+        heads = split_heads(projection, widths, num_heads)
+        out, made = cpu.training(heads, (down, along), (weight, bias), statistics, epsilon)
+        ctx.settings = epsilon, widths, num_heads
+        ctx.of_batch = statistics is None
+        ctx.save_for_backward(projection, down, along, weight, bias, *made)
+        mean, variance = (x.detach() for x in made[:2])
+        ctx.mark_non_differentiable(mean, variance)
+        return out.permute(0, 2, 3, 1, 4).flatten(3), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         from foveate.kernels import cpu
 
-        (grad,) = grads
-        query, hidden, window = ctx.saved_tensors
+        grad = grads[0]
+        projection, down, along, weight, bias, *made = ctx.saved_tensors
+        epsilon, widths, num_heads = ctx.settings
         if _by_operators(grad):
 
-            def rows(query: Tensor, hidden: Tensor, window: Tensor) -> Tensor:
-                return axial_pass(query, hidden, window, 1)
+            def result(
+                projection: Tensor, down: Tensor, along: Tensor, weight: Tensor | None, bias: Tensor | None
+            ) -> Tensor:
+                statistics = None if ctx.of_batch else (made[0], made[1])
+                return _by_parts(projection, (down, along), (weight, bias), statistics, *ctx.settings)
 
-            of_rows = _by_head(grad, query.shape[1])
-            found = differentiable_gradients(rows, (query, hidden, window), ctx.needs_input_grad[:3], of_rows)
-            return (*found, grad)
-        to = by_position(query), by_position(hidden)
-        of_window = cpu.axial_backward_into(to, _by_head(grad, query.shape[1]), query, hidden, window, 1, add=False)
-        return (*to, of_window, grad)
+            inputs = projection, down, along, weight, bias
+            with autocast_off(grad):
+                return (*differentiable_gradients(result, inputs, ctx.needs_input_grad[:5], grad), *[None] * 4)
+        (of,) = split_heads(grad.permute(0, 3, 1, 2), (widths[2],), num_heads)
+        of_projection = torch.empty_like(projection, memory_format=torch.channels_last)
+        small = cpu.training_backward(
+            split_heads(of_projection, widths, num_heads),
+            of,
+            split_heads(projection, widths, num_heads),
+            (down, along),
+            (weight, bias),
+            tuple(made),
+            epsilon,
+            ctx.of_batch,
+        )
+        wanted = (one if needed else None for one, needed in zip(small, ctx.needs_input_grad[1:5], strict=True))
+        return (of_projection, *wanted, *[None] * 4)
+
+
+def _by_operators(grad: Tensor) -> bool:
+    """Tell whether a gradient is to be differentiated again, or is one of a batch (`is_grads_batched`)."""
+    batched = torch._C._functorch.is_legacy_batchedtensor(grad)
+    return batched or torch.is_grad_enabled() or uses_plain_operators(grad)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.functional._global_self import fits, global_self_inference
-from foveate.functional._global_self_training import add_rows, columns_and_content, fits_training
+from foveate.functional._global_self_training import fits_training, global_self_training
 from foveate.functional.relative import relative_window
 from foveate.nn._untouched import has_no_gradient, is_untouched
 
@@ -26,8 +26,8 @@ def attend_fused(module: GlobalSelfAttention2d, qkv: Tensor) -> tuple[Tensor, bo
         return None
     if _may_fold(module, qkv) and fits(qkv, module.fused, *module.parameters()):
         return _at_once(module, qkv), True
-    if fits_training(qkv, module.fused, *module.parameters()):
-        return _before_and_after(module, qkv), False
+    if fits_training(qkv, module.fused, *module.parameters()) and _may_join(module, qkv):
+        return _in_training(module, qkv), False
     return None
 
 
@@ -42,11 +42,34 @@ def _at_once(module: GlobalSelfAttention2d, qkv: Tensor) -> Tensor:
     return global_self_inference(qkv, (down, along), statistics, module.num_heads, module.dim_key, module.stride)
 
 
-def _before_and_after(module: GlobalSelfAttention2d, qkv: Tensor) -> Tensor:
-    """Compute it in two nodes of the graph, before and after the normalization, and leave the pooling."""
+def _in_training(module: GlobalSelfAttention2d, qkv: Tensor) -> Tensor:
+    """Compute it in one node of the graph, the normalization within, and leave the pooling."""
+    norm = module.norm
+    assert isinstance(norm, nn.BatchNorm2d)
+    given, affine = None, (norm.weight, norm.bias)
+    if not norm.training and norm.running_mean is not None and norm.running_var is not None:
+        given = norm.running_mean.to(qkv.dtype, copy=True), norm.running_var.to(qkv.dtype, copy=True)
     down, along = (relative_window(table.to(qkv.dtype), size) for table, size in _tables(module, qkv))
-    query, hidden, content = columns_and_content(qkv, down, module.widths, module.num_heads)
-    return add_rows(query, module.norm(hidden), along, content)
+    out, mean, variance = global_self_training(
+        qkv, (down, along), affine, given, norm.eps, module.widths, module.num_heads
+    )
+    if given is None:
+        _track(norm, mean, variance, qkv.numel() // qkv.shape[1])
+    return out
+
+
+@torch.no_grad()
+def _track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Bring statistics of a batch to the running ones, as `torch.nn.BatchNorm2d` does."""
+    if not (norm.training and norm.track_running_stats) or norm.running_mean is None or norm.running_var is None:
+        return
+    momentum = norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if momentum is None:  # a mean over all batches
+            momentum = 1 / float(norm.num_batches_tracked)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum or 0.0)
+    norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum or 0.0)
 
 
 def _tables(module: GlobalSelfAttention2d, qkv: Tensor) -> zip[tuple[Tensor, int]]:
@@ -62,3 +85,11 @@ def _may_fold(module: GlobalSelfAttention2d, qkv: Tensor) -> bool:
         and not norm.training
         and norm.running_mean is not None
     )
+
+
+def _may_join(module: GlobalSelfAttention2d, qkv: Tensor) -> bool:
+    """Tell whether the normalization is one that nobody observes, of all that the kernels compute in."""
+    norm = module.norm
+    if not is_untouched(norm, nn.BatchNorm2d) or qkv.numel() == qkv.shape[1]:  # a single pixel has no variance
+        return False
+    return all(x is None or x.dtype == qkv.dtype for x in (norm.weight, norm.bias))

@@ -24,12 +24,12 @@ __all__ = [
     "INSTRUCTION_SETS",
     "axial_backward",
     "axial_forward",
-    "before_norm",
-    "before_norm_backward",
     "content_backward",
     "content_forward",
     "global_self",
     "library",
+    "training",
+    "training_backward",
 ]
 
 INSTRUCTION_SETS = {"AVX512": "_avx512", "AVX2": "_avx2", "DEFAULT": "_any"}
@@ -55,7 +55,7 @@ def is_stale(library: ctypes.CDLL) -> bool:
     try:
         of_library = library.foveate_sources
     except AttributeError:  # by hand, or before it was noted
-        return not hasattr(library, "before_norm_backward_float64")
+        return not hasattr(library, "global_self_training_float64")
     of_library.restype = ctypes.c_char_p
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     return bool(of_library().decode() != digest)
@@ -75,14 +75,9 @@ def _runnable() -> list[str]:
 def axial_forward(query: Tensor, value: Tensor, window: Tensor, axis: int) -> Tensor:
     """Compute `foveate.functional._axial.axial_pass`."""
     check_axial(query, value, window, axis)
-    return axial_forward_into(_result(value), query, value, window, axis, add=False).to(value.dtype)
-
-
-def axial_forward_into(out: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int, *, add: bool) -> Tensor:
-    """Write the pass to ``out``, or add it; the dtype of ``out`` is one of the kernels', its channels are adjacent."""
-    q, v = _ready(query), _ready(value)
-    _Lines(q, v, axis).call("axial_forward", q, v, _flat(window), out, options=(int(add),))
-    return out
+    q, v, out = _ready(query), _ready(value), _result(value)
+    _Lines(q, v, axis).call("axial_forward", q, v, _flat(window), out)
+    return out.to(value.dtype)
 
 
 def axial_backward(
@@ -90,35 +85,19 @@ def axial_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, value and window."""
     check_axial(query, value, window, axis, grad)
-    grads = _result(query), _result(value)
-    grad_window = axial_backward_into(grads, grad, query, value, window, axis, add=False)
-    return grads[0].to(query.dtype), grads[1].to(value.dtype), grad_window
-
-
-def axial_backward_into(
-    grads: tuple[Tensor, Tensor], grad: Tensor, query: Tensor, value: Tensor, window: Tensor, axis: int, *, add: bool
-) -> Tensor:
-    """Write the gradients of query and value to ``grads``, or add them, and return that of the window."""
     g, q, v, r = _ready(grad), _ready(query), _ready(value), _flat(window)
-    grad_window = torch.empty_like(r)
-    _Lines(q, v, axis).call("axial_backward", g, q, v, r, *grads, grad_window, options=(int(add),))
-    return grad_window.view(window.shape).to(window.dtype)
+    of_query, of_value, of_window = _result(query), _result(value), torch.empty_like(r)
+    _Lines(q, v, axis).call("axial_backward", g, q, v, r, of_query, of_value, of_window)
+    return of_query.to(query.dtype), of_value.to(value.dtype), of_window.view(window.shape).to(window.dtype)
 
 
 def content_forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute `foveate.functional._content.content`: the output, and what its backward pass starts from."""
     check_content(query, key, value)
-    out = _result(value)
-    sums = content_forward_into(out, query, key, value)
+    q, k, v, out = _ready(query), _ready(key), _ready(value), _result(value)
+    sums = _sums(q, v)
+    _Lines(q, v, axis=1).call("content_forward", q, k, v, out, *map(_flat, sums))
     return out.to(value.dtype), *sums
-
-
-def content_forward_into(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Write it to ``out``, as `axial_forward_into` does, and return what its backward pass starts from."""
-    q, k, v = _ready(query), _ready(key), _ready(value)
-    context, peak, total = _sums(q, v)
-    _Lines(q, v, axis=1).call("content_forward", q, k, v, out, *map(_flat, (context, peak, total)))
-    return context, peak, total
 
 
 def content_backward(
@@ -126,59 +105,64 @@ def content_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute its gradients with respect to query, key and value."""
     check_content(query, key, value, context, peak, total, grad=grad)
+    g, q, k, v = _ready(grad), _ready(query), _ready(key), _ready(value)
     grads = _result(query), _result(key), _result(value)
-    content_backward_into(grads, grad, query, key, value, context, peak, total)
+    _Lines(q, v, axis=1).call("content_backward", g, q, k, v, *map(_flat, (context, peak, total)), *grads)
     return grads[0].to(query.dtype), grads[1].to(key.dtype), grads[2].to(value.dtype)
 
 
-def content_backward_into(
-    grads: tuple[Tensor, Tensor, Tensor],
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    context: Tensor,
-    peak: Tensor,
-    total: Tensor,
-) -> None:
-    """Write the gradients of query, key and value to ``grads``, as `axial_backward_into` does."""
-    g, q, k, v = _ready(grad), _ready(query), _ready(key), _ready(value)
-    _Lines(q, v, axis=1).call("content_backward", g, q, k, v, *map(_flat, (context, peak, total)), *grads)
+def training(
+    heads: tuple[Tensor, ...],
+    windows: tuple[Tensor, Tensor],
+    affine: tuple[Tensor | None, Tensor | None],
+    statistics: tuple[Tensor, Tensor] | None,
+    epsilon: float,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Compute `foveate.functional._global_self_training.global_self_training`, all sizes and dtypes fitting.
 
+    ``heads`` are queries, keys and values, ``affine`` the weight and bias of the normalization, ``statistics`` its mean
+    and variance, None for those of the batch.
 
-def before_norm(
-    out: tuple[Tensor, Tensor], query: Tensor, key: Tensor, value: Tensor, window: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Write content attention and column pass to ``out``; return what the backward pass starts from.
-
-    The same as `content_forward_into` and `axial_forward_into`, image by image: for as many images as threads, or more.
+    Returns:
+        The output, and what `training_backward` starts from: mean, variance, column pass ``(B, H, W, heads, c)``, and
+        the context, peaks and totals of the content attention.
     """
-    context, peak, total = _sums(query, value)
+    query, value = heads[0], heads[2]
+    out, hidden = _result(value), _result(value)
+    mean, variance = statistics or value.new_empty(2, value.shape[1] * value.shape[-1]).unbind()
+    sums = _sums(query, value)
+    small = (*windows, *affine, mean, variance)
+    options = (ctypes.c_double(epsilon), int(statistics is None))
     call = _Lines(query, value, axis=1).call
-    call("before_norm_forward", query, key, value, _flat(window), *out, *map(_flat, (context, peak, total)))
-    return context, peak, total
+    call("global_self_training", *heads, *map(_maybe_flat, small), out, hidden, *map(_flat, sums), options=options)
+    return out, (mean, variance, hidden.permute(0, 2, 3, 1, 4), *sums)
 
 
-def before_norm_backward(
-    grads: tuple[Tensor, Tensor, Tensor],
-    of: tuple[Tensor, Tensor, Tensor],
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    window: Tensor,
-    *sums: Tensor,
-) -> Tensor:
-    """Write the gradients of query, key and value to ``grads``, and return that of the window.
+def training_backward(
+    grads: tuple[Tensor, ...],
+    grad: Tensor,
+    heads: tuple[Tensor, ...],
+    windows: tuple[Tensor, Tensor],
+    affine: tuple[Tensor | None, Tensor | None],
+    made: tuple[Tensor, ...],
+    epsilon: float,
+    of_batch: bool,
+) -> tuple[Tensor, ...]:
+    """Write the gradients of queries, keys and values to ``grads``; return those of windows, weight and bias.
 
-    ``of`` are the gradients of the content attention, of the column pass, and another of the queries, which is added;
-    ``sums`` are what `before_norm` returned.
+    ``made`` is what `training` returned, ``of_batch`` whether its statistics are those of the batch.
     """
-    r = _flat(window)
-    grad_window = torch.empty_like(r)
-    q, k, v = _ready(query), _ready(key), _ready(value)  # hooks on what is saved may have changed their layout
-    call = _Lines(q, v, axis=1).call
-    call("before_norm_backward", *map(_ready, of), q, k, v, r, *map(_flat, sums), *grads, grad_window)
-    return grad_window.view(window.shape)
+    query, key, value = map(_ready, heads)  # hooks on what is saved may have changed their layout
+    mean, variance, hidden, *sums = made
+    small = (*windows, *affine, mean, variance, hidden, *sums)
+    # The gradients of the keys come last: until then there is room for another map of that size.
+    work = grads[1] if key.shape == value.shape else _result(value)
+    found = [x.new_empty(size) for x, size in zip(windows, map(Tensor.numel, windows), strict=True)]
+    found += [torch.empty_like(mean), torch.empty_like(mean)]
+    options = (ctypes.c_double(epsilon), int(of_batch))
+    tensors = (_ready(grad), query, key, value, *map(_maybe_flat, small), *grads, work, *found)
+    _Lines(query, value, axis=1).call("global_self_training_backward", *tensors, options=options)
+    return (*(x.view(window.shape) for x, window in zip(found, windows, strict=False)), *found[2:])
 
 
 def global_self(
@@ -214,12 +198,12 @@ class _Lines:
         sizes = (*(query.shape[dim] for dim in self.order), query.shape[-1], value.shape[-1])
         self.sizes = (ctypes.c_int64 * 6)(*sizes)
 
-    def call(self, name: str, *tensors: Tensor, options: tuple[int, ...] = ()) -> None:
+    def call(self, name: str, *tensors: Tensor | None, options: tuple[Any, ...] = ()) -> None:
         """Call a kernel with tensors of five dimensions (with their strides) and one (without), checked before."""
         arguments: list[Any] = []
         for tensor in tensors:
-            arguments.append(ctypes.c_void_p(tensor.data_ptr()))
-            if tensor.ndim == 5:
+            arguments.append(ctypes.c_void_p(None if tensor is None else tensor.data_ptr()))
+            if tensor is not None and tensor.ndim == 5:
                 arguments.append((ctypes.c_int64 * 4)(*(tensor.stride(dim) for dim in self.order)))
         getattr(library(), f"{name}_{self.dtype}")(*arguments, self.sizes, torch.get_num_threads(), *options)
 
@@ -243,6 +227,10 @@ def _wide(x: Tensor) -> Tensor:
 
 def _flat(x: Tensor) -> Tensor:
     return _wide(x).contiguous().view(-1)
+
+
+def _maybe_flat(x: Tensor | None) -> Tensor | None:
+    return None if x is None else _flat(x)
 
 
 def _result(x: Tensor) -> Tensor:

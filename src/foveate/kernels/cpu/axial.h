@@ -4,6 +4,7 @@
 
 #include "channels.h"
 #include "lanes_backward.h"
+#include "normalization.h"
 
 namespace foveate {
 
@@ -34,14 +35,28 @@ template <typename T> struct AxialForward {
     };
 
     void run(int64_t first, int64_t end, Local &local) const {
-        for (; first < end; first += unit)
-            if (by_line)
-                line(first / s.heads, local.line);
-            else
-                group(first, end, local.group);
+        for (; first < end; first += unit) some(first, std::min(first + unit, end), v, local);
     }
 
-    void line(int64_t index, ChannelPass<T> &pass) const {
+    void run_all(int threads) const {
+#pragma omp parallel num_threads(threads)
+        {
+            Local local(*this);
+#pragma omp for schedule(static)
+            for (int64_t first = 0; first < s.rows(); first += unit)
+                some(first, std::min(first + unit, s.rows()), v, local);
+        }
+    }
+
+    // Of one unit, with values that stand elsewhere.
+    void some(int64_t first, int64_t end, Lines<const T> v, Local &local) const {
+        if (by_line)
+            line(first / s.heads, v, local.line);
+        else
+            group(first, end, v, local.group);
+    }
+
+    void line(int64_t index, Lines<const T> v, ChannelPass<T> &pass) const {
         using Line = typename ChannelPass<T>::Line;
         const int64_t image = index / s.lines, of = index % s.lines;
         T *to = y.at(image, 0, of, 0);
@@ -51,7 +66,7 @@ template <typename T> struct AxialForward {
             pass.run(Line(q, image, of), Line(v, image, of), to, y.stride[1], y.stride[3], SetVector<T>());
     }
 
-    void group(int64_t first, int64_t end, LanePass<T> &pass) const {
+    void group(int64_t first, int64_t end, Lines<const T> v, LanePass<T> &pass) const {
         pass.read({q, s, first, end}, {v, s, first, end});
         pass.run();
         if (add)
@@ -67,7 +82,7 @@ template <typename T> struct AxialBackward {
     const T *window;
     const Lines<const T> g, q, v;
     const Lines<T> gq, gv;
-    const bool add;  // to what gq and gv hold
+    const bool add;  // to what gq holds
 
     AxialBackward(Lines<const T> g, Lines<const T> q, Lines<const T> v, const T *window, Lines<T> gq, Lines<T> gv,
                   const Sizes &s, bool add)
@@ -78,21 +93,33 @@ template <typename T> struct AxialBackward {
     };
 
     void run(int64_t first, int64_t end, Local &local) const {
-        for (; first < end; first += LANES<T>) {
-            local.read({q, s, first, end}, {v, s, first, end}, {g, s, first, end});
-            local.run();
-            if (add)
-                local.write({gq, s, first, end}, {gv, s, first, end}, Add<T>());
-            else
-                local.write({gq, s, first, end}, {gv, s, first, end}, Set<T>());
-        }
+        for (; first < end; first += LANES<T>) group(first, end, v, local);
     }
 
-    // All of it in shares of `count` things: work(first, end, local) does some of them. The embeddings' gradient is
-    // summed in each share, and the sums are added in the order of the shares: the same with any number of threads.
+    // Of one group, with values that stand elsewhere.
+    void group(int64_t first, int64_t end, Lines<const T> v, Local &local) const {
+        local.read({q, s, first, end}, {v, s, first, end}, {g, s, first, end});
+        local.run();
+        if (add)
+            local.write({gq, s, first, end}, {gv, s, first, end}, Add<T>());
+        else
+            local.write({gq, s, first, end}, {gv, s, first, end}, Set<T>());
+    }
+
+    // All of it, group by group.
+    void run_all(T *g_window, int threads) const {
+        shared((s.rows() + LANES<T> - 1) / LANES<T>, g_window, threads, [] { return 0; },
+               [&](int64_t, int64_t first, int64_t end, Local &local, int) {
+                   run(first * LANES<T>, std::min(end * LANES<T>, s.rows()), local);
+               });
+    }
+
+    // All of it in shares of `count` things: work(share, first, end, local, …) does some of them. The embeddings'
+    // gradient is summed in each share, and the sums are added in the order of the shares: the same with any number of
+    // threads.
     template <typename Make, typename Work>
     void shared(int64_t count, T *g_window, int threads, Make make, Work work) const {
-        const int64_t shares = std::min<int64_t>(count, 32), table = r.span * s.d;
+        const int64_t shares = std::min(count, SHARES), table = r.span * s.d;
         Buffer<T> partial(shares * table, false);
 #pragma omp parallel num_threads(threads)
         {
@@ -101,7 +128,7 @@ template <typename T> struct AxialBackward {
 #pragma omp for schedule(static)
             for (int64_t share = 0; share < shares; ++share) {
                 local.g_offsets.clear();
-                work(count * share / shares, count * (share + 1) / shares, local, others);
+                work(share, count * share / shares, count * (share + 1) / shares, local, others);
                 local.collect(partial.data + share * table);
             }
         }

@@ -18,7 +18,8 @@
                                             const int64_t *gv_stride, const int64_t *sizes, int threads) {             \
         const foveate::Sizes s(sizes);                                                                                 \
         const foveate::ContentBackward<T> content({g, g_stride}, {q, q_stride}, {k, k_stride}, {v, v_stride}, context, \
-                                                  peak, total, {gq, gq_stride}, {gk, gk_stride}, {gv, gv_stride}, s);  \
+                                                  peak, total, {gq, gq_stride}, {gk, gk_stride}, {gv, gv_stride}, s,   \
+                                                  false);                                                              \
         foveate::each_image(content, s.images, threads);                                                               \
     }
 

@@ -16,9 +16,10 @@ template <typename T> struct ContentBackward {
     Lines<const T> g, q, k, v;
     Lines<T> gq, gk, gv;
     const T *context, *peak, *total;
+    const bool add;  // to what gq and gv hold
 
     ContentBackward(Lines<const T> g, Lines<const T> q, Lines<const T> k, Lines<const T> v, const T *context,
-                    const T *peak, const T *total, Lines<T> gq, Lines<T> gk, Lines<T> gv, const Sizes &s)
+                    const T *peak, const T *total, Lines<T> gq, Lines<T> gk, Lines<T> gv, const Sizes &s, bool add)
         : all(s),
           s(s),
           c(all.c),
@@ -34,7 +35,8 @@ template <typename T> struct ContentBackward {
           gv(gv),
           context(context),
           peak(peak),
-          total(total) {}
+          total(total),
+          add(add) {}
 
     // What a thread works with.
     struct Local {
@@ -106,6 +108,7 @@ template <typename T> struct ContentBackward {
     // The gradients at some pixels of an image.
     void answer(int64_t image, int64_t first, int64_t end, Local &local, const Image &made) const {
         const Pixels<T> to_q{gq, image, s}, to_k{gk, image, s}, to_v{gv, image, s};
+        const bool add_q = add && local.g_query.in_place(to_q), add_v = add && local.out.in_place(to_v);
         all.each(first, end, [&](int64_t from, int64_t count) {
             const Block<const T> grads = local.grads.read({g, image, s}, from, count);
             const Block<const T> values = local.values.read({v, image, s}, from, count);
@@ -115,15 +118,15 @@ template <typename T> struct ContentBackward {
             for (int64_t head = 0; head < s.heads; ++head) {
                 const Matrix<const T> weights{local.weights.data + head * s.d, row};
                 product<T>(count, d, s.c, grads.of(head), {made.turned.data + head * s.c * d, d}, g_query.of(head),
-                           false);
+                           add_q);
                 product<T>(count, d, s.c, values.of(head), {made.g_turned.data + head * s.c * d, d}, g_key.of(head),
                            false);
-                product<T>(count, c, s.d, weights, {made.g_context.data + head * s.d * c, c}, g_value.of(head), false);
+                product<T>(count, c, s.d, weights, {made.g_context.data + head * s.d * c, c}, g_value.of(head), add_v);
                 soften(count, g_key.of(head), weights.data, made.means.data + head * d);
             }
-            local.g_query.flush(to_q, from, count);
+            local.g_query.flush(to_q, from, count, add);
             local.g_key.flush(to_k, from, count);
-            local.out.flush(to_v, from, count);
+            local.out.flush(to_v, from, count, add);
         });
     }
 

@@ -7,12 +7,12 @@
 // evenly are shared by all threads. No sum depends on how the work is shared: results are the same with any number of
 // threads, and those of the operators for each part.
 
-#include <cmath>
 #include <memory>
 #include <numeric>
 
 #include "channels.h"
 #include "content.h"
+#include "normalization.h"
 
 namespace foveate {
 namespace {
@@ -34,18 +34,6 @@ struct Strides {
     int64_t rows[4], columns[4];
     Strides(int64_t channels, int64_t head, int64_t width)
         : rows{0, head, width * channels, channels}, columns{0, head, channels, width * channels} {}
-};
-
-// Batch normalisation with given statistics: γ (x − mean) / √(variance + ε) + β, as one multiplication and addition.
-template <typename T> struct Affine {
-    Buffer<T> scale, shift;
-    Affine(int64_t channels, const T *mean, const T *variance, const T *weight, const T *bias, double epsilon)
-        : scale(channels), shift(channels) {
-        for (int64_t i = 0; i < channels; ++i) {
-            scale.data[i] = (weight ? weight[i] : T(1)) * (T(1) / std::sqrt(variance[i] + T(epsilon)));
-            shift.data[i] = (bias ? bias[i] : T(0)) - mean[i] * scale.data[i];
-        }
-    }
 };
 
 // What becomes of results of the column pass.

@@ -47,13 +47,14 @@ template <typename T> struct LaneBackward : LanePass<T> {
             std::fill(grads.data + entry * LANES<T> + count, grads.data + (entry + 1) * LANES<T>, T(0));
     }
 
+    // `store` is what becomes of the gradients of queries; those of values are written.
     template <typename Store> void write(const Rows<T> &gq, const Rows<T> &gv, Store store) {
         for (int64_t k = 0; k < n; ++k) {
             separate<T>(g_query.data + k * d * LANES<T>, gq, k, d, store);
             for (int64_t i = 0; i < c; i += STRIPE)  // a pixel's stripes next to one another again
                 std::copy_n(g_value.data + (i * n + k * STRIPE) * LANES<T>, STRIPE * LANES<T>,
                             Pass::out.data + i * LANES<T>);
-            separate<T>(Pass::out.data, gv, k, c, store);
+            separate<T>(Pass::out.data, gv, k, c, Set<T>());
         }
     }
 

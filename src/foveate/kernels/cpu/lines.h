@@ -94,11 +94,17 @@ template <typename T> struct Window {
     Block<T> target(const Pixels<T> &to, int64_t first) const {
         return in_place(to) ? Block<T>{to.at(first), to.head, to.pixel} : copy();
     }
-    void flush(const Pixels<T> &to, int64_t first, int64_t count) const {
+    void flush(const Pixels<T> &to, int64_t first, int64_t count, bool add = false) const {
         if (in_place(to)) return;
         for (int64_t p = 0; p < count; ++p)
-            for (int64_t h = 0; h < heads; ++h)
-                foveate::copy(copied.data + (p * heads + h) * width, channels, to.at(first + p) + h * to.head);
+            for (int64_t h = 0; h < heads; ++h) {
+                const T *from = copied.data + (p * heads + h) * width;
+                T *target = to.at(first + p) + h * to.head;
+                if (add)
+                    for (int64_t i = 0; i < channels; ++i) target[i] += from[i];
+                else
+                    foveate::copy(from, channels, target);
+            }
     }
 };
 
