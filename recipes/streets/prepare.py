@@ -41,6 +41,9 @@ def main() -> int:
         except OSError as error:
             sys.stderr.write(f"prepare.py: error: {file}: {error}\n")
             return 2
+    for name in ("classes.csv", "classes.txt"):
+        if (given.source / name).is_file():
+            shutil.copy(given.source / name, partial / name)
     partial.replace(given.out)
     sys.stdout.write(f"{len(files)} files in {given.out}\n")
     return 0

@@ -10,7 +10,7 @@ from foveate.report.text import WIDTH, markdown
 
 __all__ = ["attention_table", "classes_table", "scores_table"]
 
-TITLES = {"pixel_accuracy": "pixels right", "map50": "at 0.5"}
+TITLES = {"pixel_accuracy": "pixel accuracy", "map50": "at 0.5"}
 """What else of the metrics is shown."""
 
 

@@ -37,3 +37,16 @@ def test_deeplab_dilates_where_the_network_can_and_leaves_stages_out_where_not()
     assert short.model.encoder.pyramid.reductions == [4, 8, 16]
     with torch.no_grad():
         assert dilated(torch.randn(1, 3, 70, 50)).shape == (1, 2, 70, 50)
+
+
+def test_deeplab_learns_from_a_batch_of_one_image() -> None:
+    network = build_segmenter("resnet10t", {}, num_classes=2, decoder="deeplabv3plus")
+    norm = next(module[2] for module in network.modules() if type(module).__name__ == "ASPPPooling")
+    two, one = torch.randn(2, 3, 64, 64), torch.randn(1, 3, 64, 64)
+    network(two)
+    before = norm.running_mean.clone()
+    network(one).sum().backward()
+    assert torch.equal(norm.running_mean, before)
+    assert norm.weight.grad.isfinite().all()
+    network(two)
+    assert not torch.equal(norm.running_mean, before)

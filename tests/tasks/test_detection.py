@@ -195,3 +195,20 @@ def test_a_hundred_detections_of_each_class_count() -> None:
     assert result.map == pytest.approx(1)
     assert metrics.compute()["map"] == pytest.approx(1)
     assert result.detections == 160
+
+
+def test_what_is_found_in_the_padding_does_not_count() -> None:
+    target = {"boxes": torch.tensor([[10.0, 20.0, 30.0, 48.0]]), "labels": torch.tensor([0])}
+    padded = {**target, "extent": torch.tensor([64.0, 48.0])}
+    boxes = torch.tensor([[10.0, 20.0, 30.0, 64.0], [1.0, 50.0, 9.0, 60.0], [40.0, 2.0, 80.0, 9.0]])
+    found = {"boxes": boxes, "labels": torch.tensor([0, 0, 1]), "scores": torch.tensor([0.9, 0.95, 0.8])}
+    task, results = Detection(["a", "b"]), []
+    for one in (target, padded):
+        result, metrics = task.evaluate(*task.reduce([found], [one])), task.metrics()
+        metrics.update([found], [one])
+        assert metrics.compute()["map"] == pytest.approx(result.map, abs=1e-6)
+        results.append(result)
+    assert [result.map for result in results] == pytest.approx([0.15, 1])  # a half at three of ten thresholds
+    assert [result.detections for result in results] == [3, 2]
+    _, (moved,) = task.resize(torch.zeros(1, 3, 64, 64), [padded], (32, 16))
+    assert moved["extent"].tolist() == [16, 24]

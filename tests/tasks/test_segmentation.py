@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from foveate.data import from_loaders
-from foveate.data.dense import VOID
-from foveate.tasks import Segmentation
+from foveate.data.dense import VOID, open_detection, open_segmentation
+from foveate.tasks import Detection, Segmentation
 from foveate.tasks.segmentation import iou_statistic
 
 CLASSES = ["sky", "road", "tree", "car", "never"]
@@ -127,6 +127,25 @@ def test_settings_of_other_tasks_are_refused() -> None:
     vars(given).update(vars(settings))
     with pytest.raises(ValueError, match="mixup"):
         Segmentation.check_settings(given)
+
+
+def test_masks_that_are_no_integers_or_of_too_many_classes_are_refused() -> None:
+    kwargs = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    floats = DataLoader([(torch.zeros(3, 8, 8), torch.zeros(8, 8))] * 2)
+    with pytest.raises(ValueError, match="integers"):
+        Segmentation.check_data(from_loaders(floats, floats, classes=["a", "b"], **kwargs))
+    batches = DataLoader([(torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.long))] * 2)
+    Segmentation.check_data(from_loaders(batches, batches, classes=list(map(str, range(255))), **kwargs))
+    with pytest.raises(ValueError, match="256 classes"):
+        Segmentation.check_data(from_loaders(batches, batches, classes=list(map(str, range(256))), **kwargs))
+
+
+def test_data_of_another_task_are_refused() -> None:
+    masks, objects = open_segmentation("digits"), open_detection("digits")
+    for task, data, other in ((Segmentation, masks, objects), (Detection, objects, masks)):
+        task.check_data(data)
+        with pytest.raises(ValueError, match=task.name):
+            task.check_data(other)
 
 
 def test_loaders_of_images_that_were_cropped_are_refused() -> None:

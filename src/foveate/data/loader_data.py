@@ -110,7 +110,8 @@ def from_loaders(
 ) -> LoaderData:
     """Take data loaders as data to train on.
 
-    Each gives batches of images ``(B, 3, H, W)``, normalized, and class indices ``(B,)``. A training on them resumes
+    Each gives batches of images ``(B, 3, H, W)``, normalized, and class indices ``(B,)``, or masks ``(B, H, W)`` for
+    segmentation. A training on them resumes
     inside an epoch by passing over the batches that it has seen. It resumes to the last bit if what a batch holds
     depends on the random generators of Python, NumPy and PyTorch alone: they are seeded by epoch and batch. In
     a training, workers ignore Ctrl-C and SIGTERM: the process that trains decides when to end, and saves.

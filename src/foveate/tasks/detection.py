@@ -31,6 +31,8 @@ __all__ = ["Detection", "DetectionResult"]
 
 MOST = 1000
 """Detections of an image that are kept."""
+MASKED = 4
+"""Images whose masks are drawn at a time in evaluation."""
 RESAMPLES = 999
 """Resamples of the average precision, which takes milliseconds each."""
 
@@ -66,6 +68,7 @@ class Detection(Task):
 
     name: ClassVar[str] = "detection"
     metric: ClassVar[str] = "map"
+    target_dims: ClassVar[int] = 0
     metric_title: ClassVar[str] = "mAP"
     data_class: ClassVar[type] = DenseData
     record_dtype: ClassVar[torch.dtype] = torch.float64
@@ -118,16 +121,22 @@ class Detection(Task):
         """Resize images, boxes and, where there are any, masks."""
         (height, width), moved = images.shape[-2:], []
         for target in targets:
-            boxes = target["boxes"] * target["boxes"].new_tensor([size[1] / width, size[0] / height] * 2)
-            moved.append({**target, "boxes": boxes})
+            scale = target["boxes"].new_tensor([size[1] / width, size[0] / height] * 2)
+            moved.append({**target, "boxes": target["boxes"] * scale})
+            if "extent" in target:
+                moved[-1]["extent"] = target["extent"] * scale[:2]
             if "masks" in target:
                 masks = F.interpolate(target["masks"][:, None].float(), size, mode="nearest-exact")[:, 0]
                 moved[-1]["masks"] = masks.to(target["masks"].dtype)
         return resized(images, size), moved
 
     def forward(self, network: nn.Module, images: Tensor, targets: Any = None) -> Any:
-        """Return the losses of a batch in training, else its detections."""
-        return network(images, targets) if network.training else network(images)
+        """Return the losses of a batch in training, else its detections: boxes, labels and scores."""
+        if network.training:
+            return network(images, targets)
+        # Masks, as large as the images, are drawn of a few at a time: they are not scored.
+        parts = images.split(MASKED) if self.head == "maskrcnn" else [images]
+        return [{name: one[name] for name in ("boxes", "labels", "scores")} for part in parts for one in network(part)]
 
     def loss(self, outputs: Mapping[str, Tensor], targets: Any) -> Tensor:
         """Return the sum of the detector's losses."""
@@ -153,7 +162,7 @@ class Detection(Task):
         """
         packed = torch.full((len(outputs), *self.record_shape), -1.0, dtype=torch.float64)
         for row, found, wanted in zip(packed, outputs, targets, strict=True):
-            rows, counts = match(_on_cpu(found), _on_cpu(wanted), len(self.classes))
+            rows, counts = match(_on_cpu(_in_image(found, wanted)), _on_cpu(wanted), len(self.classes))
             best = sorted(rows, key=lambda detection: -detection[1])[: self._most]
             values = [value for detection in best for value in detection]
             row[: len(values)] = torch.tensor(values, dtype=torch.float64)
@@ -212,7 +221,7 @@ class _DetectionMetrics(Metrics):
             else {"boxes": one["boxes"], "labels": one["labels"]}
             for one in targets
         ]
-        self.map.update([{name: one[name] for name in ("boxes", "labels", "scores")} for one in outputs], wanted)
+        self.map.update([_in_image(one, target) for one, target in zip(outputs, targets, strict=True)], wanted)
 
     def compute(self) -> dict[str, float]:
         if dist.is_available() and dist.is_initialized():
@@ -229,6 +238,16 @@ class _DetectionMetrics(Metrics):
         dist.all_gather_object(every, own)
         for name in lists:
             setattr(self.map, name, [part for one in every for part in one[name]])
+
+
+def _in_image(found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return detections cut off where the image ends, without those in the padding beside it; as `predict` does."""
+    found = {name: found[name] for name in ("boxes", "labels", "scores")}
+    if "extent" not in target:
+        return found
+    boxes = torch.minimum(found["boxes"], target["extent"].repeat(2).to(found["boxes"]))
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return {name: values[kept] for name, values in (found | {"boxes": boxes}).items()}
 
 
 def _on_cpu(one: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -97,6 +97,10 @@ class Segmentation(Task):
     def check_data(cls, data: Any) -> None:
         """Raise a `ValueError` unless ``data`` are images with masks, or loaders of images that nothing is cut off."""
         super().check_data(data)
+        if isinstance(data, LoaderData) and data.target_dims != cls.target_dims:
+            raise ValueError(f"{data.name} must give masks of integers, (B, H, W), for task={cls.name}")
+        if len(data.classes) > VOID:
+            raise ValueError(f"{data.name} has {len(data.classes)} classes; masks hold {VOID}, as {VOID} is void")
         if data.transform.crop_pct != 1:
             raise ValueError(
                 f"{data.name} has crop_pct={data.transform.crop_pct}, and a segmentation network sees whole images; "

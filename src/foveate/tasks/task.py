@@ -103,10 +103,9 @@ class Task(ABC):
                 "that task, by foveate.data.open_data or foveate.data.dense.open_segmentation or open_detection"
             )
         if dims is not None and cls.target_dims not in (None, dims):
-            raise ValueError(
-                f"{name} must give targets of {cls.target_dims} dimension(s), the batch's included, for "
-                f"task={cls.name}; got {dims}"
-            )
+            kinds = {0: "boxes", 1: "class indices (B,)", 3: "masks (B, H, W)"}
+            wanted, got = (kinds.get(number, f"targets of {number} dimensions") for number in (cls.target_dims, dims))
+            raise ValueError(f"{name} must give {wanted} for task={cls.name}; it gives {got}")
 
     @property
     def outputs(self) -> Sequence[str]:

@@ -100,7 +100,7 @@ class SegmentationEvaluation(EvaluationResult):
         scores: Of each image the counts of pixels that the mean is made of.
     """
 
-    shown: ClassVar[dict[str, str]] = {"mean_iou": "mean IoU", "pixel_accuracy": "pixels right", "loss": "loss"}
+    shown: ClassVar[dict[str, str]] = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy", "loss": "loss"}
 
     mean_iou: MeanScore
     pixel_accuracy: float

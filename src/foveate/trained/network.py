@@ -257,6 +257,11 @@ class TrainedNetwork(ABC):
                 f"{self.source} was trained for {self.meta.task}, and is evaluated on {self.data_class.__name__}; "
                 f"got {type(data).__name__} {data.name}"
             )
+        from foveate.tasks import find_task
+
+        dims = getattr(data, "target_dims", None)
+        if dims is not None and find_task(self.meta.task).target_dims not in (None, dims):
+            raise ValueError(f"{self.source} was trained for {self.meta.task}; {data.name} was opened for another task")
         if list(data.classes) != list(self.classes):
             raise ValueError(
                 f"{self.source} was trained for {_listing(self.classes)}; {data.name} has {_listing(data.classes)}"

@@ -75,7 +75,8 @@ def train(
             Lightning's, or `EpochLogger` objects. Default: ``csv`` and ``tensorboard``.
         callbacks: Objects with hooks of Lightning's, see `fit`.
         augment: Replaces the random part of the augmentation in training: a callable that turns an RGB image of
-            Pillow's into another one, or into the normalized tensor.
+            Pillow's into another one, or into the normalized tensor; with masks or boxes, an image and its target into
+            both of these.
         verbose: Print a line per epoch and the result.
         settings: Any other field of `TrainConfig`, such as ``epochs``, ``lr``, ``out`` and ``seed``.
 

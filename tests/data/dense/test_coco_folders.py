@@ -121,7 +121,6 @@ def of_image(**change: Any) -> dict[str, Any]:
 RUNS = {"size": [HEIGHT, WIDTH], "counts": [3, 5, 1065]}
 BAD_IMAGES = {
     "negative width": of_image(bbox=[2, 3, -4, 5]),
-    "zero height": of_image(bbox=[2, 3, 4, 0]),
     "beyond": of_image(bbox=[2, 3, 37, 5]),
     "above": of_image(bbox=[2, -3, 7, 5]),
     "three numbers": of_image(bbox=[2, 3, 4]),
@@ -155,6 +154,21 @@ def test_bad_objects_are_named_counted_and_left_out(folder: Path, parts: dict):
     with pytest.raises(UnreadableImageError, match=r"annotations\[0\], dog"):
         data.train[1]
     assert len(data.train[0][1]) == 1
+
+
+@pytest.mark.parametrize("box", [[2, 3, 4, 0], [2, 3, 0.0, 4], [2, 3, 0, 0]], ids=str)
+def test_objects_without_area_are_left_out_and_counted(folder: Path, box: list, caplog: pytest.LogCaptureFixture):
+    (folder / "annotations" / "train.json").write_text(json.dumps(of_image(bbox=box)))
+    data = open_detection(folder)
+    assert data.train[1][1].labels.tolist() == [0]  # the other object of the image
+    assert len(data.train[1][1].masks) == 1
+    assert any("1 object(s)" in record.getMessage() for record in caplog.records)
+
+
+def test_test_images_without_any_object_are_left_out(folder: Path, caplog: pytest.LogCaptureFixture):
+    (folder / "annotations" / "test.json").write_text(json.dumps({**content("test"), "annotations": []}))
+    assert open_detection(folder).test is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 @pytest.mark.parametrize("change", [{"width": 38}, {"height": 37, "width": 29}, {"height": 0}, {"width": "37"}])

@@ -74,7 +74,8 @@ def test_batches_are_as_tasks_take_them(data: DenseData):
             continue
         assert (type(targets), len(targets)) == (list, len(images))
         for target in targets:
-            number = len(target["labels"])
+            number, extent = len(target["labels"]), target.pop("extent", None)
+            assert extent is None or (extent.dtype == torch.float32 and 0 < extent.min() <= extent.max() <= width)
             expected = {"boxes": torch.float32, "labels": torch.int64, "ignored": torch.bool, "masks": torch.uint8}
             assert {name: part.dtype for name, part in target.items()}.items() <= expected.items()
             assert {len(part) for part in target.values()} == {number}

@@ -115,7 +115,10 @@ def test_evaluation_prepares_images_as_prediction_does(fit: str, interpolation: 
     for box, label in zip(target["boxes"].numpy(), target["labels"].tolist(), strict=True):
         np.testing.assert_allclose(box, place.box_to_input(BOXES[label]), atol=1e-4)
     assert fit == "crop" or len(target["labels"]) == len(BOXES)  # however small they have become
-    assert set(target) == {"boxes", "labels", "ignored"}
+    assert set(target) == {"boxes", "labels", "ignored"} | ({"extent"} if fit == "pad" else set())
+    if fit == "pad":
+        right, bottom = place.box_to_input((0, 0, WIDTH, HEIGHT))[2:]
+        np.testing.assert_allclose(target["extent"].numpy(), [right, bottom], atol=1e-4)
 
 
 def test_colors_change_but_padding_and_target_do_not():
@@ -136,6 +139,7 @@ def test_colors_change_but_padding_and_target_do_not():
 def test_an_image_without_objects():
     for transform in (Training(PLAIN), Evaluation(PLAIN)):
         target = transform(marked(), Objects(*(part[:0] for part in vars(objects()).values())))[1]
+        target.pop("extent", None)
         assert {name: tuple(part.shape) for name, part in target.items()} == {
             "boxes": (0, 4),
             "labels": (0,),
@@ -152,6 +156,13 @@ def test_augmentation_of_a_users_own():
     found = AugmentedJoint(mirrored, PLAIN)(marked(), mask)
     expected = Evaluation(PLAIN)(*mirrored(marked(), mask))
     assert all(map(torch.equal, found, expected))
+
+
+def test_an_augmentation_that_leaves_less_than_a_pixel_of_an_object():
+    small = Objects.of([(1.0, 1.0, 1.4, 9.0), (2.0, 2.0, 20.0, 20.0)], [0, 1])
+    kept = [transform(marked(), small)[1]["labels"].tolist() for transform in (Evaluation(PLAIN), Training(PLAIN))]
+    own = AugmentedJoint(lambda image, target: (image, target), PLAIN)(marked(), small)[1]["labels"].tolist()
+    assert (kept[0], own) == ([0, 1], [1])
 
 
 @pytest.mark.parametrize(

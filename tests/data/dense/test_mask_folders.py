@@ -84,6 +84,24 @@ def test_names_of_classes_and_what_is_void(
     assert data.val[0][1].tolist() == [indices]
 
 
+def test_foreground_that_is_void_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for name, values in (("a", [[0, 0, 255]]), ("b", [[0, 255, 255]]), *((name, [[0, 0, 0]]) for name in "cdef")):
+        write_photo(tmp_path / "images" / f"{name}.1.jpg", size=(3, 1))
+        write_mask(tmp_path / "masks" / f"{name}.1.png", np.array(values))
+    (tmp_path / "classes.txt").write_text("background\nship\n")
+    assert open_segmentation(tmp_path).classes == ("background", "ship")
+    assert any("255 is void" in record.getMessage() for record in caplog.records)
+
+
+def test_names_with_dots_and_images_without_an_ending(tmp_path: Path):
+    for name in "abcde":
+        photo = write_photo(tmp_path / "images" / "site.1" / f"{name}.jpg", size=(3, 2))
+        photo.rename(photo.with_suffix(""))
+        write_mask(tmp_path / "masks" / "site.1" / f"{name}.png", np.array([[0, 1, 1], [1, 0, 0]]))
+    data = open_segmentation(tmp_path)
+    assert (data.length("train"), data.length("val")) == (4, 1)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("palette", [False, True])
 def test_values_are_kept_at_every_depth(tmp_path: Path, bits: int, palette: bool):

@@ -40,6 +40,8 @@ def open_coco(
     for file in files.values():
         if file.categories() != categories:
             raise ValueError(f"{file.path} has other categories than {files['train'].path}; the same are needed")
+    if "test" in files and not files["test"].parts["annotations"]:
+        logger.warning("%s has no objects, as of a competition; it is left out", files.pop("test").path)
     has = [item for file in files.values() for item in file.have_masks()] if with_masks else []
     if any(has) and not all(has):
         logger.warning("%s: %d of %d objects have no mask, so that none is used", path, has.count(False), len(has))
@@ -94,7 +96,7 @@ class _File:
         for name in ("images", "annotations", "categories"):
             entries = content.get(name)
             if not isinstance(entries, list) or (name != "annotations" and not entries):
-                self._fail(name, "a list that is not empty", entries)
+                self._fail(name, "a list" if name == "annotations" else "a list that is not empty", entries)
             for number, entry in enumerate(entries):
                 if not isinstance(entry, dict):
                     self._fail(f"{name}[{number}]", "an object", entry)
@@ -150,6 +152,8 @@ class _File:
             if self._id("annotations", number, "category_id") not in categories:
                 self._fail(f"annotations[{number}].category_id", "one of its categories", entry["category_id"])
             objects[image_id].append(number)
+        if flat := sum(_is_flat(entry.get("bbox")) for entry in self.parts["annotations"]):
+            logger.warning("%s: %d object(s) are left out, whose box has no width or no height", self.path, flat)
         return [
             self._sample(number, there, folder, categories, objects[image["id"]], masks)
             for number, image in enumerate(self.parts["images"])
@@ -172,6 +176,7 @@ class _File:
             return AnnotatedSample(
                 path, source, bad=BadImage(path, f"there is no such image, though {source} names it")
             )
+        objects = [item for item in objects if not _is_flat(self.parts["annotations"][item].get("bbox"))]
         found = [self.parts["annotations"][item] for item in objects]
         called = [
             f"annotations[{item}], {categories[entry['category_id']]}"
@@ -208,6 +213,11 @@ class _File:
 
     def _fail(self, what: str, wanted: str, got: Any) -> NoReturn:
         raise ValueError(f"{self.path}: {what} must be {wanted}; got {json.dumps(got)[:80]}")
+
+
+def _is_flat(box: Any) -> bool:
+    """Tell whether a box is a line or a point, as two of COCO's own are."""
+    return isinstance(box, list) and len(box) == 4 and 0 in box[2:]
 
 
 def _no_number(name: str) -> NoReturn:

@@ -30,6 +30,7 @@ class DenseData(Divided):
         augment: Replaces the random part of ``transform`` in training: turns an RGB image and its target into others,
             which are then placed as in evaluation. It draws from the generators of Python, NumPy or PyTorch, which are
             seeded per image and epoch.
+        target_dims: Dimensions of a batch's targets: 3 of masks, 0 of objects, None where it is not known.
     """
 
     name: str
@@ -40,6 +41,7 @@ class DenseData(Divided):
     transform: TransformConfig
     max_bad_images: int = 0
     augment: JointAugment | None = None
+    target_dims: int | None = None
 
     @property
     def has_boxes(self) -> bool:

@@ -84,6 +84,8 @@ class Evaluation(JointTransform):
 
     config: TransformConfig
     min_side = 0.0
+    whole = True
+    """Whether all of the image is in the tensor, from its first row and column on."""
 
     def __init__(self, config: TransformConfig) -> None:
         self.config = config
@@ -95,7 +97,10 @@ class Evaluation(JointTransform):
         layout = self.layout(image)
         tensor = layout.padded(self.tensor(self.color(layout.part(image, self.config.interpolation))), 0)
         if isinstance(target, Objects):
-            return tensor, _objects(target, layout, image, self.min_side)
+            made = _objects(target, layout, image, self.min_side)
+            if self.whole and self.config.fit == "pad":  # detections are cut off where the image ends
+                made["extent"] = torch.tensor([float(layout.width), float(layout.height)])
+            return tensor, made
         return tensor, layout.mask(target, VOID).long()
 
     def layout(self, image: Image.Image) -> _Layout:
@@ -113,6 +118,7 @@ class Training(Evaluation):
     """Random transform of training: scale, place, mirroring and colors, from torch's generator."""
 
     min_side = MIN_SIDE
+    whole = False
 
     def __init__(self, config: TransformConfig) -> None:
         check_joint(config)
@@ -150,6 +156,7 @@ class AugmentedJoint(JointTransform):
         if not callable(augment):
             raise ValueError(f"augment must be a callable that takes image and target; got {type(augment).__name__}")
         self.augment, self.prepare, self.config = augment, Evaluation(config), config
+        self.prepare.min_side = MIN_SIDE
 
     def __call__(self, image: Image.Image, target: Any) -> tuple[Tensor, Any]:
         """Return what evaluation makes of the augmented image and its target."""

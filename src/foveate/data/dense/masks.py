@@ -17,8 +17,9 @@ from PIL import Image
 from foveate import _checks
 from foveate.data.decoding import BadImage, naming, open_image
 from foveate.data.dense.objects import VOID
-from foveate.data.dense.parts import TargetImages, divided, image_files, unread
+from foveate.data.dense.parts import SIZES_TRIED, TargetImages, divided, image_files, unread
 from foveate.data.layout import find_splits
+from foveate.data.splitting import equally_spaced
 from foveate.io.files import read_text
 
 __all__ = ["MaskClasses", "MaskSample", "open_masks", "read_mask"]
@@ -164,7 +165,7 @@ def _pairs(image_folder: Path, mask_folder: Path, top: Path) -> list[tuple[str, 
         raise ValueError(f"masks must be PNG files; {folders[1]} has {len(others)} others, such as {others[0]}")
     by_stem: dict[str, str] = {}
     for name in images:
-        stem = name[: name.rfind(".")] if "." in name else name
+        stem = os.path.splitext(name)[0]
         if stem in by_stem:
             raise ValueError(f"{folders[0]} has {by_stem[stem]} and {name}, with the same mask; rename one")
         by_stem[stem] = name
@@ -209,6 +210,15 @@ def _classes(path: Path, options: Mapping[str, Any], masks: Sequence[str]) -> Ma
         raise ValueError(f"{where}: there must be 2 to {VOID} classes, each with a name; got {len(kept)}")
     if twice := sorted({name for name in kept if kept.count(name) > 1}):
         raise ValueError(f"{where}: two classes are called {twice[0]!r}")
+    looked = _values([masks[index] for index in equally_spaced(len(masks), SIZES_TRIED)], void)
+    if masks and len(set(looked) & set(names)) < 2:
+        logger.warning(
+            "%s: of the %d classes at most one is in the training masks that were looked at; foreground that is "
+            "written as %d is void, and has to become 1",
+            where,
+            len(kept),
+            VOID,
+        )
     return MaskClasses.of(names, sorted(void))
 
 

@@ -92,7 +92,8 @@ def open_detection(
     include the last pixel, COCO's ``x, y, width, height`` count from 0. A box that reaches out of its image by at most
     one pixel is cut off there, as tools differ by so much. One that reaches out further, has no area, is upside down,
     or is of no known class makes its image one that cannot be read, as does an image or annotation that is missing or
-    an image of another size than its annotation says.
+    an image of another size than its annotation says. But objects of COCO whose width or height is exactly 0, of which
+    its training images have two, are left out and counted; and so are test images without any object.
 
     Args:
         name: ``digits``, with boxes and masks; ``torchvision/VOCDetection``; ``torchvision/CocoDetection``, whose
@@ -146,7 +147,8 @@ def _open(
     check_bad(parts, str(name), max_bad_images)
     if bounds is None:
         warn_of_narrow_range(train.samples[index].path for index in equally_spaced(len(train), SIZES_TRIED))
-    return DenseData(str(name), classes, train, val, test, suited_transform(train, img_size), max_bad_images)
+    transform = suited_transform(train, img_size)
+    return DenseData(str(name), classes, train, val, test, transform, max_bad_images, target_dims=3 if masks else 0)
 
 
 def _open_folder(
@@ -182,4 +184,4 @@ def _open_digits(
     kind, classes = (DigitMasks, (BACKGROUND, *data.classes)) if masks else (DigitObjects, data.classes)
     train, val, test = (kind(split) for split in (data.train, data.val, data.test))  # type: ignore[arg-type]
     transform = data.transform.replace(fit="pad", scale=SCALES, ratio=(1.0, 1.0))
-    return DenseData("digits", classes, train, val, test, transform)
+    return DenseData("digits", classes, train, val, test, transform, target_dims=3 if masks else 0)

@@ -163,7 +163,26 @@ def build_segmenter(
         ) from error
     finally:
         del encoders[key]
+    for module in model.modules():
+        if type(module).__name__ == "ASPPPooling":  # of DeepLabV3+: convolution, normalization, … of one mean an image
+            module[2] = _norm_of_few(module[2])
     return Segmenter(model, pyramid.reductions[-1])
+
+
+class _NormOfFew(nn.BatchNorm2d):
+    """Batch normalization that takes a batch of one value by its running statistics: it has no variance."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.numel() == input.shape[1]:
+            mean, variance = self.running_mean, self.running_var
+            return F.batch_norm(input, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(input)
+
+
+def _norm_of_few(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    made = _NormOfFew(norm.num_features, norm.eps, norm.momentum)
+    made.load_state_dict(norm.state_dict())
+    return made
 
 
 def _same(encoder: nn.Module, **_: Any) -> nn.Module:
