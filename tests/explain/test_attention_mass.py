@@ -118,3 +118,11 @@ def test_other_regions_are_refused(regions: torch.Tensor) -> None:
     (record,) = observed("cram", (32, 32))
     with pytest.raises(ValueError, match="regions must be"):
         mass_inside(record, regions)
+
+
+def test_images_and_parts_that_a_gate_does_not_have() -> None:
+    (record,) = attention_records(timm.create_model("cram_resnet_tiny"), torch.randn(2, 3, 32, 32))
+    whole = torch.ones(1, 32, 32)
+    for change in ({"image": -1}, {"image": 2}, {"part": "content"}):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            mass_inside(record, whole, **change)

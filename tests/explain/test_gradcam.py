@@ -11,6 +11,7 @@ import foveate
 from foveate.explain.records import GRADCAM
 from foveate.nn import RectangularAttention2d
 from tests.explain.untouched import Snapshot, lived_in
+from tests.models.test_networks_of_others import Merging
 
 
 def network(name: str = "conv_resnet_tiny", **kwargs: object) -> nn.Module:
@@ -199,3 +200,53 @@ def test_inserting_attention_changes_what_explains() -> None:
     assert [record.kind for record in foveate.explain(model, images).records] == ["GradCAM"]
     foveate.insert(model, RectangularAttention2d, at=-1)
     assert [record.kind for record in foveate.explain(model, images).records] == ["RectangularAttention2d"]
+
+
+class ChannelsLast(nn.Module):
+    """Puts out maps (B, H, W, C) between layers that take (B, C, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.last = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.last(self.stem(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_maps_whose_channels_come_last_are_refused(listed: bool) -> None:
+    model, images = ChannelsLast(), torch.randn(2, 3, 32, 32)  # as many rows as channels
+    if listed:
+        model.feature_info = [{"module": "last", "num_chs": 8, "reduction": 4}]
+        images = torch.randn(2, 3, 40, 32)
+    with pytest.raises(ValueError, match="last"):
+        foveate.explain(model, images, names=["last"], method="gradcam")
+    assert foveate.explain(model, images, names=["stem"], method="gradcam").records[0].map.shape[0] == 2
+
+
+class Parameter(nn.Parameter):
+    """A subclass, as of manifolds: only its owner knows how to copy it."""
+
+
+def test_parameters_of_a_subclass_learn_on_and_nothing_is_merged() -> None:
+    model, images = network(), torch.randn(2, 3, 32, 32)
+    features = model.fc.in_features
+    model.fc = nn.Sequential(Merging(features, features), nn.Linear(features, 7))
+    model.fc[1].weight = Parameter(model.fc[1].weight.detach())
+    model.train()
+    before = model.fc[0].weight.clone()
+    foveate.explain(model, images, method="gradcam")
+    assert model.fc[1].weight.requires_grad
+    assert torch.equal(model.fc[0].weight, before)
+    model.requires_grad_(False)
+    foveate.explain(model, images, method="gradcam")
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_network_that_has_diverged_is_named() -> None:
+    model = network()
+    nn.init.constant_(model.fc.weight, float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        foveate.explain(model, torch.randn(2, 3, 32, 32), method="gradcam")

@@ -238,7 +238,11 @@ def test_maps_span_what_a_segmentation_network_pads_an_image_to() -> None:
     image = torch.randn(1, 3, 100, 101)
     padded = torch.zeros(1, 3, 128, 128)
     padded[..., :100, :101] = image
-    for own, other in zip(*(attention_records(model, x, query=(99, 60)) for x in (image, padded)), strict=True):
+    wrapped = nn.Sequential(nn.Identity(), model)
+    calls = ((model, image), (wrapped, image), (model, padded))
+    for own, within, other in zip(*(attention_records(*call, query=(99, 60)) for call in calls), strict=True):
+        assert within.image_size == (128, 128)
+        assert torch.equal(within.map, own.map)
         assert own.image_size == (128, 128)
         assert torch.equal(own.map, other.map)
     with pytest.raises(ValueError, match="100×101"):

@@ -157,3 +157,10 @@ def test_of_a_gate_that_is_called_twice_the_last_map_is_taken_however_it_is_call
     for keyword in (False, True):
         found = saliency(Twice(keyword=keyword), images())
         torch.testing.assert_close(found.map, last.resampled("bilinear"))
+
+
+def test_attention_that_is_not_called_in_evaluation_is_named() -> None:
+    network = timm.create_model("conv_resnet_tiny")
+    network.auxiliary = foveate.nn.RectangularAttention2d(3)
+    with pytest.raises(ValueError, match="'auxiliary'"):
+        saliency(network, torch.randn(2, 3, 32, 32), name="auxiliary")

@@ -151,3 +151,16 @@ def test_gradients_are_had_in_inference_mode_too() -> None:
     wanted = gradient_shares(network, images, labels)
     with torch.inference_mode():
         assert gradient_shares(network, images.clone(), labels.clone()) == wanted
+
+
+def test_frozen_parameters_of_a_subclass_stay_frozen() -> None:
+    class Parameter(nn.Parameter):
+        pass
+
+    network = timm.create_model("expatt_resnet_tiny", num_classes=10)
+    network.fc.weight = Parameter(network.fc.weight.detach())
+    network.register_parameter("count", nn.Parameter(torch.arange(3), requires_grad=False))
+    network.requires_grad_(False)
+    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([3, 7])
+    assert all(0 <= share <= 1 for share in gradient_shares(network, images, labels).values())
+    assert not any(parameter.requires_grad for parameter in network.parameters())

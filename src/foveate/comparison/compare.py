@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from foveate._devices import check_device
 from foveate._imports import known_to_all
-from foveate._signals import Interrupted
+from foveate._signals import Interrupted, raising_sigterm
 from foveate.benchmark.machine import cores
 from foveate.comparison.config import CompareConfig
 from foveate.comparison.costs import measure_costs
@@ -76,7 +76,7 @@ def compare(
     """
     if isinstance(models, str):
         raise ValueError(f"models must be a list of names; got {models!r}; give [{models!r}, …]")
-    given = models if isinstance(models, CompareConfig) else list(models)
+    given = list(models) if isinstance(models, Iterable) else models
     config, opened = configured(CompareConfig, "models", given, data, task, settings)
     return compare_networks(config, data=opened, verbose=verbose)
 
@@ -116,10 +116,11 @@ def compare_networks(config: CompareConfig, *, data: Data | None = None, verbose
         check_unchanged(out / CONFIG, config, but=("models", "seeds"))  # another process may have begun meanwhile
         write_text(out / CONFIG, to_yaml(config))
         try:
-            results = train_all(runs, data, jobs, verbose=verbose)
-            with limited_threads(config.threads):
-                costs = measure_costs(config, data, device)
-                threads = torch.get_num_threads()
+            with raising_sigterm():
+                results = train_all(runs, data, jobs, verbose=verbose)
+                with limited_threads(config.threads):
+                    costs = measure_costs(config, data, device)
+                    threads = torch.get_num_threads()
         except KeyboardInterrupt as error:
             signum = getattr(error, "signum", signal.SIGINT)
             raise Interrupted(signum, "run the same command again to go on from here") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foveate import _checks
 from foveate._shapes import Float
 from foveate.explain.records import AttentionRecord
 
@@ -58,6 +59,9 @@ def mass_inside(
         raise ValueError(f"regions must be (R, {height}, {width}), as the image; got shape {tuple(regions.shape)}")
     cover = region_shares(regions, (record.map.shape[1], record.map.shape[2]))
     if record.weights is None:
+        _checks.one_of("part", part, ("both",))
+        if _checks.integer("image", image, minimum=0) >= len(record.map):
+            raise ValueError(f"image must be below {len(record.map)}, the number of images; got {image}")
         taken = record.map[image].double().expand_as(cover)
     else:
         taken = record.weights.taken_by_regions(cover, image=image, part=part).double()
@@ -84,7 +88,7 @@ def region_shares(
     """
     if regions.ndim != 3:
         raise ValueError(f"regions must be (R, H, W); got shape {tuple(regions.shape)}")
-    values = regions.double()
+    values = regions.cpu().double()
     if values.numel() and not bool(((values >= 0) & (values <= 1)).all()):
         raise ValueError("regions must be 1 inside and 0 outside, or shares between")
     down, across = (_overlaps(number, side) for number, side in zip(size, regions.shape[1:], strict=True))

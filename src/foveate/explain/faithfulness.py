@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from foveate import _checks
 from foveate._shapes import Float
 from foveate.explain.scores import levels
-from foveate.models.inspection import evaluating, private_copy
+from foveate.explain.untouched import untouched
 
 __all__ = ["Curves", "Fill", "deletion", "insertion", "pixel_order", "without_content"]
 
@@ -144,8 +144,7 @@ def _curves(
         raise ValueError(f"steps must be at most the {pixels} pixels of an image; got {steps}")
     place = torch.from_numpy(order.argsort(1)).to(images.device).view(-1, 1, height, width)  # in the order, from 0
     curve = []
-    model = private_copy(model)
-    with evaluating(model), torch.no_grad():
+    with untouched(model, images) as model, torch.no_grad():
         predicted = model(images).argmax(1, keepdim=True).cpu()
         for step in range(steps + 1):
             seen = torch.where(place < round(step * pixels / steps), after, before)

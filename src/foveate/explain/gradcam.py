@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from foveate import _checks
 from foveate._extras import require
 from foveate.explain.maps import logits_of
 from foveate.explain.records import GRADCAM, AttentionRecord, shares
+from foveate.models.insertion import channels_come_last
 from foveate.models.inspection import feature_stages
 
 __all__ = ["grad_cam"]
@@ -87,6 +89,9 @@ def _look(
             )
         return output.clone()  # a layer that follows may work in place
 
+    # The network is in evaluation mode already, and the `train()` of some modules merges weights into others.
+    model.eval = lambda: model  # type: ignore[method-assign]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     # Its components: as a whole it would stretch the maps, and clear the gradients of the network.
     cam = require("pytorch_grad_cam", extra="explain").GradCAM(model, [layer], reshape_transform=keep)
     kept = cam.activations_and_grads
@@ -115,6 +120,18 @@ def _look(
         evidence = cam.get_cam_image(x, layer, None, activations.float().numpy(), gradients.float().numpy())
     finally:
         kept.release()
+        del model.eval
+        for parameter, flag in flags:  # those of a subclass are the original's own
+            parameter.requires_grad_(flag)
+    if channels_come_last(model, name, [activations], tuple(images.shape[1:])):  # type: ignore[arg-type]
+        raise ValueError(
+            f"{name!r} puts out shape {tuple(activations.shape)}, its channels last, where Grad-CAM needs a feature "
+            "map (B, C, H, W); name another module with names=…"
+        )
+    if not np.isfinite(evidence).all():
+        raise ValueError(
+            f"Grad-CAM of {name!r} is not finite: the network puts out or passes on infinite values or NaN"
+        )
     values = shares(torch.from_numpy(evidence).clamp(min=0))
     size = (images.shape[2], images.shape[3])
     return logits.detach(), AttentionRecord(

@@ -32,7 +32,7 @@ __all__ = [
 
 WHOLE = 0.95
 """Share of a picture from which on a rectangle is said to cover the whole of it."""
-POINTS = 100
+POINTS = 200
 """Points along each side by which areas are measured."""
 
 

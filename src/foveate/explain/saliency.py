@@ -68,6 +68,8 @@ def saliency(
     if name is None and method != "gradcam" and attention_modules(model):
         name = shown_module(model, images)
     explanation = explain(model, images, names=None if name is None else [name], method=method)
+    if not explanation.records:
+        raise ValueError(f"{name!r} is not called in evaluation; name another module")
     record = explanation.records[-1]  # of a module that is called several times, the last call
     if explanation.logits is None:
         raise ValueError(f"{type(model).__name__} is no classifier: it has no class whose evidence could be scored")

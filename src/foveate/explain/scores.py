@@ -7,7 +7,7 @@ Everything is computed in float64. Three cases are decided the same way for ever
 - **Ties.** Values are compared in steps of a millionth of the map's maximum (`TIE`), so rounding does not split equal
   values. Where a choice depends on the tied values, the score is its expectation over them.
 - **Flat maps** prefer no place: their maxima are all pixels, their box is the whole map, and a map of zeros spreads its
-  energy evenly. None of them is a hit.
+  energy evenly. They score what pointing blindly scores.
 - **Empty boxes**, those that hold the center of no pixel (a crop can leave a box like that), have no scores: they are
   NaN, which `estimate` leaves out.
 """

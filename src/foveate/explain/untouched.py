@@ -18,7 +18,7 @@ def untouched(model: nn.Module, images: Tensor) -> Iterator[nn.Module]:
     """Yield a private copy of ``model`` in evaluation mode, see `foveate.models.inspection.private_copy`.
 
     ``model`` is not touched, so that several threads can look into one network at a time. The states of PyTorch's
-    random generators, on the CPU and on the device of ``images``, are restored afterwards.
+    random generators, on the CPU and on a CUDA device of ``images``, are restored afterwards.
     """
     with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
         twin = private_copy(model)

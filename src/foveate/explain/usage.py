@@ -49,6 +49,8 @@ def attention_off(network: nn.Module, part: str = "attention") -> Iterator[None]
         False
     """
     _checks.one_of("part", part, parts_of(network))
+    if isinstance(network, nn.DataParallel) and len(network.device_ids) > 1:
+        raise ValueError("attention_off: the copies that DataParallel makes would not see it; give network.module")
     modules = [module for module in attention_modules(network).values() if part in module.parts]
     before = [vars(module).get("forward") for module in modules]
     try:
@@ -84,11 +86,17 @@ def gradient_shares(
     """
     with torch.inference_mode(False), untouched(network, images) as twin, torch.enable_grad():
         images, labels = (x.clone() if x.is_inference() else x for x in (images, labels))
-        if not any(p.requires_grad for p in twin.parameters()):
-            twin.requires_grad_(True)
         parameters = [p for p in twin.parameters() if p.requires_grad]
-        loss = F.cross_entropy(twin(images), labels)
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        frozen = [] if parameters else [p for p in twin.parameters() if p.is_floating_point()]
+        try:
+            for p in frozen:
+                p.requires_grad_(True)
+            parameters += frozen
+            loss = F.cross_entropy(twin(images), labels)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        finally:
+            for p in frozen:  # those of a subclass of Parameter are the original's own
+                p.requires_grad_(False)
         modules = attention_modules(twin)
     squares = {
         id(p): torch.zeros_like(p, device="cpu") if g is None else g.detach().cpu().double().square()

@@ -146,7 +146,16 @@ def _check_shape(attention: nn.Module, x: Tensor) -> None:
 
 
 def _check_channels_first(model: nn.Module, name: str, maps: Sequence[Tensor], size: tuple[int, int, int]) -> None:
-    """Raise a `ValueError` if the channels of the maps come last in shape, as in Swin.
+    """Raise a `ValueError` if the channels of the maps come last in shape."""
+    if channels_come_last(model, name, maps, size):
+        raise ValueError(
+            f"{name!r} of {type(model).__name__} returns maps {tuple(maps[0].shape)} with their channels last in "
+            "shape; attention takes (B, C, H, W): choose a network of such maps"
+        )
+
+
+def channels_come_last(model: nn.Module, name: str, maps: Sequence[Tensor], size: tuple[int, int, int]) -> bool:
+    """Tell whether the maps that ``name`` puts out for images of ``size`` are ``(B, H, W, C)``, as in Swin.
 
     Then timm knows the last dimension as channels, or the second one follows the height of the image.
     """
@@ -154,7 +163,7 @@ def _check_channels_first(model: nn.Module, name: str, maps: Sequence[Tensor], s
     listed = [info for info in getattr(infos, "info", infos) if isinstance(info, dict) and info.get("module") == name]
     known = {info.get("num_chs") for info in listed}
     if all(x.shape[1] in known and x.shape[-1] not in known for x in maps):
-        return
+        return False
     last = any(x.shape[1] not in known and x.shape[-1] in known for x in maps)
     if not last:
         channels, height, width = size
@@ -162,11 +171,7 @@ def _check_channels_first(model: nn.Module, name: str, maps: Sequence[Tensor], s
             warnings.simplefilter("ignore", UserWarning)  # of maps that are larger than tables
             higher = dry_run(model, (channels, height + 64, width), lambda twin, image: _outputs(twin, name, image))
             last = any(x.shape[1] != y.shape[1] for x, y in zip(maps, higher, strict=True))
-    if last:
-        raise ValueError(
-            f"{name!r} of {type(model).__name__} returns maps {tuple(maps[0].shape)} with their channels last in "
-            "shape; attention takes (B, C, H, W): choose a network of such maps"
-        )
+    return last
 
 
 def resolve(model: nn.Module, at: int | str) -> str:

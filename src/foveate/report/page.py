@@ -110,7 +110,7 @@ def _findings(table: Mapping[str, Any]) -> list[str]:
 
 def _verdict(difference: Mapping[str, float]) -> str:
     """Return ``above`` or ``below`` if both the interval and the p-value exclude equality."""
-    if difference["low"] <= 0 <= difference["high"] or difference["p_value"] >= 1 - difference["confidence"]:
+    if difference["low"] <= 0 <= difference["high"] or difference["p_value"] >= round(1 - difference["confidence"], 12):
         return "not told apart from"
     return "above" if difference["mean"] > 0 else "below"
 

@@ -18,9 +18,10 @@ __all__ = ["build_with_head", "create_with_head", "seen_size"]
 def seen_size(network: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
     """Return height and width of what a network sees of images of ``size``.
 
-    `Segmenter` and `Detector` pad their images at the right and at the bottom, to multiples of their divisor.
+    `Segmenter` and `Detector` pad their images at the right and at the bottom, to multiples of their divisor; so do
+    they within another module, or compiled.
     """
-    divisor = network.divisor if isinstance(network, Segmenter | Detector) else 1
+    divisor = next((part.divisor for part in network.modules() if isinstance(part, Segmenter | Detector)), 1)
     return size[0] + -size[0] % divisor, size[1] + -size[1] % divisor
 
 
