@@ -29,7 +29,8 @@ test-fast: .venv/installed-dev
 browser: .venv/installed-dev
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
-	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	then { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || \
+	$(BIN)/playwright install --with-deps chromium; \
 	else $(BIN)/playwright install chromium; fi
 
 # The figures of docs/cost.md, two hours or three on two cores where it repeats noisy cases. It ends with code 1 if a result was wrong,
@@ -148,7 +149,7 @@ check: lint types test-all docs
 .venv/installed-%: pyproject.toml setup.py $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "foveate needs Python 3.11 or newer; \
 	name one with `make PYTHON=python3.12 …`")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@

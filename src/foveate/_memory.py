@@ -10,10 +10,11 @@ from typing import Any
 
 __all__ = ["freed_memory_kept", "out_of_memory"]
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 """Of glibc's ``mallopt``."""
 NEVER = 2**31 - 1
-DEFAULTS = {TRIM_THRESHOLD: 128 * 1024, MMAP_MAX: 65536}
+AFTERWARDS = {TRIM_THRESHOLD: 64 * 2**20, MMAP_THRESHOLD: 32 * 2**20, MMAP_MAX: 65536}
+"""What glibc's thresholds grow to by themselves where large blocks are freed; once set they grow no more."""
 
 _lock = threading.Lock()
 _users = 0
@@ -40,7 +41,7 @@ def freed_memory_kept() -> Iterator[None]:
         with _lock:
             _users -= 1
             if not _users and libc is not None:
-                for parameter, value in DEFAULTS.items():
+                for parameter, value in AFTERWARDS.items():
                     libc.mallopt(parameter, value)
                 libc.malloc_trim(0)
 

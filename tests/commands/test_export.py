@@ -196,6 +196,15 @@ def test_a_folder_that_timm_loads(family: str, images: torch.Tensor, tmp_path: P
     assert torch.equal(logits(tmp_path / "hub", images), model(images))  # and this library, with its card
 
 
+def test_weights_of_a_run_are_not_replaced(trained: tuple[Path, dict[str, Any]]) -> None:
+    out = trained[0]
+    before = (out / "model.safetensors").read_bytes()
+    for change in ({"to": "hub"}, {"name": "model", "half": True}):
+        with pytest.raises(ValueError, match="out: "):
+            run(ExportConfig(checkpoint=str(out), out=str(out), **change))
+    assert (out / "model.safetensors").read_bytes() == before
+
+
 def test_what_was_written_is_uploaded(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

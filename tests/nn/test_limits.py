@@ -201,3 +201,9 @@ def test_a_flat_map_predicts_the_rectangle_of_no_information():
 def test_a_training_step_on_a_very_large_map_fits_in_memory(module, size, gibibytes):
     x = torch.randn(size).contiguous(memory_format=torch.channels_last).requires_grad_()
     assert peak_step_memory(module, x) < gibibytes * 2**30
+
+
+def test_tables_of_another_width_than_the_queries_are_refused():
+    query, key, table = torch.randn(2, 4, 3, 5, 8), torch.randn(2, 4, 3, 5, 8), torch.randn(9, 8)
+    with pytest.raises(ValueError, match="table_columns"):
+        FA.augmented_attention_map(query, key, table, torch.randn(9, 7))

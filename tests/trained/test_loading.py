@@ -194,3 +194,15 @@ def test_classes_of_a_hub_entry_may_be_named_by_their_numbers(tmp_path: Path) ->
     names = {0: "cat", 2: "dog"}
     timm.models.save_for_hf(network, tmp_path, model_config={"label_names": names}, safe_serialization=True)
     assert list(foveate.load(tmp_path).classes) == ["cat", "1", "dog"]
+
+
+def test_hub_entries_of_earlier_times(tmp_path: Path) -> None:
+    network = timm.create_model("test_resnet", num_classes=3, in_chans=1)
+    timm.models.save_for_hf(network, tmp_path, model_args={"in_chans": 1}, safe_serialization=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    about = config.pop("pretrained_cfg") | {"labels": ["ant", "bee", "cat"], "input_size": [3, 160, 160]}
+    args = config.pop("model_args")
+    (tmp_path / "config.json").write_text(json.dumps(about | config | {"model_args": args}))
+    found, meta = load_network(tmp_path)
+    assert same(found, network)
+    assert meta.classes == ["ant", "bee", "cat"]

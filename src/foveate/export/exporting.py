@@ -86,6 +86,12 @@ def export_network(
         raise ValueError(f"batch: the graph of a detector takes one image at a time; got {batch}; leave it out")
     about = origin(checkpoint) | ({"license": license} if license else {})
     folder, checked = writable_folder(expanded(out)), ""
+    written = WEIGHTS if to == "hub" else f"{name or meta.model}.safetensors"
+    if to in FILES and written == WEIGHTS and (folder / WEIGHTS).is_file():
+        from foveate.training.run_folder import RESULT  # only here: all of training comes with it
+
+        if (folder / RESULT).is_file():
+            raise ValueError(f"out: {folder} is a run's folder, whose {WEIGHTS} would be replaced; give another one")
     if to == "weights":
         path = folder / f"{name or meta.model}.safetensors"
         files = _write_weights(path, model, meta, about, half=half, difference=difference)

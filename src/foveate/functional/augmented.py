@@ -40,6 +40,9 @@ def augmented_attention_map(
         if isinstance(dim, Tensor):  # in a trace
             dim = dim.to(upcast_dtype(query.dtype))
         query, key = upcast(query) * dim**-0.5, upcast(key)
+        for name, table in (("table_rows", table_rows), ("table_columns", table_columns)):
+            if table.shape[-1] != query.shape[-1]:
+                raise ValueError(f"{name} must have {query.shape[-1]} columns, as queries; got {tuple(table.shape)}")
         rows = relative_vectors(relative_window(table_rows.to(query.dtype), height, outside="edge"), height)
         columns = relative_vectors(relative_window(table_columns.to(query.dtype), width, outside="edge"), width)
         content = torch.matmul(query.flatten(2, 3), key.flatten(2, 3).transpose(2, 3))  # B, heads, N, N

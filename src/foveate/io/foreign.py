@@ -86,6 +86,8 @@ def meta_of_hub(weights: Path) -> NetworkMeta | None:
     channels, *size = prepared["input_size"]
     options = {name: value for name, value in config.get("model_args", {}).items() if name not in GIVEN}
     number, classes = (config.get(name, own.get(name)) for name in ("num_classes", "label_names"))
+    classes = own.get("labels") if classes is None else classes  # as timm called them once
+    channels = config.get("model_args", {}).get("in_chans", channels)  # beside a size of the published weights
     if isinstance(classes, Mapping):  # as timm allows: of some classes, by their numbers
         classes = [classes.get(str(index), str(index)) for index in range(number)]
     return build_described(

@@ -92,6 +92,9 @@ def supports(query: Tensor, value: Tensor) -> bool:
     """
     exact = {query.dtype, value.dtype} - {torch.float16, torch.bfloat16}
     narrow = value.ndim == 5 and value.shape[-1] * max(query.itemsize, value.itemsize) <= MAX_VECTOR_BYTES
+    if value.is_cuda and torch.version.hip is None:  # older ones have no such instructions, nor Triton code for them
+        needed = 8 if torch.bfloat16 in (query.dtype, value.dtype) else 7
+        narrow = narrow and torch.cuda.get_device_capability(value.device)[0] >= needed
     return narrow and (not exact or (exact == {torch.float32} and _precision() == "tf32"))
 
 
