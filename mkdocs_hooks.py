@@ -10,7 +10,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent
-PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+PAGES = {"README.md": "index.md"} | {
+    f"{name.upper()}.md": f"{name}.md" for name in ("changelog", "contributing", "security")
+}
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#]+)")
 
 

@@ -238,7 +238,7 @@ def test_parameters_of_a_subclass_learn_on_and_nothing_is_merged() -> None:
     model.train()
     before = model.fc[0].weight.clone()
     foveate.explain(model, images, method="gradcam")
-    assert model.fc[1].weight.requires_grad
+    assert (model.fc[1].weight.requires_grad, model.fc[1].weight.grad) == (True, None)
     assert torch.equal(model.fc[0].weight, before)
     model.requires_grad_(False)
     foveate.explain(model, images, method="gradcam")

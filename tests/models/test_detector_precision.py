@@ -15,10 +15,9 @@ SIZE = (96, 544)
 
 def detector(head: str) -> Any:
     torch.manual_seed(0)
-    score = "box_score_thresh" if "rcnn" in head else "score_thresh"
-    network, _ = build_with_head(
-        "resnet10t", head, num_classes=2, img_size=SIZE, head_args={"channels": 32, score: 0.0}
-    )
+    few = {"box_score_thresh": 0.0, "box_batch_size_per_image": 32, "box_detections_per_img": 40}
+    own = few if "rcnn" in head else {"score_thresh": 0.0}
+    network, _ = build_with_head("resnet10t", head, num_classes=2, img_size=SIZE, head_args={"channels": 32, **own})
     return network
 
 

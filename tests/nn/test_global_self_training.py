@@ -15,6 +15,7 @@ from foveate.functional._global_self_training import global_self_training
 from foveate.nn import GlobalSelfAttention2d
 from tests.comparison import TOLERANCE, relative_error
 from tests.kernels.test_cpu import BUILT
+from tests.nn.global_self_loops import reference
 
 pytestmark = [
     pytest.mark.skipif(not BUILT, reason="no kernels were compiled"),
@@ -140,45 +141,6 @@ def test_what_is_frozen_gets_no_gradient_and_changes_no_other(frozen):
         assert name == frozen or torch.equal(parameter.grad, wanted[name])
 
 
-def reference(module: GlobalSelfAttention2d, x: Tensor) -> Tensor:
-    """Compute it by loops over heads, offsets and pixels, but for the pooling."""
-    qkv = F.conv2d(x, module.qkv.weight)
-    batch, _, height, width = qkv.shape
-    sizes = (module.dim_key, module.dim_key, module.dim_out)
-    query, key, value = (part.unflatten(1, (module.num_heads, -1)) for part in qkv.split(sizes, dim=1))
-
-    def column(y: int, x: int) -> Tensor:
-        terms = []
-        for other in range(height):
-            offset = other - y + (len(module.rel_height) + 1) // 2 - 1
-            if 0 <= offset < len(module.rel_height):
-                weight = (query[..., y, x] * module.rel_height[offset]).sum(-1, keepdim=True)
-                terms.append(weight * value[..., other, x])
-        return torch.stack(terms).sum(0)
-
-    hidden = torch.stack([torch.stack([column(y, x) for x in range(width)], -1) for y in range(height)], -2)
-    pixels = hidden.flatten(1, 2)
-    mean = pixels.mean((0, 2, 3), keepdim=True)
-    variance = (pixels - mean).square().mean((0, 2, 3), keepdim=True)
-    scale, shift = (parameter.view(-1, 1, 1) for parameter in (module.norm.weight, module.norm.bias))
-    hidden = ((pixels - mean) / (variance + module.norm.eps).sqrt() * scale + shift).view(hidden.shape)
-
-    shares = key.flatten(3).softmax(-1).view(key.shape)
-    context = torch.einsum("bhdyx,bhcyx->bhdc", shares, value)
-
-    def pixel(y: int, x: int) -> Tensor:
-        found = torch.einsum("bhd,bhdc->bhc", query[..., y, x], context)
-        for other in range(width):
-            offset = other - x + (len(module.rel_width) + 1) // 2 - 1
-            if 0 <= offset < len(module.rel_width):
-                weight = (query[..., y, x] * module.rel_width[offset]).sum(-1, keepdim=True)
-                found = found + weight * hidden[..., y, other]
-        return found
-
-    rows = [torch.stack([pixel(y, x) for x in range(width)], -1) for y in range(height)]
-    return torch.stack(rows, -2).view(batch, -1, height, width)
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(("channels", "heads", "key"), [(9, 3, 6), (16, 2, 16), (10, 1, 10), (24, 8, 8)])
 def test_values_and_gradients_are_those_of_loops(channels: int, heads: int, key: int, dtype: torch.dtype) -> None:
@@ -198,33 +160,6 @@ def test_values_and_gradients_are_those_of_loops(channels: int, heads: int, key:
         assert "_TrainingBackward" in nodes(got)
         for a, b in zip([got, *found], [wanted, *right], strict=True):
             assert relative_error(a, b) <= 4 * TOLERANCE[dtype]
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"momentum": None}, {"momentum": 0.0}, {"affine": False}, {"track_running_stats": False}, {"eps": 0.5}],
-    ids=str,
-)
-@pytest.mark.parametrize("offset", [0.0, 1e3])
-def test_the_normalization_is_pytorchs(settings: dict[str, Any], offset: float) -> None:
-    module, x = made()
-    module.norm = nn.BatchNorm2d(9, dtype=torch.float64, **settings)
-    module.rel_height.data += offset  # the column pass far from zero
-    other = copy.deepcopy(module)
-    for step, training in enumerate((True, True, False, True, True)):
-        if step == 4:
-            module.norm.track_running_stats = other.norm.track_running_stats = False
-        got = [module.train(training)(x), *gradients(module, x)]
-        with foveate.plain_operators():
-            wanted = [other.train(training)(x), *gradients(other, x)]
-        for a, b in zip(got, wanted, strict=True):
-            assert relative_error(a, b) <= 1e-8 * max(1.0, offset / 1e2)
-        states = module.state_dict(), other.state_dict()
-        assert states[0].keys() == states[1].keys()
-        for name in states[0]:
-            assert relative_error(states[0][name], states[1][name]) <= 1e-12
-    with pytest.raises(ValueError, match="more than 1 value"):
-        module.train()(x[:1, :, :1, :1])
 
 
 def test_what_memory_a_training_step_takes() -> None:
@@ -305,3 +240,12 @@ def test_tangents_that_come_with_the_gradient_alone(training: bool) -> None:
         return found
 
     torch.testing.assert_close(tangent(None), tangent(False))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("size", [(7, 11), (1, 1)])
+def test_what_follows_may_work_in_place(layout: torch.memory_format, size: tuple[int, int]) -> None:
+    module, _ = made(stride=1)
+    x = torch.randn(2, 5, *size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    found = [torch.autograd.grad(relu(module(x)).square().sum(), x)[0] for relu in (F.relu, F.relu_)]
+    assert torch.equal(*found)

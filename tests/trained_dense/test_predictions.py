@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,20 @@ def test_the_classes_of_the_pixels_are_those_of_the_logits(segmenter: TrainedSeg
     assert (name, probability) == (segmenter.classes[found.labels[4, 31]], found.probabilities[4, 31])
     with pytest.raises(ValueError, match="query"):
         found.at((23, 0))
+
+
+def test_a_network_that_learned_from_squashed_images_sees_them_so(
+    segmenter: TrainedSegmenter, photo: Image.Image
+) -> None:
+    squashing = dataclasses.replace(segmenter, meta=dataclasses.replace(segmenter.meta, fit="squash"))
+    square = photo.resize((16, 16), Image.Resampling.BILINEAR)
+    with torch.no_grad():
+        logits = segmenter.network(segmenter.prepare(square))[0].double().numpy()
+    wide = interpolated(logits, (23, 37))
+    first, second = np.sort(wide, axis=0)[::-1][:2]
+    clear = first - second > 1e-4
+    assert clear.mean() > 0.9
+    assert np.array_equal(squashing.predict(photo).labels[clear], wide.argmax(0)[clear])
 
 
 @pytest.mark.parametrize("size", [(23, 37), (5, 3), (10, 16), (1, 1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -12,10 +13,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["cores", "describe_machine"]
+__all__ = ["cores", "describe_machine", "memory"]
 
 PACKAGES = ("foveate", "torch", "timm", "gsa-pytorch", "triton")
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+CPU_MAX, MEMORY_MAX = Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/memory.max")
 SWITCHES = ("FOVEATE_FUSED", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables that choose between kernels or limit threads."""
 
@@ -28,6 +29,14 @@ def cores() -> int:
         return max(1, min(found, round(int(quota) / int(period))))
     except (OSError, ValueError):  # none, or not of Linux
         return found
+
+
+def memory() -> int:
+    """Return how many bytes of memory the machine, or the container, has."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
+    with suppress(OSError, ValueError):  # none, no limit, or not of Linux
+        found = min(found, int(MEMORY_MAX.read_text(encoding="ascii")))
+    return found
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from foveate._devices import check_device
 from foveate._imports import known_to_all
 from foveate._signals import Interrupted, raising_sigterm
-from foveate.benchmark.machine import cores
+from foveate.benchmark.machine import cores, memory
 from foveate.comparison.config import CompareConfig
 from foveate.comparison.costs import measure_costs
 from foveate.comparison.model_spec import ModelSpec
@@ -36,6 +36,8 @@ __all__ = ["COMPARISON", "compare", "compare_networks"]
 COMPARISON = "compare.json"
 SMALL = 5_000_000
 """Parameters below which a network trains faster beside others with a thread each than with all threads."""
+MEMORY_OF_RUN = 2 * 2**30
+"""Bytes that a run beside others is taken to need: half of it are the libraries."""
 
 
 def compare(
@@ -181,7 +183,8 @@ def _jobs(config: CompareConfig, small: bool) -> int:
     elsewhere = [spec for spec in config.models if not is_known_to_all(ModelSpec.parse(spec).model)]
     known = not elsewhere and known_to_all(find_task(config.task).__module__)
     if config.jobs is None:
-        return max(1, cores() // (config.threads or cores())) if small and known else 1
+        most = min(cores() // (config.threads or cores()), memory() // MEMORY_OF_RUN)
+        return max(1, most) if small and known else 1
     if config.jobs > 1 and not known:
         what = elsewhere[0] if elsewhere else f"task {config.task}"
         raise ValueError(

@@ -31,7 +31,7 @@ class CompareConfig(TrainSettings):
         seeds: How many times each is trained, with seeds 0, 1, 2...; equal seeds see the same images in the same order.
         out: Folder of the comparison, with a folder per run. A comparison that was interrupted is continued.
         jobs: Runs side by side, each in a process of its own; the results do not depend on it. Not given: as many as
-            there are cores for, where the networks are small and compute on the CPU, else 1.
+            there are cores for, and 2 GiB of memory each, where the networks are small and compute on the CPU, else 1.
     """
 
     models: list[str] = field(default_factory=list)

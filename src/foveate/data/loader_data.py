@@ -106,6 +106,7 @@ def from_loaders(
     std: Sequence[float],
     crop_pct: float = 1.0,
     interpolation: str = "bicubic",
+    fit: str = "crop",
     name: str = "loaders",
 ) -> LoaderData:
     """Take data loaders as data to train on.
@@ -125,6 +126,8 @@ def from_loaders(
         std: Of each channel, by which they were divided.
         crop_pct: How a file is prepared for the trained network: part of its shorter side that is kept.
         interpolation: With which it is resized.
+        fit: How one of other proportions comes into the size of the images, see `TransformConfig`; for segmentation it
+            is padded unless the loaders ``squash``.
         name: What results call the data.
 
     Raises:
@@ -172,6 +175,7 @@ def from_loaders(
         std=tuple(std),  # type: ignore[arg-type]
         crop_pct=crop_pct,
         interpolation=interpolation,
+        fit=fit,
     )
     dims = None if labels.is_floating_point() else labels.ndim
     return LoaderData(name, tuple(map(str, known)), train, val, test, transform, dims)

@@ -91,13 +91,11 @@ def _look(
 
     # The network is in evaluation mode already, and the `train()` of some modules merges weights into others.
     model.eval = lambda: model  # type: ignore[method-assign]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     # Its components: as a whole it would stretch the maps, and clear the gradients of the network.
     cam = require("pytorch_grad_cam", extra="explain").GradCAM(model, [layer], reshape_transform=keep)
     kept = cam.activations_and_grads
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            model.requires_grad_(False)
             x = images.detach().clone().requires_grad_()  # gradients are followed from here
             logits = logits_of(kept(x), images)
             if logits is None:
@@ -113,7 +111,8 @@ def _look(
             if len(kept.activations) != 1:
                 calls = len(kept.activations)
                 raise ValueError(f"{name!r} is called {calls} times in a pass; Grad-CAM needs a layer called once")
-            logits[range(len(classes)), classes].sum().backward()
+            # Not `backward`: parameters of a subclass are the original's own, and keep their gradients.
+            torch.autograd.grad(logits[range(len(classes)), classes].sum(), x, allow_unused=True)
         if len(kept.gradients) != 1:
             raise ValueError(f"the logits do not depend on what {name!r} puts out; name another module with names=…")
         (activations,), (gradients,) = kept.activations, kept.gradients
@@ -121,8 +120,6 @@ def _look(
     finally:
         kept.release()
         del model.eval
-        for parameter, flag in flags:  # those of a subclass are the original's own
-            parameter.requires_grad_(flag)
     if channels_come_last(model, name, [activations], tuple(images.shape[1:])):  # type: ignore[arg-type]
         raise ValueError(
             f"{name!r} puts out shape {tuple(activations.shape)}, its channels last, where Grad-CAM needs a feature "

@@ -101,14 +101,17 @@ class _Training(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         from foveate.kernels import cpu
 
+        batch, _, height, width = projection.shape
         heads = split_heads(projection, widths, num_heads)
-        out, made = cpu.training(heads, (down, along), (weight, bias), statistics, epsilon)
+        out = projection.new_empty(batch, height, width, widths[2])  # no view: what follows may work on it in place
+        (to,) = split_heads(out.permute(0, 3, 1, 2), (widths[2],), num_heads)
+        made = cpu.training(to, heads, (down, along), (weight, bias), statistics, epsilon)
         ctx.settings = epsilon, widths, num_heads
         ctx.of_batch = statistics is None
         ctx.save_for_backward(projection, down, along, weight, bias, *made)
         mean, variance = (x.detach() for x in made[:2])
         ctx.mark_non_differentiable(mean, variance)
-        return out.permute(0, 2, 3, 1, 4).flatten(3), mean, variance
+        return out, mean, variance
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -61,15 +61,16 @@ def _in_training(module: GlobalSelfAttention2d, qkv: Tensor) -> Tensor:
 @torch.no_grad()
 def _track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
     """Bring statistics of a batch to the running ones, as `torch.nn.BatchNorm2d` does."""
-    if not (norm.training and norm.track_running_stats) or norm.running_mean is None or norm.running_var is None:
+    if not (norm.training and norm.track_running_stats):
         return
     momentum = norm.momentum
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         if momentum is None:  # a mean over all batches
             momentum = 1 / float(norm.num_batches_tracked)
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum or 0.0)
-    norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum or 0.0)
+    if norm.running_mean is not None and norm.running_var is not None:
+        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum or 0.0)
+        norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum or 0.0)
 
 
 def _tables(module: GlobalSelfAttention2d, qkv: Tensor) -> zip[tuple[Tensor, int]]:
@@ -88,8 +89,18 @@ def _may_fold(module: GlobalSelfAttention2d, qkv: Tensor) -> bool:
 
 
 def _may_join(module: GlobalSelfAttention2d, qkv: Tensor) -> bool:
-    """Tell whether the normalization is one that nobody observes, of all that the kernels compute in."""
+    """Tell whether the normalization is one that nobody observes, and all is of the sizes that the kernels trust.
+
+    What is not is for PyTorch's operators, which say what does not fit.
+    """
     norm = module.norm
     if not is_untouched(norm, nn.BatchNorm2d) or qkv.numel() == qkv.shape[1]:  # a single pixel has no variance
         return False
-    return all(x is None or x.dtype == qkv.dtype for x in (norm.weight, norm.bias))
+    running = norm.running_mean, norm.running_var
+    parts = [x for x in (norm.weight, norm.bias, *running) if x is not None]
+    return (
+        (running[0] is None) == (running[1] is None)
+        and all(x.dtype == qkv.dtype for x in (norm.weight, norm.bias) if x is not None)
+        and all(x.shape == (module.dim_out,) and x.device == qkv.device for x in parts)
+        and all(x.shape[1:] == (module.dim_key // module.num_heads,) for x in (module.rel_height, module.rel_width))
+    )

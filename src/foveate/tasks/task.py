@@ -58,8 +58,8 @@ class Task(ABC):
     data_class: ClassVar[type | tuple[type, ...]] = object
     """What it is learned from, as `isinstance` has it."""
     target_dims: ClassVar[int | None] = None
-    """Dimensions of a batch's targets where they are one tensor of integers; None if they may be any, as those of a
-    classification of several classes an image."""
+    """Dimensions of a batch's targets where they are one tensor of integers, 0 where they are objects; None if they may
+    be any, as those of a classification of several classes an image."""
     record_dtype: ClassVar[torch.dtype] = torch.float32
     """Type of what `reduce` keeps."""
     unused: ClassVar[tuple[str, ...]] = ()

@@ -102,7 +102,7 @@ class TrainedNetwork(ABC):
         """Evaluation transform of its training; see `foveate.data.make_transform`."""
         return TransformConfig(
             img_size=self.img_size,
-            fit=self.fit or self.meta.fit,
+            fit="squash" if self.meta.fit == "squash" else self.fit or self.meta.fit,
             **{name: getattr(self.meta, name) for name in PREPARATION},
         )
 

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from foveate import _checks
 from foveate.data.dense import DenseData
-from foveate.data.fitting import fitted_size
 from foveate.data.written import check_png, write_png
 from foveate.trained.evaluation import EvaluationResult, SegmentationEvaluation
 from foveate.trained.network import Picture, TrainedNetwork
@@ -121,8 +120,9 @@ class TrainedSegmenter(TrainedNetwork):
     def predict(self, images: Picture | Iterable[Picture], *, batch_size: int = 4) -> Any:
         """Return the `Segmented` of an image, or a list of them for several.
 
-        The network sees the whole image, resized to fit its input and padded. The logits of the part that the image
-        fills are resized bilinearly to the size of the image; the class of a pixel is that of the largest.
+        The network sees the whole image, resized to fit its input and padded, or squashed to it if it learned so. The
+        logits of the part that the image fills are resized bilinearly to the size of the image; the class of a pixel is
+        that of the largest.
 
         Args:
             images: One, or several.
@@ -142,7 +142,7 @@ class TrainedSegmenter(TrainedNetwork):
     def answer(self, image: Image.Image, output: Tensor) -> Segmented:
         """Return what logits ``([1,] classes, H, W)`` mean for an image."""
         size = (image.height, image.width)
-        height, width = fitted_size(size, self.input_size)
+        _, _, width, height = self.placement(size).extent(size)
         logits = output.reshape(output.shape[-3:])[:, :height, :width].float()
         labels, probabilities = [], []
         for rows in resized_rows(logits, size):

@@ -158,7 +158,7 @@ def test_bad_objects_are_named_counted_and_left_out(folder: Path, parts: dict):
 
 @pytest.mark.parametrize("box", [[2, 3, 4, 0], [2, 3, 0.0, 4], [2, 3, 0, 0]], ids=str)
 def test_objects_without_area_are_left_out_and_counted(folder: Path, box: list, caplog: pytest.LogCaptureFixture):
-    (folder / "annotations" / "train.json").write_text(json.dumps(of_image(bbox=box)))
+    (folder / "annotations" / "train.json").write_text(json.dumps(of_image(bbox=box, segmentation=[])))
     data = open_detection(folder)
     assert data.train[1][1].labels.tolist() == [0]  # the other object of the image
     assert len(data.train[1][1].masks) == 1

@@ -115,8 +115,9 @@ class _File:
         return dict(sorted(found.items()))
 
     def have_masks(self) -> list[bool]:
-        """Return for each object whether it has a mask."""
-        return [bool(entry.get("segmentation")) for entry in self.parts["annotations"]]
+        """Return for each object that is not left out whether it has a mask."""
+        kept = (entry for entry in self.parts["annotations"] if not _is_flat(entry.get("bbox")))
+        return [bool(entry.get("segmentation")) for entry in kept]
 
     def samples(
         self, there: Mapping[str, str], folder: Path, categories: Mapping[int, str], masks: bool

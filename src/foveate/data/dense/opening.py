@@ -93,7 +93,7 @@ def open_detection(
     one pixel is cut off there, as tools differ by so much. One that reaches out further, has no area, is upside down,
     or is of no known class makes its image one that cannot be read, as does an image or annotation that is missing or
     an image of another size than its annotation says. But objects of COCO whose width or height is exactly 0, of which
-    its training images have two, are left out and counted; and so are test images without any object.
+    its training images have two, are left out and counted. A file of test images without a single object is left out.
 
     Args:
         name: ``digits``, with boxes and masks; ``torchvision/VOCDetection``; ``torchvision/CocoDetection``, whose

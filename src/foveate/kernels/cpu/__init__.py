@@ -112,30 +112,31 @@ def content_backward(
 
 
 def training(
+    out: Tensor,
     heads: tuple[Tensor, ...],
     windows: tuple[Tensor, Tensor],
     affine: tuple[Tensor | None, Tensor | None],
     statistics: tuple[Tensor, Tensor] | None,
     epsilon: float,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Compute `foveate.functional._global_self_training.global_self_training`, all sizes and dtypes fitting.
+) -> tuple[Tensor, ...]:
+    """Write `foveate.functional._global_self_training.global_self_training` to ``out``, all sizes and dtypes fitting.
 
     ``heads`` are queries, keys and values, ``affine`` the weight and bias of the normalization, ``statistics`` its mean
     and variance, None for those of the batch.
 
     Returns:
-        The output, and what `training_backward` starts from: mean, variance, column pass ``(B, H, W, heads, c)``, and
-        the context, peaks and totals of the content attention.
+        What `training_backward` starts from: mean, variance, column pass ``(B, H, W, heads, c)``, and the context,
+        peaks and totals of the content attention.
     """
     query, value = heads[0], heads[2]
-    out, hidden = _result(value), _result(value)
+    hidden = _result(value)
     mean, variance = statistics or value.new_empty(2, value.shape[1] * value.shape[-1]).unbind()
     sums = _sums(query, value)
     small = (*windows, *affine, mean, variance)
     options = (ctypes.c_double(epsilon), int(statistics is None))
     call = _Lines(query, value, axis=1).call
     call("global_self_training", *heads, *map(_maybe_flat, small), out, hidden, *map(_flat, sums), options=options)
-    return out, (mean, variance, hidden.permute(0, 2, 3, 1, 4), *sums)
+    return mean, variance, hidden.permute(0, 2, 3, 1, 4), *sums
 
 
 def training_backward(
