@@ -71,5 +71,6 @@ def test_running_statistics_that_were_taken_away() -> None:
     assert module.norm.num_batches_tracked == other.norm.num_batches_tracked == 1
     module, x = made()
     module.norm.running_mean = None
-    with pytest.raises(ValueError, match="running_var"):
-        module(x)
+    for training in (True, False):
+        with pytest.raises((RuntimeError, ValueError), match="running_mean"), torch.no_grad():
+            module.train(training)(x)

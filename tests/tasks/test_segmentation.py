@@ -135,7 +135,9 @@ def test_masks_that_are_no_integers_or_of_too_many_classes_are_refused() -> None
     with pytest.raises(ValueError, match="integers"):
         Segmentation.check_data(from_loaders(floats, floats, classes=["a", "b"], **kwargs))
     batches = DataLoader([(torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.long))] * 2)
-    Segmentation.check_data(from_loaders(batches, batches, classes=list(map(str, range(255))), **kwargs))
+    fitting = from_loaders(batches, batches, classes=list(map(str, range(255))), fit="squash", **kwargs)
+    Segmentation.check_data(fitting)
+    assert fitting.transform.fit == "squash"
     with pytest.raises(ValueError, match="256 classes"):
         Segmentation.check_data(from_loaders(batches, batches, classes=list(map(str, range(256))), **kwargs))
 

@@ -109,7 +109,7 @@ class Divided(Described, ABC):
         Raises:
             ValueError: There is no such split, or a number is out of its range.
         """
-        _, plain = dataclasses.replace(self, transform=transform)._transforms()  # type: ignore[type-var]
+        plain = dataclasses.replace(self, transform=transform)._plain()  # type: ignore[type-var]
         return make_loader(
             samples(self.split(split)),
             transform=plain,
@@ -137,6 +137,10 @@ class Divided(Described, ABC):
         if images is None:
             raise ValueError(f"{self.name} has no labelled test images; use its 'val' split")
         return images
+
+    def _plain(self) -> Any:
+        """Return what images are transformed with in evaluation."""
+        return self._transforms()[1]
 
     @abstractmethod
     def _transforms(self) -> tuple[Any, Any]:

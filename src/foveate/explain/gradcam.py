@@ -46,7 +46,7 @@ def grad_cam(
     The map of a record is ``max(L_c, 0)`` as a share of its sum, in units of the uniform share ``1/N``: the package's
     own maps are stretched to [0, 1] image by image, which makes a flat one look confident. A map without positive
     evidence is 1 everywhere. Arguments are those of `foveate.explain`, but ``model`` must be a private copy in
-    evaluation mode, see `foveate.explain.untouched`: its parameters are frozen.
+    evaluation mode, see `foveate.explain.untouched`.
 
     Raises:
         ValueError: There is no such module, its output is not one feature map that the logits depend on, or there

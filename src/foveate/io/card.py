@@ -37,7 +37,8 @@ class NetworkMeta:
         crop_pct: The shorter side of a test image becomes ``img_size / crop_pct`` before its center is cropped.
         interpolation: Interpolation of the resize.
         fit: How a test image of other proportions is fitted: ``crop``, ``pad`` or ``squash``, see
-            `foveate.data.TransformConfig`; networks for segmentation and detection see the whole image, padded.
+            `foveate.data.TransformConfig`; networks for segmentation and detection see the whole image, padded
+            unless it is ``squash``.
         appearance: Appearance of the training images, see `foveate.io.appearance.range_of`; None if unknown.
         intensity_range: ``(black, white)`` of 16-bit grayscale images, see `foveate.data.open_data`; None for the
             whole range.

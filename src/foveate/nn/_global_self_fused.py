@@ -85,6 +85,7 @@ def _may_fold(module: GlobalSelfAttention2d, qkv: Tensor) -> bool:
         and is_untouched(norm, nn.BatchNorm2d)
         and not norm.training
         and norm.running_mean is not None
+        and norm.running_var is not None
     )
 
 

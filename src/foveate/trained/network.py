@@ -102,14 +102,21 @@ class TrainedNetwork(ABC):
         """Evaluation transform of its training; see `foveate.data.make_transform`."""
         return TransformConfig(
             img_size=self.img_size,
-            fit="squash" if self.meta.fit == "squash" else self.fit or self.meta.fit,
+            fit=self._own_fit or self.meta.fit,
             **{name: getattr(self.meta, name) for name in PREPARATION},
         )
 
     def transform_of(self, data: ImageData | DenseData) -> TransformConfig:
         """Return how ``data`` is prepared for this network: at the size of ``data``, else as in training."""
         preparation = {name: getattr(self.meta, name) for name in PREPARATION}
-        return data.transform.replace(fit=None if self.fit else self.meta.fit, **preparation)
+        scale = (
+            (1.0, 1.0) if self.meta.fit == "squash" else None
+        )  # of training; above 1 if padded
+        return data.transform.replace(fit=None if self._own_fit else self.meta.fit, scale=scale, **preparation)
+
+    @property
+    def _own_fit(self) -> str | None:  # None where it is that of the training
+        return None if self.meta.fit == "squash" else self.fit
 
     def placement(self, size: tuple[int, int]) -> Placement:
         """Return where an image of height and width ``size`` ends up in the network's input."""

@@ -48,6 +48,9 @@ class DenseData(Divided):
         """False: images have any number of boxes, and not one by which explanations could be scored."""
         return False
 
+    def _plain(self) -> Evaluation:
+        return Evaluation(self.transform)  # whatever cannot be trained with
+
     def _transforms(self) -> tuple[Any, Any]:
         check_joint(self.transform)
         config = self.transform
