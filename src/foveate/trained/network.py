@@ -109,9 +109,7 @@ class TrainedNetwork(ABC):
     def transform_of(self, data: ImageData | DenseData) -> TransformConfig:
         """Return how ``data`` is prepared for this network: at the size of ``data``, else as in training."""
         preparation = {name: getattr(self.meta, name) for name in PREPARATION}
-        scale = (
-            (1.0, 1.0) if self.meta.fit == "squash" else None
-        )  # of training; above 1 if padded
+        scale = (1.0, 1.0) if self.meta.fit == "squash" else None  # of training; above 1 if padded
         return data.transform.replace(fit=None if self._own_fit else self.meta.fit, scale=scale, **preparation)
 
     @property
