@@ -41,7 +41,7 @@ def augmented_attention_map(
             dim = dim.to(upcast_dtype(query.dtype))
         query, key = upcast(query) * dim**-0.5, upcast(key)
         for name, table in (("table_rows", table_rows), ("table_columns", table_columns)):
-            if table.shape[-1] != query.shape[-1]:
+            if not torch.jit.is_tracing() and table.shape[-1] != query.shape[-1]:  # sizes of a trace are tensors
                 raise ValueError(f"{name} must have {query.shape[-1]} columns, as queries; got {tuple(table.shape)}")
         rows = relative_vectors(relative_window(table_rows.to(query.dtype), height, outside="edge"), height)
         columns = relative_vectors(relative_window(table_columns.to(query.dtype), width, outside="edge"), width)
