@@ -175,7 +175,7 @@ def test_what_memory_a_training_step_takes() -> None:
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)
-    assert peak <= 8.6 * x.nbytes  # projection and its gradient, three each; column pass; output; gradients of both
+    assert peak <= 8.2 * x.nbytes  # projection and its gradient, three each; column pass; output; gradients of both
 
 
 def test_a_normalisation_of_any_kind_is_called():

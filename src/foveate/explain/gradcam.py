@@ -120,7 +120,8 @@ def _look(
     finally:
         kept.release()
         del model.eval
-    if channels_come_last(model, name, [activations], tuple(images.shape[1:])):  # type: ignore[arg-type]
+    channels, height, width = images.shape[1:]
+    if channels_come_last(model, name, [activations], (channels, height, width)):
         raise ValueError(
             f"{name!r} puts out shape {tuple(activations.shape)}, its channels last, where Grad-CAM needs a feature "
             "map (B, C, H, W); name another module with names=…"
@@ -130,7 +131,6 @@ def _look(
             f"Grad-CAM of {name!r} is not finite: the network puts out or passes on infinite values or NaN"
         )
     values = shares(torch.from_numpy(evidence).clamp(min=0))
-    size = (images.shape[2], images.shape[3])
     return logits.detach(), AttentionRecord(
-        name, "GradCAM", values, GRADCAM, size, title=TITLE, description=DESCRIPTION, target=classes
+        name, "GradCAM", values, GRADCAM, (height, width), title=TITLE, description=DESCRIPTION, target=classes
     )

@@ -10,6 +10,7 @@ dispatch modes, `torch.func`) gets those.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,22 +67,16 @@ def global_self_training(
     return out.permute(0, 3, 1, 2), *found
 
 
-def _by_parts(
-    projection: Tensor,
-    windows: tuple[Tensor, Tensor],
-    affine: Affine,
-    statistics: Statistics,
-    epsilon: float,
-    widths: Widths,
-    num_heads: int,
-) -> Tensor:
+def _by_parts(*differentiated: Any, settings: tuple[Statistics, float, Widths, int]) -> Tensor:
     """Return the result, ``(B, H, W, dim_out)``, by operators that can be differentiated twice."""
+    projection, down, along, weight, bias = differentiated
+    statistics, epsilon, widths, num_heads = settings
     query, key, value = split_heads(projection, widths, num_heads)
-    hidden = merge_heads(axial_pass(query, value, windows[0], 0))
+    hidden = merge_heads(axial_pass(query, value, down, 0))
     mean, variance = statistics or (None, None)
-    hidden = functional.batch_norm(hidden, mean, variance, *affine, training=statistics is None, eps=epsilon)
+    hidden = functional.batch_norm(hidden, mean, variance, weight, bias, training=statistics is None, eps=epsilon)
     (values,) = split_heads(hidden, (widths[2],), num_heads)
-    result = content(query, key, value) + axial_pass(query, values, windows[1], 1)
+    result = content(query, key, value) + axial_pass(query, values, along, 1)
     return merge_heads(result).permute(0, 2, 3, 1)
 
 
@@ -121,16 +116,10 @@ class _Training(torch.autograd.Function):
         projection, down, along, weight, bias, *made = ctx.saved_tensors
         epsilon, widths, num_heads = ctx.settings
         if _by_operators(grad):
-
-            def result(
-                projection: Tensor, down: Tensor, along: Tensor, weight: Tensor | None, bias: Tensor | None
-            ) -> Tensor:
-                statistics = None if ctx.of_batch else (made[0], made[1])
-                return _by_parts(projection, (down, along), (weight, bias), statistics, *ctx.settings)
-
+            parts = partial(_by_parts, settings=(None if ctx.of_batch else (made[0], made[1]), *ctx.settings))
             inputs = projection, down, along, weight, bias
             with autocast_off(grad):
-                return (*differentiable_gradients(result, inputs, ctx.needs_input_grad[:5], grad), *[None] * 4)
+                return (*differentiable_gradients(parts, inputs, ctx.needs_input_grad[:5], grad), *[None] * 4)
         (of,) = split_heads(grad.permute(0, 3, 1, 2), (widths[2],), num_heads)
         of_projection = torch.empty_like(projection, memory_format=torch.channels_last)
         small = cpu.training_backward(
