@@ -85,6 +85,7 @@ INDUCTOR = ("explicit", "global-self", "rectangular", "augmented")
     ],
 )
 def test_compiled_and_exported_give_the_eager_result(name, backend, x):
+    torch.compiler.reset()  # modules of other tests share the code, of which few versions are kept
     torch.manual_seed(0)
     module = trained_a_little(MODULES[name](), x)
     eager = module(x)
@@ -96,6 +97,7 @@ def test_compiled_and_exported_give_the_eager_result(name, backend, x):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_graphs_of_ablations_give_the_eager_result(name, x):
+    torch.compiler.reset()  # modules of other tests share the code, of which few versions are kept
     module = trained_a_little(ABLATIONS[name](), x)
     eager = module(x)
     assert relative_error(torch.compile(module, fullgraph=True, backend="aot_eager")(x), eager) < 1e-6
@@ -114,6 +116,7 @@ def test_graphs_of_ablations_give_the_eager_result(name, x):
     ],
 )
 def test_compiled_gives_the_eager_gradients(module, backend, x):
+    torch.compiler.reset()  # modules of other tests share the code, of which few versions are kept
     torch.manual_seed(0)
     module = MODULES[module]()
     gradients = []

@@ -156,6 +156,7 @@ def test_normalisations_of_all_kinds(affine):
 
 @pytest.mark.slow
 def test_compiled_and_counted():
+    torch.compiler.reset()  # modules of other tests share the code, of which few versions are kept
     module, x = made()
     graphs = []
 
